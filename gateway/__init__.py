@@ -1,0 +1,22 @@
+"""Turnout: a model-serving gateway that decides which version answers, watches it, and goes back by itself.
+
+How this package is laid out (who may import whom runs down the list only;
+``tests/test_architecture.py`` holds the table as data):
+
+    app, cli          the composition root and the commands: know everybody, nobody imports them
+    web               HTTP: bytes in, bytes out; the one table from error to status
+    control           desired state: documents, store, reconciler, guard, audit, tokens
+    registry          immutable versions: manifests, blobs, catalogue
+    telemetry         observers: metrics, traces, request log
+    dataplane         the story of a request: decide, lease, submit, respond
+    serving           a version at work: engine, batcher, handle, fleet
+    routing, codec    pure: which version answers; bytes to arrays and back
+    settings, events, errors, messages, clock    the words everybody shares
+    runtimes          the far side of the wall: model code in processes of its own
+"""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Bytes to arrays and back: JSON, binary tensors, and the signature's say on both. Pure."""

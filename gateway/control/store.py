@@ -1,0 +1,109 @@
+"""The interface of the store of desired state: documents, changed by compare-and-set, each with its audit record.
+
+One counter, the state revision, numbers every commit. A document's revision is that of the
+commit that wrote it last. A commit answers only when it is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["AuditEntry", "AuditRecord", "Change", "Document", "DocumentKey", "Snapshot", "Store"]
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DocumentKey:
+    """``kind`` is ``route``, ``model``, ``token`` or ``resident``."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """``body`` None: the document was deleted at this revision."""
+
+    key: DocumentKey
+    revision: int
+    body: Body | None
+    written_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Write ``body`` (None deletes) if the document stands at ``expected`` (0: does not exist)."""
+
+    key: DocumentKey
+    body: Body | None
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who does what and why. ``actor`` is a token's name or ``guard``; ``detail`` is what the action is about."""
+
+    actor: str
+    action: str
+    subject: str
+    reason: str = ""
+    detail: Body | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """An entry as stored, with the documents' bodies before and after; ``digest`` chains over ``previous``."""
+
+    sequence: int
+    at: float
+    revision: int
+    entry: AuditEntry
+    before: Body | None
+    after: Body | None
+    previous: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Every living document at one state revision."""
+
+    revision: int
+    documents: Mapping[DocumentKey, Document]
+
+
+class Store(Protocol):
+    """All calls raise StoreUnavailable when the store cannot be read or written (full disk, locked, gone).
+
+    Cancelling ``commit`` does not undo it: it may or may not have happened.
+    """
+
+    async def snapshot(self) -> Snapshot: ...
+
+    async def read(self, key: DocumentKey) -> Document | None:
+        """The living document, or None."""
+        ...
+
+    async def commit(self, changes: Sequence[Change], entry: AuditEntry) -> int:
+        """All or nothing; the new state revision. StaleRevision when any ``expected`` does not match.
+
+        ``changes`` may be empty: then only the audit record is written.
+        """
+        ...
+
+    async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
+        """Past and present, newest first, deletions included."""
+        ...
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
+        """Records with ``sequence`` greater than ``after``, oldest first."""
+        ...
+
+    def watch(self, after: int) -> AsyncIterator[int]:
+        """Yields a state revision greater than ``after`` whenever there is one, from any process; skips to the newest."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,215 @@
+"""Everything that can go wrong, by meaning; ``gateway.web.problems`` maps it to HTTP in one table.
+
+    TurnoutError
+    ├── BadRequest                the envelope cannot be read
+    ├── InvalidInput              a tensor does not fit the signature, or a value is out of range
+    ├── TooLarge                  a limit on size, depth, elements or compression was passed
+    ├── UnsupportedContent        content type or encoding not handled
+    ├── Unauthenticated           no or wrong token
+    ├── Forbidden                 the token lacks the role or the route; a pin where pins are denied
+    ├── NotFound
+    │   ├── UnknownRoute
+    │   ├── UnknownModel
+    │   └── UnknownVersion
+    ├── Conflict                  the state forbids it
+    │   └── Quarantined           the version was rolled back from this route
+    ├── StaleRevision             If-Match does not match
+    ├── Overloaded                come back after ``retry_after_s``
+    │   ├── QueueFull
+    │   ├── DeadlineUnreachable   the predicted wait alone would pass the deadline
+    │   └── RateLimited
+    ├── DeadlineExceeded          the deadline passed after the request was admitted
+    ├── VersionFailed             the chosen version did not deliver: a fallback may
+    │   ├── VersionUnavailable    not loaded, draining, backing off
+    │   ├── ModelError            the model raised
+    │   ├── VersionCrashed        its process died on this work
+    │   ├── VersionHung           its process did not answer in time
+    │   └── DeviceMemoryExhausted one row does not fit the device
+    ├── LoadError                 a version cannot be loaded
+    │   └── IntegrityError        stored bytes are not what the manifest names
+    ├── RegistryError             an artifact or manifest cannot be stored or read
+    ├── StoreUnavailable          desired state cannot be read or written
+    ├── ServiceDraining           the gateway is shutting down
+    └── SettingsError             configuration: file, key, value, expectation
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "BadRequest",
+    "Conflict",
+    "DeadlineExceeded",
+    "DeadlineUnreachable",
+    "DeviceMemoryExhausted",
+    "FieldProblem",
+    "Forbidden",
+    "IntegrityError",
+    "InvalidInput",
+    "LoadError",
+    "ModelError",
+    "NotFound",
+    "Overloaded",
+    "Quarantined",
+    "QueueFull",
+    "RateLimited",
+    "RegistryError",
+    "ServiceDraining",
+    "SettingsError",
+    "StaleRevision",
+    "StoreUnavailable",
+    "TooLarge",
+    "TurnoutError",
+    "Unauthenticated",
+    "UnknownModel",
+    "UnknownRoute",
+    "UnknownVersion",
+    "UnsupportedContent",
+    "VersionCrashed",
+    "VersionFailed",
+    "VersionHung",
+    "VersionUnavailable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One field of bad input: where it stands, what was expected, what came."""
+
+    field: str
+    expected: str
+    got: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"field": self.field, "expected": self.expected, "got": self.got}
+
+
+class TurnoutError(Exception):
+    """Base of all errors Turnout raises on purpose. The message says what happened and what to do."""
+
+
+class BadRequest(TurnoutError):
+    def __init__(self, message: str, *problems: FieldProblem) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class InvalidInput(TurnoutError):
+    def __init__(self, message: str, *problems: FieldProblem) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class TooLarge(TurnoutError):
+    pass
+
+
+class UnsupportedContent(TurnoutError):
+    pass
+
+
+class Unauthenticated(TurnoutError):
+    pass
+
+
+class Forbidden(TurnoutError):
+    pass
+
+
+class NotFound(TurnoutError):
+    pass
+
+
+class UnknownRoute(NotFound):
+    pass
+
+
+class UnknownModel(NotFound):
+    pass
+
+
+class UnknownVersion(NotFound):
+    pass
+
+
+class Conflict(TurnoutError):
+    pass
+
+
+class Quarantined(Conflict):
+    pass
+
+
+class StaleRevision(TurnoutError):
+    pass
+
+
+class Overloaded(TurnoutError):
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overloaded):
+    pass
+
+
+class DeadlineUnreachable(Overloaded):
+    pass
+
+
+class RateLimited(Overloaded):
+    pass
+
+
+class DeadlineExceeded(TurnoutError):
+    pass
+
+
+class VersionFailed(TurnoutError):
+    pass
+
+
+class VersionUnavailable(VersionFailed):
+    pass
+
+
+class ModelError(VersionFailed):
+    pass
+
+
+class VersionCrashed(VersionFailed):
+    pass
+
+
+class VersionHung(VersionFailed):
+    pass
+
+
+class DeviceMemoryExhausted(VersionFailed):
+    pass
+
+
+class LoadError(TurnoutError):
+    pass
+
+
+class IntegrityError(LoadError):
+    pass
+
+
+class RegistryError(TurnoutError):
+    pass
+
+
+class StoreUnavailable(TurnoutError):
+    pass
+
+
+class ServiceDraining(TurnoutError):
+    pass
+
+
+class SettingsError(TurnoutError):
+    pass

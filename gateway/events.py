@@ -1,0 +1,203 @@
+"""What happened, told to whoever watches. Observers never touch the work: one that fails is logged and dropped.
+
+Domain code holds one ``Observer``; ``app`` gives it a ``FanOut``. Methods are called on the
+event loop and must return at once; what they keep of a record they copy.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from gateway.messages import Decision, VersionRef
+
+__all__ = ["BatchRecord", "FanOut", "Observer", "RecordingObserver", "RequestRecord", "RollbackRecord"]
+
+log = logging.getLogger("turnout.events")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One finished request, whatever became of it.
+
+    ``decision`` is None when none was taken (bad envelope, unknown route). ``chosen_failure``
+    is the class name of the VersionFailed that the *chosen* version met, also when a
+    fallback then answered; ``answered_by`` is the version whose outputs were returned.
+    ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch.
+    """
+
+    route: str
+    request_id: str
+    decision_id: str
+    decision: Decision | None
+    answered_by: VersionRef | None
+    code: int
+    chosen_failure: str | None
+    error: str | None
+    rows: int
+    started_wall: float
+    duration_s: float
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    slow: bool = False
+    protocol: str = "predict"
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch that ran. ``waits_s`` holds each item's time in the queue; ``failure`` the error's class name."""
+
+    version: VersionRef
+    rows: int
+    items: int
+    compute_s: float
+    waits_s: tuple[float, ...]
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRecord:
+    """A route went back. ``trigger`` is ``operator`` or the guard's rule; ``durable`` whether the store has it."""
+
+    route: str
+    trigger: str
+    target: int
+    quarantined: tuple[int, ...]
+    reason: str
+    durable: bool
+
+
+class Observer:
+    """One no-op method an event. Subclass and override what you watch."""
+
+    def request_started(self, route: str) -> None:
+        """A known route took a request."""
+
+    def request_finished(self, record: RequestRecord) -> None:
+        """The answer, or the error, has been decided."""
+
+    def request_rejected(self, route: str, reason: str) -> None:
+        """Refused at the door: ``queue-full``, ``deadline``, ``rate-limit``, ``draining``."""
+
+    def fell_back(self, decision: Decision, cause: str) -> None:
+        """The chosen version failed (``cause``: class name of the failure); the fallback is asked."""
+
+    def batch_finished(self, record: BatchRecord) -> None:
+        """A batch came back from its engine, or failed there."""
+
+    def queue_changed(self, version: VersionRef, rows: int) -> None:
+        """Rows waiting for a version, after a batch was formed or an item left."""
+
+    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
+        """A version entered a state of its life (``gateway.serving.handle.VersionState`` values)."""
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        """A child died: ``crash``, ``hang`` or ``load``. ``isolating``: while one bad request was being found."""
+
+    def version_retired(self, version: VersionRef) -> None:
+        """Nothing of the version is left here; its series may go."""
+
+    def table_applied(self, revision: int) -> None:
+        """A new routing table is in force."""
+
+    def store_reachable(self, up: bool) -> None:
+        """The store of desired state answers, or no longer does."""
+
+    def rolled_back(self, record: RollbackRecord) -> None:
+        """A route went back to a known good, by hand or by the guard."""
+
+
+class RecordingObserver(Observer):
+    """Keeps requests, batches, states, crashes and rollbacks in lists. Shipped for tests."""
+
+    def __init__(self) -> None:
+        self.requests: list[RequestRecord] = []
+        self.batches: list[BatchRecord] = []
+        self.states: list[tuple[VersionRef, str, str]] = []
+        self.crashes: list[tuple[VersionRef, str, bool]] = []
+        self.rollbacks: list[RollbackRecord] = []
+        self.fallbacks: list[tuple[Decision, str]] = []
+        self.rejections: list[tuple[str, str]] = []
+        self.revisions: list[int] = []
+
+    def request_finished(self, record: RequestRecord) -> None:
+        self.requests.append(record)
+
+    def request_rejected(self, route: str, reason: str) -> None:
+        self.rejections.append((route, reason))
+
+    def fell_back(self, decision: Decision, cause: str) -> None:
+        self.fallbacks.append((decision, cause))
+
+    def batch_finished(self, record: BatchRecord) -> None:
+        self.batches.append(record)
+
+    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
+        self.states.append((version, state, reason))
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        self.crashes.append((version, cause, isolating))
+
+    def table_applied(self, revision: int) -> None:
+        self.revisions.append(revision)
+
+    def rolled_back(self, record: RollbackRecord) -> None:
+        self.rollbacks.append(record)
+
+
+class FanOut(Observer):
+    """Tells several observers, in order. The first failure of one is logged and that one is dropped for good."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers: tuple[Observer, ...] = observers
+
+    def __repr__(self) -> str:
+        return f"<FanOut [{', '.join(type(observer).__name__ for observer in self._observers)}]>"
+
+    def _tell(self, event: str, *args: object) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, event)(*args)
+            except Exception:  # an observer's fault must never reach the work it watches
+                log.exception("observer %s failed in %s and is dropped", type(observer).__name__, event)
+                self._observers = tuple(other for other in self._observers if other is not observer)
+
+    def request_started(self, route: str) -> None:
+        self._tell("request_started", route)
+
+    def request_finished(self, record: RequestRecord) -> None:
+        self._tell("request_finished", record)
+
+    def request_rejected(self, route: str, reason: str) -> None:
+        self._tell("request_rejected", route, reason)
+
+    def fell_back(self, decision: Decision, cause: str) -> None:
+        self._tell("fell_back", decision, cause)
+
+    def batch_finished(self, record: BatchRecord) -> None:
+        self._tell("batch_finished", record)
+
+    def queue_changed(self, version: VersionRef, rows: int) -> None:
+        self._tell("queue_changed", version, rows)
+
+    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
+        self._tell("version_state", version, state, reason)
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        self._tell("version_crashed", version, cause, isolating)
+
+    def version_retired(self, version: VersionRef) -> None:
+        self._tell("version_retired", version)
+
+    def table_applied(self, revision: int) -> None:
+        self._tell("table_applied", revision)
+
+    def store_reachable(self, up: bool) -> None:
+        self._tell("store_reachable", up)
+
+    def rolled_back(self, record: RollbackRecord) -> None:
+        self._tell("rolled_back", record)

@@ -1,0 +1,88 @@
+"""The nouns that travel between the layers. Frozen values; nothing here acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
+
+__all__ = [
+    "DATATYPES",
+    "Array",
+    "Arrays",
+    "Decision",
+    "InferRequest",
+    "InferResponse",
+    "Signature",
+    "TensorSpec",
+    "VersionRef",
+    "datatype_of",
+]
+
+Array = np.ndarray[Any, Any]
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionRef:
+    """A version by model and number. Written ``digits/3``."""
+
+    model: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which version answers a request, and why.
+
+    ``reason`` is ``pin``, ``rule:<name>``, ``split`` or ``fallback``; ``bucket`` is the key's
+    place in the split, None where the split was not asked; ``revision`` names the table.
+    """
+
+    route: str
+    version: VersionRef
+    reason: str
+    bucket: int | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One request as the data plane takes it: facts to decide on, and a body not yet decoded.
+
+    The version's signature types the tensors, so decoding comes after deciding: ``decode``
+    is pure and may run twice (once for a fallback version with another signature).
+    ``deadline`` is on the monotonic clock. ``decision_id`` is made by the server.
+    """
+
+    route: str | None
+    request_id: str
+    decision_id: str
+    deadline: float | None
+    key: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pin: int | None = None
+    pin_by_protocol: bool = False
+    client_id: str | None = None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """One answer. ``digest`` is the chosen version's manifest digest."""
+
+    decision: Decision
+    outputs: Arrays
+    signature: Signature
+    rows: int
+    queue_s: float
+    compute_s: float
+    fallback_from: VersionRef | None = None

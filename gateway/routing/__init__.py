@@ -1,0 +1,1 @@
+"""Which version answers. Pure: table and facts in, decision out."""

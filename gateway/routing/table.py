@@ -1,0 +1,66 @@
+"""The routing table: every route in force, as one immutable value. Built by control, read by ``decide``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.messages import VersionRef
+
+__all__ = ["Arm", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
+
+Condition = Callable[[Mapping[str, Any]], bool]
+"""A compiled rule: context to yes or no. Never raises; an error inside it is no match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    version: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A feature flag of the route: when ``matches`` the context, ``use`` one version, or another split."""
+
+    name: str
+    matches: Condition
+    use: int | tuple[Arm, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    timeout_ms: int = 10_000
+    slow_ms: int | None = None
+    queue_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``key`` is ``header:<name>`` or ``context:<field>``; ``pin`` is ``allowed``, ``denied`` or None
+    (denied for /predict, allowed under /v2). ``pinnable`` are the versions the route names.
+    ``protected``: calls need a token that covers this route."""
+
+    name: str
+    model: str
+    arms: tuple[Arm, ...]
+    key: str | None = None
+    pin: str | None = None
+    rules: tuple[Rule, ...] = ()
+    fallback: int | None = None
+    known_good: int | None = None
+    quarantined: frozenset[int] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    protected: bool = False
+    pinnable: frozenset[int] = frozenset()
+
+    def ref(self, version: int) -> VersionRef:
+        return VersionRef(self.model, version)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    routes: Mapping[str, Route]
+    default_route: str | None
+    revision: int

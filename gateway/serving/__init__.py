@@ -1,0 +1,1 @@
+"""A version at work: engines, batches, leases, and the fleet that holds them."""

@@ -1,0 +1,92 @@
+"""The interface of an engine: something that holds one loaded version and runs one batch at a time.
+
+Four kinds are meant: a child process, inline, remote (another Open Inference Protocol
+server) and Ray. The batcher sees only this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.messages import Arrays, Signature, VersionRef
+from runtimes.base import LoadSpec
+
+__all__ = ["BatchPolicy", "BatchResult", "Engine", "EngineFactory", "EngineInfo", "VersionSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """``max_rows`` a batch; ``queue_rows`` waiting before 429; ``hang_floor_ms``: a batch is given
+    the larger of this and ten times its warm cost before its child counts as hung."""
+
+    max_rows: int = 32
+    queue_rows: int = 4096
+    hang_floor_ms: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpec:
+    """All that serving needs to run one version.
+
+    ``digest`` is the manifest's. ``retry`` False means its effects must not repeat: a batch
+    that was under way when the child died fails instead of running again. ``example`` is one
+    request's inputs (one row if batched), used to warm and to prove readiness; None lets
+    them be made from the signature. ``interpreter`` starts the child with another Python.
+    ``load_timeout_s`` bounds load and warm-up together.
+    """
+
+    ref: VersionRef
+    digest: str
+    load: LoadSpec
+    placement: str = "process"
+    interpreter: str | None = None
+    batch: BatchPolicy = field(default_factory=BatchPolicy)
+    retry: bool = True
+    example: Arrays | None = None
+    load_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was really loaded: ``loaded`` maps file name to the SHA-256 of the bytes read."""
+
+    signature: Signature
+    device: str
+    pid: int | None
+    loaded: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Outputs of the whole batch, in the signature's order; arrays are the caller's to keep."""
+
+    outputs: Arrays
+    compute_s: float
+
+
+class Engine(Protocol):
+    """One loaded version. Calls come from the event loop, one ``run`` at a time.
+
+    ``start`` loads; raises LoadError or IntegrityError and leaves nothing behind; cancelling it
+    ends the child. ``run`` takes the items' inputs and joins them along the first axis (a
+    single part when the signature is not batched); the parts stay unchanged and valid until it
+    returns. It raises ModelError, InvalidInput, DeviceMemoryExhausted (engine still good) or
+    VersionCrashed, VersionHung (engine ended; start a new one). ``limit_s`` passed: the child
+    is killed, VersionHung. Cancelling ``run`` ends the engine too. ``close`` is idempotent and
+    returns when every byte is back with the system. ``on_exit`` is called once, on the loop,
+    if the child dies while no ``run`` is under way.
+    """
+
+    async def start(self) -> EngineInfo: ...
+
+    async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult: ...
+
+    async def close(self) -> None: ...
+
+    def memory_bytes(self) -> int: ...
+
+
+EngineFactory = Callable[[VersionSpec, Callable[[str], None]], Engine]
+"""Makes an engine, not started: ``factory(spec, on_exit)``; ``on_exit`` gets how the child ended."""

@@ -1,0 +1,1 @@
+"""Observers: metrics, traces and the request log. They watch and never touch."""

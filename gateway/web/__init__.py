@@ -1,0 +1,1 @@
+"""HTTP: bytes in, bytes out. Everything behind it knows no status code."""
