@@ -79,7 +79,7 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         """Returns once ``advance`` has passed the time; cancellation leaves nothing behind."""
         done = asyncio.get_running_loop().create_future()
-        timer = self.call_at(self._now + seconds, lambda: done.done() or done.set_result(None))
+        timer = self.call_at(self._now + seconds, lambda: _wake(done))
         try:
             await done
         finally:
@@ -97,3 +97,8 @@ class ManualClock:
     def jump_wall(self, seconds: float) -> None:
         """Moves the wall clock alone, as an NTP step would."""
         self._wall_offset += seconds
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,36 +1,36 @@
 """Everything that can go wrong, by meaning; ``gateway.web.problems`` maps it to HTTP in one table.
 
-    TurnoutError
-    ├── BadRequest                the envelope cannot be read
-    ├── InvalidInput              a tensor does not fit the signature, or a value is out of range
-    ├── TooLarge                  a limit on size, depth, elements or compression was passed
-    ├── UnsupportedContent        content type or encoding not handled
-    ├── Unauthenticated           no or wrong token
-    ├── Forbidden                 the token lacks the role or the route; a pin where pins are denied
-    ├── NotFound
-    │   ├── UnknownRoute
-    │   ├── UnknownModel
-    │   └── UnknownVersion
-    ├── Conflict                  the state forbids it
-    │   └── Quarantined           the version was rolled back from this route
-    ├── StaleRevision             If-Match does not match
-    ├── Overloaded                come back after ``retry_after_s``
-    │   ├── QueueFull
-    │   ├── DeadlineUnreachable   the predicted wait alone would pass the deadline
-    │   └── RateLimited
-    ├── DeadlineExceeded          the deadline passed after the request was admitted
-    ├── VersionFailed             the chosen version did not deliver: a fallback may
-    │   ├── VersionUnavailable    not loaded, draining, backing off
-    │   ├── ModelError            the model raised
-    │   ├── VersionCrashed        its process died on this work
-    │   ├── VersionHung           its process did not answer in time
-    │   └── DeviceMemoryExhausted one row does not fit the device
-    ├── LoadError                 a version cannot be loaded
-    │   └── IntegrityError        stored bytes are not what the manifest names
-    ├── RegistryError             an artifact or manifest cannot be stored or read
-    ├── StoreUnavailable          desired state cannot be read or written
-    ├── ServiceDraining           the gateway is shutting down
-    └── SettingsError             configuration: file, key, value, expectation
+TurnoutError
+├── BadRequest                the envelope cannot be read
+├── InvalidInput              a tensor does not fit the signature, or a value is out of range
+├── TooLarge                  a limit on size, depth, elements or compression was passed
+├── UnsupportedContent        content type or encoding not handled
+├── Unauthenticated           no or wrong token
+├── Forbidden                 the token lacks the role or the route; a pin where pins are denied
+├── NotFound
+│   ├── UnknownRoute
+│   ├── UnknownModel
+│   └── UnknownVersion
+├── Conflict                  the state forbids it
+│   └── Quarantined           the version was rolled back from this route
+├── StaleRevision             If-Match does not match
+├── Overloaded                come back after ``retry_after_s``
+│   ├── QueueFull
+│   ├── DeadlineUnreachable   the predicted wait alone would pass the deadline
+│   └── RateLimited
+├── DeadlineExceeded          the deadline passed after the request was admitted
+├── VersionFailed             the chosen version did not deliver: a fallback may
+│   ├── VersionUnavailable    not loaded, draining, backing off
+│   ├── ModelError            the model raised
+│   ├── VersionCrashed        its process died on this work
+│   ├── VersionHung           its process did not answer in time
+│   └── DeviceMemoryExhausted one row does not fit the device
+├── LoadError                 a version cannot be loaded
+│   └── IntegrityError        stored bytes are not what the manifest names
+├── RegistryError             an artifact or manifest cannot be stored or read
+├── StoreUnavailable          desired state cannot be read or written
+├── ServiceDraining           the gateway is shutting down
+└── SettingsError             configuration: file, key, value, expectation
 """
 
 from __future__ import annotations

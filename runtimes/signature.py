@@ -30,9 +30,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }
 
-_DATATYPE_OF: Mapping[np.dtype[Any], str] = {
-    dtype: name for name, dtype in DATATYPES.items() if name != "BF16"
-}
+_DATATYPE_OF: Mapping[np.dtype[Any], str] = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 
 
 def datatype_of(array: np.ndarray[Any, Any]) -> str:
@@ -47,7 +45,7 @@ def datatype_of(array: np.ndarray[Any, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor. ``shape`` holds sizes, or names for dynamic axes (``("batch", 784)``); equal names mean equal sizes."""
+    """One tensor. ``shape`` holds sizes or names of dynamic axes (``("batch", 784)``): equal names, equal sizes."""
 
     name: str
     datatype: str
@@ -67,7 +65,7 @@ class TensorSpec:
         if not isinstance(shape, list | tuple):
             raise ValueError(f"shape of {name!r}: expected a list, got {shape!r}")
         for axis, size in enumerate(shape):
-            fits = isinstance(size, str) and size or (type(size) is int and size >= 0)
+            fits = (isinstance(size, str) and size) or (type(size) is int and size >= 0)
             if not fits:
                 raise ValueError(
                     f"shape of {name!r}, axis {axis}: expected a size or the name of a dynamic axis, got {size!r}"

@@ -1,0 +1,40 @@
+# Few, same-named commands. On a fresh machine with Python 3.11+ each sets up what it needs.
+PYTHON ?= python3
+# The CPU build, pinned: a plain requirement would pull gigabytes of CUDA libraries on Linux.
+# Where pip does not find it, point pip at PyTorch's CPU packages, or accept another build: make serve TORCH=torch
+TORCH  ?= $(shell $(PYTHON) -c 'import platform; print("torch==2.13.0" + ("+cpu" if platform.system() == "Linux" else ""))')
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: serve test demo lint bench clean
+
+serve: $(READY)            ## three real versions of a digits model on 127.0.0.1:8000
+	$(BIN)/python -m gateway.cli.quickstart
+	$(BIN)/turnout serve --config config/examples/digits.yaml
+
+test: $(READY)             ## all tests
+	$(BIN)/python -m pytest
+
+demo: $(READY)             ## canary, bad version, automatic rollback, live in the terminal
+	$(BIN)/turnout demo
+
+lint: $(READY)             ## format, rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)            ## the figures of docs/benchmarks.md
+	$(BIN)/python -m loadtests.bench
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a few minutes the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)" || { \
+	  echo "pip found no $(TORCH). Point pip at PyTorch's CPU packages, or name another build: make $(MAKECMDGOALS) TORCH=torch==2.13.0"; exit 1; }
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,228 @@
+"""Typed configuration: defaults, then the file, then the environment (``TURNOUT_SERVER__PORT=9000``).
+
+The only module that reads the environment. Values do not act. An error names the file, the
+key, the value that came and what was expected; an unknown key is an error that offers the nearest name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.errors import SettingsError
+
+__all__ = [
+    "ClientSettings",
+    "GuardSettings",
+    "LimitSettings",
+    "RegistrySettings",
+    "RuntimeSettings",
+    "ServerSettings",
+    "Settings",
+    "StoreSettings",
+    "TelemetrySettings",
+    "client_settings",
+    "load_settings",
+]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Group):
+    """Where HTTP is spoken. ``admin_port`` gives the admin plane and the metrics an address of their own."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    admin_host: str = "127.0.0.1"
+    admin_port: Port | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    drain_s: Seconds = 30.0
+    backlog: Positive = 2048
+
+
+class LimitSettings(_Group):
+    """What one request may cost before it is refused."""
+
+    body_bytes: Positive = 64 * 1024 * 1024
+    upload_bytes: Positive = 16 * 1024 * 1024 * 1024
+    depth: Positive = 32
+    elements: Positive = 16_000_000
+    compression_ratio: Positive = 100
+    receive_s: Seconds = 30.0
+    timeout_ms: Positive = 10_000
+
+
+class RuntimeSettings(_Group):
+    """How versions run. ``preload`` is imported once by the fork server, so that children start in milliseconds."""
+
+    preload: tuple[str, ...] = ("numpy", "onnxruntime", "torch", "sklearn", "skops.io")
+    device: str = "auto"
+    threads: Positive = 1
+    max_rows: Positive = 32
+    queue_rows: Positive = 4096
+    hang_floor_ms: Positive = 600
+    load_timeout_s: Seconds = 120.0
+    parallel_loads: Positive = 1
+    readiness_s: Seconds = 5.0
+    allow_pickle: tuple[str, ...] = ()
+    allow_inline: tuple[str, ...] = ()
+
+
+class RegistrySettings(_Group):
+    """What may be registered over the network by naming a path on this machine (``file:``)."""
+
+    source_directories: tuple[Path, ...] = ()
+
+
+class StoreSettings(_Group):
+    """Desired state. SQLite under the home; ``poll_ms``: how soon changes by another process are noticed."""
+
+    poll_ms: Positive = 200
+    busy_timeout_ms: Positive = 5_000
+
+
+class GuardSettings(_Group):
+    """When a version that fails outright is taken off its route without being asked."""
+
+    enabled: bool = True
+    window_s: Seconds = 5.0
+    min_requests: Positive = 5
+    error_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    crashes: Positive = 3
+    crash_window_s: Seconds = 30.0
+
+
+class TelemetrySettings(_Group):
+    """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``trace_exporter`` sends sampled spans."""
+
+    request_log: str = "stdout"
+    request_log_queue: Positive = 10_000
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    trace_exporter: Literal["none", "console", "otlp"] = "none"
+    otlp_endpoint: str | None = None
+
+
+class Settings(BaseSettings):
+    """All of it. ``home`` holds the store, artifact blobs, logs and the generated admin token."""
+
+    model_config = SettingsConfigDict(env_prefix="TURNOUT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    home: Path = Path(".turnout")
+    default_route: str | None = None
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    runtimes: RuntimeSettings = RuntimeSettings()
+    registry: RegistrySettings = RegistrySettings()
+    store: StoreSettings = StoreSettings()
+    guard: GuardSettings = GuardSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which arrives as init values."""
+        return env_settings, init_settings
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What the command line needs to find a gateway: ``TURNOUT_URL``, ``TURNOUT_TOKEN``, ``TURNOUT_HOME``."""
+
+    url: str | None
+    token: str | None
+    home: Path
+
+
+def client_settings() -> ClientSettings:
+    return ClientSettings(
+        url=os.environ.get("TURNOUT_URL") or None,
+        token=os.environ.get("TURNOUT_TOKEN") or None,
+        home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
+    )
+
+
+def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Reads the file if one is given, applies ``overrides`` (from command-line options), then the environment.
+
+    Overrides win over everything. Raises SettingsError.
+    """
+    values = {} if path is None else _read(path)
+    origin = "defaults" if path is None else str(path)
+    try:
+        settings = Settings(**values)
+        return _override(settings, overrides or {})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, origin)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}. Give an existing file to --config.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        raise SettingsError(f"{path}: expected a mapping of settings, got {type(body).__name__}")
+    return {str(key): value for key, value in body.items()}
+
+
+def _override(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """Dotted names to values: ``{"server.port": 9000}``."""
+    for dotted, value in overrides.items():
+        group, _, name = dotted.rpartition(".")
+        if not group:
+            settings = settings.model_copy(update={name: value})
+            continue
+        current = getattr(settings, group)
+        fresh = type(current).model_validate({**current.model_dump(), name: value})
+        settings = settings.model_copy(update={group: fresh})
+    return settings
+
+
+def _explain(error: ValidationError, origin: str) -> str:
+    return "; ".join(_explain_one(problem, origin) for problem in error.errors())
+
+
+def _explain_one(problem: Any, origin: str) -> str:
+    names = [str(part) for part in problem["loc"]]
+    key = ".".join(names)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(names[-1], _keys_beside(names), n=1, cutoff=0.5)
+        meant = ".".join([*names[:-1], *near])
+        hint = f"did you mean {meant!r}?" if near else "see config/gateway.yaml for every key"
+        return f"{origin}: unknown key {key!r}; {hint}"
+    return f"{origin}: {key}: got {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _keys_beside(names: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for name in names[:-1]:
+        field = model.model_fields.get(name)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,227 @@
+"""The import law, as data: who may import whom, no cycles, no hidden imports, no environment reads outside settings."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("gateway", "runtimes")
+
+WORDS = frozenset({"messages", "errors"})
+MAY_IMPORT: Mapping[str, frozenset[str]] = {
+    "app": frozenset({"*"}),
+    "cli": frozenset({"*"}),
+    "examples": frozenset(),
+    "web": frozenset(
+        {"codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"} | WORDS
+    ),
+    "control": frozenset(
+        {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "runtimes"} | WORDS
+    ),
+    "registry": frozenset({"settings", "runtimes"} | WORDS),
+    "telemetry": frozenset({"events", "settings", "routing", "clock", "trace_context"} | WORDS),
+    "dataplane": frozenset({"routing", "serving", "events", "clock"} | WORDS),
+    "serving": frozenset({"events", "clock", "runtimes"} | WORDS),
+    "routing": WORDS,
+    "codec": WORDS | {"runtimes"},
+    "settings": frozenset({"errors"}),
+    "events": WORDS,
+    "trace_context": frozenset(),
+    "messages": frozenset({"runtimes"}),
+    "errors": frozenset(),
+    "clock": frozenset(),
+    "__init__": frozenset(),
+    "runtimes": frozenset(),
+}
+"""Part of ``gateway`` (or ``runtimes``) to the parts it may import; everything may import itself."""
+
+ONLY_IN: Mapping[str, frozenset[str]] = {
+    "prometheus_client": frozenset({"telemetry"}),
+    "opentelemetry": frozenset({"telemetry"}),
+    "redis": frozenset({"control"}),
+    "sqlite3": frozenset({"control"}),
+    "starlette": frozenset({"web", "app", "cli"}),
+    "uvicorn": frozenset({"app", "cli"}),
+    "typer": frozenset({"cli"}),
+    "rich": frozenset({"cli"}),
+    "openfeature": frozenset({"routing"}),
+    "mmh3": frozenset({"routing"}),
+    "torch": frozenset({"runtimes", "examples"}),
+    "onnxruntime": frozenset({"runtimes", "examples"}),
+    "onnx": frozenset({"runtimes", "examples"}),
+    "sklearn": frozenset({"runtimes", "examples"}),
+    "skl2onnx": frozenset({"examples"}),
+    "skops": frozenset({"runtimes", "examples"}),
+}
+"""Vendor to the parts that may know it."""
+
+FORBIDDEN_NAMES = frozenset({"utils", "helpers", "common", "misc", "manager", "processor"})
+
+
+@dataclass(frozen=True)
+class Import:
+    target: str
+    line: int
+    hidden: bool
+    typing_only: bool
+
+
+@cache
+def modules() -> Mapping[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    return tuple(_imports(tree(module), hidden=False, typing_only=False))
+
+
+def _imports(node: ast.AST, *, hidden: bool, typing_only: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, hidden, typing_only) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            base = child.module or ""
+            for alias in child.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in modules() else base, child.lineno, hidden, typing_only)
+        else:
+            inside = hidden or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            guarded = typing_only or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test))
+            yield from _imports(child, hidden=inside, typing_only=guarded)
+
+
+def part_of(module: str) -> str:
+    names = module.split(".")
+    if names[0] == "runtimes":
+        return "runtimes"
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def test_every_module_imports_only_what_the_table_allows() -> None:
+    """An arrow against the table is a mistake in the design, not in the test."""
+    wrong = []
+    for module, path in modules().items():
+        allowed = MAY_IMPORT[part_of(module)]
+        for found in imports(module):
+            if found.target.split(".")[0] not in PACKAGES:
+                continue
+            part = part_of(found.target)
+            if part not in (part_of(module), "__init__") and part not in allowed and "*" not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)}:{found.line} imports {found.target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_part_stands_in_the_table() -> None:
+    """A new folder or file at the top of gateway needs a place in the import law."""
+    assert {part_of(module) for module in modules()} <= MAY_IMPORT.keys()
+
+
+def test_nobody_imports_the_composition_root_or_the_commands() -> None:
+    """``app`` knows everybody; only ``cli`` may start it."""
+    wrong = [
+        f"{module} imports {found.target}"
+        for module in modules()
+        for found in imports(module)
+        if found.target.startswith(("gateway.app", "gateway.cli", "gateway.examples"))
+        and part_of(module) not in ("cli", part_of(found.target))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_vendors_are_known_only_where_the_table_says() -> None:
+    """One place a vendor: metrics in telemetry, torch behind the wall, SQL in the store."""
+    wrong = [
+        f"{module}:{found.line} imports {found.target}"
+        for module in modules()
+        for found in imports(module)
+        if (where := ONLY_IN.get(found.target.split(".")[0])) is not None and part_of(module) not in where
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_is_hidden_in_a_function_of_the_gateway() -> None:
+    """Hidden imports hide cycles. (Behind the wall, vendors are imported when asked, by ``runtimes.catalog``.)"""
+    wrong = [
+        f"{module}:{found.line} imports {found.target} inside a function"
+        for module in modules()
+        for found in imports(module)
+        if found.hidden and part_of(module) not in ("examples",)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """The graph of modules is a tree with shared branches, never a ring."""
+    graph = {
+        module: {found.target for found in imports(module) if found.target in modules() and not found.typing_only}
+        - {module}
+        for module in modules()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if module in path:
+            pytest.fail(" -> ".join([*path[path.index(module) :], module]))
+        if module in done:
+            return
+        for target in sorted(graph[module]):
+            visit(target, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_environment_is_read_in_settings_alone() -> None:
+    """What a process does must not depend on who imported it where."""
+    wrong = []
+    for module in modules():
+        if module == "gateway.settings":
+            continue
+        for node in ast.walk(tree(module)):
+            reads = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+            if reads and not module.startswith(("runtimes.", "gateway.examples")):
+                wrong.append(f"{module}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_or_class_is_called_by_an_empty_word() -> None:
+    """utils, helpers, manager and their kin say nothing about what lives there."""
+    names = [part for module in modules() for part in module.split(".")]
+    for module in modules():
+        names += [node.name for node in ast.walk(tree(module)) if isinstance(node, ast.ClassDef)]
+    wrong = sorted({name for name in names if any(word in name.lower() for word in FORBIDDEN_NAMES)})
+    assert not wrong, wrong
+
+
+def test_every_module_opens_with_its_purpose() -> None:
+    """One sentence on what it is for, before anything else."""
+    assert not [module for module in modules() if not ast.get_docstring(tree(module))]
+
+
+def test_the_gateway_imports_neither_torch_nor_onnxruntime() -> None:
+    """Model libraries live in the children: starting the gateway's modules must not load them."""
+    import subprocess
+
+    program = "import sys, gateway.app; print(*[m for m in ('torch', 'onnxruntime', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
