@@ -1,0 +1,166 @@
+"""Which version answers: pins first, then rules in their order, then the split. Pure.
+
+A quarantined version is never chosen: a pin on it is refused, a rule that would use it falls
+through to the next, and its arm counts as weight 0. A fallback is not decided here; the data
+plane takes it when the chosen version fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from gateway.errors import Forbidden, Quarantined, UnknownRoute, UnknownVersion, VersionUnavailable
+from gateway.messages import Decision, InferRequest, VersionRef
+from gateway.routing.split import bucket, pick
+from gateway.routing.table import Arm, Route, RoutingTable
+
+__all__ = ["Facts", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision may depend on; an ``InferRequest`` carries the same and can stand in for it.
+
+    ``route`` None asks for the default route. ``headers`` have lower-case names. ``pin`` is the
+    version the client asks for; ``pin_by_protocol``: by a URL of the Open Inference Protocol.
+    ``decision_id`` is the server's, and the key of a request that has none.
+    """
+
+    route: str | None
+    key: str | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pin: int | None = None
+    pin_by_protocol: bool = False
+    decision_id: str = ""
+
+
+def decide(table: RoutingTable, facts: Facts | InferRequest) -> Decision:
+    """The version that answers and the reason: ``pin``, ``rule:<name>`` or ``split``.
+
+    Raises UnknownRoute; for a pin Forbidden (the route denies pins), UnknownVersion (the route
+    does not name it) or Quarantined; VersionUnavailable when no arm has any weight left.
+    """
+    name = facts.route if facts.route is not None else table.default_route
+    route = table.routes.get(name) if name is not None else None
+    if route is None:
+        raise _unknown_route(table, facts.route)
+    if facts.pin is not None:
+        return _pinned(table, route, facts.pin, facts.pin_by_protocol)
+    key = facts.key or _key_by_route(route, facts)
+    if route.rules:
+        decision = _by_rule(table, route, facts, key)
+        if decision is not None:
+            return decision
+    return _by_split(table, route, route.arms, key or facts.decision_id, "split")
+
+
+@lru_cache(maxsize=4096)
+def _ref(model: str, number: int) -> VersionRef:
+    """One value for equal references: making a frozen record anew is a fifth of the decision's time."""
+    return VersionRef(model, number)
+
+
+def _unknown_route(table: RoutingTable, asked: str | None) -> UnknownRoute:
+    known = ", ".join(sorted(table.routes)[:10]) or "none yet"
+    if asked is None:
+        return UnknownRoute(f"no default route is set; name one in the URL (routes here: {known})")
+    return UnknownRoute(f"no route {asked!r:.200}; routes here: {known}")
+
+
+def _pinned(table: RoutingTable, route: Route, version: int, by_protocol: bool) -> Decision:
+    if route.pin == "denied" or (route.pin is None and not by_protocol):
+        raise Forbidden(
+            f"route {route.name!r} does not let clients choose the version (asked for {version});"
+            " leave the pin out, or have the route's 'pin' set to 'allowed'"
+        )
+    if version in route.quarantined:
+        raise Quarantined(
+            f"version {version} was rolled back from route {route.name!r} and is quarantined;"
+            " leave the pin out, or have an operator lift the quarantine"
+        )
+    if version not in route.pinnable:
+        named = ", ".join(str(number) for number in sorted(route.pinnable - route.quarantined)) or "none"
+        raise UnknownVersion(f"route {route.name!r} does not name version {version}; it names {named}")
+    return Decision(route.name, _ref(route.model, version), "pin", None, table.revision)
+
+
+def _by_rule(table: RoutingTable, route: Route, facts: Facts | InferRequest, key: str | None) -> Decision | None:
+    """The first rule that matches and whose version may answer; None when there is none."""
+    scope = {**facts.context, "targetingKey": key, "$flagd": {"flagKey": route.name}}
+    for rule in route.rules:
+        use = rule.use
+        if isinstance(use, int):
+            if use not in route.quarantined and rule.matches(scope):
+                return Decision(route.name, _ref(route.model, use), f"rule:{rule.name}", None, table.revision)
+        elif _total(use, route.quarantined) and rule.matches(scope):
+            return _by_split(table, route, use, key or facts.decision_id, f"rule:{rule.name}")
+    return None
+
+
+def _by_split(table: RoutingTable, route: Route, arms: tuple[Arm, ...], key: str, reason: str) -> Decision:
+    if route.quarantined:
+        arms = tuple(arm for arm in arms if arm.version not in route.quarantined)
+    total = 0
+    for arm in arms:
+        total += arm.weight
+    if total <= 0:
+        raise VersionUnavailable(
+            f"no version of route {route.name!r} has any weight;"
+            " give one a weight above 0 (quarantined versions count as 0)"
+        )
+    place = bucket(route.name, key, total)
+    return Decision(route.name, _ref(route.model, pick(arms, place)), reason, place, table.revision)
+
+
+def _total(arms: tuple[Arm, ...], without: frozenset[int]) -> int:
+    return sum(arm.weight for arm in arms if arm.version not in without)
+
+
+def _key_by_route(route: Route, facts: Facts | InferRequest) -> str | None:
+    """The header or context field that the route names, as text; None when it is absent or no scalar."""
+    if route.key is None:
+        return None
+    place, _, name = route.key.partition(":")
+    if place == "header":
+        return facts.headers.get(name.lower()) or None
+    if place == "context":
+        return _text(_field(facts.context, name))
+    return None
+
+
+def _field(context: Mapping[str, Any], name: str) -> Any:
+    """A field by its name or, as ``var`` reads it, by a path of names joined with dots."""
+    value: Any = context.get(name)
+    if value is None and "." in name:
+        value = context
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text(value: Any) -> str | None:
+    """One text for each JSON scalar, however it was written: ``3`` and ``3.0`` are one key, ``true`` is ``"true"``.
+
+    Integers past 64 bits read as the float nearest to them, as JSON parsers differ on them.
+    """
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        try:
+            value = float(value)
+        except OverflowError:
+            return None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        if not value.is_integer() or not -(2**63) <= value < 2**64:
+            return repr(value)
+        value = int(value)
+    return str(value) if isinstance(value, int) else None
