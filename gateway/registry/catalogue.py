@@ -1,0 +1,227 @@
+"""A model's catalogue: numbers, aliases, tags and notes that point at immutable versions.
+
+Pure: every change returns a new ModelDocument, which control stores as the document of kind ``model``.
+Numbers are given in order and never used again, also when a version has been taken out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from gateway.errors import Conflict, NotFound, RegistryError, UnknownVersion
+from gateway.registry import canonical
+from gateway.registry.fields import Fields
+from gateway.registry.migration import Migration, migrate
+from gateway.registry.names import check_alias, check_digest, check_model_name, check_tags
+
+__all__ = ["SCHEMA", "CatalogueEntry", "ModelDocument"]
+
+SCHEMA = 1
+MIGRATIONS: Mapping[int, Migration] = {}
+"""From schema number n to a pure function that makes a body of n + 1; empty while there is one schema."""
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_PREFIX = re.compile(r"sha256:[0-9a-f]{4,64}")
+_MAX_NOTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One version in its model's catalogue.
+
+    ``created_at`` in seconds since the epoch; ``gates`` holds the results of its gates, oldest first.
+    """
+
+    number: int
+    digest: str
+    created_at: float
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+    archived: bool = False
+    gates: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_digest(self.digest)
+        object.__setattr__(self, "tags", MappingProxyType(check_tags(self.tags)))
+        object.__setattr__(self, "gates", canonical.freeze(self.gates))
+        _check_notes(self.notes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "digest": self.digest,
+            "created_at": self.created_at,
+            "tags": dict(self.tags),
+            "notes": self.notes,
+            "archived": self.archived,
+            "gates": canonical.thaw(self.gates),
+        }
+
+    @classmethod
+    def from_json(cls, body: Any, place: str) -> CatalogueEntry:
+        with Fields(body, place) as take:
+            return cls(
+                number=take.integer("number", at_least=1),
+                digest=take.text("digest"),
+                created_at=take.number("created_at"),
+                tags=take.mapping("tags"),
+                notes=take.free_text("notes"),
+                archived=take.boolean("archived"),
+                gates=tuple(row for row, _ in take.rows("gates")),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDocument:
+    """A model: its versions in order of number, and the names that point at them."""
+
+    name: str
+    versions: tuple[CatalogueEntry, ...] = ()
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    notes: str = ""
+    next_number: int = 1
+
+    def __post_init__(self) -> None:
+        check_model_name(self.name)
+        _check_notes(self.notes)
+        object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
+        self._check_versions()
+
+    def _check_versions(self) -> None:
+        numbers = [entry.number for entry in self.versions]
+        if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= self.next_number):
+            raise RegistryError(f"model {self.name}: numbers {numbers}, next {self.next_number}: not in rising order")
+        if len({entry.digest for entry in self.versions}) != len(numbers):
+            raise RegistryError(f"model {self.name}: two versions share a digest")
+        for alias, number in self.aliases.items():
+            check_alias(alias)
+            if number not in numbers:
+                raise RegistryError(f"model {self.name}: alias {alias} points at {number}, which does not exist")
+
+    def version(self, number: int) -> CatalogueEntry:
+        for entry in self.versions:
+            if entry.number == number:
+                return entry
+        raise UnknownVersion(f"model {self.name} has no version {number}; it has {self._numbers()}")
+
+    def resolve(self, selector: str) -> CatalogueEntry:
+        """``3``, ``@champion`` or ``@sha256:abcd…`` (a prefix that fits one version).
+
+        UnknownVersion when nothing fits, Conflict when several do.
+        """
+        name = selector.removeprefix("@")
+        if name.startswith(canonical.DIGEST_PREFIX):
+            return self._by_digest(name)
+        if selector.startswith("@"):
+            if name not in self.aliases:
+                known = ", ".join(self.aliases) or "none"
+                raise UnknownVersion(f"model {self.name} has no alias {name!r}; its aliases: {known}")
+            return self.version(self.aliases[name])
+        if not _NUMBER.fullmatch(selector):
+            raise UnknownVersion(f"{selector!r} names no version; expected a number, @alias or @sha256:…")
+        return self.version(int(selector))
+
+    def add_version(
+        self, digest: str, *, created_at: float, tags: Mapping[str, str] | None = None, notes: str = ""
+    ) -> tuple[ModelDocument, int]:
+        """The document with the version, and its number. A digest it has already keeps its number: nothing changes."""
+        for entry in self.versions:
+            if entry.digest == digest:
+                return self, entry.number
+        number = self.next_number
+        added = CatalogueEntry(number, digest, created_at, tags or {}, notes)
+        return replace(self, versions=(*self.versions, added), next_number=number + 1), number
+
+    def set_alias(self, alias: str, number: int) -> ModelDocument:
+        """Points the alias at a version. Conflict when that version is archived."""
+        check_alias(alias)
+        if self.version(number).archived:
+            raise Conflict(f"{self.name}/{number} is archived and takes no alias; choose a version that is not")
+        return replace(self, aliases={**self.aliases, alias: number})
+
+    def drop_alias(self, alias: str) -> ModelDocument:
+        if alias not in self.aliases:
+            raise NotFound(f"model {self.name} has no alias {alias!r}")
+        return replace(self, aliases={name: number for name, number in self.aliases.items() if name != alias})
+
+    def aliases_of(self, number: int) -> tuple[str, ...]:
+        return tuple(sorted(alias for alias, target in self.aliases.items() if target == number))
+
+    def archive(self, number: int) -> ModelDocument:
+        """Keeps the version retrievable and takes it out of routing. Conflict while an alias points at it."""
+        entry = self.version(number)
+        held = self.aliases_of(number)
+        if held and not entry.archived:
+            raise Conflict(f"{self.name}/{number} is @{', @'.join(held)}; move or drop the alias, then archive it")
+        return self._with(replace(entry, archived=True))
+
+    def with_tags(self, number: int, tags: Mapping[str, str]) -> ModelDocument:
+        """Adds tags to a version, in place of those of the same key."""
+        entry = self.version(number)
+        return self._with(replace(entry, tags={**entry.tags, **tags}))
+
+    def with_notes(self, notes: str, number: int | None = None) -> ModelDocument:
+        """Notes on a version, or on the model itself."""
+        if number is None:
+            return replace(self, notes=notes)
+        return self._with(replace(self.version(number), notes=notes))
+
+    def with_gate(self, number: int, result: Mapping[str, Any]) -> ModelDocument:
+        """Appends a gate's result to a version."""
+        entry = self.version(number)
+        return self._with(replace(entry, gates=(*entry.gates, result)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "versions": [entry.to_json() for entry in self.versions],
+            "aliases": dict(self.aliases),
+            "notes": self.notes,
+            "next_number": self.next_number,
+        }
+
+    @classmethod
+    def from_json(cls, body: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ModelDocument:
+        """Reads a document of this schema or an older one; RegistryError names what is wrong with it."""
+        if not isinstance(body, Mapping):
+            raise RegistryError(f"the model document is a {type(body).__name__}; expected an object")
+        with Fields(migrate(body, migrations, SCHEMA, what="the model document"), "model") as take:
+            take.integer("schema", at_least=SCHEMA, at_most=SCHEMA)
+            aliases = take.mapping("aliases")
+            with Fields(aliases, "model.aliases") as targets:
+                numbers = {alias: targets.integer(alias, at_least=1) for alias in aliases}
+            return cls(
+                name=take.text("name"),
+                versions=tuple(CatalogueEntry.from_json(row, place) for row, place in take.rows("versions")),
+                aliases=numbers,
+                notes=take.free_text("notes"),
+                next_number=take.integer("next_number", at_least=1),
+            )
+
+    def _with(self, changed: CatalogueEntry) -> ModelDocument:
+        versions = tuple(changed if entry.number == changed.number else entry for entry in self.versions)
+        return replace(self, versions=versions)
+
+    def _by_digest(self, prefix: str) -> CatalogueEntry:
+        if not _PREFIX.fullmatch(prefix):
+            raise UnknownVersion(f"digest {prefix!r}: expected sha256: and 4 to 64 lower-case hexadecimal digits")
+        fitting = [entry for entry in self.versions if entry.digest.startswith(prefix)]
+        if len(fitting) > 1:
+            found = ", ".join(f"{entry.number} ({entry.digest})" for entry in fitting)
+            raise Conflict(f"{prefix} fits several versions of {self.name}: {found}; write more digits")
+        if not fitting:
+            raise UnknownVersion(f"model {self.name} has no version with digest {prefix}")
+        return fitting[0]
+
+    def _numbers(self) -> str:
+        return ", ".join(str(entry.number) for entry in self.versions) or "none"
+
+
+def _check_notes(notes: str) -> None:
+    if len(notes) > _MAX_NOTES:
+        raise RegistryError(f"notes have {len(notes)} characters; at most {_MAX_NOTES} are kept")

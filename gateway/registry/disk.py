@@ -1,0 +1,39 @@
+"""The disk beneath the registry: its errors in words that say what to do, and directories made durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.errors import RegistryError
+
+__all__ = ["explained", "sync_folder"]
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there (turnout gc removes what no version refers to), then register again",
+    errno.EDQUOT: "raise the disk quota or free some space (turnout gc), then register again",
+    errno.EROFS: "the file system is mounted read-only; point TURNOUT_HOME at one that can be written",
+    errno.EACCES: "give the user that runs turnout the right to read and write there",
+    errno.ENOENT: "check the path",
+}
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explained(what: str, outcome: str = "") -> Iterator[None]:
+    """Turns the system's errors into RegistryError with what to do next."""
+    try:
+        yield
+    except OSError as error:
+        advice = outcome + _ADVICE.get(error.errno or 0, "check the path and the disk, then try again")
+        raise RegistryError(f"cannot {what}: {error.strerror or error}. {advice[0].upper()}{advice[1:]}.") from error

@@ -1,0 +1,179 @@
+"""Example inputs: read as people write them, kept as one canonical form.
+
+People write what they would send: ``{"inputs": [[…]]}`` or ``{"inputs": {"name": …}}`` as for ``/predict``,
+a list of tensors as in the Open Inference Protocol, or a ``.npy`` or ``.npz`` file. Kept is the
+protocol's form, ``{"inputs": [{"name", "datatype", "shape", "data"}]}``, as canonical JSON.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.errors import RegistryError
+from gateway.messages import DATATYPES, Array, Arrays, Signature, TensorSpec, datatype_of
+from gateway.registry import canonical
+
+__all__ = ["from_canonical", "read_example", "to_canonical"]
+
+MAX_BYTES = 64 * 1024 * 1024
+ONLY_INPUT = "input"
+"""The name of a bare list's tensor while no signature has told it."""
+
+
+def read_example(path: Path, signature: Signature | None) -> Arrays:
+    """One request's inputs out of a file. RegistryError names the file and the tensor that does not fit.
+
+    Without a signature, bare integers are INT64 and other bare numbers FP32; the protocol's form
+    and numpy files say their own types.
+    """
+    data = _read(path)
+    try:
+        if path.suffix in (".npy", ".npz"):
+            return _typed(_from_numpy(data, path.suffix, signature), signature)
+        return _from_body(canonical.loads_any(data, what=f"example {path}", max_bytes=MAX_BYTES), signature)
+    except ValueError as error:
+        raise RegistryError(f"example {path}: {error}") from None
+
+
+def to_canonical(inputs: Arrays) -> bytes:
+    """The bytes kept in the store. RegistryError for NaN, infinities and text that is not UTF-8."""
+    tensors = []
+    for name, array in inputs.items():
+        flat = [_json_item(item, name) for item in array.ravel().tolist()]
+        tensors.append({"name": name, "datatype": datatype_of(array), "shape": list(array.shape), "data": flat})
+    return canonical.dumps({"inputs": tensors})
+
+
+def from_canonical(data: bytes) -> Arrays:
+    body = canonical.loads(data, what="the stored example", max_bytes=MAX_BYTES)
+    try:
+        return _from_body(body, None)
+    except ValueError as error:
+        raise RegistryError(f"the stored example: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RegistryError(f"example {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise RegistryError(f"example {path} cannot be read: {error.strerror}") from error
+
+
+def _from_numpy(data: bytes, suffix: str, signature: Signature | None) -> Arrays:
+    try:
+        loaded = np.load(BytesIO(data), allow_pickle=False)
+        if suffix == ".npy":
+            return {_only_name(signature): loaded}
+        return {name: loaded[name] for name in loaded.files}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"not a numpy file: {error}") from None
+
+
+def _from_body(body: Any, signature: Signature | None) -> Arrays:
+    inputs = body.get("inputs") if isinstance(body, Mapping) else body
+    if not isinstance(inputs, Mapping | list) or not inputs:
+        raise ValueError('expected {"inputs": …} with at least one tensor')
+    if isinstance(inputs, list) and isinstance(inputs[0], Mapping):
+        return _typed(dict(_protocol_tensor(tensor) for tensor in inputs), signature)
+    named = inputs if isinstance(inputs, Mapping) else {_only_name(signature): inputs}
+    arrays = {name: _array(value, name) for name, value in named.items()}
+    if signature is None:
+        return {name: _narrowed(array) for name, array in arrays.items()}
+    return _typed(arrays, signature)
+
+
+def _only_name(signature: Signature | None) -> str:
+    if signature is None:
+        return ONLY_INPUT
+    if len(signature.inputs) != 1:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise ValueError(f"the version takes several inputs ({names}); name each of them")
+    return signature.inputs[0].name
+
+
+def _protocol_tensor(tensor: Mapping[str, Any]) -> tuple[str, Array]:
+    spec = TensorSpec.from_json(tensor)
+    data = tensor.get("data")
+    if not isinstance(data, list):
+        raise ValueError(f"data of {spec.name!r}: expected a list")
+    if any(isinstance(size, str) for size in spec.shape):
+        raise ValueError(f"shape of {spec.name!r} is {list(spec.shape)}; an example has sizes, not names")
+    array = _cast(_array(data, spec.name), spec.datatype, spec.name)
+    shape = [int(size) for size in spec.shape]
+    if array.size != int(np.prod(shape)):
+        raise ValueError(f"data of {spec.name!r} has {array.size} values, which do not fill its shape {shape}")
+    return spec.name, array.reshape(shape)
+
+
+def _array(value: Any, name: str) -> Array:
+    try:
+        array = np.array(value)
+    except ValueError:
+        raise ValueError(f"{name!r} is ragged: its lists differ in length") from None
+    if array.dtype.kind not in "biufU":
+        raise ValueError(f"{name!r}: expected numbers, booleans or strings throughout")
+    return _as_bytes(array) if array.dtype.kind == "U" else array
+
+
+def _narrowed(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def _typed(inputs: Arrays, signature: Signature | None) -> Arrays:
+    if signature is None:
+        return {name: _as_bytes(array) if array.dtype.kind in "SU" else array for name, array in inputs.items()}
+    expected = {spec.name: spec for spec in signature.inputs}
+    if inputs.keys() != expected.keys():
+        raise ValueError(f"inputs {sorted(inputs)} do not fit the signature's {sorted(expected)}")
+    typed = {name: _cast(inputs[name], spec.datatype, name) for name, spec in expected.items()}
+    for name, spec in expected.items():
+        _check_shape(typed[name], spec)
+    return typed
+
+
+def _check_shape(array: Array, spec: TensorSpec) -> None:
+    fits = len(array.shape) == len(spec.shape) and all(
+        isinstance(size, str) or size == actual for size, actual in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{spec.name!r} has shape {list(array.shape)}; the signature says {list(spec.shape)}")
+
+
+def _cast(array: Array, datatype: str, name: str) -> Array:
+    """The array in the datatype, where no value changes its meaning; ValueError otherwise."""
+    target = DATATYPES[datatype]
+    kinds = {"O": "SUO", "b": "b", "i": "biu", "u": "biu", "f": "biuf"}[target.kind]
+    if array.size and array.dtype.kind not in kinds:
+        raise ValueError(f"{name!r} holds {datatype_of(array)}; expected {datatype}")
+    if target.kind == "O":
+        return _as_bytes(array)
+    if target.kind in "iu" and array.size:
+        limits = np.iinfo(target)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise ValueError(f"{name!r} holds values that do not fit {datatype}")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and to_canonical refuses it by name
+        return array.astype(target)
+
+
+def _as_bytes(array: Array) -> Array:
+    flat = [item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel().tolist()]
+    out = np.empty(len(flat), dtype=object)
+    out[:] = flat
+    return out.reshape(array.shape)
+
+
+def _json_item(item: Any, name: str) -> Any:
+    if not isinstance(item, bytes):
+        return item
+    try:
+        return item.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RegistryError(f"example input {name!r}: {item[:40]!r} is not UTF-8 and cannot be kept as JSON") from None

@@ -1,0 +1,91 @@
+"""From a manifest to what serving needs: plain pieces, with no serving type in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gateway.messages import Arrays
+from gateway.registry import canonical
+from gateway.registry.blobs import BlobStore
+from gateway.registry.examples import from_canonical
+from gateway.registry.manifest import Manifest
+from runtimes.base import FileRef, LoadSpec
+
+__all__ = ["VersionPieces", "load_spec", "read_manifest", "version_pieces"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPieces:
+    """All that a version's manifest says about running it; None where the settings decide."""
+
+    digest: str
+    load: LoadSpec
+    placement: str
+    interpreter: str | None
+    max_rows: int | None
+    queue_rows: int | None
+    hang_floor_ms: int | None
+    retry: bool
+    example: Arrays | None
+
+
+def read_manifest(digest: str, blobs: BlobStore) -> Manifest:
+    """The stored manifest. IntegrityError when its bytes are missing or altered, RegistryError when they are none."""
+    return Manifest.from_bytes(blobs.read(digest))
+
+
+def load_spec(
+    manifest: Manifest,
+    blobs: BlobStore,
+    *,
+    allow_pickle: Collection[str],
+    default_device: str = "auto",
+    default_threads: int = 1,
+) -> LoadSpec:
+    """What a child needs to load the version. ``allow_pickle`` holds the models that settings name.
+
+    The files are not read here: the child hashes the very bytes that it loads.
+    """
+    files = tuple(
+        FileRef(file.name, str(blobs.path(file.digest)), file.sha256, file.size_bytes) for file in manifest.files
+    )
+    return LoadSpec(
+        format=manifest.format,
+        entry=manifest.entry,
+        files=files,
+        signature=manifest.signature,
+        device=manifest.runtime.device or default_device,
+        threads=manifest.runtime.threads or default_threads,
+        allow_pickle=manifest.model in allow_pickle,
+        options=canonical.thaw(manifest.runtime.options),
+    )
+
+
+def version_pieces(
+    manifest: Manifest,
+    blobs: BlobStore,
+    *,
+    allow_pickle: Collection[str],
+    default_device: str = "auto",
+    default_threads: int = 1,
+) -> VersionPieces:
+    """See VersionPieces. IntegrityError when the stored example is missing or altered."""
+    runtime = manifest.runtime
+    return VersionPieces(
+        digest=manifest.digest,
+        load=load_spec(
+            manifest,
+            blobs,
+            allow_pickle=allow_pickle,
+            default_device=default_device,
+            default_threads=default_threads,
+        ),
+        placement=runtime.placement,
+        interpreter=runtime.interpreter,
+        max_rows=runtime.max_rows,
+        queue_rows=runtime.queue_rows,
+        hang_floor_ms=runtime.hang_floor_ms,
+        retry=manifest.effects.retry,
+        example=None if manifest.example is None else from_canonical(blobs.read(manifest.example.digest)),
+    )
