@@ -1,0 +1,1 @@
+"""Tests against a whole gateway in a process of its own, over real sockets."""

@@ -1,0 +1,78 @@
+"""What the live tests share: versions that name themselves, requests that can be checked, processes that can be counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtests.closed_loop import Answer, Load
+from loadtests.live_gateway import LiveGateway, wait_until
+
+ROW = [1.0, 2.0, 3.0, 4.0]
+
+
+def register(gateway: LiveGateway, model: str, count: int) -> list[int]:
+    """``count`` versions of an echo model, each answering with its own number in every element of ``y``."""
+    return [self_naming(gateway, model, number + 1) for number in range(count)]
+
+
+def self_naming(gateway: LiveGateway, model: str, number: int, **script: Any) -> int:
+    """One version that answers with ``number``, which must be the number that it gets."""
+    got = gateway.register_echo(model, f"{model}-{number}", {"outputs": {"y": number}, "delay_ms": 1, **script})
+    assert got == number
+    return got
+
+
+def controlled(gateway: LiveGateway, model: str, number: int) -> Path:
+    """A version that can be made to go wrong by writing to the file returned."""
+    control = gateway.home.parent / f"{model}-{number}.control"
+    self_naming(gateway, model, number, control=str(control))
+    return control
+
+
+def misbehave(control: Path, **script: Any) -> None:
+    """Written aside and renamed, so that the version never reads half a file."""
+    aside = control.with_suffix(".new")
+    aside.write_text(json.dumps(script), encoding="utf-8")
+    aside.rename(control)
+
+
+def keyed(client: int, sequence: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """A request with a key of its own, so that the split spreads evenly."""
+    return {"inputs": [ROW], "key": f"k-{client}-{sequence}"}, {}
+
+
+def load(gateway: LiveGateway, route: str, *, clients: int = 32, make: Any = keyed, pause_s: float = 0.0) -> Load:
+    return Load(gateway.port, f"/predict/{route}", make, clients=clients, pause_s=pause_s)
+
+
+def after(load: Load, more: int, *, within_s: float = 30.0) -> None:
+    """Returns once ``more`` further answers have come."""
+    goal = load.count() + more
+    wait_until(lambda: load.count() >= goal, within_s=within_s, what=f"{more} more answers")
+
+
+def failed(answers: Iterable[Answer]) -> list[Answer]:
+    return [answer for answer in answers if answer.status != 200]
+
+
+def mislabelled(answers: Iterable[Answer]) -> list[Answer]:
+    """Answers whose label does not name the version that computed them."""
+    return [answer for answer in answers if answer.status == 200 and answer.output("y") != [[answer.version] * 4]]
+
+
+def runtime_pids(gateway: LiveGateway) -> dict[str, int]:
+    return {name: row["pid"] for name, row in gateway.resident().items() if row["pid"]}
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def audit(gateway: LiveGateway, action: str) -> list[dict[str, Any]]:
+    records = gateway.admin("GET", "/audit?limit=1000")["records"]
+    return [record for record in records if record["action"] == action]
