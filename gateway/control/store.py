@@ -17,10 +17,13 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, order=True)
 class DocumentKey:
-    """``kind`` is ``route``, ``model``, ``token`` or ``resident``."""
+    """``kind`` is ``route``, ``model``, ``token`` or ``resident``. Written ``route/digits``."""
 
     kind: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,10 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """An entry as stored, with the documents' bodies before and after; ``digest`` chains over ``previous``."""
+    """An entry as stored; ``digest`` chains over ``previous``. ``sequence`` equals ``revision``.
+
+    ``before`` and ``after`` map ``kind/name`` of each changed document to its body (None: not there).
+    """
 
     sequence: int
     at: float
@@ -87,10 +93,12 @@ class Store(Protocol):
         """The living document, or None."""
         ...
 
-    async def commit(self, changes: Sequence[Change], entry: AuditEntry) -> int:
+    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
         """All or nothing; the new state revision. StaleRevision when any ``expected`` does not match.
 
-        ``changes`` may be empty: then only the audit record is written.
+        ``at``: also only while the state revision is still this one, for a change that was
+        judged by other documents than those it writes. ``changes`` may be empty: then only
+        the audit record is written. Every commit writes exactly one audit record.
         """
         ...
 
@@ -103,7 +111,10 @@ class Store(Protocol):
         ...
 
     def watch(self, after: int) -> AsyncIterator[int]:
-        """Yields a state revision greater than ``after`` whenever there is one, from any process; skips to the newest."""
+        """Yields a state revision greater than ``after`` whenever there is one, from any process; skips to the newest.
+
+        Raises StoreUnavailable, and ends, when the store cannot be asked.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -1,0 +1,142 @@
+"""The audit chain: each record is sealed over its predecessor's digest, so nothing can be altered or taken out unseen.
+
+Every commit writes exactly one record, so ``sequence`` equals the state revision: a chain
+whose end was cut off is shorter than the store's revision says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.control.store import AuditEntry, AuditRecord, Body, Store
+
+__all__ = ["GENESIS", "Verification", "canonical", "record_to_json", "seal", "verify", "verify_store"]
+
+GENESIS = "0" * 64
+_PAGE_RECORDS = 500
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces, in ASCII: the same value gives the same bytes everywhere."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def seal(
+    *,
+    sequence: int,
+    at: float,
+    revision: int,
+    entry: AuditEntry,
+    before: Body | None,
+    after: Body | None,
+    previous: str,
+) -> AuditRecord:
+    """The record with its digest: SHA-256 over the predecessor's digest and the canonical record."""
+    payload = {
+        "sequence": sequence,
+        "at": at,
+        "revision": revision,
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "before": before,
+        "after": after,
+    }
+    digest = hashlib.sha256(previous.encode("ascii") + b"\n" + canonical(payload)).hexdigest()
+    return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """``fault`` None: every one of ``records`` stands as it was written. ``head`` is the last good digest."""
+
+    records: int
+    head: str
+    fault: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.fault is None, "records": self.records, "head": self.head, "fault": self.fault}
+
+
+def verify(records: Iterable[AuditRecord], start: Verification | None = None) -> Verification:
+    """Walks on from ``start`` (the chain's beginning if None) and stops at the first record that does not fit."""
+    state = start or Verification(0, GENESIS)
+    if state.fault is not None:
+        return state
+    for record in records:
+        fault = _fault(record, state)
+        if fault is not None:
+            return Verification(state.records, state.head, fault)
+        state = Verification(record.sequence, record.digest)
+    return state
+
+
+def _fault(record: AuditRecord, state: Verification) -> str | None:
+    expected = state.records + 1
+    if record.sequence != expected:
+        return f"audit record {expected} is missing or out of order: found {record.sequence} in its place"
+    if record.previous != state.head:
+        return f"audit record {record.sequence} does not follow record {state.records}: its predecessor was altered"
+    try:
+        again = seal(
+            sequence=record.sequence,
+            at=record.at,
+            revision=record.revision,
+            entry=record.entry,
+            before=record.before,
+            after=record.after,
+            previous=record.previous,
+        )
+    except ValueError as error:
+        return f"audit record {record.sequence} cannot be read: {error}"
+    if again.digest != record.digest:
+        return (
+            f"audit record {record.sequence} was altered: its content hashes to {again.digest}, "
+            f"the chain says {record.digest}"
+        )
+    return None
+
+
+async def verify_store(store: Store) -> Verification:
+    """The whole chain of a store, page by page; also finds a chain whose end is missing."""
+    revision = (await store.snapshot()).revision
+    state = Verification(0, GENESIS)
+    while True:
+        page = await store.audit(after=state.records, limit=_PAGE_RECORDS)
+        state = verify(page, state)
+        if state.fault is not None:
+            return state
+        if len(page) < _PAGE_RECORDS:
+            break
+    if state.records < revision:
+        fault = f"the audit chain ends at record {state.records}, the store stands at revision {revision}"
+        return Verification(state.records, state.head, fault)
+    return state
+
+
+def record_to_json(record: AuditRecord) -> dict[str, Any]:
+    entry = record.entry
+    return {
+        "sequence": record.sequence,
+        "at": record.at,
+        "revision": record.revision,
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "reason": entry.reason,
+        "detail": _plain(entry.detail),
+        "before": _plain(record.before),
+        "after": _plain(record.after),
+        "previous": record.previous,
+        "digest": record.digest,
+    }
+
+
+def _plain(body: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if body is None else dict(body)

@@ -1,0 +1,289 @@
+"""The documents of desired state: a route's *spec*, which operators write, and its *status*, the system's own.
+
+A spec comes from outside, so pydantic checks it strictly, and every fault names its field, what
+came and what was expected. Stored documents carry a schema number and migrate forward.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gateway.control.store import Body, DocumentKey
+from gateway.errors import FieldProblem, InvalidInput, RegistryError, StoreUnavailable
+from gateway.registry.migration import Migration, migrate
+from gateway.routing.rules import compile_condition
+
+__all__ = [
+    "MAX_TOTAL_WEIGHT",
+    "SCHEMA",
+    "ArmSpec",
+    "LimitsSpec",
+    "Quarantine",
+    "ResidentDocument",
+    "RouteDocument",
+    "RouteSpec",
+    "RouteStatus",
+    "RuleSpec",
+    "check_route_name",
+    "route_key",
+]
+
+SCHEMA = 1
+MIGRATIONS: Mapping[int, Migration] = {}
+"""From schema number n to a pure function that makes a body of n + 1; empty while there is one schema."""
+
+MAX_TOTAL_WEIGHT = 2**31 - 1
+MAX_ARMS = 64
+MAX_RULES = 256
+MAX_TIMEOUT_MS = 3_600_000
+
+_ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME_EXPECTED = "1 to 128 letters, digits, dots, dashes or underscores, the first a letter or digit"
+
+_KEY = r"^(header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|context:.+)$"
+_UNION_MEMBERS = frozenset({"constrained-int", "int", "list[ArmSpec]"})
+
+VersionNumber = Annotated[int, Field(ge=1, le=2**53)]
+Weight = Annotated[int, Field(ge=0, le=MAX_TOTAL_WEIGHT)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=False)
+
+
+class ArmSpec(_Part):
+    version: VersionNumber
+    weight: Weight
+
+
+class RuleSpec(_Part):
+    """``condition`` is JSON Logic, written ``if``; ``use`` a version, or another split."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    condition: Annotated[Any, Field(alias="if")]
+    use: VersionNumber | list[ArmSpec]
+
+    @model_validator(mode="after")
+    def _sound(self) -> RuleSpec:
+        compile_condition(self.condition, name=self.name)
+        if isinstance(self.use, list):
+            _check_arms(self.use, f"rule {self.name!r}")
+        return self
+
+    def versions(self) -> tuple[int, ...]:
+        return (self.use,) if isinstance(self.use, int) else tuple(arm.version for arm in self.use)
+
+
+class LimitsSpec(_Part):
+    timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
+    slow_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
+    queue_rows: Annotated[int, Field(ge=1, le=MAX_TOTAL_WEIGHT)] | None = None
+
+
+class RouteSpec(_Part):
+    """What an operator asks of a route. The order of ``split`` is the order of the arms."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    split: Annotated[list[ArmSpec], Field(min_length=1, max_length=MAX_ARMS)]
+    key: Annotated[str, Field(pattern=_KEY, max_length=200)] | None = None
+    pin: Literal["allowed", "denied"] | None = None
+    rules: Annotated[list[RuleSpec], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    fallback: VersionNumber | None = None
+    known_good: VersionNumber | None = None
+    limits: LimitsSpec = Field(default_factory=LimitsSpec)
+    access: Literal["public", "token"] = "public"
+
+    @model_validator(mode="after")
+    def _sound(self) -> RouteSpec:
+        _check_arms(self.split, "split")
+        names = [rule.name for rule in self.rules]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two rules are named {min(twice)!r}; give each a name of its own")
+        return self
+
+    @classmethod
+    def parse(cls, body: object) -> RouteSpec:
+        """Raises InvalidInput with one problem for each field that is wrong."""
+        if not isinstance(body, Mapping):
+            problem = FieldProblem("spec", "an object with model and split", type(body).__name__)
+            raise InvalidInput("a route's spec must be an object; model and split are required", problem)
+        _refuse_later(body)
+        try:
+            return cls.model_validate({key: value for key, value in body.items() if key != "shadow"})
+        except ValidationError as error:
+            problems = [_problem(found) for found in error.errors(include_url=False)]
+            first = problems[0]
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            message = f"the route's spec does not fit: {first.field}: expected {first.expected}, got {first.got}{more}"
+            raise InvalidInput(message, *problems) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is asked, without what is only a default; ``parse`` gives the same spec again."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def versions(self) -> frozenset[int]:
+        """Every version the spec names, also at weight 0."""
+        named = {arm.version for arm in self.split} | {number for rule in self.rules for number in rule.versions()}
+        return frozenset(named | {number for number in (self.fallback, self.known_good) if number is not None})
+
+    def arms(self) -> Iterator[tuple[str, ArmSpec]]:
+        """Every arm of every split, with the place where it stands."""
+        for index, arm in enumerate(self.split):
+            yield f"split[{index}]", arm
+        for place, rule in enumerate(self.rules):
+            for index, arm in enumerate(rule.use if isinstance(rule.use, list) else ()):
+                yield f"rules[{place}].use[{index}]", arm
+
+
+def _check_arms(arms: list[ArmSpec], what: str) -> None:
+    numbers = [arm.version for arm in arms]
+    twice = {number for number in numbers if numbers.count(number) > 1}
+    if not arms or len(arms) > MAX_ARMS:
+        raise ValueError(f"{what} has {len(arms)} arms; expected 1 to {MAX_ARMS}")
+    if twice:
+        raise ValueError(f"{what} names version {min(twice)} twice; give each version one arm")
+    total = sum(arm.weight for arm in arms)
+    if not 1 <= total <= MAX_TOTAL_WEIGHT:
+        raise ValueError(f"the weights of {what} add up to {total}; expected 1 to {MAX_TOTAL_WEIGHT}")
+
+
+def _refuse_later(body: Mapping[str, Any]) -> None:
+    """Parts of the contract that this release does not have: refused by name, never silently ignored."""
+    if body.get("shadow") not in (None, []):
+        problem = FieldProblem("shadow", "nothing yet: shadow traffic comes with a later release", "a shadow")
+        raise InvalidInput("shadow: this release cannot shadow traffic yet; leave it out", problem)
+    rules = body.get("rules")
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        if isinstance(rule, Mapping) and "flag" in rule:
+            expected = "'if' and 'use': flag rules come later"
+            problem = FieldProblem(f"rules[{index}].flag", expected, repr(rule["flag"])[:100])
+            raise InvalidInput(
+                f"rules[{index}]: flags of an OpenFeature provider come with a later release; "
+                "write the condition as JSON Logic under 'if', and the version under 'use'",
+                problem,
+            )
+
+
+def _problem(found: Any) -> FieldProblem:
+    """Pydantic's finding in our words: where, what was expected, what came."""
+    place = ""
+    for part in found["loc"]:
+        if part in _UNION_MEMBERS:
+            continue
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    kind, context = found["type"], found.get("ctx", {})
+    expected = found["msg"][:1].lower() + found["msg"][1:]
+    if kind == "missing":
+        return FieldProblem(place.lstrip("."), "a value: the field is required", "nothing")
+    if kind == "extra_forbidden":
+        return FieldProblem(place.lstrip("."), "no such field", repr(found["input"])[:100])
+    if kind == "value_error":
+        return FieldProblem(place.lstrip(".") or "spec", str(context.get("error", expected))[:500], "what is given")
+    return FieldProblem(place.lstrip("."), expected, repr(found["input"])[:100])
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why a version was taken off a route, when (seconds since the epoch) and by whom (a token or ``guard:<rule>``)."""
+
+    reason: str
+    at: float
+    by: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"reason": self.reason, "at": self.at, "by": self.by}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """What the system holds of a route: ``split`` in force, and ``epoch``, which counts changes of who gets what."""
+
+    split: tuple[ArmSpec, ...]
+    known_good: int
+    quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
+    epoch: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        held = {str(number): why.to_json() for number, why in sorted(self.quarantined.items())}
+        return {
+            "split": [arm.model_dump() for arm in self.split],
+            "known_good": self.known_good,
+            "quarantined": held,
+            "epoch": self.epoch,
+        }
+
+    @classmethod
+    def from_json(cls, body: Body) -> RouteStatus:
+        return cls(
+            split=tuple(ArmSpec.model_validate(arm) for arm in body["split"]),
+            known_good=int(body["known_good"]),
+            quarantined={int(number): Quarantine(**why) for number, why in body["quarantined"].items()},
+            epoch=int(body["epoch"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDocument:
+    spec: RouteSpec
+    status: RouteStatus
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "spec": self.spec.to_json(), "status": self.status.to_json()}
+
+    @classmethod
+    def from_json(cls, body: Body, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> RouteDocument:
+        """Raises StoreUnavailable when the document is newer than this program, or damaged."""
+        try:
+            body = migrate(body, migrations, SCHEMA, what="the route document")
+            return cls(RouteSpec.parse(body["spec"]), RouteStatus.from_json(body["status"]))
+        except (KeyError, TypeError, ValueError, InvalidInput, RegistryError) as error:
+            raise StoreUnavailable(f"a stored route cannot be read: {error}") from error
+
+    def versions(self) -> frozenset[int]:
+        """Every version the route names, quarantined ones included."""
+        split = {arm.version for arm in self.status.split}
+        return self.spec.versions() | split | {self.status.known_good} | set(self.status.quarantined)
+
+    def routable(self) -> frozenset[int]:
+        """The versions that may be asked for an answer: these are kept loaded."""
+        return self.versions() - set(self.status.quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentDocument:
+    """A version that an operator wants loaded although no route names it."""
+
+    model: str
+    version: int
+
+    @property
+    def key(self) -> DocumentKey:
+        return DocumentKey("resident", f"{self.model}/{self.version}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "model": self.model, "version": self.version}
+
+    @classmethod
+    def from_json(cls, body: Body, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ResidentDocument:
+        try:
+            body = migrate(body, migrations, SCHEMA, what="the resident document")
+            return cls(str(body["model"]), int(body["version"]))
+        except (KeyError, TypeError, ValueError, RegistryError) as error:
+            raise StoreUnavailable(f"a stored resident cannot be read: {error}") from error
+
+
+def check_route_name(name: str) -> str:
+    if not _ROUTE_NAME.fullmatch(name):
+        problem = FieldProblem("route", _NAME_EXPECTED, repr(name)[:140])
+        raise InvalidInput(f"route name {name!r:.140}: expected {_NAME_EXPECTED}", problem)
+    return name
+
+
+def route_key(name: str) -> DocumentKey:
+    return DocumentKey("route", name)

@@ -1,0 +1,104 @@
+"""A store that forgets: the whole interface in memory, for tests, demonstrations and embedding."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Sequence
+
+from gateway.clock import Clock, SystemClock
+from gateway.control.audit import GENESIS, seal
+from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
+from gateway.errors import StaleRevision, StoreUnavailable
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """``outage``: while it holds a text, every call raises StoreUnavailable with it, as a store that is down does."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self.outage: str | None = None
+        self._clock = clock or SystemClock()
+        self._revision = 0
+        self._past: dict[DocumentKey, list[Document]] = {}
+        self._audit: list[AuditRecord] = []
+        self._changed: set[asyncio.Event] = set()
+
+    def __repr__(self) -> str:
+        state = "down" if self.outage else "up"
+        return f"<MemoryStore [{state} | revision {self._revision} | {len(self._living())} documents]>"
+
+    def _reach(self) -> None:
+        if self.outage is not None:
+            raise StoreUnavailable(self.outage)
+
+    def _living(self) -> dict[DocumentKey, Document]:
+        return {key: past[-1] for key, past in self._past.items() if past[-1].body is not None}
+
+    async def snapshot(self) -> Snapshot:
+        self._reach()
+        return Snapshot(self._revision, self._living())
+
+    async def read(self, key: DocumentKey) -> Document | None:
+        self._reach()
+        return self._living().get(key)
+
+    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+        self._reach()
+        living = self._living()
+        if at is not None and at != self._revision:
+            raise StaleRevision(f"the state stands at revision {self._revision}, the change was judged at {at}")
+        for change in changes:
+            found = living[change.key].revision if change.key in living else 0
+            if found != change.expected:
+                raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
+        self._write(changes, entry, living)
+        for event in self._changed:
+            event.set()
+        return self._revision
+
+    def _write(self, changes: Sequence[Change], entry: AuditEntry, living: dict[DocumentKey, Document]) -> None:
+        revision, now = self._revision + 1, self._clock.wall()
+        before: Body = {str(c.key): living[c.key].body if c.key in living else None for c in changes}
+        after: Body = {str(c.key): copy.deepcopy(c.body) for c in changes}
+        record = seal(
+            sequence=revision,
+            at=now,
+            revision=revision,
+            entry=entry,
+            before=before,
+            after=after,
+            previous=self._audit[-1].digest if self._audit else GENESIS,
+        )
+        for change in changes:
+            document = Document(change.key, revision, after[str(change.key)], now)
+            self._past.setdefault(change.key, []).append(document)
+        self._audit.append(record)
+        self._revision = revision
+
+    async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
+        self._reach()
+        return tuple(reversed(self._past.get(key, ())))[:limit]
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
+        self._reach()
+        return tuple(self._audit[after : after + limit])
+
+    async def watch(self, after: int) -> AsyncIterator[int]:
+        event = asyncio.Event()
+        self._changed.add(event)
+        try:
+            while True:
+                event.clear()
+                self._reach()
+                if self._revision > after:
+                    after = self._revision
+                    yield after
+                else:
+                    await event.wait()
+        finally:
+            self._changed.discard(event)
+
+    async def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,339 @@
+"""The store of desired state in one SQLite file: WAL, ``synchronous=FULL``, a thread of its own.
+
+A commit is one transaction: the documents, their history, the state revision and the audit
+record stand or fall together. Bodies live once, in ``history``; audit records name the
+revisions they went from and to, so the chain's digests prove the history too.
+
+SQLite has no watch: commits of this process wake watchers at once, those of other processes
+are noticed by polling ``PRAGMA data_version``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.clock import Clock, SystemClock
+from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.sqlite_schema import migrate, unavailable
+from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
+from gateway.errors import StaleRevision, StoreUnavailable
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """``poll_s``: how late a commit of another process may be noticed.
+
+    The file is opened (and checked, and migrated) by the first call; ``open`` makes that
+    explicit. After a failure of the disk the connection is opened anew by the next call.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Clock | None = None, busy_timeout_ms: int = 3000, poll_s: float = 0.1
+    ) -> None:
+        self._path = path
+        self._clock = clock or SystemClock()
+        self._busy_timeout_ms = busy_timeout_ms
+        self._poll_s = poll_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="turnout-store")
+        self._watchers: set[asyncio.Event] = set()
+        self._closed = False
+        # Below: touched by the store's thread only.
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._data_version = -1
+        self._revision = -1
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path} [revision {self._revision}]>"
+
+    async def open(self) -> SqliteStore:
+        """Raises StoreUnavailable when the file is corrupt, newer than this program, or cannot be reached."""
+        await self._call(self._newest)
+        return self
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise StoreUnavailable(f"the store {self._path} is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
+
+    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return work(self._connected())
+        except (sqlite3.Error, OSError) as error:
+            self._disconnect()
+            raise unavailable(self._path, error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path, self._busy_timeout_ms)
+            self._inode = self._path.stat().st_ino
+            self._data_version = -1
+        elif not self._path.exists() or self._path.stat().st_ino != self._inode:
+            # SQLite would go on writing to the deleted file and call it durable.
+            self._disconnect()
+            raise StoreUnavailable(
+                f"the store file {self._path} was removed or replaced while the gateway ran: "
+                "put it back (or restore a backup) and start the gateway again"
+            )
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _newest(self, connection: sqlite3.Connection) -> int:
+        """The state revision; asks the tables only when another connection has written."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version = version
+            self._revision = _state_revision(connection)
+        return self._revision
+
+    async def snapshot(self) -> Snapshot:
+        return await self._call(_snapshot)
+
+    async def read(self, key: DocumentKey) -> Document | None:
+        def work(connection: sqlite3.Connection) -> Document | None:
+            return _living(connection, key)
+
+        return await self._call(work)
+
+    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+        bodies = [None if change.body is None else canonical(change.body).decode("ascii") for change in changes]
+        now = self._clock.wall()
+
+        def work(connection: sqlite3.Connection) -> int:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                revision = _write(connection, changes, bodies=bodies, entry=entry, at=at, now=now)
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            self._revision = revision
+            return revision
+
+        revision = await self._call(work)
+        for event in self._watchers:
+            event.set()
+        return revision
+
+    async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
+        def work(connection: sqlite3.Connection) -> Sequence[Document]:
+            rows = connection.execute(
+                "SELECT revision, body, written_at FROM history WHERE kind = ? AND name = ? "
+                "ORDER BY revision DESC LIMIT ?",
+                (key.kind, key.name, limit),
+            ).fetchall()
+            return tuple(Document(key, revision, _parse(body), at) for revision, body, at in rows)
+
+        return await self._call(work)
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
+        def work(connection: sqlite3.Connection) -> Sequence[AuditRecord]:
+            rows = connection.execute(
+                "SELECT sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest "
+                "FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (after, limit),
+            ).fetchall()
+            return tuple(_record(connection, row) for row in rows)
+
+        return await self._call(work)
+
+    async def watch(self, after: int) -> AsyncIterator[int]:
+        event = asyncio.Event()
+        self._watchers.add(event)
+        try:
+            while True:
+                event.clear()
+                newest = await self._call(self._newest)
+                if newest > after:
+                    after = newest
+                    yield newest
+                    continue
+                timer = self._clock.call_at(self._clock.monotonic() + self._poll_s, event.set)
+                try:
+                    await event.wait()
+                finally:
+                    timer.cancel()
+        finally:
+            self._watchers.discard(event)
+
+    async def backup(self, target: Path) -> None:
+        """A consistent copy of the store at ``target``, made while it is in use; replaces a file there whole."""
+        await asyncio.to_thread(self._backup, target)
+
+    def _backup(self, target: Path) -> None:
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with (
+                closing(sqlite3.connect(self._path, timeout=self._busy_timeout_ms / 1000)) as source,
+                closing(sqlite3.connect(partial)) as copy,
+            ):
+                source.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+            _sync(partial)
+            partial.replace(target)
+            _sync(target.parent)
+        except (sqlite3.Error, OSError) as error:
+            partial.unlink(missing_ok=True)
+            raise StoreUnavailable(
+                f"the store {self._path} could not be copied to {target}: {error}; check the path and its free space"
+            ) from error
+
+
+def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+    """Opens, checks and migrates the file. Raises StoreUnavailable, ``sqlite3.Error`` or ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_timeout_ms / 1000, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {verdict}")
+        migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(body: str | None) -> Body | None:
+    parsed: Body | None = None if body is None else json.loads(body)
+    return parsed
+
+
+def _state_revision(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT revision FROM state").fetchone()
+    return int(row[0])
+
+
+def _snapshot(connection: sqlite3.Connection) -> Snapshot:
+    connection.execute("BEGIN")
+    try:
+        revision = _state_revision(connection)
+        rows = connection.execute("SELECT kind, name, revision, body, written_at FROM living").fetchall()
+    finally:
+        connection.execute("ROLLBACK")
+    documents = (Document(DocumentKey(kind, name), at, _parse(body), written) for kind, name, at, body, written in rows)
+    return Snapshot(revision, {document.key: document for document in documents})
+
+
+def _living(connection: sqlite3.Connection, key: DocumentKey) -> Document | None:
+    row = connection.execute(
+        "SELECT revision, body, written_at FROM living WHERE kind = ? AND name = ?", (key.kind, key.name)
+    ).fetchone()
+    return None if row is None else Document(key, row[0], _parse(row[1]), row[2])
+
+
+def _write(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    *,
+    bodies: Sequence[str | None],
+    entry: AuditEntry,
+    at: int | None,
+    now: float,
+) -> int:
+    standing = _state_revision(connection)
+    if at is not None and at != standing:
+        raise StaleRevision(f"the state stands at revision {standing}, the change was judged at {at}")
+    before = {change.key: _living(connection, change.key) for change in changes}
+    for change in changes:
+        old = before[change.key]
+        found = 0 if old is None else old.revision
+        if found != change.expected:
+            raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
+    revision = standing + 1
+    connection.execute("UPDATE state SET revision = ?", (revision,))
+    for change, body in zip(changes, bodies, strict=True):
+        connection.execute(
+            "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
+            (change.key.kind, change.key.name, revision, body, now),
+        )
+    _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
+    return revision
+
+
+def _write_audit(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    before: dict[DocumentKey, Document | None],
+    *,
+    revision: int,
+    entry: AuditEntry,
+    now: float,
+) -> None:
+    last = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    olds = {str(key): None if old is None else old.body for key, old in before.items()}
+    steps = [[key.kind, key.name, 0 if old is None else old.revision] for key, old in before.items()]
+    record = seal(
+        sequence=revision,
+        at=now,
+        revision=revision,
+        entry=entry,
+        before=olds,
+        after={str(change.key): change.body for change in changes},
+        previous=GENESIS if last is None else last[0],
+    )
+    connection.execute(
+        "INSERT INTO audit (sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(record.sequence, record.at, record.revision),
+            *(entry.actor, entry.action, entry.subject, entry.reason),
+            None if entry.detail is None else canonical(entry.detail).decode("ascii"),
+            canonical(steps).decode("ascii"),
+            *(record.previous, record.digest),
+        ),
+    )
+
+
+def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRecord:
+    sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest = row
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for kind, name, old in json.loads(changes):
+        key = str(DocumentKey(kind, name))
+        before[key] = _body_at(connection, kind, name, old)
+        after[key] = _body_at(connection, kind, name, revision)
+    entry = AuditEntry(actor, action, subject, reason, _parse(detail))
+    return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+def _body_at(connection: sqlite3.Connection, kind: str, name: str, revision: int) -> Body | None:
+    row = connection.execute(
+        "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (kind, name, revision)
+    ).fetchone()
+    return None if row is None else _parse(row[0])

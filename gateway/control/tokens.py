@@ -1,0 +1,196 @@
+"""Who may do what: bearer tokens of 256 random bits, kept as SHA-256, looked up in memory.
+
+A slow password hash would stall the data plane and gains nothing on 256 random bits. Checking
+a token reads one dictionary that the reconciler refreshes from the store, so a revoked token
+ends within a poll of the store, and a store that is down changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.control.store import Body, Document
+from gateway.errors import FieldProblem, Forbidden, InvalidInput, RegistryError, StoreUnavailable, Unauthenticated
+from gateway.registry.migration import Migration, migrate
+
+__all__ = ["MIGRATIONS", "SCHEMA", "Principal", "Role", "TokenDocument", "TokenRing", "digest_of", "mint"]
+
+SCHEMA = 1
+MIGRATIONS: Mapping[int, Migration] = {}
+"""From schema number n to a pure function that makes a body of n + 1; empty while there is one schema."""
+
+_PREFIX = "turnout_"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Role(IntEnum):
+    """Each role may do what those below it may."""
+
+    PREDICT = 1
+    FEEDBACK = 2
+    VIEWER = 3
+    OPERATOR = 4
+    ADMIN = 5
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, text: object) -> Role:
+        """Raises InvalidInput naming the roles there are."""
+        for role in cls:
+            if text == str(role):
+                return role
+        names = ", ".join(str(role) for role in cls)
+        problem = FieldProblem("role", f"one of {names}", repr(text)[:100])
+        raise InvalidInput(f"no role {text!r:.100}; expected one of {names}", problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling. ``routes`` None: all of them, else the only routes that the token covers."""
+
+    name: str
+    role: Role
+    routes: frozenset[str] | None = None
+
+    def may(self, role: Role, route: str | None = None) -> bool:
+        covers = route is None or self.routes is None or route in self.routes
+        return self.role >= role and covers
+
+    def require(self, role: Role, route: str | None = None) -> None:
+        """Raises Forbidden saying what the token lacks."""
+        if self.role < role:
+            raise Forbidden(f"token {self.name!r} has role {self.role}; this call needs {role} or above")
+        if not self.may(role, route):
+            raise Forbidden(f"token {self.name!r} does not cover route {route!r}; it covers {self._routes_text()}")
+
+    def require_everywhere(self, role: Role) -> None:
+        """For calls that reach beyond single routes: the token must not be bound to some."""
+        self.require(role)
+        if self.routes is not None:
+            raise Forbidden(
+                f"token {self.name!r} is bound to {self._routes_text()}; this call needs a token for all routes"
+            )
+
+    def _routes_text(self) -> str:
+        return ", ".join(sorted(self.routes or ())) or "no route"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDocument:
+    """A token as stored: everything but the secret. Times in seconds since the epoch."""
+
+    name: str
+    sha256: str
+    role: Role
+    routes: frozenset[str] | None
+    created_at: float
+    rotated_at: float
+    expires_at: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "sha256": self.sha256, **self.view()}
+
+    def view(self) -> dict[str, Any]:
+        """What may be shown: not even the hash."""
+        return {
+            "name": self.name,
+            "role": str(self.role),
+            "routes": None if self.routes is None else sorted(self.routes),
+            "created_at": self.created_at,
+            "rotated_at": self.rotated_at,
+            "expires_at": self.expires_at,
+        }
+
+    @classmethod
+    def from_json(cls, body: Body) -> TokenDocument:
+        """Raises StoreUnavailable when the document is newer than this program or not a token."""
+        try:
+            body = migrate(body, MIGRATIONS, SCHEMA, what="the token document")
+            routes = body["routes"]
+            return cls(
+                name=body["name"],
+                sha256=body["sha256"],
+                role=Role.parse(body["role"]),
+                routes=None if routes is None else frozenset(routes),
+                created_at=body["created_at"],
+                rotated_at=body["rotated_at"],
+                expires_at=body["expires_at"],
+            )
+        except (KeyError, TypeError, InvalidInput, RegistryError) as error:
+            raise StoreUnavailable(f"a stored token cannot be read: {error}") from error
+
+    def rotated(self, sha256: str, now: float) -> TokenDocument:
+        return replace(self, sha256=sha256, rotated_at=now)
+
+
+def mint() -> tuple[str, str]:
+    """A new secret and the digest that is stored of it."""
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    return secret, digest_of(secret)
+
+
+def digest_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_token_name(name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        expected = "1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit"
+        problem = FieldProblem("name", expected, repr(name)[:100])
+        raise InvalidInput(f"token name {name!r:.100}: expected {expected}", problem)
+    return name
+
+
+def check_routes(routes: object) -> frozenset[str] | None:
+    """None or an empty list means every route."""
+    if routes is None or routes == []:
+        return None
+    if not isinstance(routes, list | tuple) or not all(isinstance(route, str) and route for route in routes):
+        problem = FieldProblem("routes", "a list of route names, or null for all", repr(routes)[:100])
+        raise InvalidInput("routes of the token: expected a list of route names, or null for all", problem)
+    return frozenset(routes)
+
+
+class TokenRing:
+    """The tokens in force here. ``install`` swaps the whole ring; ``verify`` reads it, without locks or I/O."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_digest: Mapping[str, TokenDocument] = {}
+
+    def __repr__(self) -> str:
+        return f"<TokenRing [{len(self._by_digest)} tokens]>"
+
+    def install(self, documents: Iterable[Document]) -> None:
+        """Takes the ring from a snapshot's token documents; one that cannot be read opens nothing."""
+        ring: dict[str, TokenDocument] = {}
+        for document in documents:
+            if document.key.kind != "token" or document.body is None:
+                continue
+            try:
+                token = TokenDocument.from_json(document.body)
+            except StoreUnavailable:
+                continue
+            ring[token.sha256] = token
+        self._by_digest = ring
+
+    def verify(self, secret: str) -> Principal:
+        """Raises Unauthenticated, which does not tell an unknown token from an expired one."""
+        digest = digest_of(secret)
+        token = self._by_digest.get(digest)
+        # The dictionary is asked by hash, which a caller cannot steer; the comparison is constant-time all the same.
+        known = hmac.compare_digest(digest, "0" * 64 if token is None else token.sha256)
+        expired = token is None or (token.expires_at is not None and token.expires_at <= self._clock.wall())
+        if not known or token is None or expired:
+            raise Unauthenticated("the token is not known or has expired; create one with: turnout tokens create")
+        return Principal(token.name, token.role, token.routes)

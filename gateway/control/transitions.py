@@ -1,0 +1,201 @@
+"""What an operator or the guard may do to a route: pure steps from one document to the next.
+
+What holds of every document (``faults`` says where it does not):
+
+- the known good, the fallback and every arm of the split that has weight are not quarantined;
+- the split in force has at least one arm with weight.
+
+A rollback quarantines every other version that the split or a rule names. A version that is
+*only* the fallback is spared, since no decision picks it; a fallback that falls into quarantine,
+because it was an arm too, is replaced by the target. The target becomes the known good: it is
+where an operator, or the guard in his name, chose to stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gateway.control.documents import Quarantine, RouteDocument, RouteSpec, RouteStatus
+from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
+from gateway.registry.catalogue import ModelDocument
+
+__all__ = ["Catalogue", "faults", "lift", "put", "restore", "rollback", "rollback_target", "set_weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What a route must know of its model: which numbers exist, and which of them are archived."""
+
+    model: str
+    numbers: frozenset[int]
+    archived: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, document: ModelDocument) -> Catalogue:
+        numbers = frozenset(entry.number for entry in document.versions)
+        return cls(document.name, numbers, frozenset(entry.number for entry in document.versions if entry.archived))
+
+    def check(self, place: str, number: int) -> None:
+        """Raises InvalidInput for a version that does not exist, Conflict for an archived one."""
+        if number not in self.numbers:
+            known = ", ".join(map(str, sorted(self.numbers - self.archived))) or "none yet"
+            problem = FieldProblem(place, f"a version of model {self.model!r} (it has {known})", str(number))
+            raise InvalidInput(f"{place}: model {self.model!r} has no version {number}; it has {known}", problem)
+        if number in self.archived:
+            raise Conflict(f"{place}: {self.model}/{number} is archived and no longer routable; name another version")
+
+
+def put(spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue) -> RouteDocument:
+    """The route as ``spec`` asks. Quarantines stay, and the known good unless the spec names one.
+
+    Another model under the same name is another route: its known good is the heaviest arm, its quarantine empty.
+    """
+    for place, number in _named(spec):
+        catalogue.check(place, number)
+    if current is not None and current.spec.model != spec.model:
+        status = RouteStatus(tuple(spec.split), _heaviest(spec), epoch=current.status.epoch)
+        current = RouteDocument(spec, status)
+    elif current is None:
+        status = RouteStatus(tuple(spec.split), _heaviest(spec), epoch=0)
+    else:
+        status = current.status
+    known_good = spec.known_good if spec.known_good is not None else status.known_good
+    catalogue.check("known_good", known_good)
+    _refuse_quarantined(spec, known_good, status.quarantined)
+    fresh = replace(status, split=tuple(spec.split), known_good=known_good)
+    return _counted(current, RouteDocument(spec, fresh))
+
+
+def _named(spec: RouteSpec) -> Sequence[tuple[str, int]]:
+    named = [(f"split[{index}].version", arm.version) for index, arm in enumerate(spec.split)]
+    for place, rule in enumerate(spec.rules):
+        named += [(f"rules[{place}].use", number) for number in rule.versions()]
+    if spec.fallback is not None:
+        named.append(("fallback", spec.fallback))
+    if spec.known_good is not None:
+        named.append(("known_good", spec.known_good))
+    return named
+
+
+def _heaviest(spec: RouteSpec) -> int:
+    """The first of the heaviest arms."""
+    return max(spec.split, key=lambda arm: arm.weight).version
+
+
+def _refuse_quarantined(spec: RouteSpec, known_good: int, quarantined: Mapping[int, Quarantine]) -> None:
+    """Rules may name a quarantined version: they fall through. What would send it traffic may not."""
+    places = [(f"split[{index}]", arm.version) for index, arm in enumerate(spec.split) if arm.weight]
+    places += [("fallback", spec.fallback)] if spec.fallback is not None else []
+    for place, number in [*places, ("known_good", known_good)]:
+        if number in quarantined:
+            why = quarantined[number].reason or "no reason given"
+            raise Quarantined(
+                f"{place}: version {number} is in quarantine on this route ({why}); lift the quarantine first, "
+                "or leave the version out"
+            )
+
+
+def _counted(current: RouteDocument | None, fresh: RouteDocument) -> RouteDocument:
+    """A new epoch when anything decides differently who gets which version."""
+    if current is not None and _assignment(current) == _assignment(fresh):
+        return replace(fresh, status=replace(fresh.status, epoch=current.status.epoch))
+    epoch = fresh.status.epoch if current is None else current.status.epoch
+    return replace(fresh, status=replace(fresh.status, epoch=epoch + 1))
+
+
+def _assignment(document: RouteDocument) -> tuple[object, ...]:
+    spec, status = document.spec, document.status
+    return spec.model, status.split, spec.key, spec.rules, frozenset(status.quarantined)
+
+
+def set_weights(document: RouteDocument, weights: Mapping[int, int], catalogue: Catalogue) -> RouteDocument:
+    """The whole split: arms not named get 0 and keep their place, new arms go last in the order given."""
+    for number in weights:
+        catalogue.check(f"weights.{number}", number)
+    arms = {arm.version: weights.get(arm.version, 0) for arm in document.status.split} | dict(weights)
+    return put(_with_split(document.spec, arms), document, catalogue)
+
+
+def _with_split(spec: RouteSpec, arms: Mapping[int, int], **others: object) -> RouteSpec:
+    """A spec checked anew, as ``model_copy`` would not; ``arms`` maps version to weight, in order."""
+    split = [{"version": number, "weight": weight} for number, weight in arms.items()]
+    body = spec.to_json() | {"split": split} | others
+    return RouteSpec.parse({key: value for key, value in body.items() if value is not None})
+
+
+def rollback_target(document: RouteDocument, to: int | None) -> int:
+    """Where a rollback goes. Conflict when there is nowhere to go, Quarantined when it is barred."""
+    status = document.status
+    target = status.known_good if to is None else to
+    if target in status.quarantined:
+        why = status.quarantined[target].reason or "no reason given"
+        raise Quarantined(
+            f"version {target} is in quarantine on this route ({why}); lift it first, or go back to another version"
+        )
+    if target not in document.versions():
+        named = ", ".join(map(str, sorted(document.routable())))
+        raise Conflict(
+            f"the route does not name version {target}, so it is not kept loaded; it names {named}. "
+            "Add it to the split (weight 0 is enough), wait until it is loaded, then roll back to it"
+        )
+    return target
+
+
+def rollback(document: RouteDocument, *, to: int | None, reason: str, by: str, at: float) -> RouteDocument:
+    """Everything to ``to``, or the known good; the others into quarantine. The same document if it is so already."""
+    target = rollback_target(document, to)
+    spec, status = document.spec, document.status
+    others = {arm.version for arm in status.split} | {number for rule in spec.rules for number in rule.versions()}
+    fresh = others - {target} - set(status.quarantined)
+    quarantined = dict(status.quarantined) | {number: Quarantine(reason, at, by) for number in sorted(fresh)}
+    total = sum(arm.weight for arm in status.split)
+    arms = {arm.version: 0 for arm in status.split} | {target: total}
+    fallback = target if spec.fallback in quarantined else spec.fallback
+    known_good = None if spec.known_good is None else target
+    spec = _with_split(spec, arms, fallback=fallback, known_good=known_good)
+    moved = replace(status, split=tuple(spec.split), known_good=target, quarantined=quarantined)
+    return _counted(document, RouteDocument(spec, moved))
+
+
+def lift(document: RouteDocument, version: int) -> RouteDocument:
+    """Ends a quarantine. The version gets traffic again only when weights, or a rule that names it, say so."""
+    held = dict(document.status.quarantined)
+    if version not in held:
+        found = ", ".join(map(str, sorted(held))) or "none"
+        raise Conflict(f"version {version} is not in quarantine on this route; in quarantine: {found}")
+    del held[version]
+    return _counted(document, replace(document, status=replace(document.status, quarantined=held)))
+
+
+def restore(past: RouteDocument, current: RouteDocument | None, catalogue: Catalogue) -> RouteDocument:
+    """A past spec as a new revision. Quarantines are those of now, so what was rolled back does not return by it.
+
+    A route that was deleted meanwhile comes back with the quarantine it had then.
+    """
+    if current is None:
+        base = past
+    elif past.status.known_good in current.status.quarantined or past.spec.model != current.spec.model:
+        base = current
+    else:
+        base = replace(current, status=replace(current.status, known_good=past.status.known_good))
+    arms = {arm.version: arm.weight for arm in past.status.split}
+    document = put(_with_split(past.spec, arms), base, catalogue)
+    return _counted(current, document) if current is not None else document
+
+
+def faults(document: RouteDocument) -> list[str]:
+    """What must never be: empty for every document that a transition made."""
+    spec, status = document.spec, document.status
+    found = []
+    if status.known_good in status.quarantined:
+        found.append(f"the known good {status.known_good} is quarantined")
+    if spec.fallback in status.quarantined:
+        found.append(f"the fallback {spec.fallback} is quarantined")
+    barred = [arm.version for arm in status.split if arm.weight and arm.version in status.quarantined]
+    found += [f"arm {version} has weight and is quarantined" for version in barred]
+    if not any(arm.weight for arm in status.split):
+        found.append("no arm has weight")
+    if tuple(spec.split) != status.split:
+        found.append("the split asked for and the split in force differ")
+    return found
