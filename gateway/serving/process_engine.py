@@ -1,0 +1,341 @@
+"""A version in a child process: batches go over in shared memory, and a crash or a hang stays over there.
+
+The gateway keeps the batch's arrays until the answer is in, so a child that dies costs nobody an
+answer. All of it runs on the event loop: one packet out, one packet in, and a timer for each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from gateway.errors import (
+    DeviceMemoryExhausted,
+    IntegrityError,
+    InvalidInput,
+    LoadError,
+    ModelError,
+    TurnoutError,
+    VersionCrashed,
+    VersionHung,
+)
+from gateway.messages import Arrays, Signature
+from gateway.serving.engine import BatchResult, EngineInfo, VersionSpec
+from gateway.serving.fork_server import Child, ForkServer
+from runtimes.channel import MAX_BYTES, Header, Memory, Plan, read_header, read_json, write_json
+from runtimes.packets import ChannelFault, Op, Packet, receive, send
+
+__all__ = ["FAILURES", "ProcessEngine"]
+
+FAILURES: dict[str, type[TurnoutError]] = {
+    "load-failed": LoadError,
+    "integrity": IntegrityError,
+    "invalid-input": InvalidInput,
+    "out-of-memory": DeviceMemoryExhausted,
+    "model-error": ModelError,
+}
+
+_FIRST_BYTES = 256 * 1024
+_END_LIMIT_S = 5.0
+_CLOSE_GRACE_S = 2.0
+
+
+class ProcessEngine:
+    """See ``gateway.serving.engine.Engine``. One slot, so one batch at a time."""
+
+    def __init__(self, spec: VersionSpec, fork_server: ForkServer, on_exit: Callable[[str], None]) -> None:
+        self._spec = spec
+        self._fork_server = fork_server
+        self._on_exit: Callable[[str], None] | None = on_exit
+        self._channel: socket.socket | None = None
+        self._child: Child | None = None
+        self._input: Memory | None = None
+        self._output: Memory | None = None
+        self._signature: Signature | None = None
+        # What the child answers next; only ``_await`` sets it, and only one caller at a time.
+        self._answer: asyncio.Future[Packet] | None = None
+        self._ending = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._child is None else "running" if self._answer is not None else "idle"
+        return f"<ProcessEngine {self._spec.ref} [{state} | pid {self._child.pid if self._child else None}]>"
+
+    async def start(self) -> EngineInfo:
+        """Loads the version in a new child. Failed or cancelled, it has given everything back."""
+        if self._ending or self._child is not None:
+            raise LoadError(f"{self._spec.ref}: this engine was started before; make a new one")
+        try:
+            async with asyncio.timeout(self._spec.load_timeout_s):
+                return await self._load()
+        except TimeoutError:
+            await self._abandon()
+            raise LoadError(f"{self._spec.ref}: not loaded within {self._spec.load_timeout_s:g} s") from None
+        except VersionCrashed as error:
+            await self._abandon()
+            raise LoadError(str(error)) from error
+        except BaseException:
+            await self._abandon()
+            raise
+
+    async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
+        """One batch, as the interface says. Cancelled, it kills the child."""
+        if self._child is None or self._ending or self._signature is None:
+            raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
+        if self._answer is not None:
+            raise ModelError(f"{self._spec.ref}: a batch is under way already; an engine runs one at a time")
+        signature = self._signature
+        rows = sum(len(part[signature.inputs[0].name]) for part in parts) if signature.batched else None
+        try:
+            plan = Plan(parts, rows=rows)
+            memory = self._input_of(plan.total_bytes)
+            header_bytes = plan.write(memory)
+        except ValueError as error:
+            raise InvalidInput(f"{self._spec.ref}: {error}") from error
+        try:
+            packet = await self._ask(Packet(Op.RUN, header_bytes=header_bytes), limit_s)
+            return self._result(packet, signature, rows)
+        except (VersionCrashed, VersionHung, asyncio.CancelledError):
+            await self._abandon()
+            raise
+        except ChannelFault as error:
+            await self._abandon()
+            raise VersionCrashed(f"{self._spec.ref}: its process broke the protocol and was ended: {error}") from error
+
+    async def close(self) -> None:
+        """Lets the child end by itself for two seconds, then kills it; at once when a batch is under way."""
+        self._on_exit = None
+        child = self._child
+        if child is not None and self._answer is None and not self._ending:
+            self._ending = True
+            self._hang_up()
+            await asyncio.wait([child.ended], timeout=_CLOSE_GRACE_S)
+        await self._abandon()
+
+    def memory_bytes(self) -> int:
+        """The child's share of memory (proportional set size), 0 when there is no child."""
+        if self._child is None:
+            return 0
+        process = Path("/proc") / str(self._child.pid)
+        try:
+            for line in (process / "smaps_rollup").read_text("ascii").splitlines():
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+        except (OSError, ValueError):
+            return 0
+        return 0
+
+    async def _load(self) -> EngineInfo:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._channel = ours
+        with theirs:
+            self._child = await self._fork_server.spawn(
+                theirs,
+                name=str(self._spec.ref),
+                threads=self._spec.load.threads,
+                interpreter=self._spec.interpreter,
+            )
+        loop.add_reader(ours, self._on_packet)
+        self._child.ended.add_done_callback(self._on_end)
+        body = write_json(self._spec.load.to_json())
+        self._output_of(_FIRST_BYTES)
+        memory = self._input_of(max(_FIRST_BYTES, len(body)))
+        memory.buffer[: len(body)] = body
+        packet = await self._ask(Packet(Op.LOAD, header_bytes=len(body)), None)
+        if packet.op is Op.FAILED:
+            self._raise(packet)
+        info = self._info(packet)
+        self._signature = info.signature
+        self._send(Packet(Op.NORMAL))
+        return info
+
+    def _info(self, packet: Packet) -> EngineInfo:
+        try:
+            if packet.op is not Op.LOADED or self._output is None or self._child is None:
+                raise ChannelFault(f"expected LOADED, got {packet.op.name}")
+            body = read_json(self._output, packet.header_bytes)
+            signature = Signature.from_json(body["signature"])
+            loaded = {str(name): str(digest) for name, digest in dict(body["loaded"]).items()}
+        except (ChannelFault, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(f"{self._spec.ref}: its process answered the load with nonsense: {error}") from error
+        return EngineInfo(signature, str(body.get("device")), self._child.pid, loaded)
+
+    def _result(self, packet: Packet, signature: Signature, rows: int | None) -> BatchResult:
+        if packet.op is Op.FAILED:
+            self._raise(packet)
+        if packet.op is not Op.DONE or self._output is None:
+            raise ChannelFault(f"expected DONE, got {packet.op.name}")
+        header = read_header(self._output, packet.header_bytes)
+        _check_promised(header, signature, rows)
+        seconds = packet.seconds if 0 <= packet.seconds < float("inf") else 0.0
+        return BatchResult(header.copies(self._output), seconds)
+
+    def _raise(self, packet: Packet) -> NoReturn:
+        kind, message = packet.failure
+        raise FAILURES.get(kind, ModelError)(f"{self._spec.ref}: {message}")
+
+    def _input_of(self, needed_bytes: int) -> Memory:
+        """The input memory, made larger and sent to the child where needed."""
+        if self._input is None or self._input.size_bytes < needed_bytes:
+            self._input = self._replace(self._input, Op.INPUT, needed_bytes)
+        return self._input
+
+    def _output_of(self, needed_bytes: int) -> None:
+        if self._output is None or self._output.size_bytes < needed_bytes:
+            self._output = self._replace(self._output, Op.OUTPUT, needed_bytes)
+
+    def _replace(self, old: Memory | None, op: Op, needed_bytes: int) -> Memory:
+        memory = Memory.create(f"turnout {op.name.lower()}", needed_bytes, writable_by_child=op is Op.OUTPUT)
+        try:
+            self._send(Packet(op, size_bytes=memory.size_bytes), [memory.fd])
+        except BaseException:
+            memory.close()
+            raise
+        memory.forget_fd()
+        if old is not None:
+            old.close()
+        return memory
+
+    def _send(self, packet: Packet, fds: Sequence[int] = ()) -> None:
+        if self._channel is None:
+            raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
+        try:
+            send(self._channel, packet, fds)
+        except OSError:
+            # The child is gone, or does not read; either way its end, or the batch's limit, will tell.
+            return
+
+    async def _ask(self, packet: Packet, limit_s: float | None) -> Packet:
+        """Sends, and waits for the answer. ``VersionHung`` past the limit, ``VersionCrashed`` when the child dies."""
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        watch = None if limit_s is None else _Watch(loop, limit_s, self._on_packet, self._on_hang)
+        try:
+            if self._child is None or self._child.ended.done():
+                raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
+            self._send(packet)
+            return await self._answer
+        finally:
+            self._answer = None
+            if watch is not None:
+                watch.cancel()
+
+    def _on_packet(self) -> bool:
+        """Takes in what has come; True if anything had."""
+        came = False
+        while self._channel is not None:
+            try:
+                received = receive(self._channel)
+                if received is None:
+                    self._hang_up()
+                    return came
+                self._take(received[0])
+                came = True
+            except BlockingIOError:
+                return came
+            except (OSError, ChannelFault, ValueError) as error:
+                self._fail(ChannelFault(str(error)))
+                self._hang_up()
+        return came
+
+    def _take(self, packet: Packet) -> None:
+        if packet.op is Op.GROW and self._answer is not None:
+            if packet.size_bytes > MAX_BYTES:
+                raise ChannelFault(f"the child wants {packet.size_bytes} bytes for its answer")
+            self._output_of(packet.size_bytes)
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_result(packet)
+        else:
+            raise ChannelFault(f"the child sent {packet.op.name} without being asked")
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _on_hang(self, limit_s: float) -> None:
+        self._fail(VersionHung(f"{self._spec.ref}: no answer within {limit_s:.3g} s; its process was ended"))
+
+    def _on_end(self, ended: asyncio.Future[str]) -> None:
+        how = ended.result()
+        if self._answer is not None:
+            # An answer may have been sent just before the end.
+            self._on_packet()
+            self._fail(VersionCrashed(f"{self._spec.ref}: its process ended on this work: {how}"))
+        elif not self._ending and self._signature is not None:
+            told, self._on_exit = self._on_exit, None
+            if told is not None:
+                told(how)
+
+    def _hang_up(self) -> None:
+        """Closes the channel: the child ends by itself, or was ending already. A child that does not is killed."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            asyncio.get_running_loop().remove_reader(channel)
+            channel.close()
+        if self._child is not None and not self._ending:
+            self._child.kill()
+
+    async def _abandon(self) -> None:
+        """Kills what is left of the child, waits for its end, and gives back channel and memories."""
+        self._ending = True
+        if self._child is not None:
+            self._child.kill()
+        self._hang_up()
+        for memory in (self._input, self._output):
+            if memory is not None:
+                memory.close()
+        self._input = self._output = None
+        child = self._child
+        if child is not None:
+            await asyncio.wait([child.ended], timeout=_END_LIMIT_S)
+            self._child = None
+
+
+class _Watch:
+    """Counts a batch's time, fairly: a loop that was late itself looks at the socket first, and waits once more."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limit_s: float,
+        look: Callable[[], bool],
+        on_hang: Callable[[float], None],
+    ) -> None:
+        self._loop = loop
+        self._limit_s = limit_s
+        self._look = look
+        self._on_hang = on_hang
+        self._due = loop.time() + limit_s
+        self._extended = False
+        self._timer = loop.call_at(self._due, self._passed)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _passed(self) -> None:
+        late_s = self._loop.time() - self._due
+        progressed = self._look()
+        if not self._extended and (progressed or late_s > 0.05):
+            # Whoever stopped the loop may have stopped the child as well.
+            self._extended = True
+            self._due = self._loop.time() + min(self._limit_s, max(late_s, 0.05))
+            self._timer = self._loop.call_at(self._due, self._passed)
+        else:
+            self._on_hang(self._limit_s)
+
+
+def _check_promised(header: Header, signature: Signature, rows: int | None) -> None:
+    """The child has checked this itself; one that was taken over may claim anything."""
+    names = [placed.name for placed in header.tensors]
+    if names != [spec.name for spec in signature.outputs]:
+        raise ChannelFault(f"outputs {names} do not match the signature")
+    for placed, spec in zip(header.tensors, signature.outputs, strict=True):
+        expected = "FP32" if spec.datatype == "BF16" else spec.datatype
+        if placed.datatype != expected or len(placed.shape) != len(spec.shape):
+            raise ChannelFault(f"output {placed.name!r} is {placed.datatype} {placed.shape}, not {spec.datatype}")
+        if rows is not None and placed.shape[:1] != (rows,):
+            raise ChannelFault(f"output {placed.name!r} has shape {placed.shape} for {rows} rows")

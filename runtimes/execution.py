@@ -1,0 +1,109 @@
+"""Loading a version and running one batch, with every foreign error translated at this border, once.
+
+Used by the child's loop, by the inline engine and at registration, so that all three mean the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtimes import catalog
+from runtimes.base import Array, Arrays, LoadFailed, LoadSpec, ModelFailed, OutOfMemory, Runtime, RuntimeFailure
+from runtimes.files import VerifiedFiles
+from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
+
+__all__ = ["Loaded", "conform", "execute", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A runtime, and the digests of the bytes it was made from."""
+
+    runtime: Runtime
+    digests: Mapping[str, str]
+
+
+def load(spec: LoadSpec) -> Loaded:
+    """Raises ``LoadFailed`` (``IntegrityFailed`` for wrong bytes) and nothing else."""
+    files = VerifiedFiles(spec.files)
+    try:
+        runtime = catalog.load(spec, files)
+        files.verify_rest()
+    except LoadFailed:
+        raise
+    except MemoryError as error:
+        raise LoadFailed(f"the version does not fit this machine's memory: {error or 'allocation failed'}") from error
+    except (Exception, SystemExit) as error:  # model code and vendors raise anything
+        traceback.print_exc(file=sys.stderr)
+        raise LoadFailed(f"loading format {spec.format!r} raised {_told(error)}") from error
+    return Loaded(runtime, files.loaded)
+
+
+def execute(runtime: Runtime, inputs: Arrays, rows: int | None) -> dict[str, Array]:
+    """One batch: outputs in the signature's order, types and rows. Raises a ``RuntimeFailure`` and nothing else."""
+    try:
+        return conform(runtime.run(inputs), runtime.signature, rows)
+    except RuntimeFailure:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory(f"the batch does not fit the memory: {error or 'allocation failed'}") from error
+    except (Exception, SystemExit) as error:  # the batch boundary: model code raises anything, also exit()
+        traceback.print_exc(limit=-8, file=sys.stderr)
+        raise ModelFailed(_told(error)) from error
+
+
+def _told(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {str(error)[:2000]}{place}"
+
+
+def conform(outputs: Mapping[str, object], signature: Signature, rows: int | None) -> dict[str, Array]:
+    """Outputs as the signature names them. ``ModelFailed`` when they are not: never an answer to the wrong caller."""
+    if not isinstance(outputs, Mapping):
+        raise ModelFailed(f"the model returned a {type(outputs).__name__}, expected a mapping of output names to arrays")
+    missing = [spec.name for spec in signature.outputs if spec.name not in outputs]
+    if missing:
+        raise ModelFailed(f"the model returned {_names(outputs)}; the signature also promises {', '.join(missing)}")
+    expected_rows = rows if signature.batched else None
+    return {spec.name: _conform_one(outputs[spec.name], spec, expected_rows) for spec in signature.outputs}
+
+
+def _names(outputs: Mapping[str, object]) -> str:
+    return ", ".join(str(name) for name in outputs) or "no outputs"
+
+
+def _conform_one(value: object, spec: TensorSpec, rows: int | None) -> Array:
+    array = np.asarray(value)
+    if rows is not None and (array.ndim == 0 or array.shape[0] != rows):
+        raise ModelFailed(
+            f"output {spec.name!r} has shape {list(array.shape)} for a batch of {rows} rows; its first axis must "
+            f"count the rows, or the signature must say that the version is not batched"
+        )
+    fits = array.ndim == len(spec.shape) and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ModelFailed(f"output {spec.name!r} has shape {list(array.shape)}, the signature says {list(spec.shape)}")
+    return _typed(array, spec)
+
+
+def _typed(array: Array, spec: TensorSpec) -> Array:
+    wanted = DATATYPES[spec.datatype]
+    if array.dtype == wanted:
+        return array
+    if spec.datatype == "BYTES" and array.dtype.kind in "SU":
+        return array
+    # Precision may be lost, as the signature asks; a number never turns into another kind of number.
+    if array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "same_kind"):
+        return array.astype(wanted)
+    try:
+        told = datatype_of(array)
+    except ValueError:
+        told = str(array.dtype)
+    raise ModelFailed(f"output {spec.name!r} has type {told}, the signature says {spec.datatype}")

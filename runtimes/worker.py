@@ -1,0 +1,168 @@
+"""The child: one version, one loop. It loads when told, runs one batch at a time, and ends with its channel."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from runtimes import execution
+from runtimes.base import Array, LoadFailed, LoadSpec, ModelFailed, RuntimeFailure
+from runtimes.channel import MAX_BYTES, Memory, Plan, read_header, read_json, write_json
+from runtimes.output import PrefixedOutput
+from runtimes.packets import ChannelFault, Op, Packet, failure, receive, send
+from runtimes.process import Priority, cap_threads, close_all_but, die_with, ignore_signals, name_process, reseed
+
+__all__ = ["Worker", "enter", "main"]
+
+
+class Worker:
+    """One slot of two memories, both made by the gateway; the input mapping cannot be written here."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._input: Memory | None = None
+        self._output: Memory | None = None
+        self._loaded: execution.Loaded | None = None
+        self._priority = Priority()
+
+    def serve(self) -> None:
+        """Returns when the gateway closes the channel, or breaks its protocol."""
+        while (packet := self._next()) is not None:
+            if packet.op is Op.LOAD:
+                self._load(packet)
+            elif packet.op is Op.RUN:
+                self._run(packet)
+            elif packet.op is Op.NORMAL:
+                self._priority.restore()
+        if self._loaded is not None:
+            self._loaded.runtime.close()
+
+    def _next(self) -> Packet | None:
+        """The next packet that is not a memory; those are taken in as they come."""
+        while True:
+            came = receive(self._channel, fds=1)
+            if came is None:
+                return None
+            packet, fds = came
+            if packet.op is Op.INPUT:
+                self._close(self._input)
+                self._input = Memory.attach(fds[0], writable=False)
+            elif packet.op is Op.OUTPUT:
+                self._close(self._output)
+                self._output = Memory.attach(fds[0], writable=True)
+            else:
+                return packet
+
+    @staticmethod
+    def _close(memory: Memory | None) -> None:
+        if memory is not None:
+            memory.close()
+
+    @property
+    def _source(self) -> Memory:
+        if self._input is None:
+            raise ChannelFault("work came before the memory it lies in")
+        return self._input
+
+    def _load(self, packet: Packet) -> None:
+        spec = LoadSpec.from_json(read_json(self._source, packet.header_bytes))
+        cap_threads(spec.threads)
+        self._priority.lower()
+        try:
+            self._loaded = execution.load(spec)
+        except LoadFailed as error:
+            send(self._channel, failure(error.kind, str(error)))
+            return
+        runtime = self._loaded.runtime
+        body = write_json(
+            {
+                "signature": runtime.signature.to_json(),
+                "device": runtime.device,
+                "loaded": dict(self._loaded.digests),
+                "pid": os.getpid(),
+            }
+        )
+        output = self._room(len(body))
+        output.buffer[: len(body)] = body
+        send(self._channel, Packet(Op.LOADED, header_bytes=len(body)))
+
+    def _run(self, packet: Packet) -> None:
+        if self._loaded is None:
+            raise ChannelFault("a batch came before anything was loaded")
+        header = read_header(self._source, packet.header_bytes)
+        began = time.perf_counter()
+        try:
+            outputs = execution.execute(self._loaded.runtime, header.views(self._source), header.rows)
+            seconds = time.perf_counter() - began
+            answer = self._written(outputs, header.rows)
+        except RuntimeFailure as error:
+            send(self._channel, failure(error.kind, str(error)))
+            return
+        send(self._channel, Packet(Op.DONE, header_bytes=answer, seconds=seconds))
+
+    def _written(self, outputs: dict[str, Array], rows: int | None) -> int:
+        try:
+            plan = Plan([outputs], rows=rows)
+        except ValueError as error:
+            raise ModelFailed(f"the outputs cannot be sent: {error}") from error
+        if plan.total_bytes > MAX_BYTES:
+            raise ModelFailed(f"the outputs take {plan.total_bytes} bytes; a batch may give {MAX_BYTES} at most")
+        return plan.write(self._room(plan.total_bytes))
+
+    def _room(self, needed_bytes: int) -> Memory:
+        """The output memory, after the gateway has sent a larger one where that is needed."""
+        if self._output is None or self._output.size_bytes < needed_bytes:
+            send(self._channel, Packet(Op.GROW, size_bytes=needed_bytes))
+            while self._output is None or self._output.size_bytes < needed_bytes:
+                came = receive(self._channel, fds=1)
+                if came is None:
+                    raise ConnectionResetError("the gateway closed the channel")
+                packet, fds = came
+                if packet.op is not Op.OUTPUT:
+                    raise ChannelFault(f"expected a larger output, got {packet.op.name}")
+                self._close(self._output)
+                self._output = Memory.attach(fds[0], writable=True)
+        return self._output
+
+
+def enter(channel: socket.socket, *, parent: int, name: str, threads: int) -> NoReturn:
+    """The whole life of the process from here: it never returns, and skips the exit handlers it was forked with."""
+    status = 1
+    try:
+        die_with(parent)
+        ignore_signals()
+        close_all_but({channel.fileno()})
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr = PrefixedOutput(sys.__stderr__ or sys.stderr, name)
+        name_process(f"turnout {name}")
+        reseed()
+        cap_threads(threads)
+        Worker(channel).serve()
+        status = 0
+    except OSError:
+        status = 0  # the gateway is gone, and so is the work
+    except BaseException:  # a forked process must not fall back into the loop of the one it came from
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(status)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``--fd N --parent PID --name digits/3 --threads N``: started in an interpreter of the version's own."""
+    parser = argparse.ArgumentParser("runtimes.worker")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--name", default="version")
+    parser.add_argument("--threads", type=int, default=1)
+    told = parser.parse_args(arguments)
+    enter(socket.socket(fileno=told.fd), parent=told.parent, name=told.name, threads=told.threads)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
