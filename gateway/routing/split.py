@@ -34,9 +34,10 @@ def bucket(route: str, key: str, total: int) -> int:
     """The key's place in ``range(total)``. A ``total`` of 0 gives 0, which no arm owns."""
     text = route + key
     try:
-        unsigned = mmh3.hash(text, 0, False)
+        joined = text.encode()
     except UnicodeEncodeError:
-        unsigned = mmh3.hash(text.encode("utf-8", "surrogatepass"), 0, False)
+        joined = text.encode("utf-8", "surrogatepass")
+    unsigned = mmh3.hash(joined, 0, False)  # bytes, never text: mmh3 5.x crashes the process on a lone surrogate
     return (unsigned * total) >> 32
 
 

@@ -1,0 +1,111 @@
+"""The split: published vectors, exact shares, and the two promises operators lean on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.routing.split import MAX_TOTAL, bucket, pick
+from gateway.routing.table import Arm
+
+names = st.text(max_size=20)
+keys = st.text(st.characters(), max_size=40)
+weights = st.integers(0, 1000)
+
+
+def chosen(route: str, key: str, arms: tuple[Arm, ...]) -> int:
+    return pick(arms, bucket(route, key, sum(arm.weight for arm in arms)))
+
+
+@pytest.mark.parametrize(("key", "suit"), [("jack", 3), ("queen", 4), ("ten", 1), ("nine", 2)])
+def test_flagds_published_vectors_hold(key: str, suit: int) -> None:
+    """Name ``fractional-flag``, arms clubs, diamonds, hearts, spades (1 to 4) at 25 each, as in flagd's testbed."""
+    arms = tuple(Arm(version, 25) for version in (1, 2, 3, 4))
+    assert chosen("fractional-flag", key, arms) == suit
+
+
+@pytest.mark.parametrize(
+    ("route", "key", "total", "place"),
+    [("digits", "", 100, 76), ("digits", "user-1", 100, 46), ("digits", "Zoë", 2**31 - 1, 1878397856), ("", "", 9, 0)],
+)
+def test_the_scheme_is_frozen(route: str, key: str, total: int, place: int) -> None:
+    """Every release gives a key the bucket that the first one gave it: turnout-split/1 never changes."""
+    assert bucket(route, key, total) == place
+
+
+def test_the_hash_is_read_as_unsigned() -> None:
+    """The buckets of many keys reach both ends of the range: a signed reading would leave half of it empty."""
+    places = [bucket("digits", f"user-{number}", 100) for number in range(5_000)]
+    assert min(places) == 0
+    assert max(places) == 99
+
+
+def test_100_000_keys_over_95_and_5_stay_within_three_sigma() -> None:
+    """The share that a key population gets is the weight, up to chance."""
+    arms = (Arm(1, 95), Arm(2, 5))
+    minor = sum(chosen("digits", f"user-{number}", arms) == 2 for number in range(100_000))
+    assert abs(minor - 5_000) <= 3 * math.sqrt(100_000 * 0.05 * 0.95)
+
+
+@given(names, st.lists(keys, min_size=1, max_size=50), st.lists(weights, min_size=1, max_size=6), st.data())
+def test_an_arm_of_weight_0_never_gets_a_key(route: str, some: list[str], rest: list[int], data: st.DataObject) -> None:
+    """Zero means zero, wherever the arm stands."""
+    place = data.draw(st.integers(0, len(rest)))
+    arms = tuple(Arm(number, weight) for number, weight in enumerate([*rest[:place], 0, *rest[place:]]))
+    if sum(rest) == 0:
+        with pytest.raises(ValueError, match="lies outside"):
+            chosen(route, some[0], arms)
+        return
+    assert all(chosen(route, key, arms) != place for key in some)
+
+
+@given(names, st.lists(keys, min_size=1, max_size=50), st.integers(0, 100), st.integers(0, 100))
+def test_raising_the_canary_beside_the_remainder_moves_no_key_back(
+    route: str, some: list[str], one: int, other: int
+) -> None:
+    """Two arms, stable first: whoever has the canary at a small weight has it at every larger one."""
+    low, high = sorted((one, other))
+    before, after = (Arm(1, 100 - low), Arm(2, low)), (Arm(1, 100 - high), Arm(2, high))
+    assert all(chosen(route, key, after) == 2 for key in some if chosen(route, key, before) == 2)
+
+
+@given(
+    names, st.lists(keys, min_size=1, max_size=50), st.lists(weights, max_size=4), st.tuples(weights, weights, weights)
+)
+def test_weight_moved_between_the_last_arm_and_its_neighbour_touches_nobody_else(
+    route: str, some: list[str], rest: list[int], numbers: tuple[int, int, int]
+) -> None:
+    """Only keys of the neighbour change, and only to the last arm."""
+    neighbour, last, moved = numbers[0], numbers[1], min(numbers[2], numbers[0])
+    if sum(rest) + neighbour + last == 0:
+        return
+    first = tuple(Arm(number, weight) for number, weight in enumerate(rest))
+    before = (*first, Arm(100, neighbour), Arm(101, last))
+    after = (*first, Arm(100, neighbour - moved), Arm(101, last + moved))
+    for key in some:
+        was, now = chosen(route, key, before), chosen(route, key, after)
+        assert was == now or (was, now) == (100, 101)
+
+
+@given(names, keys, st.integers(1, MAX_TOTAL))
+def test_every_key_has_a_bucket_and_keeps_it(route: str, key: str, total: int) -> None:
+    """Total and deterministic, for any text and any sum of weights the scheme allows."""
+    place = bucket(route, key, total)
+    assert 0 <= place < total
+    assert bucket(route, key, total) == place
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\udfffb", "\ud83d alone"])
+def test_a_lone_surrogate_in_a_key_gets_a_bucket_like_any_text(key: str) -> None:
+    """Such text has no UTF-8 form (and, handed to the hash as text, ends the process): its WTF-8 bytes are hashed."""
+    assert 0 <= bucket("digits", key, 100) < 100
+    assert bucket("digits", key, 2**20) == bucket("digits", key, 2**20)
+
+
+def test_a_bucket_of_another_total_is_refused() -> None:
+    """A caller that mixes two splits hears of it instead of getting a wrong version."""
+    with pytest.raises(ValueError, match="bucket 100 lies outside arms of total weight 100"):
+        pick((Arm(1, 100),), 100)
