@@ -236,43 +236,10 @@ def test_anything_either_compiles_or_is_refused_with_a_value_error(expr: Any, co
     assert condition(context) in (True, False)
 
 
-operators = st.sampled_from(
-    [
-        "==",
-        "===",
-        "!=",
-        "<",
-        ">",
-        "+",
-        "-",
-        "*",
-        "/",
-        "%",
-        "in",
-        "cat",
-        "substr",
-        "merge",
-        "missing",
-        "missing_some",
-        "if",
-        "and",
-        "or",
-        "!",
-        "!!",
-        "min",
-        "max",
-        "var",
-        "map",
-        "filter",
-        "reduce",
-        "all",
-        "some",
-        "none",
-        "sem_ver",
-        "starts_with",
-        "ends_with",
-    ]
-)
+COMPARISONS = ("==", "===", "!=", "!==", "<", "<=", ">", ">=", "!", "!!", "in", "sem_ver", "starts_with", "ends_with")
+ARITHMETIC = ("+", "-", "*", "/", "%", "min", "max", "cat", "substr", "merge", "missing", "missing_some", "var")
+LOOPS = ("map", "filter", "reduce", "all", "some", "none")
+operators = st.sampled_from((*COMPARISONS, *ARITHMETIC, *LOOPS, "if", "?:", "and", "or"))
 names = st.sampled_from(["", "a", "b", "a.b", "a.0", "accumulator", "current", "length"])
 logic = st.recursive(
     scalars | st.builds(var, names),
