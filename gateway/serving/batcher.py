@@ -1,0 +1,269 @@
+"""A version's queue: greedy, bounded in rows, and true to deadlines.
+
+A free engine takes what waits, at once; while it is busy the queue gathers, so batches grow with
+the load and no delay is ever added. The loop waits on an event and never polls. One timer stands
+at the earliest deadline of all items, waiting or running, and answers each at its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+from gateway.clock import Clock
+from gateway.errors import DeadlineExceeded, QueueFull, TurnoutError, VersionUnavailable
+from gateway.events import Observer
+from gateway.messages import Arrays
+from gateway.serving.batch import plan, shape_key
+from gateway.serving.cost import CostCurve
+from gateway.serving.deadlines import DeadlineAlarm
+from gateway.serving.engine import VersionSpec
+from gateway.serving.isolation import BatchRunner
+from gateway.serving.item import Answer, Item
+from gateway.serving.supervision import Supervisor
+
+__all__ = ["Batcher", "BatcherStatistics"]
+
+log = logging.getLogger("turnout.serving")
+
+HANG_FACTOR = 10
+DRAIN_WEIGHT = 0.2
+"""Weight of the newest batch in the mean seconds a row: about the last ten batches count."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStatistics:
+    """Now: what waits and runs. Since the start: items answered and failed, good batches, their rows and seconds."""
+
+    queued_items: int
+    queued_rows: int
+    running_items: int
+    answered: int
+    failed: int
+    batches: int
+    rows: int
+    queue_s: float
+    compute_s: float
+    failed_s: float
+    last_answer_wall: float | None
+
+
+class Batcher:
+    """Takes items, forms batches, sees each item answered. Owned by a handle; used from the event loop only."""
+
+    def __init__(
+        self,
+        spec: VersionSpec,
+        supervisor: Supervisor,
+        *,
+        batched: bool,
+        max_rows: int,
+        curve: CostCurve,
+        clock: Clock,
+        observer: Observer,
+        succeeded: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``max_rows`` is what the device took at warm-up, ``succeeded`` is told of every good batch."""
+        self._spec = spec
+        self._supervisor = supervisor
+        self._batched = batched
+        self._max_rows = max_rows
+        self._curve = curve
+        self._clock = clock
+        self._observer = observer
+        self._succeeded = succeeded
+        self._runner = BatchRunner(
+            spec,
+            supervisor,
+            batched=batched,
+            limit_s=self.limit_s,
+            succeeded=self._batch_succeeded,
+            clock=clock,
+            observer=observer,
+        )
+        # Insertion-ordered, so that an item whose client leaves goes without a search.
+        self._waiting: dict[Item, None] = {}
+        self._waiting_rows = 0
+        self._running: tuple[Item, ...] = ()
+        self._row_s = curve.per_row_s()
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._alarm = DeadlineAlarm(lambda: (*self._waiting, *self._running), self._expire, clock=clock)
+        self._closed: str | None = None
+        self._answered = self._failed = self._batches = self._rows = 0
+        self._queue_s = self._compute_s = self._failed_s = 0.0
+        self._last_answer_wall: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._serving = asyncio.ensure_future(self._serve())
+        self._serving.add_done_callback(self._ended)
+
+    def __repr__(self) -> str:
+        state = "active" if self._closed is None else "closed"
+        return f"<Batcher {self._spec.ref} [{state} | {len(self._waiting)} queued | {len(self._running)} running]>"
+
+    @property
+    def idle(self) -> bool:
+        return self._idle.is_set()
+
+    def limit_s(self, rows: int) -> float:
+        """Time a batch is given before its child counts as hung."""
+        return max(self._spec.batch.hang_floor_ms / 1000, HANG_FACTOR * self._curve.predict(rows))
+
+    async def submit(
+        self, inputs: Arrays, rows: int, deadline: float | None, *, queue_rows: int | None = None
+    ) -> Answer:
+        """Queues one item and waits for its answer; ``queue_rows`` lowers the queue's bound for this one.
+
+        Raises QueueFull, DeadlineExceeded, InvalidInput and any VersionFailed. Cancelling it takes
+        the item out of the queue; if it runs already, its neighbours are not touched.
+        """
+        item = self._admit(inputs, rows, deadline, queue_rows)
+        try:
+            answer = await item.future
+        except asyncio.CancelledError:
+            self._forget(item)
+            raise
+        except TurnoutError:
+            self._failed += 1
+            self._failed_s += self._clock.monotonic() - item.enqueued
+            raise
+        self._answered += 1
+        self._queue_s += answer.queue_s
+        self._last_answer_wall = self._clock.wall()
+        return answer
+
+    async def drained(self) -> None:
+        """Returns when nothing waits and nothing runs."""
+        await self._idle.wait()
+
+    async def close(self, reason: str) -> None:
+        """Ends at once: a running batch is cancelled, which ends its engine. Unanswered items: VersionUnavailable."""
+        if self._closed is None:
+            self._closed = reason
+        self._serving.cancel()
+        await asyncio.wait({self._serving})
+        self._abandon()
+
+    def statistics(self) -> BatcherStatistics:
+        return BatcherStatistics(
+            queued_items=len(self._waiting),
+            queued_rows=self._waiting_rows,
+            running_items=len(self._running),
+            answered=self._answered,
+            failed=self._failed,
+            batches=self._batches,
+            rows=self._rows,
+            queue_s=self._queue_s,
+            compute_s=self._compute_s,
+            failed_s=self._failed_s,
+            last_answer_wall=self._last_answer_wall,
+        )
+
+    def _admit(self, inputs: Arrays, rows: int, deadline: float | None, queue_rows: int | None) -> Item:
+        ref = self._spec.ref
+        now = self._clock.monotonic()
+        if self._closed is not None:
+            raise VersionUnavailable(f"{ref} is gone: {self._closed}")
+        if not self._supervisor.accepting:
+            raise VersionUnavailable(f"{ref} cannot answer now: {self._supervisor.reason}")
+        if deadline is not None and deadline <= now:
+            raise DeadlineExceeded(f"the deadline had passed {now - deadline:.3f} s before {ref} was asked")
+        bound = self._spec.batch.queue_rows
+        if queue_rows is not None:
+            bound = min(bound, queue_rows)
+        if self._waiting and self._waiting_rows + rows > bound:
+            raise self._full(rows, bound)
+        key = shape_key(inputs, batched=self._batched)
+        item = Item(inputs, rows, key, deadline, now, self._loop.create_future())
+        self._waiting[item] = None
+        self._waiting_rows += rows
+        self._idle.clear()
+        self._work.set()
+        self._alarm.watch(deadline)
+        return item
+
+    def _full(self, rows: int, bound: int) -> QueueFull:
+        """The wait it names is what the rows now waiting will take at the pace of the last batches."""
+        wait = 1.0 if self._row_s is None else self._row_s * self._waiting_rows
+        return QueueFull(
+            f"the queue of {self._spec.ref} is full: {self._waiting_rows} rows wait, {rows} more would pass the limit"
+            f" of {bound}; try again in {wait:.3g} s",
+            retry_after_s=wait,
+        )
+
+    async def _serve(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch:
+                self._running = batch
+                await self._runner.settle(batch)
+                self._running = ()
+            else:
+                self._idle.set()
+                self._work.clear()
+                await self._work.wait()
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        """The loop is over: by ``close``, or by a fault of our own, which must strand nobody."""
+        if serving.cancelled():
+            return
+        fault = serving.exception()
+        log.error("the queue of %s stopped", self._spec.ref, exc_info=fault)
+        self._closed = f"its queue stopped: {type(fault).__name__}: {fault}"
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._alarm.stop()
+        for item in chain(self._running, self._waiting):
+            item.fail(VersionUnavailable(f"{self._spec.ref} is gone: {self._closed}"))
+        self._running = ()
+        self._waiting.clear()
+        self._waiting_rows = 0
+        self._idle.set()
+
+    def _next_batch(self) -> tuple[Item, ...]:
+        if not self._waiting:
+            return ()
+        now = self._clock.monotonic()
+        # Effects that must not repeat leave no room for halving: such a version gets one item a batch.
+        alone = not self._batched or not self._spec.retry
+        planned = plan(self._waiting, now, max_rows=self._max_rows, alone=alone)
+        for item in chain(planned.batch, planned.expired, planned.left):
+            self._take(item)
+        for item in planned.expired:
+            self._expire(item, now)
+        self._observer.queue_changed(self._spec.ref, self._waiting_rows)
+        return planned.batch
+
+    def _take(self, item: Item) -> None:
+        del self._waiting[item]
+        self._waiting_rows -= item.rows
+
+    def _forget(self, item: Item) -> None:
+        """Its client left."""
+        if item in self._waiting:
+            self._take(item)
+            self._observer.queue_changed(self._spec.ref, self._waiting_rows)
+
+    def _batch_succeeded(self, rows: int, seconds: float) -> None:
+        self._batches += 1
+        self._rows += rows
+        self._compute_s += seconds
+        row_s = seconds / max(rows, 1)
+        self._row_s = row_s if self._row_s is None else self._row_s + DRAIN_WEIGHT * (row_s - self._row_s)
+        self._succeeded()
+
+    def _expire(self, item: Item, now: float) -> None:
+        """Its deadline passed, while it waited or while it ran."""
+        if item in self._waiting:
+            self._take(item)
+            self._observer.queue_changed(self._spec.ref, self._waiting_rows)
+        item.fail(
+            DeadlineExceeded(
+                f"{self._spec.ref} did not answer before the deadline, {now - item.enqueued:.3f} s after it was asked"
+            )
+        )

@@ -1,0 +1,318 @@
+"""A version at work here: its states, its leases, its queue, and its end.
+
+    registered → loading → warming → active → draining → retired, or failed with the reason
+
+It becomes visible (``active``) only after load, warm-up and one self-inference through the real
+queue. It ends when nobody leases it any more and its queue is empty, or at once when abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.clock import Clock
+from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
+from gateway.events import Observer
+from gateway.messages import Arrays, Signature, VersionRef
+from gateway.serving.batcher import Batcher, BatcherStatistics
+from gateway.serving.cost import CostCurve
+from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
+from gateway.serving.item import Answer
+from gateway.serving.leases import Leases
+from gateway.serving.readiness import Readiness
+from gateway.serving.supervision import Supervisor, within
+from gateway.serving.warmup import Rehearsal, Warmth
+
+__all__ = ["Answer", "Handle", "HandleStatistics", "VersionState"]
+
+
+class VersionState(StrEnum):
+    REGISTERED = "registered"
+    GATED = "gated"
+    LOADING = "loading"
+    WARMING = "warming"
+    ACTIVE = "active"
+    DRAINING = "draining"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class HandleStatistics:
+    """What is here of a version. ``loaded`` maps file name to the SHA-256 of the bytes read; ``costs_s``
+    rows to warm seconds; ``batcher`` is None before the version was warm."""
+
+    ref: VersionRef
+    digest: str
+    state: VersionState
+    reason: str
+    ready: bool
+    pid: int | None
+    device: str | None
+    loaded: Mapping[str, str]
+    memory_bytes: int
+    leases: int
+    deaths: int
+    restarts: int
+    max_rows: int
+    costs_s: Mapping[int, float]
+    batcher: BatcherStatistics | None
+
+
+class Handle:
+    """One version from load to end. Used from the event loop only; a handle that ended is never used again."""
+
+    def __init__(
+        self,
+        spec: VersionSpec,
+        factory: EngineFactory,
+        *,
+        clock: Clock,
+        observer: Observer,
+        drain_timeout_s: float = 30.0,
+        probe_interval_s: float = 5.0,
+    ) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._observer = observer
+        self._drain_timeout_s = drain_timeout_s
+        self._probe_interval_s = probe_interval_s
+        self._state = VersionState.REGISTERED
+        self._reason = ""
+        self._supervisor = Supervisor(
+            spec, factory, clock=clock, observer=observer, prove=self._check, changed=self._standing_changed
+        )
+        self._readiness = Readiness(self._probe, clock=clock, interval_s=probe_interval_s)
+        self._signature: Signature | None = spec.load.signature
+        self._info: EngineInfo | None = None
+        self._rehearsal: Rehearsal | None = None
+        self._warmth = Warmth(CostCurve(), spec.batch.max_rows)
+        self._batcher: Batcher | None = None
+        self._leases = Leases()
+        self._abandoned = asyncio.Event()
+        self._loading: asyncio.Task[None] | None = None
+        self._retiring: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        condition = "ready" if self.ready else self.reason or "not ready"
+        return f"<Handle {self.ref} [{self._state} | {self._leases.count} leases | {condition}]>"
+
+    @property
+    def ref(self) -> VersionRef:
+        return self._spec.ref
+
+    @property
+    def spec(self) -> VersionSpec:
+        return self._spec
+
+    @property
+    def state(self) -> VersionState:
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or is not ready, in words for an operator; empty when all is well."""
+        if self._state is VersionState.ACTIVE:
+            return self._supervisor.reason or self._readiness.problem
+        return self._reason
+
+    @property
+    def signature(self) -> Signature:
+        """What the loaded version takes and gives. VersionUnavailable before that is known."""
+        if self._signature is None:
+            raise VersionUnavailable(f"{self.ref} is {self._state}; its signature is known once it has loaded")
+        return self._signature
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What was really loaded: the running engine's, else that of the one before it."""
+        return self._supervisor.info or self._info
+
+    @property
+    def ready(self) -> bool:
+        return self._state is VersionState.ACTIVE and not self.reason
+
+    async def start(self) -> None:
+        """Loads, warms, proves; then the version is active.
+
+        LoadError or IntegrityError: the state is failed with the reason, and nothing is left behind.
+        Cancelling it does the same.
+        """
+        if self._state is not VersionState.REGISTERED:
+            raise LoadError(f"{self.ref} is {self._state}; a handle starts once, make a new one")
+        self._loading = asyncio.ensure_future(self._load())
+        try:
+            await self._loading
+        except asyncio.CancelledError:
+            self._enter(VersionState.FAILED, "loading was cancelled")
+            if self._retiring is None:
+                raise
+            raise LoadError(f"{self.ref} was retired while it loaded") from None
+        except LoadError as failure:
+            self._enter(VersionState.FAILED, str(failure))
+            raise
+
+    def lease(self) -> Leases:
+        """A context in which the version is not closed; enter it at once. VersionUnavailable unless active."""
+        if self._state is not VersionState.ACTIVE:
+            raise VersionUnavailable(f"{self.ref} is {self._state}{': ' if self._reason else ''}{self._reason}")
+        return self._leases
+
+    async def infer(
+        self, inputs: Arrays, rows: int, deadline: float | None, *, queue_rows: int | None = None
+    ) -> Answer:
+        """Answers ``rows`` rows that fit the signature; ``queue_rows`` lowers the queue's bound for this request.
+
+        Raises InvalidInput, QueueFull, DeadlineExceeded, or a VersionFailed. Cancelling it drops the work.
+        """
+        if self._batcher is None:
+            raise VersionUnavailable(f"{self.ref} is {self._state}: {self._reason or 'not yet active'}")
+        return await self._batcher.submit(inputs, rows, deadline, queue_rows=queue_rows)
+
+    async def retire(self, *, abandon: bool = False) -> None:
+        """Ends the version: waits for leases and queue, at most for the drain time, then closes.
+
+        ``abandon`` ends it at once, also when it drains already: what waits or runs fails with
+        VersionUnavailable. While it loads, the load is cancelled. Cancelling this call does not
+        undo it; calling it again waits for the same end.
+        """
+        if abandon:
+            self._abandoned.set()
+        if self._retiring is None:
+            self._retiring = asyncio.ensure_future(self._retire())
+        await asyncio.shield(self._retiring)
+
+    async def kill(self) -> None:
+        """``retire(abandon=True)``: for a version that hangs or must not answer again."""
+        await self.retire(abandon=True)
+
+    def statistics(self) -> HandleStatistics:
+        info = self.info
+        return HandleStatistics(
+            ref=self.ref,
+            digest=self._spec.digest,
+            state=self._state,
+            reason=self.reason,
+            ready=self.ready,
+            pid=None if self._supervisor.info is None else self._supervisor.info.pid,
+            device=None if info is None else info.device,
+            loaded={} if info is None else dict(info.loaded),
+            memory_bytes=self._supervisor.memory_bytes(),
+            leases=self._leases.count,
+            deaths=self._supervisor.deaths,
+            restarts=self._supervisor.restarts,
+            max_rows=self._warmth.max_rows,
+            costs_s=dict(self._warmth.curve.points),
+            batcher=None if self._batcher is None else self._batcher.statistics(),
+        )
+
+    def _enter(self, state: VersionState, reason: str = "") -> None:
+        if state is self._state:
+            return
+        self._state = state
+        self._reason = reason
+        self._observer.version_state(self.ref, state.value, reason)
+
+    def _standing_changed(self) -> None:
+        """The engine came or went under an active version: the state stays, its reason changes."""
+        if self._state is VersionState.ACTIVE:
+            self._observer.version_state(self.ref, self._state.value, self.reason)
+
+    async def _load(self) -> None:
+        self._enter(VersionState.LOADING)
+        try:
+            await within(self._clock, self._spec.load_timeout_s, self._come_up())
+        except LoadError:
+            await self._give_back("it could not be loaded")
+            raise
+        except TimeoutError as late:
+            await self._give_back("it could not be loaded in time")
+            raise LoadError(
+                f"{self.ref} was not loaded and warm within {self._spec.load_timeout_s:g} s; allow it more time"
+                " (load_timeout_s), or fewer rows a batch (max_rows)"
+            ) from late
+        except (TurnoutError, OSError) as failure:
+            await self._give_back("it could not be loaded")
+            raise LoadError(f"{self.ref} could not be loaded: {type(failure).__name__}: {failure}") from failure
+        except BaseException:
+            await self._give_back("loading was cancelled")
+            raise
+
+    async def _come_up(self) -> None:
+        await self._supervisor.start(self._warm)
+        self._batcher = Batcher(
+            self._spec,
+            self._supervisor,
+            batched=self.signature.batched,
+            max_rows=self._warmth.max_rows,
+            curve=self._warmth.curve,
+            clock=self._clock,
+            observer=self._observer,
+            succeeded=self._readiness.succeeded,
+        )
+        with suppress(InvalidInput):  # the model's own refusal is an answer; warm-up has judged an example
+            await self._probe()
+        self._enter(VersionState.ACTIVE)
+        self._readiness.start()
+
+    async def _warm(self, engine: Engine, info: EngineInfo) -> None:
+        self._enter(VersionState.WARMING)
+        self._info = info
+        self._signature = info.signature
+        self._rehearsal = Rehearsal(self._spec, info.signature)
+        self._warmth = await self._rehearsal.warm(engine, self._clock)
+
+    async def _check(self, engine: Engine, info: EngineInfo) -> None:
+        """A restarted engine must hold the very same thing, and answer once."""
+        first = self._info
+        if first is not None and (info.signature != first.signature or dict(info.loaded) != dict(first.loaded)):
+            raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
+        self._info = info
+        if self._rehearsal is not None:
+            await self._rehearsal.check(engine)
+
+    async def _probe(self) -> None:
+        """One self-inference through the queue, within the probe interval."""
+        if self._batcher is None or self._rehearsal is None:
+            raise VersionUnavailable(f"{self.ref} is not warm")
+        deadline = self._clock.monotonic() + self._probe_interval_s
+        await self._batcher.submit(self._rehearsal.inputs(1), 1, deadline)
+
+    async def _retire(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait({self._loading})
+        if self._state is VersionState.ACTIVE:
+            self._enter(VersionState.DRAINING)
+            await self._readiness.stop()
+            await self._drained()
+        await self._give_back("it was rolled back or unloaded" if self._abandoned.is_set() else "it was retired")
+        self._enter(VersionState.RETIRED)
+        self._observer.version_retired(self.ref)
+
+    async def _drained(self) -> None:
+        """Nobody leases it and nothing waits or runs; or it was abandoned; or the drain time is over."""
+        quiet = asyncio.ensure_future(self._quiet())
+        over = asyncio.ensure_future(self._abandoned.wait())
+        timer = self._clock.call_at(self._clock.monotonic() + self._drain_timeout_s, self._abandoned.set)
+        await asyncio.wait({quiet, over}, return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        for waiter in (quiet, over):
+            waiter.cancel()
+        await asyncio.wait({quiet, over})
+
+    async def _quiet(self) -> None:
+        await self._leases.ended()
+        if self._batcher is not None:
+            await self._batcher.drained()
+
+    async def _give_back(self, reason: str) -> None:
+        """Ends queue and engine; returns when every byte is back."""
+        await self._readiness.stop()
+        if self._batcher is not None:
+            await self._batcher.close(reason)
+        await self._supervisor.close()
