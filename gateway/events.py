@@ -23,7 +23,8 @@ class RequestRecord:
     ``decision`` is None when none was taken (bad envelope, unknown route). ``chosen_failure``
     is the class name of the VersionFailed that the *chosen* version met, also when a
     fallback then answered; ``answered_by`` is the version whose outputs were returned.
-    ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch.
+    ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch. ``sampled``:
+    the trace is kept, so a span is worth making.
     """
 
     route: str
@@ -45,6 +46,7 @@ class RequestRecord:
     span_id: str | None = None
     parent_span_id: str | None = None
     client_id: str | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
