@@ -1,0 +1,145 @@
+"""What a scrape sees: the tally, the weights in force and the memory held, as Prometheus metric families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.messages import VersionRef
+from gateway.routing.table import RoutingTable
+from gateway.telemetry.series import Tally
+
+__all__ = ["STATES", "Families", "VersionMemory"]
+
+STATES = ("registered", "gated", "loading", "warming", "active", "draining", "retired", "failed")
+"""The states of a version's life, one gauge each: alerts want a 0 to compare with, not an absent series."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionMemory:
+    """What one resident version holds, and on which device."""
+
+    version: VersionRef
+    device: str
+    bytes: int
+
+
+class Families(Collector):
+    """Asked by the registry, on whatever thread renders it. Copies each mapping before it walks over it."""
+
+    def __init__(
+        self,
+        tally: Tally,
+        *,
+        table: Callable[[], RoutingTable],
+        memory: Callable[[], Iterable[VersionMemory]],
+    ) -> None:
+        self._tally = tally
+        self._table = table
+        self._memory = memory
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._request_families()
+        yield from self._version_families()
+        yield from self._route_families()
+        yield GaugeMetricFamily(
+            "gateway_state_revision", "Revision of desired state that is served.", self._tally.revision
+        )
+        up = 1.0 if self._tally.store_up else 0.0
+        yield GaugeMetricFamily("gateway_state_store_up", "1 while the store of desired state answers.", up)
+
+    def _request_families(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "gateway_requests",
+            "Requests by the version chosen, before any fallback, and the HTTP status answered.",
+            labels=("route", "model", "version", "code"),
+        )
+        duration = HistogramMetricFamily(
+            "gateway_request_duration_seconds",
+            "Time from a request's arrival to its answer, by the version chosen.",
+            labels=("route", "model", "version"),
+        )
+        for (route, code), count in list(self._tally.undecided.items()):
+            requests.add_metric((route, "", "", str(code)), count)
+        for (route, version), series in list(self._tally.requests.items()):
+            names = (route, *_names(version))
+            duration.add_metric(names, *series.duration.exposed())
+            for code, count in list(series.codes.items()):
+                requests.add_metric((*names, str(code)), count)
+        yield requests
+        yield duration
+        yield _counter(
+            "gateway_rejected", "Requests refused at the door.", ("route", "reason"), self._tally.rejected.items()
+        )
+        fallbacks = [
+            ((route, str(version.number), cause), count)
+            for (route, version, cause), count in list(self._tally.fallbacks.items())
+        ]
+        yield _counter(
+            "gateway_fallbacks",
+            "Failures of the chosen version that the route's fallback was asked to make good.",
+            ("route", "version", "cause"),
+            fallbacks,
+        )
+        yield _counter(
+            "gateway_rollbacks",
+            "Times a route went back, by what asked for it.",
+            ("route", "trigger"),
+            self._tally.rollbacks.items(),
+        )
+
+    def _version_families(self) -> Iterator[Metric]:
+        labels = ("model", "version")
+        queue = HistogramMetricFamily("gateway_queue_duration_seconds", "Time in a version's queue.", labels=labels)
+        compute = HistogramMetricFamily("gateway_compute_duration_seconds", "Time of a batch's run.", labels=labels)
+        rows = HistogramMetricFamily("gateway_batch_rows", "Rows in a batch.", labels=labels)
+        waiting = GaugeMetricFamily("gateway_queue_rows", "Rows waiting for a version.", labels=labels)
+        state = GaugeMetricFamily(
+            "gateway_version_state", "1 for the state a version is in.", labels=(*labels, "state")
+        )
+        memory = GaugeMetricFamily(
+            "gateway_version_memory_bytes", "Memory that a version holds.", labels=(*labels, "device")
+        )
+        for version, series in list(self._tally.versions.items()):
+            names = _names(version)
+            for family, distribution in ((queue, series.queue), (compute, series.compute), (rows, series.rows)):
+                family.add_metric(names, *distribution.exposed())
+            waiting.add_metric(names, series.waiting_rows)
+            for name in STATES:
+                state.add_metric((*names, name), 1.0 if series.state == name else 0.0)
+        for held in self._memory():
+            if held.version in self._tally.versions:
+                memory.add_metric((*_names(held.version), held.device), held.bytes)
+        yield from (queue, compute, rows, waiting, state, memory)
+
+    def _route_families(self) -> Iterator[Metric]:
+        inflight = GaugeMetricFamily("gateway_inflight_requests", "Requests under way on a route.", labels=("route",))
+        weight = GaugeMetricFamily(
+            "gateway_route_weight", "Weight in force of a version in a route's split.", labels=("route", "version")
+        )
+        for route, count in list(self._tally.inflight.items()):
+            inflight.add_metric((route,), count)
+        for name, document in self._table().routes.items():
+            weights: dict[int, int] = {}
+            for arm in document.arms:
+                effective = 0 if arm.version in document.quarantined else arm.weight
+                weights[arm.version] = weights.get(arm.version, 0) + effective
+            for version, total in weights.items():
+                weight.add_metric((name, str(version)), total)
+        yield from (inflight, weight)
+
+
+def _names(version: VersionRef) -> tuple[str, str]:
+    return (version.model, str(version.number))
+
+
+def _counter(
+    name: str, text: str, labels: Sequence[str], counts: Iterable[tuple[Sequence[str], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in list(counts):
+        family.add_metric(values, count)
+    return family

@@ -1,0 +1,191 @@
+"""The metrics of the gateway, on a registry that lives as long as the app and no longer.
+
+No name that a client can choose becomes a series: a route is labelled only while the routing
+table has it, a version only while the fleet or a route does; all else is counted under ``unknown`` or not
+at all. When a version is retired or a route removed, its series go with it, and a request that
+ends later cannot bring them back. Requests are counted for the version that was *chosen*, also
+when its fallback answered: ``gateway_fallbacks_total`` says how often that was, and why.
+
+Metrics of parts that do not exist yet (shadows, drift, feedback, rollouts, decision log) are
+not there at all rather than forever zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from gateway.events import BatchRecord, Observer, RequestRecord, RollbackRecord
+from gateway.messages import Decision, VersionRef
+from gateway.routing.table import Route, RoutingTable
+from gateway.telemetry.families import Families, VersionMemory
+from gateway.telemetry.series import RequestSeries, Tally, VersionSeries
+
+__all__ = ["FALLBACK_CAUSES", "OTHER", "REJECTIONS", "UNKNOWN", "Metrics", "MetricsStatistics", "VersionMemory"]
+
+UNKNOWN = "unknown"
+"""The route label of requests for routes that the table does not have."""
+
+REJECTIONS = frozenset({"queue-full", "deadline", "rate-limit", "draining"})
+FALLBACK_CAUSES = frozenset(
+    {"VersionFailed", "VersionUnavailable", "ModelError", "VersionCrashed", "VersionHung", "DeviceMemoryExhausted"}
+)
+OTHER = "other"
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsStatistics:
+    """How many routes and versions have series, and how many requests were counted."""
+
+    routes: int
+    versions: int
+    requests: int
+
+
+class Metrics(Observer):
+    """Counts what happens, on the event loop, and has the registry show it.
+
+    ``table`` gives the routing table in force; ``memory`` what the resident versions hold. Both
+    are asked at a scrape, on the thread that renders it; ``memory`` may read files of the
+    system. The state of the store counts as reachable from the first table on until told otherwise.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        table: Callable[[], RoutingTable],
+        memory: Callable[[], Iterable[VersionMemory]] = tuple,
+    ) -> None:
+        self._table = table
+        self._routes: frozenset[str] = frozenset()
+        self._named: frozenset[VersionRef] = frozenset()
+        self._tally = Tally()
+        registry.register(Families(self._tally, table=table, memory=memory))
+        ProcessCollector(registry=registry)
+
+    def __repr__(self) -> str:
+        return f"<Metrics [{len(self._routes)} routes | {len(self._tally.versions)} versions]>"
+
+    def statistics(self) -> MetricsStatistics:
+        decided = sum(series.duration.count for series in list(self._tally.requests.values()))
+        undecided = sum(list(self._tally.undecided.values()))
+        return MetricsStatistics(len(self._routes), len(self._tally.versions), decided + undecided)
+
+    def request_started(self, route: str) -> None:
+        if route in self._tally.inflight:
+            self._tally.inflight[route] += 1
+
+    def request_finished(self, record: RequestRecord) -> None:
+        if self._tally.inflight.get(record.route, 0) > 0:
+            self._tally.inflight[record.route] -= 1
+        series = self._series(record)
+        if series is None:
+            _add(self._tally.undecided, (self._known(record.route), record.code))
+            return
+        series.codes[record.code] = series.codes.get(record.code, 0) + 1
+        if record.sampled and record.trace_id is not None:
+            series.duration.observe_traced(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
+        else:
+            series.duration.observe(record.duration_s)
+
+    def request_rejected(self, route: str, reason: str) -> None:
+        _add(self._tally.rejected, (self._known(route), reason if reason in REJECTIONS else OTHER))
+
+    def fell_back(self, decision: Decision, cause: str) -> None:
+        if self._lives(decision):
+            known = cause if cause in FALLBACK_CAUSES else OTHER
+            _add(self._tally.fallbacks, (decision.route, decision.version, known))
+
+    def batch_finished(self, record: BatchRecord) -> None:
+        series = self._tally.versions.get(record.version)
+        if series is None:
+            return
+        series.rows.observe(record.rows)
+        series.compute.observe(record.compute_s)
+        for wait in record.waits_s:
+            series.queue.observe(wait)
+
+    def queue_changed(self, version: VersionRef, rows: int) -> None:
+        series = self._tally.versions.get(version)
+        if series is not None:
+            series.waiting_rows = rows
+
+    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
+        series = self._tally.versions.get(version)
+        if series is None:
+            self._tally.versions[version] = VersionSeries(state)
+        else:
+            series.state = state
+
+    def version_retired(self, version: VersionRef) -> None:
+        self._tally.versions.pop(version, None)
+        _forget(self._tally.requests, lambda key: key[1] == version)
+        _forget(self._tally.fallbacks, lambda key: key[1] == version)
+
+    def table_applied(self, revision: int) -> None:
+        if self._tally.store_up is None:
+            self._tally.store_up = True
+        self._tally.revision = revision
+        routes = self._table().routes
+        self._routes = frozenset(routes)
+        self._named = frozenset(ref for route in routes.values() for ref in _named_by(route))
+        for name in self._routes:
+            self._tally.inflight.setdefault(name, 0)
+        self._forget_what_is_gone()
+
+    def store_reachable(self, up: bool) -> None:
+        self._tally.store_up = up
+
+    def rolled_back(self, record: RollbackRecord) -> None:
+        if record.route in self._routes:
+            _add(self._tally.rollbacks, (record.route, record.trigger))
+
+    def _forget_what_is_gone(self) -> None:
+        tally, kept = self._tally, self._routes | {UNKNOWN}
+        _forget(tally.inflight, lambda route: route not in self._routes)
+        _forget(tally.requests, lambda key: not self._has(*key))
+        _forget(tally.fallbacks, lambda key: not self._has(key[0], key[1]))
+        _forget(tally.rollbacks, lambda key: key[0] not in self._routes)
+        _forget(tally.undecided, lambda key: key[0] not in kept)
+        _forget(tally.rejected, lambda key: key[0] not in kept)
+
+    def _lives(self, decision: Decision) -> bool:
+        return self._has(decision.route, decision.version)
+
+    def _has(self, route: str, version: VersionRef) -> bool:
+        """The route is in force, and the version is resident or named by a route (perhaps it never loaded)."""
+        return route in self._routes and (version in self._tally.versions or version in self._named)
+
+    def _known(self, route: str) -> str:
+        return route if route in self._routes else UNKNOWN
+
+    def _series(self, record: RequestRecord) -> RequestSeries | None:
+        """The series of the version that was chosen; None when none was, or it or its route is gone."""
+        decision = record.decision
+        if decision is None:
+            return None
+        key = (decision.route, decision.version)
+        series = self._tally.requests.get(key)
+        if series is None and self._lives(decision):
+            series = self._tally.requests[key] = RequestSeries()
+        return series
+
+
+def _named_by(route: Route) -> Iterable[VersionRef]:
+    others = {number for number in (route.fallback, route.known_good) if number is not None}
+    return map(route.ref, {arm.version for arm in route.arms} | others | route.pinnable)
+
+
+def _add(counts: dict[_Key, int], key: _Key) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _forget(series: dict[_Key, Any], gone: Callable[[_Key], bool]) -> None:
+    for key in [key for key in series if gone(key)]:
+        del series[key]
