@@ -145,7 +145,7 @@ class Header:
         if placed.datatype == "BOOL":
             # A byte that is neither 0 nor 1 would be an undefined bool in our hands.
             octets = np.frombuffer(self._raw(placed, memory), np.uint8)
-            return (octets != 0).reshape(placed.shape)
+            return np.not_equal(octets, 0).reshape(placed.shape)
         view = self._view(placed, memory)
         return view if placed.datatype == "BYTES" else view.copy()
 
@@ -153,13 +153,14 @@ class Header:
 class Plan:
     """The layout of a batch before it is written: ``parts`` are joined along the first axis as they are copied.
 
-    Raises ``ValueError`` when the parts cannot be joined or hold what no datatype describes.
+    Raises ``ValueError`` when the parts cannot be joined or hold what no datatype describes, ``KeyError``
+    when one lacks a name.
     """
 
-    def __init__(self, parts: Sequence[Arrays], *, rows: int | None) -> None:
+    def __init__(self, parts: Sequence[Arrays], names: Sequence[str], *, rows: int | None) -> None:
         self._sources: list[tuple[Placed, Sequence[Array] | bytes]] = []
         end = 0
-        for name in parts[0]:
+        for name in names:
             arrays = [_plain(part[name]) for part in parts]
             placed, source = _place(name, arrays, end)
             self._sources.append((placed, source))

@@ -97,7 +97,8 @@ class Echo:
             changed = json.loads(Path(control).read_text("utf-8") or "{}")
         except FileNotFoundError:
             changed = {}
-        return self._options | changed
+        current: dict[str, Any] = self._options | changed
+        return current
 
     def _due(self, when: Any, inputs: Arrays) -> bool:
         if when is None or when in (False, "start"):

@@ -1,4 +1,4 @@
-"""Inputs made up from a signature, to warm a version and to ask whether it still answers."""
+"""Inputs made from a signature: zeros and empty strings, for warming and probing where no example was given."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from runtimes.base import Array
 from runtimes.signature import DATATYPES, Signature, TensorSpec
 
 __all__ = ["synthetic_inputs"]
 
-DYNAMIC_AXIS_SIZE = 16
-"""For named axes other than the rows: small, yet wide enough for the windows that models slide over an axis."""
+
+def synthetic_inputs(signature: Signature, rows: int = 1) -> dict[str, Array]:
+    """One array an input. Of a batched signature the first axis is ``rows``; every other dynamic axis is 1."""
+    return {spec.name: _zeros(spec, rows if signature.batched else None) for spec in signature.inputs}
 
 
-def synthetic_inputs(signature: Signature, rows: int) -> dict[str, np.ndarray[Any, Any]]:
-    """One value for each input, with ``rows`` rows where the signature is batched.
-
-    Integers are 0 (a valid index into any table), floats 0.5, booleans False, bytes empty;
-    axes of one name get one size.
-    """
-    return {spec.name: _filled(spec, rows if signature.batched else None) for spec in signature.inputs}
-
-
-def _filled(spec: TensorSpec, rows: int | None) -> np.ndarray[Any, Any]:
-    shape = [DYNAMIC_AXIS_SIZE if isinstance(size, str) else size for size in spec.shape]
+def _zeros(spec: TensorSpec, rows: int | None) -> Array:
+    shape = [axis if isinstance(axis, int) else 1 for axis in spec.shape]
     if rows is not None and shape:
         shape[0] = rows
-    if spec.datatype == "BYTES":
-        return np.full(shape, b"", dtype=object)
-    dtype = DATATYPES[spec.datatype]
-    return np.full(shape, 0.5 if dtype.kind == "f" else 0, dtype=dtype)
+    nothing: Any = b"" if spec.datatype == "BYTES" else 0
+    return np.full(shape, nothing, DATATYPES[spec.datatype])

@@ -66,7 +66,7 @@ def _told(error: BaseException) -> str:
 def conform(outputs: Mapping[str, object], signature: Signature, rows: int | None) -> dict[str, Array]:
     """Outputs as the signature names them. ``ModelFailed`` when they are not: never an answer to the wrong caller."""
     if not isinstance(outputs, Mapping):
-        raise ModelFailed(f"the model returned a {type(outputs).__name__}, expected a mapping of output names to arrays")
+        raise ModelFailed(f"the model returned a {type(outputs).__name__}, expected a mapping of names to arrays")
     missing = [spec.name for spec in signature.outputs if spec.name not in outputs]
     if missing:
         raise ModelFailed(f"the model returned {_names(outputs)}; the signature also promises {', '.join(missing)}")

@@ -70,7 +70,7 @@ class VerifiedFiles:
         if digest != expected:
             raise IntegrityFailed(
                 f"file {file.name!r}: the stored bytes are not those that were registered: expected "
-                f"{_PREFIX}{expected} ({file.size_bytes} bytes), read {_PREFIX}{digest} ({size} bytes) from {file.path}; "
-                f"restore the file from a backup, or register the version again"
+                f"{_PREFIX}{expected} ({file.size_bytes} bytes), read {_PREFIX}{digest} ({size} bytes) "
+                f"from {file.path}; restore the file from a backup, or register the version again"
             )
         self.loaded[file.name] = file.sha256

@@ -99,7 +99,8 @@ class Server:
         command = boot.command("worker", told, interpreter=request["interpreter"])
         environment = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
         try:
-            os.execve(command[0], command, environment | thread_environment(request["threads"]))
+            environment |= thread_environment(request["threads"])
+            os.execve(command[0], command, environment)  # noqa: S606 - a list, never a shell
         except OSError as error:
             message = f"interpreter {request['interpreter']} cannot be started: {error.strerror}"
             send(channel, failure("load-failed", message))

@@ -12,7 +12,16 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Priority", "cap_threads", "close_all_but", "die_with", "ignore_signals", "name_process", "reseed", "thread_environment"]
+__all__ = [
+    "Priority",
+    "cap_threads",
+    "close_all_but",
+    "die_with",
+    "ignore_signals",
+    "name_process",
+    "reseed",
+    "thread_environment",
+]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15

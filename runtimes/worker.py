@@ -108,7 +108,7 @@ class Worker:
 
     def _written(self, outputs: dict[str, Array], rows: int | None) -> int:
         try:
-            plan = Plan([outputs], rows=rows)
+            plan = Plan([outputs], list(outputs), rows=rows)
         except ValueError as error:
             raise ModelFailed(f"the outputs cannot be sent: {error}") from error
         if plan.total_bytes > MAX_BYTES:
@@ -145,9 +145,9 @@ def enter(channel: socket.socket, *, parent: int, name: str, threads: int) -> No
         cap_threads(threads)
         Worker(channel).serve()
         status = 0
-    except OSError:
+    except ConnectionError:
         status = 0  # the gateway is gone, and so is the work
-    except BaseException:  # a forked process must not fall back into the loop of the one it came from
+    except BaseException:  # noqa: BLE001 - a forked process must not fall back into the loop it was forked from
         traceback.print_exc(file=sys.stderr)
     finally:
         os._exit(status)

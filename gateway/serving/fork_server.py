@@ -141,7 +141,8 @@ class _Connection:
         asyncio.get_running_loop().remove_reader(self.control)
         self.control.close()
         gone = LoadError("the fork server ended while it started a process; the next attempt starts a new one")
-        for waiting in (self.ready, *self.pending.values()):
+        waiters: list[asyncio.Future[Any]] = [self.ready, *self.pending.values()]
+        for waiting in waiters:
             if not waiting.done():
                 waiting.set_exception(gone)
                 waiting.exception()  # seen here: whoever waits sees it too

@@ -73,7 +73,7 @@ class ProcessEngine:
         except TimeoutError:
             await self._abandon()
             raise LoadError(f"{self._spec.ref}: not loaded within {self._spec.load_timeout_s:g} s") from None
-        except VersionCrashed as error:
+        except (VersionCrashed, ChannelFault, OSError) as error:
             await self._abandon()
             raise LoadError(str(error)) from error
         except BaseException:
@@ -87,13 +87,7 @@ class ProcessEngine:
         if self._answer is not None:
             raise ModelError(f"{self._spec.ref}: a batch is under way already; an engine runs one at a time")
         signature = self._signature
-        rows = sum(len(part[signature.inputs[0].name]) for part in parts) if signature.batched else None
-        try:
-            plan = Plan(parts, rows=rows)
-            memory = self._input_of(plan.total_bytes)
-            header_bytes = plan.write(memory)
-        except ValueError as error:
-            raise InvalidInput(f"{self._spec.ref}: {error}") from error
+        header_bytes, rows = self._gather(parts, signature)
         try:
             packet = await self._ask(Packet(Op.RUN, header_bytes=header_bytes), limit_s)
             return self._result(packet, signature, rows)
@@ -163,6 +157,20 @@ class ProcessEngine:
         except (ChannelFault, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LoadError(f"{self._spec.ref}: its process answered the load with nonsense: {error}") from error
         return EngineInfo(signature, str(body.get("device")), self._child.pid, loaded)
+
+    def _gather(self, parts: Sequence[Arrays], signature: Signature) -> tuple[int, int | None]:
+        """Joins the parts in the input memory; gives the header's size and the batch's rows."""
+        names = [spec.name for spec in signature.inputs]
+        try:
+            rows = sum(len(part[names[0]]) for part in parts) if signature.batched else None
+            plan = Plan(parts, names, rows=rows)
+            return plan.write(self._input_of(plan.total_bytes)), rows
+        except KeyError as error:
+            raise InvalidInput(f"{self._spec.ref}: input {error.args[0]!r} is missing") from error
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(f"{self._spec.ref}: {error}") from error
+        except OSError as error:
+            raise ModelError(f"{self._spec.ref}: no shared memory for this batch: {error.strerror}") from error
 
     def _result(self, packet: Packet, signature: Signature, rows: int | None) -> BatchResult:
         if packet.op is Op.FAILED:
@@ -264,7 +272,8 @@ class ProcessEngine:
         if self._answer is not None:
             # An answer may have been sent just before the end.
             self._on_packet()
-            self._fail(VersionCrashed(f"{self._spec.ref}: its process ended on this work: {how}"))
+            work = "while loading" if self._signature is None else "on this work"
+            self._fail(VersionCrashed(f"{self._spec.ref}: its process ended {work}: {how}"))
         elif not self._ending and self._signature is not None:
             told, self._on_exit = self._on_exit, None
             if told is not None:
