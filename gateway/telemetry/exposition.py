@@ -23,7 +23,7 @@ __all__ = ["ExpositionStatistics", "MetricsEndpoint"]
 
 Message = MutableMapping[str, Any]
 
-TEXT, OPEN_METRICS = exposition.CONTENT_TYPE_LATEST, openmetrics.CONTENT_TYPE_LATEST
+TEXT, OPEN_METRICS = exposition.CONTENT_TYPE_PLAIN_0_0_4, openmetrics.CONTENT_TYPE_LATEST
 _RENDER: dict[str, Callable[[CollectorRegistry], bytes]] = {
     TEXT: exposition.generate_latest,
     OPEN_METRICS: openmetrics.generate_latest,

@@ -1,0 +1,218 @@
+"""One JSON line a request, and one for each change of state, crash and rollback, written off the hot path.
+
+The event loop appends a record to a bounded queue and goes on; a thread turns records into lines
+and writes them. When the sink is slow the queue fills and lines are dropped and counted, and a
+line says how many as soon as one gets through. Lines hold no inputs, no outputs, and no routing key.
+
+The thread competes with the event loop for the interpreter's lock, so it wakes at most twenty times
+a second, and writes (which frees the lock) after each ``_BATCH`` lines: some 0.2 ms at a stretch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from gateway.clock import Clock
+from gateway.events import Observer, RequestRecord, RollbackRecord
+from gateway.messages import VersionRef
+from gateway.telemetry.sink import Sink
+
+__all__ = ["RequestLog", "RequestLogStatistics"]
+
+log = logging.getLogger("turnout.telemetry.request_log")
+
+_GATHER_S = 0.05
+_BATCH = 32
+_MAX_TEXT = 500
+Line = Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLogStatistics:
+    """Lines waiting, written and dropped so far."""
+
+    queued: int
+    written: int
+    dropped: int
+
+
+class RequestLog(Observer):
+    """Owns ``sink`` and one thread. Never blocks and never raises into the work it watches.
+
+    ``_dropped`` is added to by the event loop (queue full) and by the thread (sink failed);
+    each has its own counter, so that neither loses the other's.
+    """
+
+    def __init__(self, sink: Sink, *, clock: Clock, limit: int = 10_000) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._limit = limit
+        self._queue: deque[Line] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._written = 0
+        self._refused = 0
+        self._lost = 0
+        self._told = 0
+        self._failing = False
+        self._thread = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        counts = self.statistics()
+        return f"<RequestLog [{counts.queued} queued | {counts.written} written | {counts.dropped} dropped]>"
+
+    def statistics(self) -> RequestLogStatistics:
+        return RequestLogStatistics(len(self._queue), self._written, self._refused + self._lost)
+
+    def request_finished(self, record: RequestRecord) -> None:
+        self._offer(lambda: _request(record))
+
+    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
+        level = "error" if state == "failed" else "info"
+        self._event(level, "version-state", version=str(version), state=state, reason=reason)
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        self._event("error", "version-crashed", version=str(version), cause=cause, isolating=isolating)
+
+    def version_retired(self, version: VersionRef) -> None:
+        self._event("info", "version-retired", version=str(version))
+
+    def table_applied(self, revision: int) -> None:
+        self._event("info", "table-applied", revision=revision)
+
+    def store_reachable(self, up: bool) -> None:
+        self._event("info" if up else "error", "store-reachable", up=up)
+
+    def rolled_back(self, record: RollbackRecord) -> None:
+        self._event(
+            "warning",
+            "rolled-back",
+            route=record.route,
+            trigger=record.trigger,
+            target=record.target,
+            quarantined=record.quarantined,
+            reason=record.reason,
+            durable=record.durable,
+        )
+
+    def close(self, timeout_s: float = 2.0) -> bool:
+        """Writes what is queued, then closes the sink; False when that took too long and was given up.
+
+        A sink that hangs keeps its thread, which ends with the process.
+        """
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _event(self, level: str, event: str, **fields: Any) -> None:
+        at = self._clock.wall()
+        self._offer(lambda: {"time": _time(at), "level": level, "event": event, **fields})
+
+    def _offer(self, line: Line) -> None:
+        if self._closing.is_set() or len(self._queue) >= self._limit:
+            self._refused += 1
+            return
+        self._queue.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _work(self) -> None:
+        """The thread: until closed and empty. Clearing the event before looking loses no wake-up."""
+        while not self._closing.is_set():
+            self._wake.wait()
+            self._closing.wait(_GATHER_S)
+            self._wake.clear()
+            self._drain()
+        self._drain()
+        self._close_sink()
+
+    def _drain(self) -> None:
+        while self._queue or self._refused + self._lost > self._told:
+            if not self._write_some():
+                break
+
+    def _write_some(self) -> bool:
+        """One batch, with the news of lines dropped meanwhile. False when the sink took nothing: later, then."""
+        lines = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+        dropped = self._refused + self._lost
+        text = [_encoded(line()) for line in lines]
+        if dropped > self._told:
+            text.append(_encoded(self._drop_notice(dropped - self._told)))
+        try:
+            self._sink.write(b"".join(text))
+        except (OSError, ValueError) as failure:  # ValueError: a file object that somebody closed
+            self._lost += len(lines)
+            self._tell_failing(failure)
+            return bool(self._queue)
+        self._written += len(lines)
+        self._told = dropped
+        self._failing = False
+        return True
+
+    def _drop_notice(self, count: int) -> Mapping[str, Any]:
+        return {"time": _time(self._clock.wall()), "level": "warning", "event": "log-lines-dropped", "count": count}
+
+    def _tell_failing(self, failure: Exception) -> None:
+        if not self._failing:
+            log.error("the request log cannot be written (%s); lines are dropped until it can be", failure)
+        self._failing = True
+
+    def _close_sink(self) -> None:
+        try:
+            self._sink.close()
+        except OSError as failure:
+            log.error("the request log could not be closed: %s", failure)
+
+
+def _request(record: RequestRecord) -> Mapping[str, Any]:
+    decision = record.decision
+    answered = record.answered_by
+    chosen = None if decision is None else decision.version
+    shown = answered or chosen
+    fell_back = answered is not None and chosen is not None and answered != chosen
+    return {
+        "time": _time(record.started_wall),
+        "level": "info" if record.code < 500 else "error",
+        "event": "request",
+        "request_id": record.request_id,
+        "decision_id": record.decision_id,
+        "trace_id": record.trace_id,
+        "route": record.route,
+        "model": None if shown is None else shown.model,
+        "version": None if shown is None else shown.number,
+        "reason": "fallback" if fell_back else None if decision is None else decision.reason,
+        "code": record.code,
+        "duration_ms": round(record.duration_s * 1000, 3),
+        "queue_ms": round(record.queue_s * 1000, 3),
+        "compute_ms": round(record.compute_s * 1000, 3),
+        "rows": record.rows,
+        "error": record.error or record.chosen_failure,
+        "fallback_from": chosen.number if fell_back and chosen is not None else None,
+    }
+
+
+def _time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    """Texts are cut to a sane length; one that has no UTF-8 form is written with replacement marks."""
+    cut = {name: value[:_MAX_TEXT] if isinstance(value, str) else value for name, value in line.items()}
+    try:
+        return orjson.dumps(cut, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        legible = {
+            name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+            for name, value in cut.items()
+        }
+        return orjson.dumps(legible, option=orjson.OPT_APPEND_NEWLINE, default=repr)
