@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "TelemetrySettings",
+    "child_environment",
     "client_settings",
     "load_settings",
 ]
@@ -160,6 +161,12 @@ def client_settings() -> ClientSettings:
         token=os.environ.get("TURNOUT_TOKEN") or None,
         home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
     )
+
+
+def child_environment(home: Path) -> dict[str, str]:
+    """The environment for a gateway that we start ourselves: this one's, with no Turnout setting but the home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
+    return {**kept, "TURNOUT_HOME": str(home)}
 
 
 def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -1,0 +1,101 @@
+"""The verbs that commands use, in two implementations: a running gateway over HTTP, or the store of a home.
+
+Values are plain JSON, in the shapes of the admin API; both implementations give the same
+(``tests/cli/test_backends.py`` runs one contract on both). Every verb raises TurnoutError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway.cli.output import Steps
+
+__all__ = ["Backend", "ModelVerbs", "Registration", "RouteVerbs", "TokenVerbs"]
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What ``turnout register`` was asked: a source, what belongs to it, and how the version shall run."""
+
+    model: str
+    source: str
+    entry: str | None = None
+    format: str | None = None
+    signature: Path | None = None
+    example: Path | None = None
+    reference: Path | None = None
+    golden: Path | None = None
+    evaluation: Path | None = None
+    lineage: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    placement: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    max_rows: int | None = None
+    retry: bool = True
+
+
+class RouteVerbs(Protocol):
+    """Routes: ``{"route": name, "revision": n, "spec": {...}, "status": {...}}``."""
+
+    async def routes(self) -> Sequence[Json]: ...
+
+    async def route(self, name: str) -> Json: ...
+
+    async def put_route(self, name: str, spec: Json, *, expected: int | None) -> Json: ...
+
+    async def delete_route(self, name: str, *, expected: int | None) -> None: ...
+
+    async def weights(self, name: str, weights: Mapping[str, int], *, expected: int | None) -> Json: ...
+
+    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json: ...
+
+    async def lift(self, name: str, version: int) -> Json: ...
+
+    async def history(self, name: str) -> Sequence[Json]: ...
+
+    async def restore(self, name: str, revision: int) -> Json: ...
+
+
+class ModelVerbs(Protocol):
+    """Models and their versions. ``selector`` is a number, ``@alias`` or ``@sha256:...``."""
+
+    async def models(self) -> Sequence[Json]: ...
+
+    async def model(self, name: str) -> Json: ...
+
+    async def version(self, model: str, selector: str) -> Json: ...
+
+    async def register(self, registration: Registration, steps: Steps) -> Json: ...
+
+    async def set_alias(self, model: str, alias: str, version: int) -> Json: ...
+
+    async def drop_alias(self, model: str, alias: str) -> None: ...
+
+    async def archive(self, model: str, version: int) -> Json: ...
+
+
+class TokenVerbs(Protocol):
+    """Tokens: the secret is in the answer of ``create_token`` and nowhere else."""
+
+    async def tokens(self) -> Sequence[Json]: ...
+
+    async def create_token(self, name: str, role: str, routes: Sequence[str]) -> Json: ...
+
+    async def revoke_token(self, name: str) -> None: ...
+
+
+class Backend(RouteVerbs, ModelVerbs, TokenVerbs, Protocol):
+    """All of it, and the audit log. ``place`` says where, for people."""
+
+    @property
+    def place(self) -> str: ...
+
+    async def audit(self, *, after: int, limit: int) -> Sequence[Json]: ...
+
+    async def verify_audit(self) -> Json: ...

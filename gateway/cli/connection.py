@@ -1,0 +1,86 @@
+"""Which of the two a command talks to: the gateway of ``TURNOUT_URL``, or the store of ``TURNOUT_HOME``."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from gateway.cli.backend import Backend
+from gateway.cli.failures import CommandFailed
+from gateway.cli.http_backend import open_http
+from gateway.cli.local_backend import open_local
+from gateway.settings import ClientSettings, client_settings
+
+__all__ = ["connect", "local_home", "perform", "token_for"]
+
+TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
+
+T = TypeVar("T")
+
+
+def perform(work: Callable[[Backend], Awaitable[T]], *, creates: bool = False) -> T:
+    """Runs one command's work on the backend that the environment names. ``creates``: a missing home is made."""
+
+    async def _run() -> T:
+        async with connect(client_settings(), creates=creates) as backend:
+            return await work(backend)
+
+    return asyncio.run(_run())
+
+
+@asynccontextmanager
+async def connect(client: ClientSettings, *, creates: bool = False) -> AsyncIterator[Backend]:
+    """Opens the one that fits and closes it at the end. Raises CommandFailed when there is nothing to open."""
+    if client.url is not None:
+        async with open_http(client.url, token_for(client)) as remote:
+            yield remote
+        return
+    if not creates:
+        _require_home(client.home)
+    async with open_local(client.home) as local:
+        yield local
+
+
+def local_home(what: str) -> Path:
+    """The home of a command that works on files only. CommandFailed when a gateway is named, or no home is there."""
+    client = client_settings()
+    if client.url is not None:
+        raise CommandFailed(
+            f"{what} works on the files of a home, not over HTTP. Run it on the gateway's machine, "
+            f"with TURNOUT_URL unset and TURNOUT_HOME set to the gateway's home."
+        )
+    _require_home(client.home)
+    return client.home
+
+
+def token_for(client: ClientSettings) -> str | None:
+    """``TURNOUT_TOKEN``; else, for a gateway on this machine, the admin token that it left in the home."""
+    if client.token is not None or client.url is None or not _loopback(client.url):
+        return client.token
+    try:
+        return (client.home / TOKEN_FILE).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _require_home(home: Path) -> None:
+    if not home.is_dir():
+        raise CommandFailed(
+            f"no home at {home}: register a model (turnout register), start a gateway (turnout serve), "
+            f"or set TURNOUT_HOME to an existing home or TURNOUT_URL to a running gateway."
+        )
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

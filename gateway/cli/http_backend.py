@@ -1,0 +1,189 @@
+"""The verbs against a running gateway: its admin API, over HTTP."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from gateway.cli.backend import Backend, Json, Registration
+from gateway.cli.failures import CommandFailed
+from gateway.cli.output import Steps
+from gateway.cli.upload import Upload
+from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
+from gateway.web.problems import TABLE
+
+__all__ = ["HttpBackend", "open_http"]
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+"""A registration answers when the version's bytes are durable, which may take minutes for large ones."""
+
+_MEANING: Mapping[str, type[TurnoutError]] = {row.kind: meaning for meaning, row in TABLE.items()}
+"""The end of a problem's type to the error that it stands for: the table that the server wrote it with."""
+
+
+@asynccontextmanager
+async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
+    """Nothing is sent until the first verb. CommandFailed when ``url`` is none."""
+    address = url.rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise CommandFailed(f"TURNOUT_URL is {url!r}; expected an address like http://127.0.0.1:8000")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        client = httpx.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT)
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise CommandFailed(f"TURNOUT_URL or TURNOUT_TOKEN cannot be used: {error}") from None
+    async with client:
+        yield HttpBackend(client, address, token_given=token is not None)
+
+
+class HttpBackend:
+    """See ``Backend``. One call a verb; a failed call is never tried again on its own."""
+
+    def __init__(self, client: httpx.AsyncClient, address: str, *, token_given: bool) -> None:
+        self._client = client
+        self._address = address
+        self._token_given = token_given
+
+    @property
+    def place(self) -> str:
+        return self._address
+
+    async def routes(self) -> Sequence[Json]:
+        return await self._list("/routes", "routes")
+
+    async def route(self, name: str) -> Json:
+        return await self._call("GET", f"/routes/{_part(name)}")
+
+    async def put_route(self, name: str, spec: Json, *, expected: int | None) -> Json:
+        return await self._call("PUT", f"/routes/{_part(name)}", spec, expected=expected)
+
+    async def delete_route(self, name: str, *, expected: int | None) -> None:
+        await self._call("DELETE", f"/routes/{_part(name)}", expected=expected)
+
+    async def weights(self, name: str, weights: Mapping[int, int], *, expected: int | None) -> Json:
+        body = {"weights": {str(version): weight for version, weight in weights.items()}}
+        return await self._call("POST", f"/routes/{_part(name)}/weights", body, expected=expected)
+
+    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json:
+        body: dict[str, Any] = {"reason": reason} | ({} if to is None else {"to": to})
+        return await self._call("POST", f"/routes/{_part(name)}/rollback", body)
+
+    async def lift(self, name: str, version: int) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/lift", {"version": version})
+
+    async def history(self, name: str) -> Sequence[Json]:
+        return await self._list(f"/routes/{_part(name)}/history", "history")
+
+    async def restore(self, name: str, revision: int) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/restore", {"revision": revision})
+
+    async def models(self) -> Sequence[Json]:
+        return await self._list("/models", "models")
+
+    async def model(self, name: str) -> Json:
+        return await self._call("GET", f"/models/{_part(name)}")
+
+    async def version(self, model: str, selector: str) -> Json:
+        return await self._call("GET", f"/models/{_part(model)}/versions/{_part(selector)}")
+
+    async def register(self, registration: Registration, steps: Steps) -> Json:
+        path = f"/models/{_part(registration.model)}/versions"
+        with Upload(registration, steps) as upload:
+            return await self._send("POST", path, data=upload.fields, files=upload.files, timeout=UPLOAD_TIMEOUT)
+
+    async def set_alias(self, model: str, alias: str, version: int) -> Json:
+        return await self._call("PUT", f"/models/{_part(model)}/aliases/{_part(alias)}", {"version": version})
+
+    async def drop_alias(self, model: str, alias: str) -> None:
+        await self._call("DELETE", f"/models/{_part(model)}/aliases/{_part(alias)}")
+
+    async def archive(self, model: str, version: int) -> Json:
+        return await self._call("POST", f"/models/{_part(model)}/versions/{version}/archive")
+
+    async def tokens(self) -> Sequence[Json]:
+        return await self._list("/tokens", "tokens")
+
+    async def create_token(self, name: str, role: str, routes: Sequence[str]) -> Json:
+        return await self._call("POST", "/tokens", {"name": name, "role": role, "routes": list(routes) or None})
+
+    async def revoke_token(self, name: str) -> None:
+        await self._call("DELETE", f"/tokens/{_part(name)}")
+
+    async def audit(self, *, after: int, limit: int) -> Sequence[Json]:
+        return await self._list(f"/audit?after={after}&limit={limit}", "records")
+
+    async def verify_audit(self) -> Json:
+        return await self._call("GET", "/audit/verify")
+
+    async def _list(self, path: str, name: str) -> Sequence[Json]:
+        rows: Sequence[Json] = (await self._call("GET", path))[name]
+        return rows
+
+    async def _call(self, method: str, path: str, body: object = None, *, expected: int | None = None) -> Json:
+        headers = {} if expected is None else {"if-match": f'"{expected}"'}
+        if body is None:
+            return await self._send(method, path, headers=headers)
+        return await self._send(method, path, json=body, headers=headers)
+
+    async def _send(self, method: str, path: str, **request: Any) -> Json:
+        try:
+            response = await self._client.request(method, f"/admin{path}", **request)
+        except httpx.TimeoutException:
+            raise CommandFailed(
+                f"{self._address} did not answer in time; it may be busy: look at {self._address}/readyz"
+            ) from None
+        except httpx.TransportError as error:
+            raise CommandFailed(self._unreachable(error)) from None
+        if response.is_success:
+            return _body(response)
+        raise self._refusal(response)
+
+    def _unreachable(self, error: httpx.TransportError) -> str:
+        secure = (
+            " (does it speak TLS? then write https:// in TURNOUT_URL)" if isinstance(error, httpx.ReadError) else ""
+        )
+        if isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__context__, ssl.SSLError):
+            secure = " (check TURNOUT_URL and the certificate)"
+        return (
+            f"no gateway answers at {self._address}: {error or type(error).__name__}{secure}. "
+            f"Start one with turnout serve, or unset TURNOUT_URL to work on the store in TURNOUT_HOME."
+        )
+
+    def _refusal(self, response: httpx.Response) -> TurnoutError:
+        """The server's own words as the error that they mean."""
+        body = _body(response)
+        detail = str(body.get("detail") or body.get("title") or body.get("error") or response.reason_phrase)
+        problems = [_problem(found) for found in body.get("errors") or ()]
+        meaning = _MEANING.get(str(body.get("type", "")).rpartition(":")[2])
+        if meaning is Unauthenticated and not self._token_given:
+            detail += " (no token was given: set TURNOUT_TOKEN)"
+        if meaning in (BadRequest, InvalidInput):
+            return (BadRequest if meaning is BadRequest else InvalidInput)(detail, *problems)
+        if meaning is None or meaning is TurnoutError:
+            return CommandFailed(f"{self._address} answered {response.status_code}: {detail}", problems=problems)
+        return meaning(detail)
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="@:")
+
+
+def _body(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; what is none is kept as its text."""
+    if not response.content:
+        return {}
+    try:
+        body = response.json()
+    except ValueError:
+        return {"detail": response.text[:500].strip()}
+    return body if isinstance(body, dict) else {"items": body}
+
+
+def _problem(found: Mapping[str, Any]) -> FieldProblem:
+    return FieldProblem(str(found.get("field", "")), str(found.get("expected", "")), str(found.get("got", "")))

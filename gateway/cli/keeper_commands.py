@@ -1,0 +1,227 @@
+"""Keeping house: tokens, the audit log, backups, and space."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.app import store_path
+from gateway.cli.backend import Backend
+from gateway.cli.backup import BackupReport, read_backup, write_backup
+from gateway.cli.connection import local_home, perform
+from gateway.cli.failures import FAILED, CommandFailed
+from gateway.cli.output import JsonOption, Output, bytes_text, when_text
+from gateway.cli.progress import stepwise
+from gateway.registry.blobs import BlobStore
+from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
+from gateway.settings import client_settings
+
+__all__ = ["commands"]
+
+AUDIT_PAGE = 1000
+
+commands = typer.Typer()
+token_commands = typer.Typer(help="Create, list and revoke tokens.", no_args_is_help=True)
+commands.add_typer(token_commands, name="tokens")
+
+
+@token_commands.command("create")
+def create_token(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who it is for; the audit log shows this name.")],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="predict, feedback, viewer, operator or admin.")
+    ] = "viewer",
+    route: Annotated[
+        list[str] | None, typer.Option("--route", metavar="ROUTE", help="Only this route; may be given several times.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Create a token and print it. It is shown once; only its hash is kept."""
+    output = Output.standard(machine=json)
+    made = perform(lambda backend: backend.create_token(name, role, route or []), creates=True)
+    if json:
+        output.json(made)
+        return
+    output.line(made["token"])
+    output.note(f"Token {name!r} with role {role}. It is not shown again.")
+
+
+@token_commands.command("list")
+def list_tokens(*, json: JsonOption = False) -> None:
+    """List the tokens: names, roles and routes, never the secrets."""
+    output = Output.standard(machine=json)
+    found = perform(lambda backend: backend.tokens())
+    if json:
+        output.json(found)
+        return
+    rows = [
+        (token["name"], token["role"], token["routes"] or "all", when_text(token["created_at"]), _expiry(token))
+        for token in found
+    ]
+    output.table(("NAME", "ROLE", "ROUTES", "CREATED", "EXPIRES"), rows, empty="No tokens.")
+
+
+def _expiry(token: Mapping[str, Any]) -> str:
+    return "never" if token.get("expires_at") is None else when_text(token["expires_at"])
+
+
+@token_commands.command("revoke")
+def revoke_token(
+    *, name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")], json: JsonOption = False
+) -> None:
+    """Revoke a token; running gateways refuse it within a second."""
+    output = Output.standard(machine=json)
+    perform(lambda backend: backend.revoke_token(name))
+    if json:
+        output.json({"name": name, "revoked": True})
+    else:
+        output.line(f"token {name} revoked")
+
+
+@commands.command("audit")
+def show_audit(
+    *,
+    verify: Annotated[bool, typer.Option("--verify", help="Prove that no record was altered or removed.")] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest N records.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """Show who changed what, newest last; or prove the log with --verify."""
+    output = Output.standard(machine=json)
+    if verify:
+        _verify_audit(output)
+        return
+    records = perform(lambda backend: _newest(backend, limit))
+    if json:
+        output.json(records)
+        return
+    rows = [
+        (
+            record["sequence"],
+            when_text(record["at"]),
+            record["actor"],
+            record["action"],
+            record["subject"],
+            record["reason"],
+        )
+        for record in records
+    ]
+    output.table(("RECORD", "WHEN", "WHO", "DID", "TO", "WHY"), rows, empty="Nothing was changed yet.")
+
+
+async def _newest(backend: Backend, limit: int) -> list[Mapping[str, Any]]:
+    """The log is read forward in pages; only the last ``limit`` are kept."""
+    kept: list[Mapping[str, Any]] = []
+    after = 0
+    while True:
+        page = list(await backend.audit(after=after, limit=AUDIT_PAGE))
+        kept = [*kept, *page][-limit:]
+        if len(page) < AUDIT_PAGE:
+            return kept
+        after = int(page[-1]["sequence"])
+
+
+def _verify_audit(output: Output) -> None:
+    found = perform(lambda backend: backend.verify_audit())
+    if output.machine:
+        output.json(found)
+    elif found["ok"]:
+        output.line(f"{found['records']} records, none altered or removed; head {found['head']}")
+    if not found["ok"]:
+        if not output.machine:
+            raise CommandFailed(f"the audit log is broken: {found['fault']}")
+        raise typer.Exit(FAILED)
+
+
+@commands.command("backup")
+def back_up(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write; a file there is replaced.")],
+    json: JsonOption = False,
+) -> None:
+    """Save the home (store and artifacts) as one archive, also while a gateway runs on it."""
+    output = Output.standard(machine=json)
+    home = local_home("backup")
+    with output.steps() as steps:
+        report = asyncio.run(write_backup(store_path(home), BlobStore(home), file, steps))
+    _report(output, report, f"{report.file}: {report.artifacts} artifacts, {bytes_text(report.size_bytes)}")
+
+
+@commands.command("restore-backup")
+def restore_backup(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive that backup wrote.")],
+    json: JsonOption = False,
+) -> None:
+    """Make a fresh home out of an archive: checked byte by byte, whole or not at all."""
+    output = Output.standard(machine=json)
+    home = client_settings().home
+    with output.steps() as steps:
+        report = asyncio.run(read_backup(file, home, store_path(home).relative_to(home), steps))
+    _report(output, report, f"{home}: {report.artifacts} artifacts restored from {file}")
+
+
+def _report(output: Output, report: BackupReport, sentence: str) -> None:
+    if output.machine:
+        output.json(report.to_json())
+    else:
+        output.line(sentence)
+
+
+@commands.command("gc")
+def collect_garbage(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    older_than_s: Annotated[
+        float,
+        typer.Option(
+            "--older-than", metavar="SECONDS", min=0, help="Leave younger files: they may be on their way in."
+        ),
+    ] = GRACE_S,
+    json: JsonOption = False,
+) -> None:
+    """Free artifact files that no version refers to. Archived versions are kept."""
+    output = Output.standard(machine=json)
+    home = local_home("gc")
+    blobs = BlobStore(home)
+    referenced = perform(_manifest_digests)
+    found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s)
+    if not json:
+        output.line(_plan_text(found))
+    freed = 0
+    if found.free and not dry_run:
+        _confirm(found, yes=yes)
+        with output.steps() as steps:
+            freed = collect(found, blobs, stepwise(steps, "freeing"))
+        if not json:
+            output.line(f"Freed {bytes_text(freed)}.")
+    if json:
+        output.json({**found.to_json(), "dry_run": dry_run, "freed_bytes": freed})
+
+
+async def _manifest_digests(backend: Backend) -> list[str]:
+    return [version["digest"] for model in await backend.models() for version in model["versions"]]
+
+
+def _plan_text(found: CollectPlan) -> str:
+    young = f"; {len(found.recent)} more are too young to go" if found.recent else ""
+    if not found.free:
+        return f"Nothing to free: {found.kept} files are in use{young}."
+    return f"{len(found.free)} files, {bytes_text(found.free_bytes)}, belong to no version{young}."
+
+
+def _confirm(found: CollectPlan, *, yes: bool) -> None:
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(f"Remove {len(found.free)} files for good?", err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise CommandFailed("nothing was removed; say --yes to remove without being asked")

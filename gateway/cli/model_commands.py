@@ -1,0 +1,359 @@
+"""Models: register versions, look at them, prove their bytes, name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.backend import Backend, Registration
+from gateway.cli.connection import local_home, perform
+from gateway.cli.failures import FAILED, USAGE, CommandFailed
+from gateway.cli.output import JsonOption, Output, bytes_text, when_text
+from gateway.cli.progress import stepwise
+from gateway.errors import RegistryError
+from gateway.registry.blobs import BlobStore
+from gateway.registry.names import check_model_name, split_reference
+from gateway.registry.verify import verify
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+VersionArgument = Annotated[
+    str, typer.Argument(metavar="MODEL/3|MODEL@alias", help="A version: digits/3, digits@champion or digits@sha256:...")
+]
+NumberArgument = Annotated[str, typer.Argument(metavar="MODEL/3", help="A version by number.")]
+
+
+@commands.command("register")
+def register_version(
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name; made if it is new.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A .onnx, .pt2, .pt, .skops, .pkl or .py file, or a folder.")
+    ],
+    entry: Annotated[
+        str | None, typer.Option("--entry", metavar="FILE", help="The file of a folder that is loaded.")
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="onnx, torch, sklearn, python or echo.")
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(
+            "--signature", metavar="FILE", help="JSON: inputs and outputs, where the format does not tell them."
+        ),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(
+            "--example",
+            metavar="FILE",
+            help="One request's inputs (JSON or .npz); tells the signature and warms the version.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="DATA", help="Reference data that drift is measured against.")
+    ] = None,
+    golden: Annotated[
+        Path | None, typer.Option("--golden", metavar="FILE", help="Inputs with the answers that they must get.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", metavar="DATA", help="Evaluation: metric records kept in the manifest.")
+    ] = None,
+    lineage: Annotated[
+        Path | None,
+        typer.Option("--lineage", metavar="FILE", help="JSON: code, data, parameters, environment, parent."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="K=V", help="A tag; may be given several times.")
+    ] = None,
+    placement: Annotated[
+        str | None, typer.Option("--placement", metavar="PLACE", help="process (default) or inline.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Compute threads.")] = None,
+    max_rows: Annotated[int | None, typer.Option("--max-rows", metavar="N", min=1, help="Rows of one batch.")] = None,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry/--no-retry", help="May a batch run again after a crash? No, if its effects must not repeat."
+        ),
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Register a version of a model. The same bytes and options again give the same version."""
+    output = Output.standard(machine=json)
+    registration = Registration(
+        model=model,
+        source=source,
+        entry=entry,
+        format=format_name,
+        signature=signature,
+        example=example,
+        reference=reference,
+        golden=golden,
+        evaluation=evaluation,
+        lineage=lineage,
+        tags=_tags(tag or []),
+        placement=placement,
+        device=device,
+        threads=threads,
+        max_rows=max_rows,
+        retry=retry,
+    )
+    with output.steps() as steps:
+        found = perform(lambda backend: backend.register(registration, steps), creates=True)
+    if json:
+        output.json(found)
+        return
+    state = "registered" if found["created"] else "was registered already"
+    output.line(f"{found['model']}/{found['version']} {state}: {found['digest']}")
+
+
+def _tags(pairs: Sequence[str]) -> dict[str, str]:
+    tags = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise CommandFailed(f"--tag {pair!r}: expected KEY=VALUE, like --tag team=vision", status=USAGE)
+        tags[key] = value
+    return tags
+
+
+@commands.command("models")
+def list_models(*, json: JsonOption = False) -> None:
+    """List the models with their newest version and their aliases."""
+    output = Output.standard(machine=json)
+    found = perform(lambda backend: backend.models())
+    if json:
+        output.json(found)
+        return
+    rows = [_model_row(model) for model in found]
+    output.table(
+        ("MODEL", "VERSIONS", "NEWEST", "REGISTERED", "ALIASES"),
+        rows,
+        empty="No models yet. Register one with: turnout register MODEL SOURCE",
+    )
+
+
+def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
+    versions = model["versions"]
+    newest = versions[-1] if versions else {}
+    aliases = {f"@{alias}": number for alias, number in model["aliases"].items()}
+    return model["name"], len(versions), newest.get("number"), when_text(newest.get("created_at")), aliases or None
+
+
+@commands.command("show")
+def show_version(*, version: VersionArgument, json: JsonOption = False) -> None:
+    """Show a version: its files, signature, evaluation, tags and aliases. MODEL alone lists its versions."""
+    output = Output.standard(machine=json)
+    model, selector = _reference(version)
+    if selector is None:
+        _show_model(output, perform(lambda backend: backend.model(model)))
+        return
+    chosen = selector
+    found = perform(lambda backend: backend.version(model, chosen))
+    if json:
+        output.json(found)
+        return
+    _show_version(output, found)
+
+
+def _show_model(output: Output, model: Mapping[str, Any]) -> None:
+    if output.machine:
+        output.json(model)
+        return
+    names: dict[int, list[str]] = {}
+    for alias, number in model["aliases"].items():
+        names.setdefault(number, []).append(f"@{alias}")
+    rows = [
+        (
+            row["number"],
+            row["digest"][:19],
+            when_text(row["created_at"]),
+            names.get(row["number"]),
+            row["tags"] or None,
+            row["archived"],
+        )
+        for row in model["versions"]
+    ]
+    columns = ("VERSION", "DIGEST", "REGISTERED", "ALIASES", "TAGS", "ARCHIVED")
+    output.table(columns, rows, empty=f"Model {model['name']} has no versions.")
+
+
+def _show_version(output: Output, found: Mapping[str, Any]) -> None:
+    manifest = found["manifest"]
+    runtime = manifest["runtime"]
+    sizes = [file["size_bytes"] for file in manifest["files"]]
+    output.fields(
+        [
+            ("version", f"{found['model']}/{found['version']}"),
+            ("digest", found["digest"]),
+            ("registered", when_text(found["created_at"])),
+            ("format", manifest["format"]),
+            ("aliases", [f"@{alias}" for alias in found["aliases"]] or None),
+            ("tags", found["tags"] or None),
+            ("archived", "yes: kept and retrievable, not routable" if found["archived"] else None),
+            ("runs", {key: value for key, value in runtime.items() if value not in (None, {})}),
+            ("retry", "no: its effects must not repeat" if not manifest["effects"]["retry"] else None),
+            ("files", f"{len(sizes)}, {bytes_text(sum(sizes))}"),
+        ]
+    )
+    for file in manifest["files"]:
+        output.line(f"  {file['name']}  {bytes_text(file['size_bytes'])}  {file['sha256']}")
+    for side in ("inputs", "outputs"):
+        for tensor in manifest["signature"][side]:
+            shape = ", ".join(map(str, tensor["shape"]))
+            output.line(f"{side[:-1]:<7} {tensor['name']}  {tensor['datatype']} [{shape}]")
+    for record in manifest["evaluation"]:
+        output.line("evaluation  " + "  ".join(f"{key}={value}" for key, value in record.items() if value is not None))
+
+
+@commands.command("lineage")
+def show_lineage(*, version: VersionArgument, json: JsonOption = False) -> None:
+    """Show what a version was made of: code, data, parameters, environment, parent."""
+    output = Output.standard(machine=json)
+    model, selector = _reference(version)
+    if selector is None:
+        raise CommandFailed(f"{version!r} names no version; write {model}/3 or {model}@alias", status=USAGE)
+    found = perform(lambda backend: backend.version(model, selector))
+    lineage = found["manifest"]["lineage"]
+    if json:
+        output.json(
+            {"model": found["model"], "version": found["version"], "digest": found["digest"], "lineage": lineage}
+        )
+        return
+    known = [(key, value) for key, value in lineage.items() if value not in (None, {}, [], "")]
+    output.fields([("version", f"{found['model']}/{found['version']}"), ("digest", found["digest"]), *known])
+    if not known:
+        output.note("No lineage was given at registration (turnout register --lineage FILE).")
+
+
+@commands.command("verify")
+def verify_versions(
+    *,
+    version: Annotated[str | None, typer.Argument(metavar="[MODEL/3]", help="One version.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every version in the home (also without MODEL/3).")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Hash every stored byte of a version again. Exit status 1 when one is not what the manifest names."""
+    output = Output.standard(machine=json)
+    if version is not None and everything:
+        raise CommandFailed("give MODEL/3 or --all, not both", status=USAGE)
+    home = local_home("verify")
+    targets = perform(lambda backend: _targets(backend, version))
+    reports = []
+    with output.steps() as steps:
+        for name, digest in targets:
+            report = verify(digest, BlobStore(home), stepwise(steps, f"hashing {name}"))
+            reports.append((name, report))
+    if json:
+        output.json([{"version": name, **report.to_json()} for name, report in reports])
+    for name, report in () if json else reports:
+        output.line(f"{name}  {'ok' if report.ok else 'DAMAGED'}  {report.digest}")
+        for finding in report.findings:
+            if not finding.ok:
+                output.line(f"  {finding}")
+    if not all(report.ok for _, report in reports):
+        raise typer.Exit(FAILED)
+
+
+async def _targets(backend: Backend, version: str | None) -> list[tuple[str, str]]:
+    """Name and manifest digest of what is to be verified, archived versions included."""
+    if version is None:
+        return [
+            (f"{model['name']}/{row['number']}", row["digest"])
+            for model in await backend.models()
+            for row in model["versions"]
+        ]
+    model_name, selector = _reference(version)
+    if selector is None:
+        model = await backend.model(model_name)
+        return [(f"{model_name}/{row['number']}", row["digest"]) for row in model["versions"]]
+    found = await backend.version(model_name, selector)
+    return [(f"{found['model']}/{found['version']}", found["digest"])]
+
+
+@commands.command("archive")
+def archive_version(*, version: NumberArgument, json: JsonOption = False) -> None:
+    """Archive a version: kept and retrievable, no longer routable."""
+    output = Output.standard(machine=json)
+    model, number = _numbered(version)
+    found = perform(lambda backend: backend.archive(model, number))
+    if json:
+        output.json(found)
+    else:
+        output.line(f"{model}/{number} archived")
+
+
+@commands.command("promote")
+def promote_version(
+    *,
+    version: VersionArgument,
+    alias: Annotated[str, typer.Option("--alias", metavar="ALIAS", help="The alias to point at the version.")],
+    json: JsonOption = False,
+) -> None:
+    """Point an alias at a version: turnout promote digits/4 --alias champion."""
+    output = Output.standard(machine=json)
+    model, selector = _reference(version)
+    if selector is None:
+        raise CommandFailed(f"{version!r} names no version; write {model}/3 or {model}@alias", status=USAGE)
+    _point(output, model, selector, alias)
+
+
+@commands.command("alias")
+def alias_version(
+    *,
+    version: VersionArgument,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias to move or drop.")],
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the alias instead; then MODEL alone is enough.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Point an alias at a version, or --drop it."""
+    output = Output.standard(machine=json)
+    model, selector = _reference(version)
+    if drop:
+        perform(lambda backend: backend.drop_alias(model, alias))
+        if json:
+            output.json({"model": model, "alias": alias, "dropped": True})
+        else:
+            output.line(f"{model}@{alias} dropped")
+        return
+    if selector is None:
+        raise CommandFailed(f"{version!r} names no version; write {model}/3 {alias}", status=USAGE)
+    _point(output, model, selector, alias)
+
+
+def _point(output: Output, model: str, selector: str, alias: str) -> None:
+    async def work(backend: Backend) -> tuple[int, Mapping[str, Any]]:
+        number = int((await backend.version(model, selector))["version"])
+        return number, await backend.set_alias(model, alias, number)
+
+    number, found = perform(work)
+    if output.machine:
+        output.json(found)
+    else:
+        output.line(f"{model}@{alias} is {model}/{number}")
+
+
+def _reference(text: str) -> tuple[str, str | None]:
+    """``digits/3`` and ``digits@champion`` into model and selector; ``digits`` alone has none."""
+    try:
+        if "/" not in text and "@" not in text:
+            return check_model_name(text), None
+        return split_reference(text)
+    except RegistryError as error:
+        raise CommandFailed(str(error), status=USAGE) from None
+
+
+def _numbered(text: str) -> tuple[str, int]:
+    model, selector = _reference(text)
+    if selector is None or not selector.isdecimal():
+        raise CommandFailed(f"{text!r}: expected a version by number, like digits/3", status=USAGE)
+    return model, int(selector)
