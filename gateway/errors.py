@@ -28,6 +28,7 @@ TurnoutError
 ├── LoadError                 a version cannot be loaded
 │   └── IntegrityError        stored bytes are not what the manifest names
 ├── RegistryError             an artifact or manifest cannot be stored or read
+│   └── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
 ├── StoreUnavailable          desired state cannot be read or written
 ├── ServiceDraining           the gateway is shutting down
 └── SettingsError             configuration: file, key, value, expectation
@@ -47,6 +48,7 @@ __all__ = [
     "Forbidden",
     "IntegrityError",
     "InvalidInput",
+    "InvalidRegistration",
     "LoadError",
     "ModelError",
     "NotFound",
@@ -200,6 +202,10 @@ class IntegrityError(LoadError):
 
 
 class RegistryError(TurnoutError):
+    pass
+
+
+class InvalidRegistration(RegistryError):
     pass
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from runtimes import execution
 from runtimes.base import Array, Arrays, LoadFailed, LoadSpec, ModelFailed, Runtime, RuntimeFailure
-from runtimes.process import cap_threads
+from runtimes.process import cap_threads, die_with
 from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
 
 __all__ = ["Finding", "inspect", "main", "read_example"]
@@ -152,8 +152,13 @@ def _typed(value: Any, datatype: str | None) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def main(_: Sequence[str] = ()) -> None:
-    """Reads the request from standard input. Prints of model code go to standard error."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Reads the request from standard input. Prints of model code go to standard error.
+
+    ``--parent PID``: ends with that process.
+    """
+    if arguments[:1] == ["--parent"]:
+        die_with(int(arguments[1]))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
