@@ -13,12 +13,12 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import StrEnum
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.store import Body, Document
-from gateway.errors import FieldProblem, Forbidden, InvalidInput, RegistryError, StoreUnavailable, Unauthenticated
+from gateway.errors import FieldProblem, Forbidden, InvalidInput, RegistryError, StoreUnavailable
 from gateway.registry.migration import Migration, migrate
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Principal", "Role", "TokenDocument", "TokenRing", "digest_of", "mint"]
@@ -31,25 +31,26 @@ _PREFIX = "turnout_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class Role(IntEnum):
-    """Each role may do what those below it may."""
+class Role(StrEnum):
+    """Each role may do what those before it may."""
 
-    PREDICT = 1
-    FEEDBACK = 2
-    VIEWER = 3
-    OPERATOR = 4
-    ADMIN = 5
+    PREDICT = "predict"
+    FEEDBACK = "feedback"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
 
-    def __str__(self) -> str:
-        return self.name.lower()
+    def covers(self, needed: Role) -> bool:
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
 
     @classmethod
     def parse(cls, text: object) -> Role:
         """Raises InvalidInput naming the roles there are."""
         for role in cls:
-            if text == str(role):
+            if text == role.value:
                 return role
-        names = ", ".join(str(role) for role in cls)
+        names = ", ".join(cls)
         problem = FieldProblem("role", f"one of {names}", repr(text)[:100])
         raise InvalidInput(f"no role {text!r:.100}; expected one of {names}", problem)
 
@@ -64,11 +65,11 @@ class Principal:
 
     def may(self, role: Role, route: str | None = None) -> bool:
         covers = route is None or self.routes is None or route in self.routes
-        return self.role >= role and covers
+        return self.role.covers(role) and covers
 
     def require(self, role: Role, route: str | None = None) -> None:
         """Raises Forbidden saying what the token lacks."""
-        if self.role < role:
+        if not self.role.covers(role):
             raise Forbidden(f"token {self.name!r} has role {self.role}; this call needs {role} or above")
         if not self.may(role, route):
             raise Forbidden(f"token {self.name!r} does not cover route {route!r}; it covers {self._routes_text()}")
@@ -184,13 +185,13 @@ class TokenRing:
             ring[token.sha256] = token
         self._by_digest = ring
 
-    def verify(self, secret: str) -> Principal:
-        """Raises Unauthenticated, which does not tell an unknown token from an expired one."""
+    def verify(self, secret: str) -> Principal | None:
+        """Whom the token stands for; None when it is unknown or has expired."""
         digest = digest_of(secret)
         token = self._by_digest.get(digest)
         # The dictionary is asked by hash, which a caller cannot steer; the comparison is constant-time all the same.
         known = hmac.compare_digest(digest, "0" * 64 if token is None else token.sha256)
         expired = token is None or (token.expires_at is not None and token.expires_at <= self._clock.wall())
         if not known or token is None or expired:
-            raise Unauthenticated("the token is not known or has expired; create one with: turnout tokens create")
+            return None
         return Principal(token.name, token.role, token.routes)

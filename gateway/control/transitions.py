@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.control.documents import Quarantine, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
 from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
 from gateway.registry.catalogue import ModelDocument
 
@@ -54,17 +54,22 @@ def put(spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue) ->
     for place, number in _named(spec):
         catalogue.check(place, number)
     if current is not None and current.spec.model != spec.model:
-        status = RouteStatus(tuple(spec.split), _heaviest(spec), epoch=current.status.epoch)
+        status = RouteStatus(_in_force(spec), _heaviest(spec), epoch=current.status.epoch)
         current = RouteDocument(spec, status)
     elif current is None:
-        status = RouteStatus(tuple(spec.split), _heaviest(spec), epoch=0)
+        status = RouteStatus(_in_force(spec), _heaviest(spec), epoch=0)
     else:
         status = current.status
     known_good = spec.known_good if spec.known_good is not None else status.known_good
     catalogue.check("known_good", known_good)
     _refuse_quarantined(spec, known_good, status.quarantined)
-    fresh = replace(status, split=tuple(spec.split), known_good=known_good)
+    fresh = replace(status, split=_in_force(spec), known_good=known_good)
     return _counted(current, RouteDocument(spec, fresh))
+
+
+def _in_force(spec: RouteSpec) -> tuple[ArmSpec, ...]:
+    """The arms that get traffic. Those at weight 0 keep their place in the spec."""
+    return tuple(arm for arm in spec.split if arm.weight)
 
 
 def _named(spec: RouteSpec) -> Sequence[tuple[str, int]]:
@@ -113,7 +118,7 @@ def set_weights(document: RouteDocument, weights: Mapping[int, int], catalogue: 
     """The whole split: arms not named get 0 and keep their place, new arms go last in the order given."""
     for number in weights:
         catalogue.check(f"weights.{number}", number)
-    arms = {arm.version: weights.get(arm.version, 0) for arm in document.status.split} | dict(weights)
+    arms = {arm.version: weights.get(arm.version, 0) for arm in document.spec.split} | dict(weights)
     return put(_with_split(document.spec, arms), document, catalogue)
 
 
@@ -146,15 +151,15 @@ def rollback(document: RouteDocument, *, to: int | None, reason: str, by: str, a
     """Everything to ``to``, or the known good; the others into quarantine. The same document if it is so already."""
     target = rollback_target(document, to)
     spec, status = document.spec, document.status
-    others = {arm.version for arm in status.split} | {number for rule in spec.rules for number in rule.versions()}
+    others = {arm.version for arm in spec.split} | {number for rule in spec.rules for number in rule.versions()}
     fresh = others - {target} - set(status.quarantined)
     quarantined = dict(status.quarantined) | {number: Quarantine(reason, at, by) for number in sorted(fresh)}
     total = sum(arm.weight for arm in status.split)
-    arms = {arm.version: 0 for arm in status.split} | {target: total}
+    arms = {arm.version: 0 for arm in spec.split} | {target: total}
     fallback = target if spec.fallback in quarantined else spec.fallback
     known_good = None if spec.known_good is None else target
     spec = _with_split(spec, arms, fallback=fallback, known_good=known_good)
-    moved = replace(status, split=tuple(spec.split), known_good=target, quarantined=quarantined)
+    moved = replace(status, split=_in_force(spec), known_good=target, quarantined=quarantined)
     return _counted(document, RouteDocument(spec, moved))
 
 
@@ -179,8 +184,7 @@ def restore(past: RouteDocument, current: RouteDocument | None, catalogue: Catal
         base = current
     else:
         base = replace(current, status=replace(current.status, known_good=past.status.known_good))
-    arms = {arm.version: arm.weight for arm in past.status.split}
-    document = put(_with_split(past.spec, arms), base, catalogue)
+    document = put(past.spec, base, catalogue)
     return _counted(current, document) if current is not None else document
 
 
@@ -196,6 +200,6 @@ def faults(document: RouteDocument) -> list[str]:
     found += [f"arm {version} has weight and is quarantined" for version in barred]
     if not any(arm.weight for arm in status.split):
         found.append("no arm has weight")
-    if tuple(spec.split) != status.split:
+    if _in_force(spec) != status.split:
         found.append("the split asked for and the split in force differ")
     return found

@@ -1,0 +1,55 @@
+"""From a version's manifest and the settings to what serving runs."""
+
+from __future__ import annotations
+
+from gateway.errors import LoadError
+from gateway.messages import VersionRef
+from gateway.registry.blobs import BlobStore
+from gateway.registry.loading import read_manifest, version_pieces
+from gateway.serving.engine import BatchPolicy, VersionSpec
+from gateway.settings import RuntimeSettings
+
+__all__ = ["Assembly"]
+
+
+class Assembly:
+    """Reads manifests out of the blob store. ``allow_pickle`` and ``allow_inline`` of the settings name models."""
+
+    def __init__(self, blobs: BlobStore, runtimes: RuntimeSettings) -> None:
+        self._blobs = blobs
+        self._runtimes = runtimes
+
+    def __repr__(self) -> str:
+        return f"<Assembly of {self._blobs!r}>"
+
+    def spec(self, ref: VersionRef, digest: str) -> VersionSpec:
+        """Blocks on the disk. Raises IntegrityError, RegistryError, or LoadError for a placement not allowed."""
+        settings = self._runtimes
+        pieces = version_pieces(
+            read_manifest(digest, self._blobs),
+            self._blobs,
+            allow_pickle=settings.allow_pickle,
+            default_device=settings.device,
+            default_threads=settings.threads,
+        )
+        if pieces.placement == "inline" and ref.model not in settings.allow_inline:
+            raise LoadError(
+                f"{ref} wants to run inside the gateway (placement inline), where it could take it down: "
+                f"name model {ref.model!r} under runtimes.allow_inline, or register it with placement process"
+            )
+        batch = BatchPolicy(
+            max_rows=pieces.max_rows or settings.max_rows,
+            queue_rows=pieces.queue_rows or settings.queue_rows,
+            hang_floor_ms=pieces.hang_floor_ms or settings.hang_floor_ms,
+        )
+        return VersionSpec(
+            ref=ref,
+            digest=digest,
+            load=pieces.load,
+            placement=pieces.placement,
+            interpreter=pieces.interpreter,
+            batch=batch,
+            retry=pieces.retry,
+            example=pieces.example,
+            load_timeout_s=settings.load_timeout_s,
+        )

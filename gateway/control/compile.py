@@ -1,0 +1,44 @@
+"""From a route's document to the compiled route that requests are decided by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.control.documents import ArmSpec, RouteDocument, RuleSpec
+from gateway.routing.rules import compile_condition
+from gateway.routing.table import Arm, Limits, Route, Rule
+
+__all__ = ["compile_route"]
+
+
+def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int) -> Route:
+    spec, status = document.spec, document.status
+    limits = spec.limits
+    return Route(
+        name=name,
+        model=spec.model,
+        arms=_arms(status.split),
+        key=spec.key,
+        pin=spec.pin,
+        rules=tuple(_rule(rule) for rule in spec.rules),
+        fallback=spec.fallback,
+        known_good=status.known_good,
+        quarantined=frozenset(status.quarantined),
+        limits=Limits(
+            timeout_ms=default_timeout_ms if limits.timeout_ms is None else limits.timeout_ms,
+            slow_ms=limits.slow_ms,
+            queue_rows=limits.queue_rows,
+        ),
+        protected=spec.access == "token",
+        # The quarantined too, so that a pin on one is told that it was rolled back, not that it is unknown.
+        pinnable=document.versions(),
+    )
+
+
+def _arms(arms: Iterable[ArmSpec]) -> tuple[Arm, ...]:
+    return tuple(Arm(arm.version, arm.weight) for arm in arms)
+
+
+def _rule(rule: RuleSpec) -> Rule:
+    use = rule.use if isinstance(rule.use, int) else _arms(rule.use)
+    return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use)

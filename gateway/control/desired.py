@@ -1,0 +1,91 @@
+"""Desired state as this replica reads it: a snapshot's documents, parsed once each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from gateway.control.documents import ResidentDocument, RouteDocument
+from gateway.control.store import Document, DocumentKey, Snapshot
+from gateway.errors import RegistryError, StoreUnavailable, UnknownVersion
+from gateway.messages import VersionRef
+from gateway.registry.catalogue import ModelDocument
+
+__all__ = ["Desired", "DesiredRoute", "read_desired"]
+
+Parsed: TypeAlias = RouteDocument | ModelDocument | ResidentDocument
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredRoute:
+    """``revision`` is that of the document; ``local``: a rollback of this replica that the store does not have yet."""
+
+    revision: int
+    document: RouteDocument
+    local: bool = False
+
+    def ref(self, number: int) -> VersionRef:
+        return VersionRef(self.document.spec.model, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """``unreadable``: documents that could not be parsed, and why; ``parsed`` spares reading them again."""
+
+    revision: int = 0
+    routes: Mapping[str, DesiredRoute] = field(default_factory=dict)
+    models: Mapping[str, ModelDocument] = field(default_factory=dict)
+    residents: frozenset[VersionRef] = frozenset()
+    unreadable: Mapping[DocumentKey, str] = field(default_factory=dict)
+    parsed: Mapping[DocumentKey, tuple[int, Parsed]] = field(default_factory=dict)
+
+    def wanted(self) -> frozenset[VersionRef]:
+        """The versions that shall be loaded: what routes name and have not quarantined, and explicit residents."""
+        named = {route.ref(number) for route in self.routes.values() for number in route.document.routable()}
+        return frozenset(named) | self.residents
+
+    def digest(self, ref: VersionRef) -> str:
+        """Raises UnknownVersion."""
+        model = self.models.get(ref.model)
+        if model is None:
+            why = self.unreadable.get(DocumentKey("model", ref.model), "there is no such model")
+            raise UnknownVersion(f"{ref} cannot be loaded: {why}")
+        return model.version(ref.number).digest
+
+
+def read_desired(snapshot: Snapshot, before: Desired) -> Desired:
+    """Parses what is new since ``before``. A document that cannot be read spoils no other."""
+    parsed: dict[DocumentKey, tuple[int, Parsed]] = {}
+    unreadable: dict[DocumentKey, str] = {}
+    for key, document in snapshot.documents.items():
+        known = before.parsed.get(key)
+        try:
+            if known is not None and known[0] == document.revision:
+                parsed[key] = known
+            elif (fresh := _parse(document)) is not None:
+                parsed[key] = (document.revision, fresh)
+        except (StoreUnavailable, RegistryError) as error:
+            unreadable[key] = str(error)
+    routes = {
+        key.name: DesiredRoute(revision, body)
+        for key, (revision, body) in sorted(parsed.items())
+        if isinstance(body, RouteDocument)
+    }
+    models = {key.name: body for key, (_, body) in parsed.items() if isinstance(body, ModelDocument)}
+    residents = {VersionRef(b.model, b.version) for _, b in parsed.values() if isinstance(b, ResidentDocument)}
+    return Desired(snapshot.revision, routes, models, frozenset(residents), unreadable, parsed)
+
+
+def _parse(document: Document) -> Parsed | None:
+    if document.body is None:
+        return None
+    match document.key.kind:
+        case "route":
+            return RouteDocument.from_json(document.body)
+        case "model":
+            return ModelDocument.from_json(document.body)
+        case "resident":
+            return ResidentDocument.from_json(document.body)
+        case _:
+            return None

@@ -1,0 +1,94 @@
+"""Rollbacks that are in force here before the store has them: laid over every snapshot until one contains them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from gateway.control import transitions
+from gateway.control.desired import Desired, DesiredRoute
+from gateway.control.documents import RouteDocument
+from gateway.errors import Conflict
+
+__all__ = ["Override", "Overrides"]
+
+log = logging.getLogger("turnout.control")
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A rollback in force here, by ``by`` (a token's name or ``guard:<rule>``) at ``at`` (seconds since the epoch)."""
+
+    target: int
+    reason: str
+    by: str
+    at: float
+
+    def apply(self, document: RouteDocument) -> RouteDocument:
+        """Raises Conflict when the document has moved on so that the rollback cannot be."""
+        return transitions.rollback(document, to=self.target, reason=self.reason, by=self.by, at=self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """``stored_at``: the revision of the store that contains it, None while there is none."""
+
+    override: Override
+    stored_at: int | None = None
+
+
+class Overrides:
+    """At most one a route; a newer one takes the older one's place."""
+
+    def __init__(self) -> None:
+        self._standing: dict[str, _Standing] = {}
+
+    def __repr__(self) -> str:
+        return f"<Overrides [{len(self._standing)} standing | {len(list(self.unstored()))} not stored]>"
+
+    def __len__(self) -> int:
+        return len(self._standing)
+
+    def put(self, route: str, override: Override) -> None:
+        self._standing[route] = _Standing(override)
+
+    def stored(self, route: str, override: Override, revision: int) -> None:
+        """The store has it at ``revision``: it ends with the first snapshot that is not older."""
+        found = self._standing.get(route)
+        if found is not None and found.override is override:
+            self._standing[route] = replace(found, stored_at=revision)
+
+    def drop(self, route: str, override: Override) -> None:
+        found = self._standing.get(route)
+        if found is not None and found.override is override:
+            del self._standing[route]
+
+    def unstored(self) -> Iterator[tuple[str, Override]]:
+        for route, standing in self._standing.items():
+            if standing.stored_at is None:
+                yield route, standing.override
+
+    def laid_over(self, desired: Desired) -> Desired:
+        """Desired state with every override applied; drops those that the state contains, or that no longer apply."""
+        routes: dict[str, DesiredRoute] = {}
+        for name, standing in list(self._standing.items()):
+            route = desired.routes.get(name)
+            contained = standing.stored_at is not None and standing.stored_at <= desired.revision
+            document = None if contained or route is None else self._applied(name, standing.override, route.document)
+            if document is None or route is None:
+                del self._standing[name]
+            elif document != route.document:
+                routes[name] = DesiredRoute(route.revision, document, local=True)
+        return replace(desired, routes=_merged(desired.routes, routes)) if routes else desired
+
+    def _applied(self, name: str, override: Override, document: RouteDocument) -> RouteDocument | None:
+        try:
+            return override.apply(document)
+        except Conflict as error:
+            log.warning("the rollback of route %s to %d no longer applies: %s", name, override.target, error)
+            return None
+
+
+def _merged(first: Mapping[str, DesiredRoute], second: Mapping[str, DesiredRoute]) -> dict[str, DesiredRoute]:
+    return {**first, **second}

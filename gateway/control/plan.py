@@ -1,0 +1,88 @@
+"""What is in force, given what is desired and what is loaded. Pure.
+
+A change of a route is held back only while it would send *more* traffic to a version that
+cannot answer yet: then the route stays as it was, alone. What takes traffic away from a
+version is never held back, and neither is a rollback: it must not wait for a load, nor for a
+version that will never load. A route that was not in force before is put in force at once:
+what is not loaded answers 503, or the fallback does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from gateway.control.compile import compile_route
+from gateway.control.desired import Desired, DesiredRoute
+from gateway.control.documents import RouteDocument
+from gateway.control.store import DocumentKey
+from gateway.messages import VersionRef
+from gateway.routing.table import Route
+
+__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes"]
+
+HOLDING_BACK = frozenset({"guard:hang", "guard:crash-loop", "guard:deadline"})
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A route as requests are decided by it, and the desired state that it was compiled from."""
+
+    desired: DesiredRoute
+    route: Route
+
+    def wanted(self) -> frozenset[VersionRef]:
+        return frozenset(self.desired.ref(number) for number in self.desired.document.routable())
+
+
+def plan_routes(
+    desired: Desired, active: Collection[VersionRef], before: Mapping[str, InForce], *, default_timeout_ms: int
+) -> dict[str, InForce]:
+    """Every route that shall be in force now. One whose document cannot be read stays as it was."""
+    planned = {}
+    for name, route in desired.routes.items():
+        old = before.get(name)
+        if old is not None and (old.desired == route or held_back(route, old.desired, active)):
+            planned[name] = old
+        else:
+            compiled = compile_route(name, route.document, default_timeout_ms=default_timeout_ms)
+            planned[name] = InForce(route, compiled)
+    for name, old in before.items():
+        if name not in planned and DocumentKey("route", name) in desired.unreadable:
+            planned[name] = old
+    return planned
+
+
+def held_back(new: DesiredRoute, old: DesiredRoute, active: Collection[VersionRef]) -> frozenset[int]:
+    """The versions that the change waits for: not active, and to get more traffic than they get now."""
+    fresh, stale = new.document, old.document
+    same_model = fresh.spec.model == stale.spec.model
+    if same_model and set(fresh.status.quarantined) - set(stale.status.quarantined):
+        return frozenset()
+    shares = _shares(stale) if same_model else {}
+    more = {number for number, share in _shares(fresh).items() if share > shares.get(number, 0)}
+    ruled = _ruled(fresh) - (_ruled(stale) if same_model else set())
+    fallback = {fresh.spec.fallback} - ({stale.spec.fallback} if same_model else set()) - {None}
+    candidates = (more | ruled | {number for number in fallback if number is not None}) - set(fresh.status.quarantined)
+    return frozenset(number for number in candidates if new.ref(number) not in active)
+
+
+def _shares(document: RouteDocument) -> dict[int, Fraction]:
+    arms = document.status.split
+    total = sum(arm.weight for arm in arms)
+    return {arm.version: Fraction(arm.weight, total) for arm in arms if arm.weight}
+
+
+def _ruled(document: RouteDocument) -> set[int]:
+    return {number for rule in document.spec.rules for number in rule.versions()}
+
+
+def abandoned(desired: Desired) -> frozenset[VersionRef]:
+    """Versions that the guard took off for holding work back: they are ended at once."""
+    held = set()
+    for route in desired.routes.values():
+        for number, why in route.document.status.quarantined.items():
+            if why.by in HOLDING_BACK:
+                held.add(route.ref(number))
+    return frozenset(held)

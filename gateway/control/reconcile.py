@@ -1,0 +1,366 @@
+"""Desired state made actual: watches the store, loads what is missing, puts the new pair in force, retires the rest.
+
+Level-triggered: ``_apply`` looks at what is desired and what is there, and does all that can be
+done now; every event (a revision, a load that ended, a retry that is due, a local rollback)
+only calls it again. It runs on the event loop without awaiting, so no two changes interleave.
+
+A rollback is in force here before the store has it: it is kept as an *override*, applied over
+every later snapshot until the store's own revision contains it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.control.desired import Desired, read_desired
+from gateway.control.loads import Loads
+from gateway.control.overrides import Override, Overrides
+from gateway.control.plan import InForce, abandoned, held_back, plan_routes
+from gateway.control.store import Snapshot, Store
+from gateway.dataplane import Current, Dataplane
+from gateway.errors import StoreUnavailable, UnknownVersion
+from gateway.events import Observer
+from gateway.messages import VersionRef
+from gateway.routing.table import RoutingTable
+from gateway.serving.engine import VersionSpec
+from gateway.serving.fleet import Fleet
+from gateway.serving.handle import Handle, VersionState
+
+__all__ = ["Reconciler", "ReconcilerStatistics", "RouteProgress"]
+
+log = logging.getLogger("turnout.control")
+
+FIRST_STORE_RETRY_S = 0.25
+LONGEST_STORE_RETRY_S = 5.0
+QUARANTINE_GRACE_S = 1.0
+"""How long work under way on a version rolled back may go on; after that it is decided anew, on the new table."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteProgress:
+    """How far a route is here: the document revision in force, and the versions that are not there yet, or failed."""
+
+    revision: int | None
+    applied: bool
+    pending: tuple[int, ...]
+    failed: Mapping[int, str]
+
+    @property
+    def settled(self) -> bool:
+        return not self.pending
+
+    def to_json(self) -> dict[str, Any]:
+        failed = {str(number): reason for number, reason in self.failed.items()}
+        return {"applied": self.applied, "in_force": self.revision, "pending": list(self.pending), "failed": failed}
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerStatistics:
+    revision: int
+    routes: int
+    loading: int
+    failed: int
+    retiring: int
+    overrides: int
+    store_up: bool
+
+
+class Reconciler:
+    """Owns what is in force here. Used from the event loop only.
+
+    ``took`` is told of every snapshot (tokens are refreshed by it). ``assemble`` makes a version's
+    spec out of its digest; it blocks, and runs in a thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: Fleet,
+        dataplane: Dataplane,
+        assemble: Callable[[VersionRef, str], VersionSpec],
+        clock: Clock,
+        observer: Observer,
+        default_route: str | None = None,
+        default_timeout_ms: int = 10_000,
+        took: Callable[[Snapshot], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._dataplane = dataplane
+        self._clock = clock
+        self._observer = observer
+        self._default_route = default_route
+        self._default_timeout_ms = default_timeout_ms
+        self._took = took
+        self._loads = Loads(fleet, assemble, clock=clock, observer=observer, changed=self._apply)
+        self._stored = Desired()
+        self._desired = Desired()
+        self._overrides = Overrides()
+        self._in_force: dict[str, InForce] = {}
+        self._retiring: dict[VersionRef, asyncio.Task[None]] = {}
+        self._store_up: bool | None = None
+        self._seen = False
+        self._watching: asyncio.Task[None] | None = None
+        self._progress: set[asyncio.Event] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Reconciler revision {self._desired.revision} [{len(self._in_force)} routes | {self._loads!r}]>"
+
+    @property
+    def desired(self) -> Desired:
+        """The newest state read from the store, with this replica's overrides over it."""
+        return self._desired
+
+    @property
+    def in_force(self) -> Mapping[str, InForce]:
+        return self._in_force
+
+    @property
+    def overrides(self) -> Overrides:
+        return self._overrides
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._fleet
+
+    def statistics(self) -> ReconcilerStatistics:
+        return ReconcilerStatistics(
+            revision=self._desired.revision,
+            routes=len(self._in_force),
+            loading=len(self._loads.under_way),
+            failed=len(self._loads.failures),
+            retiring=len(self._retiring),
+            overrides=len(self._overrides),
+            store_up=bool(self._store_up),
+        )
+
+    def start(self) -> None:
+        self._watching = asyncio.ensure_future(self._watch())
+        self._watching.add_done_callback(self._stopped)
+
+    def _stopped(self, watching: asyncio.Task[None]) -> None:
+        if not watching.cancelled():
+            log.critical("the reconciler stopped; no change is taken any more", exc_info=watching.exception())
+
+    async def close(self) -> None:
+        """Stops watching and loading; what is in force stays, its versions are the fleet's to close."""
+        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        await self._loads.close()
+        if self._retiring:
+            await asyncio.wait(set(self._retiring.values()))
+
+    # What the store says
+
+    async def _watch(self) -> None:
+        """Takes every revision; while the store is down, serving goes on and the store is asked again and again."""
+        wait = FIRST_STORE_RETRY_S
+        while True:
+            try:
+                await self._refresh()
+                async for _ in self._store.watch(self._stored.revision):
+                    await self._refresh()
+                    wait = FIRST_STORE_RETRY_S
+            except StoreUnavailable as error:
+                self._store_is(up=False, why=str(error))
+            await self._clock.sleep(wait)
+            wait = min(LONGEST_STORE_RETRY_S, wait * 2)
+
+    async def _refresh(self) -> None:
+        snapshot = await self._store.snapshot()
+        self._store_is(up=True)
+        if self._seen and snapshot.revision < self._stored.revision:
+            log.warning("the store went back from revision %d to %d", self._stored.revision, snapshot.revision)
+        self._seen = True
+        unreadable = self._stored.unreadable
+        self._stored = read_desired(snapshot, self._stored)
+        for key, why in self._stored.unreadable.items():
+            if unreadable.get(key) != why:
+                log.error("%s cannot be read and is left as it was: %s", key, why)
+        self._took(snapshot)
+        self._apply()
+
+    def _store_is(self, *, up: bool, why: str = "") -> None:
+        if up is self._store_up:
+            return
+        self._store_up = up
+        self._observer.store_reachable(up)
+        if not up:
+            log.error("the store of desired state does not answer; serving goes on from the last revision: %s", why)
+
+    # Rollbacks that are in force before the store has them
+
+    def override(self, route: str, override: Override) -> None:
+        """In force when this returns."""
+        self._overrides.put(route, override)
+        self._apply()
+
+    def override_stored(self, route: str, override: Override, revision: int) -> None:
+        """The store has it at ``revision``; it ends when a snapshot of that revision or a later one is here."""
+        self._overrides.stored(route, override, revision)
+        self._apply()
+
+    def override_refused(self, route: str, override: Override) -> None:
+        """The store moved on so that it cannot be; what the store says counts."""
+        self._overrides.drop(route, override)
+        self._apply()
+
+    # Making it so
+
+    def _apply(self) -> None:
+        """All that can be done now. Called on every event; synchronous, so that it is atomic for requests."""
+        if self._closed:
+            return
+        self._desired = desired = self._overrides.laid_over(self._stored)
+        active = frozenset(
+            ref
+            for ref, handle in self._fleet.handles.items()
+            if handle.state is VersionState.ACTIVE and ref not in self._retiring
+        )
+        self._in_force = plan_routes(desired, active, self._in_force, default_timeout_ms=self._default_timeout_ms)
+        keep = desired.wanted().union(*(route.wanted() for route in self._in_force.values()))
+        self._install(desired, active & keep)
+        self._loads.forget(keep)
+        for ref in sorted(keep - active):
+            self._want(ref)
+        for ref in sorted(set(self._fleet.handles) - keep - set(self._retiring)):
+            self._retire(ref)
+        for event in self._progress:
+            event.set()
+
+    def _install(self, desired: Desired, active: frozenset[VersionRef]) -> None:
+        routes = {name: in_force.route for name, in_force in self._in_force.items()}
+        default = self._default_route
+        if default is None and len(routes) == 1:
+            default = next(iter(routes))
+        table = RoutingTable(routes, default, desired.revision)
+        handles: dict[VersionRef, Handle] = {ref: self._fleet.handles[ref] for ref in sorted(active)}
+        current = self._dataplane.current
+        if current.table != table or current.handles != handles:
+            self._dataplane.install(Current(table, handles))
+
+    def _want(self, ref: VersionRef) -> None:
+        if ref in self._retiring:
+            return  # loaded anew once it is gone: its end calls _apply again
+        try:
+            digest = self._desired.digest(ref)
+        except UnknownVersion as error:
+            if ref not in self._loads.failures:
+                self._loads.refuse(ref, str(error))
+            return
+        self._loads.want(ref, digest)
+
+    def _retire(self, ref: VersionRef) -> None:
+        task = asyncio.ensure_future(self._end(ref))
+        self._retiring[ref] = task
+        task.add_done_callback(lambda done: self._ended(ref, done))
+
+    async def _end(self, ref: VersionRef) -> None:
+        """Drains the version. One that was rolled back is given little time; one that holds work back, none."""
+        handle = self._fleet.handles.get(ref)
+        quarantined = self._is_quarantined(ref)
+        hopeless = ref in abandoned(self._desired) or (handle is not None and not handle.ready)
+        if quarantined and hopeless:
+            await self._fleet.retire(ref, abandon=True)
+            return
+        draining = asyncio.ensure_future(self._fleet.retire(ref))
+        if quarantined:
+            patience = asyncio.ensure_future(self._clock.sleep(QUARANTINE_GRACE_S))
+            await asyncio.wait({draining, patience}, return_when=asyncio.FIRST_COMPLETED)
+            patience.cancel()
+            if not draining.done():
+                await self._fleet.retire(ref, abandon=True)
+        await draining
+
+    def _is_quarantined(self, ref: VersionRef) -> bool:
+        routes = self._desired.routes.values()
+        return any(
+            route.document.spec.model == ref.model and ref.number in route.document.status.quarantined
+            for route in routes
+        )
+
+    def _ended(self, ref: VersionRef, task: asyncio.Task[None]) -> None:
+        self._retiring.pop(ref, None)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("retiring %s went wrong", ref, exc_info=fault)
+        self._apply()
+
+    # How far it is
+
+    def progress(self, route: str) -> RouteProgress:
+        """Of a route that is desired or in force here; of any other, nothing is in force."""
+        desired, in_force = self._desired.routes.get(route), self._in_force.get(route)
+        if desired is None:
+            return RouteProgress(None if in_force is None else in_force.desired.revision, False, (), {})
+        missing = [number for number in sorted(desired.document.routable()) if not self._active(desired.ref(number))]
+        failures = self._loads.failures
+        failed = {n: failures[desired.ref(n)].reason for n in missing if desired.ref(n) in failures}
+        pending = tuple(number for number in missing if number not in failed)
+        applied = in_force is not None and in_force.desired == desired
+        return RouteProgress(None if in_force is None else in_force.desired.revision, applied, pending, failed)
+
+    def waits_for(self, route: str) -> frozenset[int]:
+        """The versions that hold a change of the route back."""
+        desired, in_force = self._desired.routes.get(route), self._in_force.get(route)
+        if desired is None or in_force is None or in_force.desired == desired:
+            return frozenset()
+        active = [ref for ref in self._fleet.handles if self._active(ref)]
+        return held_back(desired, in_force.desired, active)
+
+    def _active(self, ref: VersionRef) -> bool:
+        handle = self._fleet.handles.get(ref)
+        return handle is not None and handle.state is VersionState.ACTIVE and ref not in self._retiring
+
+    def failure(self, ref: VersionRef) -> str | None:
+        found = self._loads.failures.get(ref)
+        return None if found is None else found.reason
+
+    async def wait_seen(self, revision: int, *, timeout_s: float) -> bool:
+        """Whether this replica has taken the revision (loads may still be under way) within the time."""
+        return await self._until(lambda: self._seen and self._stored.revision >= revision, timeout_s)
+
+    async def wait_applied(self, revision: int, *, timeout_s: float, route: str | None = None) -> bool:
+        """Waits until the revision is here and ``route`` (all of them if None) is applied, or has failed.
+
+        True when it is applied. Cancelling changes nothing.
+        """
+
+        def settled() -> bool:
+            names = self._desired.routes if route is None else (route,)
+            here = self._seen and self._stored.revision >= revision
+            return here and all(self.progress(name).settled for name in names)
+
+        if not await self._until(settled, timeout_s):
+            return False
+        names = list(self._desired.routes) if route is None else [route]
+        return all(self.progress(name).applied for name in names if name in self._desired.routes)
+
+    async def wait_active(self, ref: VersionRef, *, timeout_s: float) -> bool:
+        """Whether the version came up within the time; it must be wanted. Returns early when it failed."""
+        await self._until(lambda: self._active(ref) or ref in self._loads.failures, timeout_s)
+        return self._active(ref)
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        event = asyncio.Event()
+        self._progress.add(event)
+        limit = self._clock.monotonic() + timeout_s
+        timer = self._clock.call_at(limit, event.set)
+        try:
+            while not condition():
+                if self._clock.monotonic() >= limit:
+                    return False
+                event.clear()
+                await event.wait()
+            return True
+        finally:
+            timer.cancel()
+            self._progress.discard(event)

@@ -1,0 +1,164 @@
+"""Going back: in force here first, since the known good is resident and warm; durable as soon as the store takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.control.documents import RouteDocument, check_route_name, route_key
+from gateway.control.overrides import Override
+from gateway.control.reconcile import Reconciler
+from gateway.control.store import AuditEntry, Change, Store
+from gateway.control.transitions import rollback_target
+from gateway.errors import Conflict, StaleRevision, StoreUnavailable, UnknownRoute
+from gateway.events import Observer, RollbackRecord
+from gateway.messages import VersionRef
+from gateway.serving.handle import VersionState
+
+__all__ = ["Outcome", "Rollbacks"]
+
+log = logging.getLogger("turnout.control")
+
+RETRY_S = 0.5
+MAX_RACES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``revision``: the store's that holds it, else the last one known. ``changed`` False: it was so already."""
+
+    document: RouteDocument
+    revision: int
+    durable: bool
+    changed: bool
+
+
+class Rollbacks:
+    """The one way back, for operators and the guard. Two at once, here or on two replicas: compare-and-set decides."""
+
+    def __init__(self, *, store: Store, reconciler: Reconciler, clock: Clock, observer: Observer) -> None:
+        self._store = store
+        self._reconciler = reconciler
+        self._clock = clock
+        self._observer = observer
+        self._entries: dict[tuple[str, Override], AuditEntry] = {}
+        self._unstored = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Rollbacks [{len(self._entries)} not stored yet]>"
+
+    def start(self) -> None:
+        self._writing = asyncio.ensure_future(self._write_later())
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait({self._writing})
+        for route, override in self._reconciler.overrides.unstored():
+            log.error("the rollback of route %s to %d was never stored: it ends with this process", route, override.target)
+
+    async def roll_back(
+        self, route: str, *, to: int | None, reason: str, actor: str, trigger: str = "operator"
+    ) -> Outcome:
+        """Everything to ``to`` (the known good if None), in force for every request that starts after this returns.
+
+        Raises UnknownRoute, Conflict (nowhere to go) or Quarantined. Cancelling it while the store
+        is asked leaves it in force; it is then written in the background.
+        """
+        check_route_name(route)
+        desired = self._reconciler.desired.routes.get(route)
+        if desired is None:
+            raise UnknownRoute(f"no route {route!r} to roll back")
+        target = rollback_target(desired.document, to)
+        self._require_active(desired.ref(target))
+        by = trigger if trigger.startswith("guard:") else actor
+        override = Override(target, reason, by, self._clock.wall())
+        document = override.apply(desired.document)
+        if document == desired.document:
+            return Outcome(document, desired.revision, durable=not desired.local, changed=False)
+        fresh = sorted(set(document.status.quarantined) - set(desired.document.status.quarantined))
+        detail = {"to": target, "trigger": trigger, "quarantined": fresh}
+        self._entries[route, override] = AuditEntry(actor, "rollback", str(route_key(route)), reason, detail)
+        self._reconciler.override(route, override)
+        revision = await self._store_now(route, override)
+        record = RollbackRecord(route, trigger, target, tuple(fresh), reason, durable=revision is not None)
+        self._observer.rolled_back(record)
+        log.warning("route %s went back to version %d (%s): %s", route, target, trigger, reason or "no reason given")
+        return Outcome(document, revision or desired.revision, durable=revision is not None, changed=True)
+
+    def _require_active(self, ref: VersionRef) -> None:
+        handle = self._reconciler.fleet.handles.get(ref)
+        if handle is None or handle.state is not VersionState.ACTIVE:
+            state = "not loaded" if handle is None else f"{handle.state} {handle.reason}".strip()
+            raise Conflict(
+                f"{ref} cannot take over: it is {state}. Name another version with 'to', or wait until it is loaded"
+            )
+
+    async def _store_now(self, route: str, override: Override) -> int | None:
+        """The revision that holds it; None when the store cannot take it now, and the background writer will."""
+        try:
+            return await self._stored(route, override)
+        except StoreUnavailable as error:
+            log.error("the rollback of route %s is in force, and not durable: %s", route, error)
+            self._unstored.set()
+            return None
+        except asyncio.CancelledError:
+            self._unstored.set()
+            raise
+
+    async def _stored(self, route: str, override: Override) -> int:
+        """Writes it on top of whatever the store holds now; the revision that holds it.
+
+        Raises StoreUnavailable, or Conflict when the store moved on so that it cannot be: then it is void here too.
+        """
+        key = route_key(route)
+        for _ in range(MAX_RACES):
+            found = await self._store.read(key)
+            if found is None or found.body is None:
+                raise self._refused(route, override, "the route was deleted")
+            standing = RouteDocument.from_json(found.body)
+            try:
+                document = override.apply(standing)
+                if document == standing:
+                    return self._done(route, override, found.revision)
+                change = Change(key, document.to_json(), found.revision)
+                revision = await self._store.commit([change], self._entries[route, override])
+                return self._done(route, override, revision)
+            except StaleRevision:
+                continue
+            except Conflict as error:
+                raise self._refused(route, override, str(error)) from error
+        raise StoreUnavailable(f"route {route!r} changes too fast: its rollback was too late {MAX_RACES} times")
+
+    def _done(self, route: str, override: Override, revision: int) -> int:
+        self._entries.pop((route, override), None)
+        self._reconciler.override_stored(route, override, revision)
+        return revision
+
+    def _refused(self, route: str, override: Override, why: str) -> Conflict:
+        self._entries.pop((route, override), None)
+        self._reconciler.override_refused(route, override)
+        log.warning("the rollback of route %s to %d is void: %s", route, override.target, why)
+        return Conflict(f"route {route!r} changed meanwhile, so that it cannot go back to {override.target}: {why}")
+
+    async def _write_later(self) -> None:
+        while True:
+            await self._unstored.wait()
+            self._unstored.clear()
+            try:
+                for route, override in list(self._reconciler.overrides.unstored()):
+                    if (route, override) in self._entries:
+                        await self._store_again(route, override)
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_S)
+                self._unstored.set()
+
+    async def _store_again(self, route: str, override: Override) -> None:
+        try:
+            await self._stored(route, override)
+        except Conflict:
+            return  # told by the log already; the store's word counts
+        log.warning("the rollback of route %s to %d is durable now", route, override.target)
