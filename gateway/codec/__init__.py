@@ -1,1 +1,14 @@
-"""Bytes to arrays and back: JSON, binary tensors, and the signature's say on both. Pure."""
+"""Bytes to arrays and back, pure: no clock, no I/O, no event loop.
+
+limits        what a body may cost before anyone looks at its meaning; JSON read under them
+inflate       gzip and deflate under a cap
+faults        problems collected with their places, bounded
+values        nested JSON values to one array of a datatype, exactly
+shapes        arrays against a signature: rank, sizes, equal axes, rows
+bfloat        BF16, which numpy does not have
+json_inputs   the ``/predict`` envelope
+json_outputs  outputs as JSON that is always valid
+oip_json      Open Inference Protocol v2: the request, and what its JSON says
+oip_binary    its binary tensor data extension, both ways
+oip_outputs   its response
+"""

@@ -1,0 +1,199 @@
+"""The ``/predict`` envelope: read once, then fitted to the signature of whichever version is to answer.
+
+{"inputs": [[…], …]}                    one-input model: rows
+{"inputs": {"name": [[…], …], …}}       several inputs, by name
+optional: "id", "key", "context" (object for rules), "parameters" (object)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.codec.faults import Faults, describe, shorten
+from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
+from gateway.codec.shapes import check_count, count_rows, show_shape
+from gateway.codec.values import Wanted, find_faults, read_values
+from gateway.errors import BadRequest, FieldProblem
+from gateway.messages import Array, Arrays, Signature, TensorSpec
+
+__all__ = [
+    "MAX_NAME_CHARS",
+    "PredictEnvelope",
+    "read_context",
+    "read_key",
+    "read_name",
+    "read_predict",
+    "refuse_duplicates",
+]
+
+MAX_NAME_CHARS = 1024
+"""The longest id or key."""
+
+_FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
+
+
+@dataclass(frozen=True, slots=True)
+class PredictEnvelope:
+    """``plain``: no string and no boolean is among the inputs, so numpy may read them as they are."""
+
+    inputs: Any
+    id: str | None
+    key: str | None
+    context: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    plain: bool
+    limits: CodecLimits
+
+    def fit(self, signature: Signature) -> tuple[Arrays, int]:
+        """Arrays in the signature's order and types, and how many rows they are.
+
+        Raises InvalidInput naming each field that does not fit, TooLarge past the limits.
+        Changes nothing: it may run again for another version.
+        """
+        faults = Faults()
+        named, where = self._named(signature, faults)
+        if faults:
+            raise faults.error()
+        arrays: dict[str, Array] = {}
+        for spec in signature.inputs:
+            array = read_values(named[spec.name], spec.datatype, len(spec.shape), plain=self.plain)
+            if array is None:
+                self._blame(named[spec.name], spec, where[spec.name], faults)
+            else:
+                arrays[spec.name] = array
+        if faults:
+            raise faults.error()
+        check_count({name: array.shape for name, array in arrays.items()}, self.limits)
+        rows = count_rows(signature, arrays, faults, where)
+        if faults:
+            raise faults.error()
+        return arrays, rows
+
+    def _named(self, signature: Signature, faults: Faults) -> tuple[Mapping[str, Any], dict[str, str]]:
+        """Values by input name, and each one's place in the body."""
+        if not isinstance(self.inputs, dict):
+            if len(signature.inputs) == 1:
+                name = signature.inputs[0].name
+                return {name: self.inputs}, {name: "inputs"}
+            names = ", ".join(repr(spec.name) for spec in signature.inputs)
+            faults.add("inputs", f"an object with {names}", describe(self.inputs))
+            return {}, {}
+        wanted = {spec.name for spec in signature.inputs}
+        if self.inputs.keys() != wanted:
+            for spec in signature.inputs:
+                if spec.name not in self.inputs:
+                    faults.add(f"inputs.{spec.name}", f"{spec.datatype} {show_shape(spec.shape)}", "nothing")
+            for name in self.inputs:
+                if name not in wanted:
+                    known = ", ".join(repr(spec.name) for spec in signature.inputs)
+                    faults.add(f"inputs.{shorten(name)}", f"only {known}", "an input that the model does not have")
+        return self.inputs, {name: f"inputs.{name}" for name in wanted}
+
+    def _blame(self, value: Any, spec: TensorSpec, where: str, faults: Faults) -> None:
+        if _is_single_row(value, spec):
+            wanted = f"a list of rows, shape {show_shape(spec.shape)}"
+            faults.add(where, wanted, "a single row; put it into a list: [[…]]")
+            return
+        before = len(faults.problems)
+        find_faults(value, Wanted(where, spec.datatype, spec.shape), faults, self.limits)
+        if len(faults.problems) == before:
+            faults.add(where, f"{spec.datatype} {show_shape(spec.shape)}", describe(value))
+
+
+def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
+    """Raises BadRequest for a body that is no envelope, TooLarge past the limits."""
+    document = read_document(body, limits)
+    fields = document.value
+    if "inputs" not in fields:
+        raise BadRequest(
+            'the body has no "inputs"; send {"inputs": [[…], …]} or {"inputs": {"name": [[…], …]}}',
+            FieldProblem("inputs", "rows, or an object of rows by input name", "nothing"),
+        )
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        names = sorted(shorten(name) for name in unknown)[:8]
+        raise BadRequest(
+            f"unknown field {names[0]!r}; the envelope has {', '.join(sorted(_FIELDS))}",
+            *(FieldProblem(name, f"one of {', '.join(sorted(_FIELDS))}", "an unknown field") for name in names),
+        )
+    inputs = fields["inputs"]
+    if type(inputs) is not list and type(inputs) is not dict:
+        raise _wrong("inputs", "rows, or an object of rows by input name", inputs)
+    return PredictEnvelope(
+        inputs=inputs,
+        id=read_name(fields.get("id"), "id"),
+        key=read_key(fields.get("key"), "key"),
+        context=read_context(fields.get("context"), "context", limits),
+        parameters=read_context(fields.get("parameters"), "parameters", limits),
+        plain=_is_plain(document, inputs, limits),
+        limits=limits,
+    )
+
+
+def read_name(value: Any, field: str) -> str | None:
+    """An optional string of bounded length; BadRequest otherwise."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise _wrong(field, "a string", value)
+    if len(value) > MAX_NAME_CHARS:
+        raise _wrong(field, f"at most {MAX_NAME_CHARS} characters", f"{len(value)} characters", described=True)
+    return value
+
+
+def read_key(value: Any, field: str) -> str | None:
+    """A sticky key. A whole number is taken as its digits, since user ids often are numbers."""
+    return read_name(str(value) if type(value) is int else value, field)
+
+
+def read_context(value: Any, field: str, limits: CodecLimits) -> Mapping[str, Any]:
+    """An optional object of bounded size and depth; BadRequest or TooLarge otherwise."""
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise _wrong(field, "an object", value)
+    if value:
+        count_strings(value, limits, max_values=limits.max_context_values)
+    return value
+
+
+def refuse_duplicates(document: Document, found: int, names: list[str]) -> None:
+    """``found`` strings in the parsed value against those in the text: fewer means that a key came twice.
+
+    The parser keeps the last of equal keys; answering for it would hide half of what was sent.
+    """
+    if found == document.strings:
+        return
+    twice = [name for name in names if bytes(document.text).count(orjson.dumps(name)) > 1]
+    suspects = ", ".join(repr(shorten(name)) for name in twice[:8]) or "one of its objects"
+    raise BadRequest(f"the body holds a key twice (see {suspects}); every name may stand once in an object")
+
+
+def _is_plain(document: Document, inputs: Any, limits: CodecLimits) -> bool:
+    fields = document.value
+    rest = {name: value for name, value in fields.items() if name != "inputs"}
+    outside = count_strings(rest, limits) + 1  # the key "inputs" itself
+    if type(inputs) is dict:
+        outside += len(inputs)
+    if outside == document.strings:
+        return not document.booleans
+    values = list(inputs.values()) if type(inputs) is dict else inputs
+    names = [*fields, *inputs] if type(inputs) is dict else list(fields)
+    refuse_duplicates(document, outside + count_strings(values, limits), names)
+    return False
+
+
+def _is_single_row(value: Any, spec: TensorSpec) -> bool:
+    if len(spec.shape) != 2 or type(value) is not list or not value or type(value[0]) is list:
+        return False
+    width = spec.shape[1]
+    return list not in set(map(type, value)) and (isinstance(width, str) or len(value) == width)
+
+
+def _wrong(field: str, expected: str, value: Any, *, described: bool = False) -> BadRequest:
+    got = value if described else describe(value)
+    return BadRequest(f"{field}: expected {expected}, got {got}", FieldProblem(field, expected, got))

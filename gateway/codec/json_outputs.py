@@ -1,0 +1,66 @@
+"""Outputs as JSON that is always valid.
+
+JSON knows neither NaN nor infinity: they become ``null``. BYTES become strings where they
+are UTF-8 and ``{"b64": "…"}`` where they are not, as ``/predict`` takes them, too. FP16 and BF16 are numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.codec.faults import shorten
+from gateway.messages import Array, Arrays
+
+__all__ = ["dump_json", "jsonable", "write_predict"]
+
+
+def write_predict(head: Mapping[str, Any], outputs: Arrays) -> bytes:
+    """``head`` with ``outputs`` behind it; arrays nested by row."""
+    return orjson.dumps(
+        {**head, "outputs": {name: jsonable(array) for name, array in outputs.items()}},
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def jsonable(array: Array) -> Any:
+    """What orjson writes by itself, or lists of it."""
+    if array.dtype.kind in "OSU":
+        return _text(array.tolist())
+    if array.ndim == 0:
+        item = array.item()
+        return item if not isinstance(item, float) or np.isfinite(item) else None
+    return array if array.flags.c_contiguous and array.dtype.isnative else np.ascontiguousarray(array)
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON of what may hold any client's text: lone surrogates are replaced rather than raised."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        return orjson.dumps(_encodable(value), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _text(item: Any) -> Any:
+    if isinstance(item, list):
+        return [_text(child) for child in item]
+    if isinstance(item, str):
+        return item.encode("utf-8", "replace").decode()
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(item).decode("ascii")}
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {shorten(str(name)): _encodable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value

@@ -1,0 +1,180 @@
+"""The ASGI application: who serves which path, and the outermost boundary for whatever goes wrong.
+
+``/predict`` and ``/v2/…/infer`` are served on raw ASGI, by comparing strings. The rest goes
+through Starlette, which costs three times as much and is asked a thousandth as often.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
+
+from gateway.errors import NotFound, TurnoutError
+from gateway.web.exchange import EXCHANGE, ClientLeft, Exchange
+from gateway.web.health import health_routes
+from gateway.web.inference import Asked, Dialect, Inference
+from gateway.web.oip import OpenInferenceDialect, locate_infer
+from gateway.web.oip_models import model_routes
+from gateway.web.oip_repository import repository_routes
+from gateway.web.openapi import openapi_route
+from gateway.web.predict import PredictDialect, locate_predict
+from gateway.web.problems import Problem, explain, internal_problem, render_oip, render_problem
+from gateway.web.services import Services
+
+__all__ = ["Application", "build_admin_application", "build_application"]
+
+log = logging.getLogger("turnout.web")
+
+
+def build_application(
+    services: Services,
+    *,
+    metrics: ASGIApp | None = None,
+    admin_routes: Sequence[BaseRoute] = (),
+    admin_paths: Callable[[], dict[str, Any]] | None = None,
+) -> Application:
+    """Everything that is spoken over HTTP. ``metrics`` is mounted at ``/metrics``, ``admin_routes`` stand as they
+    are, and ``admin_paths`` gives their part of ``/openapi.json``."""
+    routes: list[BaseRoute] = [
+        *health_routes(services),
+        *model_routes(services),
+        *repository_routes(services),
+        openapi_route(admin_paths),
+        *admin_routes,
+    ]
+    if metrics is not None:
+        routes.append(Route("/metrics", _Mounted(metrics), methods=["GET"]))
+    return Application(services, routes)
+
+
+def build_admin_application(
+    services: Services, *, admin_routes: Sequence[BaseRoute], metrics: ASGIApp | None = None
+) -> Application:
+    """The admin plane alone, for an address of its own."""
+    routes = [*health_routes(services), *admin_routes]
+    if metrics is not None:
+        routes.append(Route("/metrics", _Mounted(metrics), methods=["GET"]))
+    return Application(services, routes, inference=False)
+
+
+class Application:
+    """One ASGI callable. Every answer carries a request id; no exception leaves, no trace of one reaches a client."""
+
+    def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
+        self._services = services
+        self._inference = Inference(services) if inference else None
+        self._predict = PredictDialect(services.limits.codec)
+        self._open_inference = OpenInferenceDialect(services.limits.codec)
+        handlers: dict[Any, ExceptionHandler] = {
+            HTTPException: _answer_http_error,
+            TurnoutError: _answer_error,
+            Exception: _answer_fault,
+        }
+        self._rest = Starlette(routes=list(routes), exception_handlers=handlers)
+        self._rest.router.redirect_slashes = False
+
+    def __repr__(self) -> str:
+        return f"<Application {self._services.dataplane!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, trace_ratio=self._services.trace_ratio)
+        try:
+            await self._dispatch(exchange)
+        except ClientLeft:
+            return
+        except Exception:  # the outermost boundary: a fault of ours must not end the connection without an answer
+            log.exception("request %s failed inside the gateway", exchange.request_id)
+            if not exchange.started:
+                await exchange.answer_problem(internal_problem())
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        path = exchange.path
+        if self._inference is not None:
+            if path.startswith("/v2/models/") and path.endswith("/infer"):
+                await self._infer(self._inference, exchange, locate_infer, self._open_inference)
+                return
+            if path == "/predict" or path.startswith("/predict/"):
+                await self._infer(self._inference, exchange, locate_predict, self._predict)
+                return
+        exchange.scope[EXCHANGE] = exchange
+        await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
+
+    async def _infer(
+        self, inference: Inference, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect
+    ) -> None:
+        if exchange.method == "POST":
+            await inference.serve(exchange, lambda: locate(exchange.path), dialect)
+        else:
+            await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
+
+
+class _Mounted:
+    """Starlette takes an object for an ASGI application and a function for an endpoint; this makes any an object."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._application(scope, receive, send)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, TurnoutError):
+        raise error
+    return _response(request, explain(error))
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return _response(request, _wrong_method(request.method, allowed))
+    if error.status_code == 404:
+        return _response(request, explain(NotFound(f"nothing at {request.url.path!r:.200}; see /openapi.json")))
+    problem = Problem(error.status_code, "bad-request", "The request cannot be served", str(error.detail))
+    return _response(request, problem)
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 (the boundary logs it)
+    return _response(request, internal_problem())
+
+
+def _wrong_method(method: str, allowed: str) -> Problem:
+    detail = f"{method[:20]} is not served here; use {allowed}"
+    headers = ((b"allow", allowed.encode("latin-1")),)
+    return Problem(405, "method-not-allowed", "The method is not served", detail, headers=headers)
+
+
+def _response(request: Request, problem: Problem) -> Response:
+    exchange: Exchange = request.scope[EXCHANGE]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in problem.headers}
+    if exchange.speaks_oip:
+        return Response(render_oip(problem), problem.status, headers, "application/json")
+    body = render_problem(problem, exchange.request_id)
+    return Response(body, problem.status, headers, "application/problem+json")
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Nothing starts or stops here: the composition root does that, around the server."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,89 @@
+"""The request's body, received under limits on size, time and compression."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.codec.inflate import inflate, is_compressed
+from gateway.errors import BadRequest, TooLarge, UnsupportedContent
+from gateway.web.exchange import ClientLeft, Exchange
+from gateway.web.problems import ReceiveTimeout
+from gateway.web.services import WebLimits
+
+__all__ = ["check_content_type", "receive_body"]
+
+_INFLATE_IN_THREAD_BYTES = 64 * 1024
+"""zlib lets go of the interpreter lock, and below this a thread's round trip costs more than the work."""
+
+
+async def receive_body(exchange: Exchange, limits: WebLimits) -> bytes:
+    """The whole body, inflated if it was compressed.
+
+    Raises TooLarge (by Content-Length before a byte is read, else while it streams in),
+    ReceiveTimeout, BadRequest, UnsupportedContent, and ClientLeft when the client disconnects.
+    """
+    encoding = exchange.headers.get("content-encoding", "")
+    compressed = is_compressed(encoding) if encoding else False
+    _check_length(exchange.headers.get("content-length"), limits.body_bytes)
+    try:
+        async with asyncio.timeout(limits.receive_s):
+            body = await _receive(exchange, limits.body_bytes)
+    except TimeoutError:
+        raise ReceiveTimeout(f"the body did not arrive within {limits.receive_s:g} s; send it faster") from None
+    if not compressed:
+        return body
+    if len(body) < _INFLATE_IN_THREAD_BYTES:
+        return inflate(body, encoding, max_bytes=limits.body_bytes, limits=limits.codec)
+    return await asyncio.to_thread(inflate, body, encoding, max_bytes=limits.body_bytes, limits=limits.codec)
+
+
+def check_content_type(exchange: Exchange, accepted: frozenset[str]) -> None:
+    """UnsupportedContent unless the content type is absent or one of ``accepted``, in UTF-8 if it names a charset."""
+    sent = exchange.headers.get("content-type")
+    if sent is None or sent in accepted:
+        return
+    media, _, parameters = sent.partition(";")
+    media = media.strip().lower()
+    if media not in accepted and not (media.startswith("application/") and media.endswith("+json")):
+        raise UnsupportedContent(f"content-type {sent[:80]!r} is not handled; send {' or '.join(sorted(accepted))}")
+    charset = _charset(parameters)
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise UnsupportedContent(f"charset {charset[:40]!r} is not handled; send UTF-8")
+
+
+def _charset(parameters: str) -> str:
+    for parameter in parameters.lower().split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset":
+            return value.strip().strip('"')
+    return ""
+
+
+def _check_length(declared: str | None, max_bytes: int) -> None:
+    if declared is None:
+        return
+    if not (declared.isascii() and declared.isdigit() and len(declared) <= 18):
+        raise BadRequest(f"content-length: expected a whole number, got {declared[:40]!r}")
+    if int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+async def _receive(exchange: Exchange, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await exchange.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            exchange.whole = True
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the body is larger than the limit of {max_bytes} bytes; send fewer rows a request")

@@ -1,0 +1,116 @@
+"""One HTTP exchange on raw ASGI: its headers, its names, and the one answer it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.trace_context import TraceContext, accept
+from gateway.web.identity import request_id_of
+from gateway.web.problems import Problem, render_oip, render_problem
+
+__all__ = ["EXCHANGE", "ClientLeft", "Exchange", "HeaderLine"]
+
+HeaderLine = tuple[bytes, bytes]
+
+EXCHANGE = "turnout.exchange"
+"""Where a Starlette endpoint finds its Exchange in the scope."""
+
+_LINGER_S = 1.0
+_LINGER_BYTES = 4 * 1024 * 1024
+
+
+class ClientLeft(Exception):
+    """The client closed the connection; nobody waits for an answer."""
+
+
+class Exchange:
+    """What every handler needs of a request, read once. Headers have lower-case names; of equal ones the last counts.
+
+    ``whole`` becomes True when the body has been received to its end (set by ``gateway.web.body``);
+    ``started`` when the answer's first byte has gone out.
+    """
+
+    __slots__ = ("headers", "path", "receive", "request_id", "scope", "send", "started", "trace", "whole")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.path: str = scope["path"]
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.request_id = request_id_of(self.headers.get("x-request-id"))
+        self.trace: TraceContext = accept(
+            self.headers.get("traceparent"), self.headers.get("tracestate"), ratio=trace_ratio
+        )
+        self.started = False
+        self.whole = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.scope['method']} {self.path!r} [{self.request_id}]>"
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    @property
+    def speaks_oip(self) -> bool:
+        return self.path == "/v2" or self.path.startswith("/v2/")
+
+    def names(self) -> list[HeaderLine]:
+        """The headers that every answer carries."""
+        return [
+            (b"x-request-id", self.request_id.encode("latin-1")),
+            (b"traceparent", self.trace.traceparent.encode("latin-1")),
+        ]
+
+    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
+        """Sends the whole answer. If the request's body is still on its way, the rest of it is let in and
+        dropped, up to a bound, so that the client gets to read the answer; then the connection ends."""
+        lines = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *self.names(), *headers]
+        unread = not self.whole and self._expects_body()
+        if unread:
+            lines.append((b"connection", b"close"))
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": lines})
+        await self.send({"type": "http.response.body", "body": body, "more_body": unread})
+        if unread:
+            await self._linger()
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def answer_problem(self, problem: Problem, headers: Iterable[HeaderLine] = ()) -> None:
+        lines = (*problem.headers, *headers)
+        if self.speaks_oip:
+            await self.answer(problem.status, render_oip(problem), b"application/json", lines)
+        else:
+            body = render_problem(problem, self.request_id)
+            await self.answer(problem.status, body, b"application/problem+json", lines)
+
+    def naming_send(self) -> Send:
+        """A ``send`` for handlers that know nothing of request ids: adds ``names`` to their answer."""
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.started = True
+                message["headers"] = [*message.get("headers", ()), *self.names()]
+            await self.send(message)
+
+        return send
+
+    def _expects_body(self) -> bool:
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
+
+    async def _linger(self) -> None:
+        left = _LINGER_BYTES
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
+        except TimeoutError:
+            return
