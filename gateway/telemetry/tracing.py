@@ -33,7 +33,6 @@ __all__ = ["Tracing", "exporter_for"]
 _OTLP_MODULE = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _ROUTES = {"predict": "/predict/{route}", "oip": "/v2/models/{name}/infer"}
 _FLAG_REASONS = {"pin": "static", "split": "split", "fallback": "default"}
-_NANOSECONDS = 1_000_000_000
 _QUEUE_SPANS = 2048
 _EXPORT_EVERY_MS = 1000
 
@@ -83,7 +82,7 @@ class Tracing(Observer):
         self._spans += 1
         self._ids.trace_id = int(record.trace_id, 16)
         self._ids.span_id = int(record.span_id, 16)
-        began = round(record.started_wall * _NANOSECONDS)
+        began = _nanoseconds(record.started_wall)
         span = self._tracer.start_span(
             f"POST {_ROUTES.get(record.protocol, record.protocol)}",
             context=_caller(record),
@@ -93,7 +92,7 @@ class Tracing(Observer):
         )
         if record.code >= 500:
             span.set_status(StatusCode.ERROR, record.error)
-        span.end(began + round(record.duration_s * _NANOSECONDS))
+        span.end(began + _nanoseconds(record.duration_s))
 
     def flush(self) -> None:
         """Exports what is queued, on the calling thread; for tests and short-lived processes."""
@@ -125,6 +124,11 @@ class _GivenIds(IdGenerator):
 
     def is_trace_id_random(self) -> bool:
         return True
+
+
+def _nanoseconds(seconds: float) -> int:
+    """To the microsecond: a float of seconds since the epoch holds no more."""
+    return round(seconds * 1_000_000) * 1_000
 
 
 def _caller(record: RequestRecord) -> Context:
