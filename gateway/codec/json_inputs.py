@@ -2,7 +2,7 @@
 
 {"inputs": [[…], …]}                    one-input model: rows
 {"inputs": {"name": [[…], …], …}}       several inputs, by name
-optional: "id", "key", "context" (object for rules), "parameters" (object)
+optional: "id", "key", "context" (object for rules), "parameters" (object: timeout in µs, priority)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 
 from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
+from gateway.codec.parameters import read_priority, read_timeout, refuse_unsupported, wrong
 from gateway.codec.shapes import check_count, count_rows, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
@@ -44,7 +45,8 @@ class PredictEnvelope:
     id: str | None
     key: str | None
     context: Mapping[str, Any]
-    parameters: Mapping[str, Any]
+    timeout_s: float | None
+    priority: str | None
     plain: bool
     limits: CodecLimits
 
@@ -122,13 +124,16 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
         )
     inputs = fields["inputs"]
     if type(inputs) is not list and type(inputs) is not dict:
-        raise _wrong("inputs", "rows, or an object of rows by input name", inputs)
+        raise wrong("inputs", "rows, or an object of rows by input name", inputs)
+    parameters = read_context(fields.get("parameters"), "parameters", limits)
+    refuse_unsupported(parameters)
     return PredictEnvelope(
         inputs=inputs,
         id=read_name(fields.get("id"), "id"),
         key=read_key(fields.get("key"), "key"),
         context=read_context(fields.get("context"), "context", limits),
-        parameters=read_context(fields.get("parameters"), "parameters", limits),
+        timeout_s=read_timeout(parameters),
+        priority=read_priority(parameters),
         plain=_is_plain(document, inputs, limits),
         limits=limits,
     )
@@ -139,9 +144,9 @@ def read_name(value: Any, field: str) -> str | None:
     if value is None:
         return None
     if type(value) is not str:
-        raise _wrong(field, "a string", value)
+        raise wrong(field, "a string", value)
     if len(value) > MAX_NAME_CHARS:
-        raise _wrong(field, f"at most {MAX_NAME_CHARS} characters", f"{len(value)} characters", described=True)
+        raise BadRequest(f"{field}: expected at most {MAX_NAME_CHARS} characters, got {len(value)}")
     return value
 
 
@@ -155,7 +160,7 @@ def read_context(value: Any, field: str, limits: CodecLimits) -> Mapping[str, An
     if value is None:
         return {}
     if type(value) is not dict:
-        raise _wrong(field, "an object", value)
+        raise wrong(field, "an object", value)
     if value:
         count_strings(value, limits, max_values=limits.max_context_values)
     return value
@@ -192,8 +197,3 @@ def _is_single_row(value: Any, spec: TensorSpec) -> bool:
         return False
     width = spec.shape[1]
     return list not in set(map(type, value)) and (isinstance(width, str) or len(value) == width)
-
-
-def _wrong(field: str, expected: str, value: Any, *, described: bool = False) -> BadRequest:
-    got = value if described else describe(value)
-    return BadRequest(f"{field}: expected {expected}, got {got}", FieldProblem(field, expected, got))

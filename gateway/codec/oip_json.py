@@ -17,9 +17,10 @@ from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.json_inputs import read_context, read_key, read_name, refuse_duplicates
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
 from gateway.codec.oip_binary import read_binary, read_raw_request, split_body
+from gateway.codec.parameters import read_priority, read_size, read_timeout, refuse_unsupported, wrong
 from gateway.codec.shapes import check_count, count_rows, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
-from gateway.errors import BadRequest, FieldProblem, TooLarge
+from gateway.errors import BadRequest, TooLarge
 from gateway.messages import DATATYPES, Array, Arrays, Signature, TensorSpec
 
 __all__ = ["InferEnvelope", "RequestedOutput", "WireTensor", "read_infer"]
@@ -127,7 +128,7 @@ def read_infer(body: bytes, header_length: int | None, limits: CodecLimits) -> I
     document = read_document(head, limits)
     fields = document.value
     parameters = _object(fields.get("parameters"), "parameters")
-    _refuse_unsupported(parameters)
+    refuse_unsupported(parameters)
     tensors = _read_inputs(fields.get("inputs"), tail, limits)
     binary_default = _boolean(parameters.get("binary_data_output"), "parameters.binary_data_output", default=False)
     return InferEnvelope(
@@ -137,8 +138,8 @@ def read_infer(body: bytes, header_length: int | None, limits: CodecLimits) -> I
         binary_default=binary_default,
         key=read_key(parameters.get("key"), "parameters.key"),
         context=_context(parameters.get("context"), limits),
-        timeout_s=_timeout(parameters.get("timeout")),
-        priority=_priority(parameters.get("priority")),
+        timeout_s=read_timeout(parameters),
+        priority=read_priority(parameters),
         plain=_is_plain(document, limits),
         raw_request=None,
         limits=limits,
@@ -171,7 +172,7 @@ def _read_inputs(value: Any, tail: memoryview, limits: CodecLimits) -> tuple[Wir
         parameters = _object(entry.get("parameters"), f"{where}.parameters")
         if "shared_memory_region" in parameters:
             raise BadRequest(f"input {shorten(name)!r}: shared memory is not supported; send the data in the body")
-        size = _size(parameters.get("binary_data_size"), f"{where}.parameters.binary_data_size")
+        size = read_size(parameters.get("binary_data_size"), f"{where}.parameters.binary_data_size")
         raw = None
         if size is not None:
             if "data" in entry:
@@ -208,7 +209,7 @@ def _read_outputs(value: Any, binary_default: bool) -> tuple[RequestedOutput, ..
         parameters = _object(entry.get("parameters"), f"{where}.parameters")
         if "shared_memory_region" in parameters:
             raise BadRequest(f"{where}: shared memory is not supported; outputs come in the body")
-        classes = _size(parameters.get("classification"), f"{where}.parameters.classification") or 0
+        classes = read_size(parameters.get("classification"), f"{where}.parameters.classification") or 0
         binary = _boolean(parameters.get("binary_data"), f"{where}.parameters.binary_data", default=binary_default)
         outputs.append(RequestedOutput(_tensor_name(entry, where), binary, classes))
     _refuse_repeated([output.name for output in outputs], "output")
@@ -264,11 +265,6 @@ def _is_plain(document: Document, limits: CodecLimits) -> bool:
     return False
 
 
-def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
-    if parameters.get("sequence_id") not in (None, 0, ""):
-        raise BadRequest("sequence_id: stateful sequences are not supported; send each request whole")
-
-
 def _refuse_repeated(names: list[str], noun: str) -> None:
     seen: set[str] = set()
     for name in names:
@@ -281,9 +277,9 @@ def _entries(value: Any, field: str, *, required: bool) -> list[dict[str, Any]]:
     if value is None and not required:
         return []
     if type(value) is not list or any(type(entry) is not dict for entry in value):
-        raise _wrong(field, "a list of tensors", value)
+        raise wrong(field, "a list of tensors", value)
     if required and not value:
-        raise _wrong(field, "at least one tensor", value)
+        raise wrong(field, "at least one tensor", value)
     if len(value) > _MAX_TENSORS:
         raise TooLarge(f"{field}: {len(value)} tensors, the limit is {_MAX_TENSORS}")
     return value
@@ -292,20 +288,20 @@ def _entries(value: Any, field: str, *, required: bool) -> list[dict[str, Any]]:
 def _tensor_name(entry: Mapping[str, Any], where: str) -> str:
     name = read_name(entry.get("name"), f"{where}.name")
     if not name:
-        raise _wrong(f"{where}.name", "a string that is not empty", entry.get("name"))
+        raise wrong(f"{where}.name", "a string that is not empty", entry.get("name"))
     return name
 
 
 def _datatype(entry: Mapping[str, Any], where: str) -> str:
     datatype = entry.get("datatype")
     if type(datatype) is not str or datatype not in DATATYPES:
-        raise _wrong(f"{where}.datatype", f"one of {', '.join(DATATYPES)}", datatype)
+        raise wrong(f"{where}.datatype", f"one of {', '.join(DATATYPES)}", datatype)
     return datatype
 
 
 def _shape(value: Any, field: str, limits: CodecLimits) -> tuple[int, ...]:
     if type(value) is not list or len(value) > _MAX_RANK or any(type(size) is not int or size < 0 for size in value):
-        raise _wrong(field, f"a list of at most {_MAX_RANK} sizes, none negative", value)
+        raise wrong(field, f"a list of at most {_MAX_RANK} sizes, none negative", value)
     shape = tuple(value)
     check_count({"": shape}, limits)
     return shape
@@ -315,7 +311,7 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict:
-        raise _wrong(field, "an object", value)
+        raise wrong(field, "an object", value)
     return value
 
 
@@ -323,33 +319,8 @@ def _boolean(value: Any, field: str, *, default: bool) -> bool:
     if value is None:
         return default
     if type(value) is not bool:
-        raise _wrong(field, "true or false", value)
+        raise wrong(field, "true or false", value)
     return value
-
-
-def _size(value: Any, field: str) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int or value < 0:
-        raise _wrong(field, "a whole number, not negative", value)
-    return value
-
-
-def _timeout(value: Any) -> float | None:
-    """Microseconds, 0 for none, as the schedule policy extension says."""
-    microseconds = _size(value, "parameters.timeout")
-    return microseconds / 1e6 if microseconds else None
-
-
-def _priority(value: Any) -> str | None:
-    """The extension counts from 1, the highest; 0 is the default. The header's names are taken too."""
-    if value is None or value == 0:
-        return None
-    if type(value) is int and value > 0:
-        return ("high", "normal", "low")[min(value, 3) - 1]
-    if value in ("high", "normal", "low"):
-        return str(value)
-    raise _wrong("parameters.priority", "a whole number from 0, or high, normal or low", value)
 
 
 def _context(value: Any, limits: CodecLimits) -> Mapping[str, Any]:
@@ -360,8 +331,3 @@ def _context(value: Any, limits: CodecLimits) -> Mapping[str, Any]:
         except orjson.JSONDecodeError as fault:
             raise BadRequest(f"parameters.context: expected a JSON object: {fault}") from None
     return read_context(value, "parameters.context", limits)
-
-
-def _wrong(field: str, expected: str, value: Any) -> BadRequest:
-    got = "nothing" if value is None else describe(value)
-    return BadRequest(f"{field}: expected {expected}, got {got}", FieldProblem(field, expected, got))

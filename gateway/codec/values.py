@@ -26,17 +26,13 @@ from gateway.messages import DATATYPES, Array
 __all__ = ["Wanted", "find_faults", "read_values"]
 
 _EXACT_INTEGERS = 2**53
-"""A float beyond this may stand for several integers."""
+"""A float from here on may stand for several integers."""
 
 _NUMBERS = frozenset({int, float})
 
 _EXPECTED = {
     "BOOL": "true or false",
     "BYTES": 'a string, or {"b64": "…"} for bytes that are no text',
-    "FP16": "a number within ±65504",
-    "BF16": "a number within the range of BF16",
-    "FP32": "a number within ±3.4e38",
-    "FP64": "a number",
 }
 
 
@@ -64,7 +60,7 @@ def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
         return _to_floats(array, datatype)
     if array.dtype.kind == "f" and array.size:
         # Floats, or integers too mixed for one numpy type: exact only where no digit can be lost.
-        if not (np.abs(array) <= _EXACT_INTEGERS).all():
+        if not (np.abs(array) < _EXACT_INTEGERS).all():
             flattened = _flatten(value, rank)
             return None if flattened is None else _reshaped(_read_flat(flattened[0], datatype), flattened[1])
         if not (array == np.trunc(array)).all():
@@ -155,7 +151,7 @@ def _from_base64(item: dict[str, Any]) -> bytes | None:
 
 
 def _is_exact_integer(item: float) -> bool:
-    return type(item) is int or (item.is_integer() and abs(item) <= _EXACT_INTEGERS)
+    return type(item) is int or (item.is_integer() and abs(item) < _EXACT_INTEGERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +226,8 @@ def _numeric_fault(leaf: float, datatype: str) -> str:
 def _expected(datatype: str) -> str:
     if datatype in _EXPECTED:
         return _EXPECTED[datatype]
+    if DATATYPES[datatype].kind == "f":
+        return f"a number that {datatype} can hold"
     bounds = np.iinfo(DATATYPES[datatype])
     return f"an integer from {bounds.min} to {bounds.max}"
 

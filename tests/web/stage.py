@@ -1,0 +1,233 @@
+"""A whole data plane for the web's tests: echo versions inline, a real fleet, a real table, a recording observer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from gateway.clock import SystemClock
+from gateway.codec.limits import CodecLimits
+from gateway.control.tokens import Principal, Role
+from gateway.dataplane import Current, Dataplane
+from gateway.errors import Conflict, Unauthenticated, UnknownModel
+from gateway.events import FanOut, RecordingObserver, RequestRecord
+from gateway.messages import DATATYPES, Signature, TensorSpec, VersionRef
+from gateway.routing.table import Arm, Limits, Route, RoutingTable
+from gateway.serving.engine import BatchPolicy, VersionSpec
+from gateway.serving.fleet import Fleet
+from gateway.serving.inline_engine import InlineEngine
+from gateway.web.application import Application, build_application
+from gateway.web.services import IndexEntry, Services, WebLimits
+from gateway.web.statistics import ModelStatistics
+from runtimes.base import LoadSpec
+
+LIMITS = WebLimits(
+    body_bytes=1 << 20, receive_s=5.0, codec=CodecLimits(max_depth=16, max_elements=100_000), watch_after_s=0.001
+)
+
+FOUR = Signature((TensorSpec("x", "FP32", ("batch", 4)),), (TensorSpec("y", "FP32", ("batch", 4)),))
+WORDS = Signature((TensorSpec("words", "BYTES", ("batch", 2)),), (TensorSpec("echo", "BYTES", ("batch", 2)),))
+ALONE = Signature((TensorSpec("v", "FP64", (3,)),), (TensorSpec("w", "FP64", (3,)),), batched=False)
+EVERY = Signature(
+    tuple(TensorSpec(f"in_{name}", name, ("batch", 2)) for name in DATATYPES),
+    tuple(TensorSpec(f"out_{name}", name, ("batch", 2)) for name in DATATYPES),
+)
+
+MODELS: Mapping[VersionRef, tuple[Signature, Mapping[str, Any]]] = {
+    VersionRef("digits", 1): (FOUR, {}),
+    VersionRef("digits", 2): (FOUR, {"outputs": {"y": 2.0}}),
+    VersionRef("words", 1): (WORDS, {}),
+    VersionRef("alone", 1): (ALONE, {}),
+    VersionRef("every", 1): (EVERY, {}),
+    VersionRef("strange", 1): (FOUR, {"outputs": {"y": float("nan")}}),
+    VersionRef("strange", 2): (FOUR, {"outputs": {"y": float("-inf")}}),
+    VersionRef("fussy", 1): (FOUR, {"invalid": {"equals": 13}, "fail": {"equals": 666}}),
+    VersionRef("slow", 1): (FOUR, {"delay_ms": 150}),
+    VersionRef("bytes", 1): (
+        Signature((TensorSpec("x", "FP32", ("batch", 4)),), (TensorSpec("raw", "BYTES", ("batch", 1)),)),
+        {"outputs": {"raw": b"\xff\xfe"}},
+    ),
+}
+"""What is loaded. ``fussy`` refuses 13 and fails on 666, so that warm-up with ones passes."""
+
+ROUTES: Sequence[Route] = (
+    Route("digits", "digits", (Arm(1, 100), Arm(2, 0)), pinnable=frozenset({1, 2, 9}), known_good=1),
+    Route("pinned", "digits", (Arm(1, 100),), pin="allowed", pinnable=frozenset({1, 2}), quarantined=frozenset({2})),
+    Route("words", "words", (Arm(1, 1),), pinnable=frozenset({1})),
+    Route("alone", "alone", (Arm(1, 1),), pinnable=frozenset({1})),
+    Route("every", "every", (Arm(1, 1),), pinnable=frozenset({1})),
+    Route("strange", "strange", (Arm(1, 1), Arm(2, 0)), pin="allowed", pinnable=frozenset({1, 2})),
+    Route("fussy", "fussy", (Arm(1, 1),), pinnable=frozenset({1})),
+    Route("slow", "slow", (Arm(1, 1),), pinnable=frozenset({1}), limits=Limits(timeout_ms=5000, slow_ms=50)),
+    Route("bytes", "bytes", (Arm(1, 1),), pinnable=frozenset({1})),
+    Route("locked", "digits", (Arm(1, 1),), pinnable=frozenset({1}), protected=True),
+    Route("falls", "digits", (Arm(9, 1),), fallback=1, pinnable=frozenset({9, 1})),
+)
+"""Version 9 of ``digits`` is named and never loaded."""
+
+TOKENS = {
+    "operator-token": Principal("olga", Role.OPERATOR),
+    "locked-token": Principal("lars", Role.PREDICT, frozenset({"locked"})),
+    "other-token": Principal("otto", Role.PREDICT, frozenset({"digits"})),
+}
+
+
+def verify(token: str) -> Principal:
+    if token not in TOKENS:
+        raise Unauthenticated("the token is not known")
+    return TOKENS[token]
+
+
+class ListedRepository:
+    """Registered versions by name; loading one puts it on the list, a version that a route uses stays on it."""
+
+    def __init__(self) -> None:
+        self.states = {("digits", 9): "failed", ("spare", 1): "registered"}
+        self.actors: list[str] = []
+
+    async def index(self) -> Sequence[IndexEntry]:
+        return [IndexEntry(name, version, state, "") for (name, version), state in self.states.items()]
+
+    async def load(self, reference: str, *, actor: str) -> None:
+        self._change(reference, "active", actor)
+
+    async def unload(self, reference: str, *, actor: str) -> None:
+        if reference.startswith("digits"):
+            raise Conflict(f"{reference} is used by route 'digits'; take it off the route first")
+        self._change(reference, "registered", actor)
+
+    def _change(self, reference: str, state: str, actor: str) -> None:
+        name, _, version = reference.partition("/")
+        key = (name, int(version or 1))
+        if key not in self.states:
+            raise UnknownModel(f"no model {name!r}")
+        self.states[key] = state
+        self.actors.append(actor)
+
+
+@dataclass
+class Stage:
+    """What a test may look at. ``started`` counts ``request_started`` by route."""
+
+    application: Application
+    dataplane: Dataplane
+    observer: RecordingObserver
+    repository: ListedRepository
+    statistics: ModelStatistics
+    started: list[str] = field(default_factory=list)
+
+    def last(self) -> RequestRecord:
+        return self.observer.requests[-1]
+
+
+class _Starts(RecordingObserver):
+    def __init__(self, started: list[str]) -> None:
+        super().__init__()
+        self.started = started
+
+    def request_started(self, route: str) -> None:
+        self.started.append(route)
+
+
+@contextlib.asynccontextmanager
+async def build_stage(
+    limits: WebLimits = LIMITS, models: Sequence[str] | None = None, *, trace_ratio: float = 0.0
+) -> AsyncIterator[Stage]:
+    """Loads the named models (all by default) and the routes onto them; closes every engine at the end."""
+    clock = SystemClock()
+    started: list[str] = []
+    recording, statistics = _Starts(started), ModelStatistics()
+    observer = FanOut(recording, statistics)
+    fleet = Fleet(lambda spec, _: InlineEngine(spec), clock=clock, observer=observer, probe_interval_s=3600.0)
+    dataplane = Dataplane(observer=observer, clock=clock)
+    try:
+        for ref, (signature, options) in MODELS.items():
+            if models is None or ref.model in models:
+                await fleet.ensure(_spec(ref, signature, options))
+        table = RoutingTable({route.name: route for route in ROUTES}, "digits", 7)
+        dataplane.install(Current(table, dict(fleet.handles)))
+        repository = ListedRepository()
+        services = Services(
+            dataplane=dataplane,
+            observer=observer,
+            clock=clock,
+            verify=verify,
+            repository=repository,
+            statistics=statistics,
+            limits=limits,
+            trace_ratio=trace_ratio,
+        )
+        yield Stage(build_application(services), dataplane, recording, repository, statistics, started)
+    finally:
+        await fleet.close()
+
+
+def _spec(ref: VersionRef, signature: Signature, options: Mapping[str, Any]) -> VersionSpec:
+    load = LoadSpec(format="echo", entry="", files=(), signature=signature, options=options)
+    example = {spec.name: _ones(spec) for spec in signature.inputs}
+    return VersionSpec(
+        ref, "sha256:" + "0" * 64, load, placement="inline", batch=BatchPolicy(max_rows=8), example=example
+    )
+
+
+def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
+    shape = [1 if isinstance(size, str) else size for size in spec.shape]
+    one: Any = b"a" if spec.datatype == "BYTES" else 1
+    return np.full(shape, one, DATATYPES[spec.datatype])
+
+
+class ServedStage:
+    """A stage behind a real uvicorn on a free port, in a thread with its own loop."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self._up = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+
+    @property
+    def address(self) -> str:
+        host, port = self.socket.getsockname()
+        return f"{host}:{port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._up.wait(60), "the server did not come up"
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(60)
+        self.socket.close()
+
+    async def _main(self) -> None:
+        async with build_stage() as self.stage:
+            config = uvicorn.Config(
+                self.stage.application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5
+            )
+            self._server = uvicorn.Server(config)
+            self._up.set()
+            await self._server.serve([self.socket])
+
+
+@contextlib.contextmanager
+def serve_stage() -> Iterator[ServedStage]:
+    served = ServedStage()
+    served.start()
+    try:
+        yield served
+    finally:
+        served.stop()
