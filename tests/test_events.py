@@ -1,0 +1,133 @@
+"""Events: every one reaches every observer, and one that fails is dropped alone."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from gateway.events import BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, RollbackRecord
+from gateway.messages import Decision, VersionRef
+
+REF = VersionRef("digits", 3)
+DECISION = Decision("digits", REF, "split", 1, 7)
+REQUEST = RequestRecord("digits", "r", "d", DECISION, REF, 200, None, None, 1, 0.0, 0.1)
+BATCH = BatchRecord(REF, 1, 1, 0.1, (0.0,))
+ROLLBACK = RollbackRecord("digits", "operator", 3, (4,), "", durable=True)
+EVENTS: dict[str, tuple[object, ...]] = {
+    "request_started": ("digits",),
+    "request_finished": (REQUEST,),
+    "request_rejected": ("digits", "queue-full"),
+    "fell_back": (DECISION, "ModelError"),
+    "batch_finished": (BATCH,),
+    "queue_changed": (REF, 5),
+    "version_state": (REF, "active", ""),
+    "version_crashed": (REF, "hang", False),
+    "version_retired": (REF,),
+    "table_applied": (7,),
+    "store_reachable": (True,),
+    "rolled_back": (ROLLBACK,),
+}
+
+
+class Diary(Observer):
+    """Writes down every event by name; fails at ``fail_at``."""
+
+    def __init__(self, fail_at: str = "") -> None:
+        self.seen: list[tuple[str, tuple[object, ...]]] = []
+        self._fail_at = fail_at
+
+    def __getattribute__(self, name: str) -> object:
+        if name not in EVENTS:
+            return super().__getattribute__(name)
+
+        def write(*arguments: object) -> None:
+            if name == self._fail_at:
+                raise RuntimeError(f"no ink for {name}")
+            self.seen.append((name, arguments))
+
+        return write
+
+
+def tell(observer: Observer, *events: str) -> None:
+    for event in events or tuple(EVENTS):
+        getattr(observer, event)(*EVENTS[event])
+
+
+def test_the_events_here_are_all_there_are() -> None:
+    """A new event needs a line in this file and a method in the fan-out."""
+    methods = {name for name, member in vars(Observer).items() if inspect.isfunction(member)}
+    assert methods == EVENTS.keys()
+    assert methods <= vars(FanOut).keys()
+
+
+def test_an_observer_watches_only_what_it_overrides() -> None:
+    """Every method is there and does nothing."""
+    tell(Observer())
+
+
+def test_every_event_reaches_every_observer_in_order() -> None:
+    """With its arguments as they are."""
+    one, other = Diary(), Diary()
+    tell(FanOut(one, other))
+    assert one.seen == other.seen == list(EVENTS.items())
+
+
+@pytest.mark.parametrize("event", list(EVENTS))
+def test_one_that_fails_is_logged_and_dropped_and_the_others_see_all(
+    event: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also in the very event in which it failed, whether they stand before or after it."""
+    before, faulty, after = Diary(), Diary(fail_at=event), Diary()
+    fan_out = FanOut(before, faulty, after)
+    tell(fan_out)
+    tell(fan_out)
+    assert before.seen == after.seen == list(EVENTS.items()) * 2
+    assert len(faulty.seen) == list(EVENTS).index(event)
+    assert repr(fan_out) == "<FanOut [Diary, Diary]>"
+    assert [record.message for record in caplog.records] == [f"observer Diary failed in {event} and is dropped"]
+
+
+def test_dropping_one_of_two_equal_observers_drops_that_one() -> None:
+    """By identity: equality is the observer's own business."""
+
+    class Alike(Diary):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Alike)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    good, faulty = Alike(), Alike(fail_at="table_applied")
+    fan_out = FanOut(faulty, good)
+    tell(fan_out, "table_applied", "table_applied")
+    assert len(good.seen) == 2
+
+
+def test_fanning_out_to_nobody_is_fine() -> None:
+    """The null case of ``app``."""
+    tell(FanOut())
+
+
+def test_what_must_end_the_process_is_not_swallowed() -> None:
+    """Only ``Exception`` is an observer's fault."""
+
+    class Interrupted(Observer):
+        def table_applied(self, revision: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FanOut(Interrupted()).table_applied(7)
+
+
+def test_the_recording_observer_keeps_what_tests_ask_for() -> None:
+    """Requests, batches, states, crashes, rollbacks, fallbacks, rejections and revisions."""
+    recording = RecordingObserver()
+    tell(recording)
+    assert recording.requests == [REQUEST]
+    assert recording.batches == [BATCH]
+    assert recording.states == [(REF, "active", "")]
+    assert recording.crashes == [(REF, "hang", False)]
+    assert recording.rollbacks == [ROLLBACK]
+    assert recording.fallbacks == [(DECISION, "ModelError")]
+    assert recording.rejections == [("digits", "queue-full")]
+    assert recording.revisions == [7]
