@@ -40,12 +40,7 @@ def read_values(value: Any, datatype: str, rank: int, *, plain: bool) -> Array |
     """The array of ``rank`` axes, or None when the values do not make one of this datatype."""
     if plain and datatype not in ("BYTES", "BOOL"):
         return _read_plain(value, datatype, rank)
-    flattened = _flatten(value, rank)
-    if flattened is None:
-        return None
-    flat, shape = flattened
-    array = _read_flat(flat, datatype)
-    return None if array is None else array.reshape(shape)
+    return _read_carefully(value, datatype, rank)
 
 
 def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
@@ -53,22 +48,28 @@ def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError):  # ragged, or deeper than numpy goes
         return None
+    if not array.size:
+        return _read_carefully(value, datatype, rank)  # numpy sees one axis in [], whatever the rank
     if array.ndim != rank or array.dtype.kind not in "iuf":
         return None
     target = DATATYPES[datatype]
     if target.kind == "f":
         return _to_floats(array, datatype)
-    if array.dtype.kind == "f" and array.size:
+    if array.dtype.kind == "f":
         # Floats, or integers too mixed for one numpy type: exact only where no digit can be lost.
         if not (np.abs(array) < _EXACT_INTEGERS).all():
-            flattened = _flatten(value, rank)
-            return None if flattened is None else _reshaped(_read_flat(flattened[0], datatype), flattened[1])
+            return _read_carefully(value, datatype, rank)
         if not (array == np.trunc(array)).all():
             return None
     return _to_integers(array, target)
 
 
-def _reshaped(array: Array | None, shape: tuple[int, ...]) -> Array | None:
+def _read_carefully(value: Any, datatype: str, rank: int) -> Array | None:
+    flattened = _flatten(value, rank)
+    if flattened is None:
+        return None
+    flat, shape = flattened
+    array = _read_flat(flat, datatype)
     return None if array is None else array.reshape(shape)
 
 
@@ -83,10 +84,9 @@ def _to_floats(array: Array, datatype: str) -> Array | None:
 def _to_integers(array: Array, target: np.dtype[Any]) -> Array | None:
     if array.dtype == target:
         return array
-    if array.size:
-        bounds = np.iinfo(target)
-        if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
-            return None
+    bounds = np.iinfo(target)
+    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
+        return None
     return array.astype(target)
 
 
