@@ -209,6 +209,7 @@ class _Story:
                 span_id=trace.span_id,
                 parent_span_id=trace.parent_span_id,
                 client_id=None if self._envelope is None else self._envelope.id,
+                sampled=trace.sampled,
             )
         )
 
