@@ -245,10 +245,13 @@ class RouteDocument:
         except (KeyError, TypeError, ValueError, InvalidInput, RegistryError) as error:
             raise StoreUnavailable(f"a stored route cannot be read: {error}") from error
 
+    def named(self) -> frozenset[int]:
+        """Every version that the spec names, is in force, or is the known good."""
+        return self.spec.versions() | {arm.version for arm in self.status.split} | {self.status.known_good}
+
     def versions(self) -> frozenset[int]:
-        """Every version the route names, quarantined ones included."""
-        split = {arm.version for arm in self.status.split}
-        return self.spec.versions() | split | {self.status.known_good} | set(self.status.quarantined)
+        """All that the route knows of: those it names, and those in quarantine."""
+        return self.named() | set(self.status.quarantined)
 
     def routable(self) -> frozenset[int]:
         """The versions that may be asked for an answer: these are kept loaded."""

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Death", "Evidence", "Interval", "Outcome", "Window"]
+__all__ = ["Death", "Deaths", "Evidence", "Interval", "Outcome", "Window"]
 
 INTERVALS = 20
 MAX_DEATHS = 64
@@ -35,14 +35,14 @@ class Interval:
 class Death:
     """A child of the version died: ``cause`` crash, hang or load. ``waiting``: requests that it held up then.
 
-    ``since_good``: no batch of the version had come back well since the death before this one.
+    ``chained``: no batch of the version had come back well since the death before this one.
     """
 
     at: float
     cause: str
     isolating: bool = False
     waiting: int = 0
-    since_good: bool = True
+    chained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Deaths:
         self._good_since = True
 
     def died(self, now: float, cause: str, *, isolating: bool, waiting: int) -> None:
-        self._deaths.append(Death(now, cause, isolating, waiting, since_good=not self._good_since))
+        self._deaths.append(Death(now, cause, isolating, waiting, chained=not self._good_since))
         self._good_since = False
 
     def batch_came_back(self) -> None:

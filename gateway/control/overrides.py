@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gateway.control import transitions
@@ -69,18 +69,25 @@ class Overrides:
             if standing.stored_at is None:
                 yield route, standing.override
 
-    def laid_over(self, desired: Desired) -> Desired:
-        """Desired state with every override applied; drops those that the state contains, or that no longer apply."""
-        routes: dict[str, DesiredRoute] = {}
+    def settle(self, desired: Desired) -> None:
+        """Ends those that the state contains, and those that can no longer be applied to it."""
         for name, standing in list(self._standing.items()):
             route = desired.routes.get(name)
             contained = standing.stored_at is not None and standing.stored_at <= desired.revision
-            document = None if contained or route is None else self._applied(name, standing.override, route.document)
-            if document is None or route is None:
+            if contained or route is None or self._applied(name, standing.override, route.document) is None:
                 del self._standing[name]
-            elif document != route.document:
-                routes[name] = DesiredRoute(route.revision, document, local=True)
-        return replace(desired, routes=_merged(desired.routes, routes)) if routes else desired
+
+    def laid_over(self, desired: Desired) -> Desired:
+        """Desired state with every override applied that it does not contain yet."""
+        local: dict[str, DesiredRoute] = {}
+        for name, standing in self._standing.items():
+            route = desired.routes.get(name)
+            if route is None or (standing.stored_at is not None and standing.stored_at <= desired.revision):
+                continue
+            document = self._applied(name, standing.override, route.document)
+            if document is not None and document != route.document:
+                local[name] = DesiredRoute(route.revision, document, local=standing.stored_at is None)
+        return replace(desired, routes={**desired.routes, **local}) if local else desired
 
     def _applied(self, name: str, override: Override, document: RouteDocument) -> RouteDocument | None:
         try:
@@ -89,6 +96,3 @@ class Overrides:
             log.warning("the rollback of route %s to %d no longer applies: %s", name, override.target, error)
             return None
 
-
-def _merged(first: Mapping[str, DesiredRoute], second: Mapping[str, DesiredRoute]) -> dict[str, DesiredRoute]:
-    return {**first, **second}

@@ -220,6 +220,7 @@ class Reconciler:
         """All that can be done now. Called on every event; synchronous, so that it is atomic for requests."""
         if self._closed:
             return
+        self._overrides.settle(self._stored)
         self._desired = desired = self._overrides.laid_over(self._stored)
         active = frozenset(
             ref
@@ -348,6 +349,10 @@ class Reconciler:
         """Whether the version came up within the time; it must be wanted. Returns early when it failed."""
         await self._until(lambda: self._active(ref) or ref in self._loads.failures, timeout_s)
         return self._active(ref)
+
+    async def wait_gone(self, ref: VersionRef, *, timeout_s: float) -> bool:
+        """Whether nothing of the version is left here within the time."""
+        return await self._until(lambda: ref not in self._fleet.handles, timeout_s)
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         event = asyncio.Event()

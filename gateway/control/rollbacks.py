@@ -58,7 +58,7 @@ class Rollbacks:
             self._writing.cancel()
             await asyncio.wait({self._writing})
         for route, override in self._reconciler.overrides.unstored():
-            log.error("the rollback of route %s to %d was never stored: it ends with this process", route, override.target)
+            log.error("route %s: the rollback to %d was never stored; it ends here", route, override.target)
 
     async def roll_back(
         self, route: str, *, to: int | None, reason: str, actor: str, trigger: str = "operator"

@@ -1,0 +1,117 @@
+"""When a version has failed outright: a pure rule over the evidence of one version on one route.
+
+Four rules, all over outcomes of the version that was *chosen*, before a fallback hid its failure:
+
+- ``hang``: its child did not answer in time while requests waited. A version that has lately
+  answered many gets one restart first, since one poison request can look the same.
+- ``crash-loop``: its children die, with no good batch between; or again and again all the same.
+- ``error-burst``: enough requests failed, and they are a large share.
+- ``deadline``: hardly anything is answered before its deadline, though it was given time.
+
+What a caller did wrong never counts: input that does not fit, a full queue, a deadline too short
+for anybody, a client that left, the deaths by which one poison request is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+
+from gateway.control.evidence import Death, Evidence
+from gateway.settings import GuardSettings
+
+__all__ = ["GuardPolicy", "Verdict", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPolicy:
+    """``min_requests`` must have failed (or been held up) before anything is done. ``deaths``: with so many of any
+    kind in a row a poison request, found by halving, is ruled out. ``patience_s``: a request that waited less
+    missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang."""
+
+    window_s: float = 5.0
+    min_requests: int = 5
+    error_share: float = 0.5
+    late_share: float = 0.8
+    patience_s: float = 0.5
+    crashes: int = 3
+    crash_window_s: float = 30.0
+    deaths: int = 10
+    established: int = 50
+
+    @classmethod
+    def of(cls, settings: GuardSettings) -> GuardPolicy:
+        return cls(
+            window_s=settings.window_s,
+            min_requests=settings.min_requests,
+            error_share=settings.error_share,
+            crashes=settings.crashes,
+            crash_window_s=settings.crash_window_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    rule: str
+    reason: str
+
+
+def judge(evidence: Evidence, policy: GuardPolicy, now: float) -> Verdict | None:
+    """The first rule that the evidence breaks; None when there is none, or not enough of it yet."""
+    recent = [interval for interval in evidence.intervals if interval.start > now - policy.window_s]
+    good, failed, late = (sum(getattr(i, name) for i in recent) for name in ("good", "failed", "late"))
+    deaths = [death for death in evidence.deaths if death.at > now - policy.crash_window_s]
+    return (
+        _hang(deaths, good, policy, now)
+        or _crash_loop(deaths, policy)
+        or _error_burst(good, failed, late, policy)
+        or _deadline(good, failed, late, policy)
+    )
+
+
+def _hang(deaths: list[Death], good: int, policy: GuardPolicy, now: float) -> Verdict | None:
+    hangs = [death for death in deaths if death.cause == "hang" and not death.isolating]
+    hangs = [death for death in hangs if death.at > now - policy.window_s]
+    held_up = sum(death.waiting for death in hangs)
+    needed = 2 if good >= policy.established else 1
+    if held_up < policy.min_requests or len(hangs) < needed or (needed == 2 and not hangs[-1].chained):
+        return None
+    times = "once" if len(hangs) == 1 else f"{len(hangs)} times"
+    return Verdict("hang", f"it hung {times} and held up {held_up} requests")
+
+
+def _crash_loop(deaths: list[Death], policy: GuardPolicy) -> Verdict | None:
+    own = [death for death in deaths if not death.isolating]
+    if not any(death.cause != "load" for death in own):
+        return None  # it never came up: nothing of it has served, and its route knows
+    in_a_row = sum(1 for death in _in_a_row(deaths) if not death.isolating)
+    span = f"{policy.crash_window_s:g} s"
+    if in_a_row >= policy.crashes:
+        return Verdict("crash-loop", f"its process died {in_a_row} times within {span} with no good batch between")
+    if len(list(_in_a_row(deaths))) >= policy.deaths:
+        return Verdict("crash-loop", f"its process died {policy.deaths} times in a row within {span}")
+    if len(own) >= 2 * policy.crashes:
+        return Verdict("crash-loop", f"its process died {len(own)} times within {span}")
+    return None
+
+
+def _in_a_row(deaths: list[Death]) -> Iterator[Death]:
+    """The last deaths, newest first, between which no batch came back well."""
+    newest_first = list(reversed(deaths))
+    chained = list(takewhile(lambda death: death.chained, newest_first))
+    yield from newest_first[: len(chained) + 1]
+
+
+def _error_burst(good: int, failed: int, late: int, policy: GuardPolicy) -> Verdict | None:
+    requests = good + failed + late
+    if failed < policy.min_requests or failed < policy.error_share * requests:
+        return None
+    return Verdict("error-burst", f"{failed} of {requests} requests failed within {policy.window_s:g} s")
+
+
+def _deadline(good: int, failed: int, late: int, policy: GuardPolicy) -> Verdict | None:
+    requests = good + failed + late
+    if late < policy.min_requests or late + failed < policy.late_share * requests:
+        return None
+    return Verdict("deadline", f"{late} of {requests} requests missed their deadline within {policy.window_s:g} s")

@@ -1,0 +1,198 @@
+"""What operators do with models: register versions, name them, take them out of routing, free what nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.control.changes import Changes, Decision
+from gateway.control.desired import Desired, read_desired
+from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
+from gateway.errors import Conflict, StoreUnavailable, UnknownModel
+from gateway.messages import VersionRef
+from gateway.registry.blobs import BlobStore, Progress
+from gateway.registry.catalogue import ModelDocument
+from gateway.registry.collect import GRACE_S, collect, plan
+from gateway.registry.loading import read_manifest
+from gateway.registry.names import check_model_name
+from gateway.registry.registration import Permissions, RegistrationOptions, prepare
+
+__all__ = ["ModelControl", "model_key", "users_of"]
+
+View = dict[str, Any]
+
+
+class ModelControl:
+    """``permissions``: what the settings allow at registration."""
+
+    def __init__(
+        self, store: Store, blobs: BlobStore, *, clock: Clock, permissions: Permissions | None = None
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._permissions = permissions or Permissions()
+        self._changes = Changes(store)
+
+    async def list(self) -> Sequence[View]:
+        snapshot = await self._store.snapshot()
+        names = sorted(key.name for key in snapshot.documents if key.kind == "model")
+        return [_model_view(snapshot, name) for name in names]
+
+    async def get(self, name: str) -> View:
+        return _model_view(await self._store.snapshot(), name)
+
+    async def resolve(self, name: str, selector: str) -> VersionRef:
+        """``3``, ``@champion`` or ``@sha256:…``. Raises UnknownModel, UnknownVersion."""
+        return VersionRef(name, _model(await self._store.snapshot(), name).resolve(selector).number)
+
+    async def version(self, name: str, selector: str) -> View:
+        """Everything known of a version, its manifest included. IntegrityError when that is damaged."""
+        model = _model(await self._store.snapshot(), name)
+        entry = model.resolve(selector)
+        manifest = await asyncio.to_thread(read_manifest, entry.digest, self._blobs)
+        return {
+            "model": name,
+            "version": entry.number,
+            **entry.to_json(),
+            "aliases": list(model.aliases_of(entry.number)),
+            "manifest": manifest.to_json(),
+        }
+
+    async def register(
+        self,
+        model: str,
+        source: str | Path,
+        options: RegistrationOptions,
+        *,
+        actor: str,
+        progress: Progress | None = None,
+    ) -> View:
+        """Stores a version and gives its number; the same bytes and manifest again give the same version.
+
+        Raises InvalidRegistration, RegistryError, StoreUnavailable: then nothing is registered. Cancelling
+        it leaves at most blobs that nobody refers to, which gc removes.
+        """
+        with self._blobs.registering():
+            manifest = await asyncio.to_thread(
+                prepare, model, source, options, self._blobs, progress, permissions=self._permissions
+            )
+            digest, key = manifest.digest, model_key(model)
+            made: list[tuple[int, bool]] = []
+
+            def decide(snapshot: Snapshot) -> Decision:
+                current = _optional(snapshot, model) or ModelDocument(check_model_name(model))
+                document, number = current.add_version(digest, created_at=self._clock.wall(), tags=options.tags)
+                made[:] = [(number, document is not current)]
+                if document is current and options.tags:
+                    document = document.with_tags(number, options.tags)
+                detail = {"version": number, "digest": digest}
+                return Decision(document.to_json(), AuditEntry(actor, "register", str(key), "", detail))
+
+            written = await self._changes.write(key, decide)
+        number, created = made[0]
+        return {
+            "model": model,
+            "version": number,
+            "digest": digest,
+            "created": created,
+            "revision": written.revision,
+        }
+
+    async def set_alias(
+        self, name: str, alias: str, version: int, *, actor: str, expected: int | None = None
+    ) -> View:
+        detail = {"alias": alias, "version": version}
+        entry = AuditEntry(actor, "alias", str(model_key(name)), "", detail)
+        return await self._change(name, lambda model: model.set_alias(alias, version), entry, expected)
+
+    async def drop_alias(self, name: str, alias: str, *, actor: str, expected: int | None = None) -> View:
+        entry = AuditEntry(actor, "alias-drop", str(model_key(name)), "", {"alias": alias})
+        return await self._change(name, lambda model: model.drop_alias(alias), entry, expected)
+
+    async def archive(self, name: str, version: int, *, actor: str, expected: int | None = None) -> View:
+        """Conflict while a route, a resident or an alias uses the version."""
+        key = model_key(name)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            model = _model(snapshot, name)
+            document = model.archive(version)
+            desired, ref = read_desired(snapshot, Desired()), VersionRef(name, version)
+            used = users_of(desired, ref) + (["an explicit load"] if ref in desired.residents else [])
+            if used and document != model:
+                raise Conflict(
+                    f"{ref} is used by {', '.join(used)}; take it out there first (arms of weight 0, rules, fallback "
+                    "and known good count too), then archive it"
+                )
+            entry = AuditEntry(actor, "archive", str(key), "", {"version": version})
+            return Decision(document.to_json(), entry)
+
+        await self._changes.write(key, decide, expected=expected)
+        return await self.get(name)
+
+    async def collect(self, *, apply: bool, grace_s: float = GRACE_S) -> View:
+        """What no version refers to; freed if ``apply``."""
+        snapshot = await self._store.snapshot()
+        desired = read_desired(snapshot, Desired())
+        damaged = sorted(key.name for key in desired.unreadable if key.kind == "model")
+        if damaged:
+            raise StoreUnavailable(f"nothing was removed: models {', '.join(damaged)} cannot be read")
+        digests = [entry.digest for model in desired.models.values() for entry in model.versions]
+        found = await asyncio.to_thread(plan, digests, self._blobs, now=self._clock.wall(), grace_s=grace_s)
+        freed = await asyncio.to_thread(collect, found, self._blobs) if apply else 0
+        return found.to_json() | {"freed_bytes": freed}
+
+    async def _change(
+        self,
+        name: str,
+        step: Callable[[ModelDocument], ModelDocument],
+        entry: AuditEntry,
+        expected: int | None,
+    ) -> View:
+        def decide(snapshot: Snapshot) -> Decision:
+            return Decision(step(_model(snapshot, name)).to_json(), entry)
+
+        await self._changes.write(model_key(name), decide, expected=expected)
+        return await self.get(name)
+
+
+def model_key(name: str) -> DocumentKey:
+    return DocumentKey("model", name)
+
+
+def users_of(desired: Desired, ref: VersionRef) -> list[str]:
+    """The routes that name the version. One that only holds it in quarantine does not."""
+    routes = [
+        f"route {name}"
+        for name, route in desired.routes.items()
+        if route.document.spec.model == ref.model and ref.number in route.document.named()
+    ]
+    unreadable = [str(key) for key in desired.unreadable if key.kind == "route"]
+    return routes + [f"{key} (which cannot be read)" for key in unreadable]
+
+
+def _optional(snapshot: Snapshot, name: str) -> ModelDocument | None:
+    found = snapshot.documents.get(model_key(name))
+    return None if found is None or found.body is None else ModelDocument.from_json(found.body)
+
+
+def _model(snapshot: Snapshot, name: str) -> ModelDocument:
+    found = _optional(snapshot, name)
+    if found is None:
+        known = ", ".join(sorted(key.name for key in snapshot.documents if key.kind == "model")) or "none yet"
+        raise UnknownModel(f"no model {name!r:.140} is registered; registered are {known}")
+    return found
+
+
+def _model_view(snapshot: Snapshot, name: str) -> View:
+    model = _model(snapshot, name)
+    return {
+        "name": model.name,
+        "revision": snapshot.documents[model_key(name)].revision,
+        "versions": [entry.to_json() for entry in model.versions],
+        "aliases": dict(model.aliases),
+        "notes": model.notes,
+    }

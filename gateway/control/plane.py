@@ -1,0 +1,169 @@
+"""The control plane of one process, put together: what the admin API calls, and what runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.control.assembly import Assembly
+from gateway.control.audit import record_to_json, verify_store
+from gateway.control.guard import Guard
+from gateway.control.judge import GuardPolicy
+from gateway.control.model_control import ModelControl
+from gateway.control.reconcile import Reconciler
+from gateway.control.replica import ReplicaHere
+from gateway.control.residents import Residents
+from gateway.control.rollbacks import Rollbacks
+from gateway.control.route_control import RouteControl
+from gateway.control.store import Snapshot, Store
+from gateway.control.token_control import TokenControl
+from gateway.control.tokens import TokenRing
+from gateway.dataplane import Dataplane
+from gateway.events import Observer
+from gateway.messages import VersionRef
+from gateway.registry.blobs import BlobStore
+from gateway.registry.registration import Permissions
+from gateway.serving.engine import VersionSpec
+from gateway.serving.fleet import Fleet
+from gateway.serving.handle import HandleStatistics
+from gateway.settings import Settings
+
+__all__ = ["ControlPlane"]
+
+View = dict[str, Any]
+
+
+class ControlPlane:
+    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` is an observer
+    that the composition root adds to those that ``observer`` tells.
+
+    Start it after the fleet can load, close it before the fleet is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        fleet: Fleet,
+        dataplane: Dataplane,
+        settings: Settings,
+        clock: Clock,
+        observer: Observer,
+        assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
+    ) -> None:
+        self.store = store
+        self.blobs = blobs
+        self.fleet = fleet
+        self.ring = TokenRing(clock)
+        self.reconciler = Reconciler(
+            store=store,
+            fleet=fleet,
+            dataplane=dataplane,
+            assemble=assemble or Assembly(blobs, settings.runtimes).spec,
+            clock=clock,
+            observer=observer,
+            default_route=settings.default_route,
+            default_timeout_ms=settings.limits.timeout_ms,
+            took=self._took,
+        )
+        self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
+        self.routes = RouteControl(store, ReplicaHere(self.reconciler, self.rollbacks))
+        self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
+        self.tokens = TokenControl(store, clock=clock)
+        self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
+        self.guard: Guard | None = None
+        if settings.guard.enabled:
+            self.guard = Guard(
+                dataplane=dataplane,
+                rollbacks=self.rollbacks,
+                store=store,
+                policy=GuardPolicy.of(settings.guard),
+                clock=clock,
+                waiting=self._waiting,
+            )
+
+    def __repr__(self) -> str:
+        return f"<ControlPlane {self.reconciler!r}>"
+
+    async def start(self, home: Path | None = None) -> None:
+        """``home``: where the first admin token is left. Raises StoreUnavailable when the store cannot be read."""
+        if home is not None:
+            await self.tokens.bootstrap(home)
+        self.ring.install((await self.store.snapshot()).documents.values())
+        self.rollbacks.start()
+        self.reconciler.start()
+
+    async def close(self) -> None:
+        """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
+        if self.guard is not None:
+            await self.guard.close()
+        await self.rollbacks.close()
+        await self.reconciler.close()
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
+        return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
+
+    async def verify_audit(self) -> View:
+        return (await verify_store(self.store)).to_json()
+
+    def versions(self) -> Sequence[View]:
+        """Every version that is here, in whatever state; and those that could not even be tried."""
+        rows = {row.ref: _version_view(row) for row in self.fleet.statistics().versions}
+        for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
+            reason = self.reconciler.failure(ref)
+            state = "registered" if reason is None else "failed"
+            rows[ref] = {"model": ref.model, "version": ref.number, "state": state, "reason": reason or ""}
+            rows[ref] |= {"ready": False, "pid": None, "memory_bytes": 0}
+        return [rows[ref] for ref in sorted(rows)]
+
+    def _took(self, snapshot: Snapshot) -> None:
+        self.ring.install(snapshot.documents.values())
+
+    def _waiting(self, ref: VersionRef) -> int:
+        handle = self.fleet.handles.get(ref)
+        batcher = None if handle is None else handle.statistics().batcher
+        return 0 if batcher is None else batcher.queued_items + batcher.running_items
+
+
+def permissions(settings: Settings) -> Permissions:
+    """What the settings allow and assume at registration."""
+    runtimes = settings.runtimes
+    return Permissions(
+        allow_pickle=runtimes.allow_pickle,
+        allow_inline=runtimes.allow_inline,
+        default_device=runtimes.device,
+        default_threads=runtimes.threads,
+    )
+
+
+def _version_view(row: HandleStatistics) -> View:
+    queue = row.batcher
+    return {
+        "model": row.ref.model,
+        "version": row.ref.number,
+        "digest": row.digest,
+        "state": str(row.state),
+        "reason": row.reason,
+        "ready": row.ready,
+        "pid": row.pid,
+        "device": row.device,
+        "memory_bytes": row.memory_bytes,
+        "leases": row.leases,
+        "deaths": row.deaths,
+        "restarts": row.restarts,
+        "loaded": dict(row.loaded),
+        "profile": {"max_rows": row.max_rows, "costs_s": {str(n): cost for n, cost in row.costs_s.items()}},
+        "queue": None
+        if queue is None
+        else {
+            "items": queue.queued_items,
+            "rows": queue.queued_rows,
+            "running": queue.running_items,
+            "answered": queue.answered,
+            "failed": queue.failed,
+            "batches": queue.batches,
+        },
+    }

@@ -1,0 +1,211 @@
+"""What operators do with routes. Every verb checks, writes durably with its audit record, and gives the new view.
+
+A view is ``{"route", "revision", "spec", "status"}``; ``status`` also tells how far this replica
+is (``applied``, ``pending``, ``failed``). ``expected`` is the revision of ``If-Match``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.control import transitions
+from gateway.control.changes import Changes, Decision
+from gateway.control.desired import Desired, DesiredRoute, read_desired
+from gateway.control.documents import RouteDocument, RouteSpec, check_route_name, route_key
+from gateway.control.replica import Replica
+from gateway.control.store import AuditEntry, Document, DocumentKey, Snapshot, Store
+from gateway.control.transitions import Catalogue
+from gateway.errors import FieldProblem, InvalidInput, NotFound, StoreUnavailable, UnknownRoute
+from gateway.registry.catalogue import ModelDocument
+
+__all__ = ["RouteControl"]
+
+View = dict[str, Any]
+Transition = Callable[[Snapshot, RouteDocument], RouteDocument]
+
+
+class RouteControl:
+    def __init__(self, store: Store, replica: Replica) -> None:
+        self._store = store
+        self._replica = replica
+        self._changes = Changes(store)
+        self._read = Desired()
+
+    async def list(self) -> Sequence[View]:
+        desired = await self._desired()
+        return [self._view(name, route) for name, route in desired.routes.items()]
+
+    async def get(self, name: str) -> View:
+        """Raises UnknownRoute. While the store is down, what this replica knew last."""
+        route = (await self._desired()).routes.get(name)
+        if route is None:
+            raise UnknownRoute(f"no route {name!r:.140}")
+        return self._view(name, route)
+
+    async def put(self, name: str, spec: object, *, actor: str, expected: int | None = None) -> View:
+        key, parsed = route_key(check_route_name(name)), RouteSpec.parse(spec)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            current = _document(snapshot.documents.get(key))
+            document = transitions.put(parsed, current, _catalogue(snapshot, parsed.model))
+            action = "route-create" if current is None else "route-update"
+            return Decision(document.to_json(), AuditEntry(actor, action, str(key)))
+
+        return await self._write(name, decide, expected)
+
+    async def delete(self, name: str, *, actor: str, expected: int | None = None) -> int:
+        """The revision at which it was deleted. Its history stays."""
+        key = route_key(name)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            _existing(snapshot, name)
+            return Decision(None, AuditEntry(actor, "route-delete", str(key)))
+
+        written = await self._changes.write(key, decide, expected=expected)
+        await self._replica.taken(written.revision)
+        return written.revision
+
+    async def set_weights(
+        self, name: str, weights: Mapping[str, object], *, actor: str, expected: int | None = None
+    ) -> View:
+        """The whole split: versions not named get 0."""
+        asked = _weights(weights)
+
+        def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
+            return transitions.set_weights(document, asked, _catalogue(snapshot, document.spec.model))
+
+        detail = {"weights": {str(number): weight for number, weight in asked.items()}}
+        return await self._change(name, step, AuditEntry(actor, "weights", str(route_key(name)), "", detail), expected)
+
+    async def rollback(self, name: str, *, to: int | None, reason: str, actor: str) -> View:
+        """In force before it is durable; the view says ``durable`` and ``changed``."""
+        outcome = await self._replica.roll_back(name, to=to, reason=reason, actor=actor)
+        if outcome.durable:
+            await self._replica.taken(outcome.revision)
+        view = self._view(name, DesiredRoute(outcome.revision, outcome.document))
+        return {**view, "durable": outcome.durable, "changed": outcome.changed}
+
+    async def lift(self, name: str, version: int, *, actor: str, expected: int | None = None) -> View:
+        def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:  # noqa: ARG001 - a step's shape
+            return transitions.lift(document, version)
+
+        entry = AuditEntry(actor, "lift", str(route_key(name)), "", {"version": version})
+        return await self._change(name, step, entry, expected)
+
+    async def history(self, name: str, *, limit: int = 100) -> Sequence[View]:
+        """Every past document, newest first; ``spec`` None where it was deleted. Raises UnknownRoute."""
+        rows = await self._store.history(route_key(name), limit=limit)
+        if not rows:
+            raise UnknownRoute(f"no route {name!r:.140}, now or before")
+        return [_past(row) for row in rows]
+
+    async def restore(self, name: str, revision: int, *, actor: str, expected: int | None = None) -> View:
+        """A past document's spec as a new revision; also of a route deleted meanwhile. Quarantines stay as they are."""
+        key = route_key(name)
+        past = await self._past_document(key, revision)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            current = _document(snapshot.documents.get(key))
+            document = transitions.restore(past, current, _catalogue(snapshot, past.spec.model))
+            entry = AuditEntry(actor, "restore", str(key), "", {"revision": revision})
+            return Decision(document.to_json(), entry)
+
+        return await self._write(name, decide, expected)
+
+    async def wait_applied(self, name: str, revision: int, *, timeout_s: float) -> bool:
+        """Whether this replica serves the revision within the time. Ends early when a version of it failed."""
+        return await self._replica.applied(revision, name, timeout_s=timeout_s)
+
+    async def _past_document(self, key: DocumentKey, revision: int) -> RouteDocument:
+        rows = await self._store.history(key, limit=100_000)
+        if not rows:
+            raise UnknownRoute(f"no route {key.name!r:.140}, now or before")
+        for row in rows:
+            if row.revision == revision and row.body is not None:
+                return RouteDocument.from_json(row.body)
+        known = ", ".join(str(row.revision) for row in rows[:10] if row.body is not None)
+        raise NotFound(f"route {key.name!r} has no document of revision {revision}; its newest are {known}")
+
+    async def _change(self, name: str, step: Transition, entry: AuditEntry, expected: int | None) -> View:
+        def decide(snapshot: Snapshot) -> Decision:
+            return Decision(step(snapshot, _existing(snapshot, name)).to_json(), entry)
+
+        return await self._write(name, decide, expected)
+
+    async def _write(self, name: str, decide: Callable[[Snapshot], Decision], expected: int | None) -> View:
+        written = await self._changes.write(route_key(name), decide, expected=expected)
+        await self._replica.taken(written.revision)
+        return await self.get(name)
+
+    async def _desired(self) -> Desired:
+        try:
+            snapshot = await self._store.snapshot()
+        except StoreUnavailable:
+            known = self._replica.desired()
+            if known is None:
+                raise
+            return known
+        self._read = read_desired(snapshot, self._read)
+        return self._replica.over(self._read)
+
+    def _view(self, name: str, route: DesiredRoute) -> View:
+        progress = self._replica.progress(name)
+        status = route.document.status.to_json() | {"revision": route.revision}
+        status |= {} if progress is None else progress.to_json()
+        return {
+            "route": name,
+            "revision": route.revision,
+            "spec": route.document.spec.to_json(),
+            "status": status | {"durable": not route.local},
+        }
+
+
+def _existing(snapshot: Snapshot, name: str) -> RouteDocument:
+    document = _document(snapshot.documents.get(route_key(name)))
+    if document is None:
+        raise UnknownRoute(f"no route {name!r:.140}")
+    return document
+
+
+def _document(found: Document | None) -> RouteDocument | None:
+    return None if found is None or found.body is None else RouteDocument.from_json(found.body)
+
+
+def _catalogue(snapshot: Snapshot, model: str) -> Catalogue:
+    found = snapshot.documents.get(DocumentKey("model", model))
+    if found is None or found.body is None:
+        known = ", ".join(sorted(key.name for key in snapshot.documents if key.kind == "model")) or "none yet"
+        problem = FieldProblem("model", f"a registered model ({known})", repr(model))
+        raise InvalidInput(f"model: no model {model!r} is registered; registered are {known}", problem)
+    return Catalogue.of(ModelDocument.from_json(found.body))
+
+
+def _past(row: Document) -> View:
+    if row.body is None:
+        return {"revision": row.revision, "written_at": row.written_at, "spec": None, "status": None}
+    document = RouteDocument.from_json(row.body)
+    return {
+        "revision": row.revision,
+        "written_at": row.written_at,
+        "spec": document.spec.to_json(),
+        "status": document.status.to_json(),
+    }
+
+
+def _weights(weights: Mapping[str, object]) -> dict[int, int]:
+    """``{"3": 95}`` as numbers, in order. Raises InvalidInput naming what does not fit."""
+    if not weights:
+        problem = FieldProblem("weights", "at least one version with its weight", "none")
+        raise InvalidInput("weights: name at least one version", problem)
+    asked: dict[int, int] = {}
+    for name, weight in weights.items():
+        text = str(name)
+        if not text.isascii() or not text.isdigit() or text != str(int(text)) or len(text) > 15 or text == "0":
+            problem = FieldProblem(f"weights.{text[:40]}", "a version's number", repr(name)[:60])
+            raise InvalidInput(f"weights: {name!r:.60} is no version's number", problem)
+        if type(weight) is not int or not 0 <= weight <= 2**31 - 1:
+            problem = FieldProblem(f"weights.{text}", "a whole number from 0 to 2147483647", repr(weight)[:60])
+            raise InvalidInput(f"weights.{text}: expected a whole number from 0 on, got {weight!r:.60}", problem)
+        asked[int(text)] = weight
+    return asked

@@ -1,0 +1,159 @@
+"""What admins do with tokens, and the first one: made on first start, left in ``HOME/admin-token``, never logged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.control.changes import Changes, Decision
+from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
+from gateway.control.tokens import Role, TokenDocument, check_routes, check_token_name, digest_of, mint
+from gateway.errors import Conflict, FieldProblem, InvalidInput, NotFound, SettingsError
+
+__all__ = ["ADMIN_TOKEN_FILE", "TokenControl"]
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
+BOOTSTRAP_NAME = "admin"
+
+View = dict[str, Any]
+
+
+class TokenControl:
+    """The secret is in the answer of ``create`` and ``rotate`` and nowhere else."""
+
+    def __init__(self, store: Store, *, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._changes = Changes(store)
+
+    async def list(self) -> Sequence[View]:
+        snapshot = await self._store.snapshot()
+        return [token.view() for token in _tokens(snapshot)]
+
+    async def create(
+        self, name: object, role: object, *, actor: str, routes: object = None, expires_in_s: object = None
+    ) -> View:
+        """Raises InvalidInput, or Conflict when the name is taken."""
+        name, now = check_token_name(name), self._clock.wall()
+        secret, sha256 = mint()
+        token = TokenDocument(
+            name=name,
+            sha256=sha256,
+            role=Role.parse(role),
+            routes=check_routes(routes),
+            created_at=now,
+            rotated_at=now,
+            expires_at=_expiry(expires_in_s, now),
+        )
+        await self._add(token, actor)
+        return {"token": secret, **token.view()}
+
+    async def _add(self, token: TokenDocument, actor: str) -> None:
+        key = _key(token.name)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            if key in snapshot.documents:
+                raise Conflict(f"there is a token {token.name!r} already; revoke it, rotate it, or take another name")
+            return Decision(token.to_json(), AuditEntry(actor, "token-create", str(key), "", {"role": str(token.role)}))
+
+        await self._changes.write(key, decide)
+
+    async def rotate(self, name: str, *, actor: str) -> View:
+        """A new secret for the same token; the old one ends."""
+        key, made = _key(name), list[TokenDocument]()
+        secret, sha256 = mint()
+
+        def decide(snapshot: Snapshot) -> Decision:
+            made[:] = [_token(snapshot, name).rotated(sha256, self._clock.wall())]
+            return Decision(made[0].to_json(), AuditEntry(actor, "token-rotate", str(key)))
+
+        await self._changes.write(key, decide)
+        return {"token": secret, **made[0].view()}
+
+    async def revoke(self, name: str, *, actor: str) -> None:
+        """Raises NotFound, or Conflict for the last token that can make others."""
+        key = _key(name)
+
+        def decide(snapshot: Snapshot) -> Decision:
+            _token(snapshot, name)
+            others = [token for token in _tokens(snapshot) if token.name != name]
+            if not any(self._may_admin(token) for token in others):
+                raise Conflict(f"token {name!r} is the last one of role admin; make another first, or rotate this one")
+            return Decision(None, AuditEntry(actor, "token-revoke", str(key)))
+
+        await self._changes.write(key, decide)
+
+    def _may_admin(self, token: TokenDocument) -> bool:
+        alive = token.expires_at is None or token.expires_at > self._clock.wall()
+        return token.role is Role.ADMIN and token.routes is None and alive
+
+    async def bootstrap(self, home: Path) -> bool:
+        """On the first start of a home: an admin token, durable in its file, then in the store. True if it was made.
+
+        A crash between the two is made good by the next start. A token that was revoked stays
+        revoked, whatever the file says.
+        """
+        if await self._store.history(_key(BOOTSTRAP_NAME), limit=1):
+            return False
+        secret = await asyncio.to_thread(_keep_secret, home / ADMIN_TOKEN_FILE)
+        now = self._clock.wall()
+        token = TokenDocument(BOOTSTRAP_NAME, digest_of(secret), Role.ADMIN, None, now, now)
+        with suppress(Conflict):  # another gateway on the same home was faster, with the same file
+            await self._add(token, "bootstrap")
+        return True
+
+
+def _keep_secret(path: Path) -> str:
+    """The secret in the file, made if it is missing: mode 0600, whole or not at all, never a second one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        if not path.exists():
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(mint()[0] + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(partial, path)
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"the admin token {path} cannot be written or read: {error}; check the owner and free space of its folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    if len(secret) < 32:
+        raise SettingsError(f"{path} holds no admin token; remove the file, and the next start makes one")
+    return secret
+
+
+def _key(name: str) -> DocumentKey:
+    return DocumentKey("token", name)
+
+
+def _tokens(snapshot: Snapshot) -> list[TokenDocument]:
+    rows = sorted((key, row.body) for key, row in snapshot.documents.items() if key.kind == "token")
+    return [TokenDocument.from_json(body) for _, body in rows if body is not None]
+
+
+def _token(snapshot: Snapshot, name: str) -> TokenDocument:
+    found = snapshot.documents.get(_key(name))
+    if found is None or found.body is None:
+        raise NotFound(f"no token {name!r:.80}")
+    return TokenDocument.from_json(found.body)
+
+
+def _expiry(seconds: object, now: float) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 10 * 366 * 86400:
+        problem = FieldProblem("expires_in_s", "seconds from 1 to ten years, or null", repr(seconds)[:60])
+        raise InvalidInput("expires_in_s: expected seconds from 1 to ten years, or null", problem)
+    return now + seconds
