@@ -52,12 +52,12 @@ class Metrics(Observer):
 
     ``table`` gives the routing table in force; ``memory`` what the resident versions hold. Both
     are asked at a scrape, on the thread that renders it; ``memory`` may read files of the
-    system. The state of the store counts as reachable from the first table on until told otherwise.
+    system. Without a ``registry`` it makes its own. The state of the store counts as reachable from the first table on until told otherwise.
     """
 
     def __init__(
         self,
-        registry: CollectorRegistry,
+        registry: CollectorRegistry | None = None,
         *,
         table: Callable[[], RoutingTable],
         memory: Callable[[], Iterable[VersionMemory]] = tuple,
@@ -66,8 +66,9 @@ class Metrics(Observer):
         self._routes: frozenset[str] = frozenset()
         self._named: frozenset[VersionRef] = frozenset()
         self._tally = Tally()
-        registry.register(Families(self._tally, table=table, memory=memory))
-        ProcessCollector(registry=registry)
+        self.registry = CollectorRegistry() if registry is None else registry
+        self.registry.register(Families(self._tally, table=table, memory=memory))
+        ProcessCollector(registry=self.registry)
 
     def __repr__(self) -> str:
         return f"<Metrics [{len(self._routes)} routes | {len(self._tally.versions)} versions]>"

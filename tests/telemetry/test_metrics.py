@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -301,3 +302,32 @@ def test_metrics_that_fail_are_dropped_and_the_work_goes_on(caplog: pytest.LogCa
 def test_a_repr_says_what_is_watched(watched: Watched) -> None:
     """Fit for an assertion and for a log."""
     assert repr(watched.metrics) == "<Metrics [1 routes | 2 versions]>"
+
+
+def test_scrapes_on_another_thread_never_trip_over_what_the_loop_writes(watched: Watched) -> None:
+    """Versions come and go while the registry is rendered again and again; each scrape can be read."""
+    stop, faults, scrapes = threading.Event(), [], []
+
+    def scrape() -> None:
+        try:
+            while not stop.is_set():
+                scrapes.append(sum(1 for _ in parse_text(text(watched.registry).decode())))
+        except Exception as fault:  # noqa: BLE001  # told to the test below
+            faults.append(fault)
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    number = 0
+    while not faults and len(scrapes) < 20:
+        number += 1
+        version = VersionRef("digits", 100 + number)
+        watched.metrics.version_state(version, "active", "")
+        watched.apply(digits(pinnable=frozenset({version.number})), revision=number)
+        watched.metrics.request_finished(request(decision=decision(version), code=200 + number % 300, sampled=True))
+        watched.metrics.batch_finished(batch(version))
+        watched.metrics.request_rejected("digits", "deadline")
+        if number > 5:
+            watched.metrics.version_retired(VersionRef("digits", 95 + number))
+    stop.set()
+    scraper.join()
+    assert faults == []
