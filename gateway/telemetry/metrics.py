@@ -52,7 +52,8 @@ class Metrics(Observer):
 
     ``table`` gives the routing table in force; ``memory`` what the resident versions hold. Both
     are asked at a scrape, on the thread that renders it; ``memory`` may read files of the
-    system. Without a ``registry`` it makes its own. The state of the store counts as reachable from the first table on until told otherwise.
+    system. Without a ``registry`` it makes its own. The state of the store counts as reachable
+    from the first table on until told otherwise.
     """
 
     def __init__(
