@@ -9,45 +9,66 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gateway.errors import RegistryError
+from gateway.errors import InvalidRegistration, RegistryError
 from gateway.messages import DATATYPES, Array, Arrays, Signature, TensorSpec, datatype_of
 from gateway.registry import canonical
+from gateway.registry.offered import read_offered, refusing
 
-__all__ = ["from_canonical", "read_example", "to_canonical"]
+__all__ = ["Example", "from_canonical", "to_canonical"]
 
 MAX_BYTES = 64 * 1024 * 1024
 ONLY_INPUT = "input"
 """The name of a bare list's tensor while no signature has told it."""
 
 
-def read_example(path: Path, signature: Signature | None) -> Arrays:
-    """One request's inputs out of a file. RegistryError names the file and the tensor that does not fit.
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One request's inputs as somebody wrote them; their types may need a signature to be known."""
 
-    Without a signature, bare integers are INT64 and other bare numbers FP32; the protocol's form
-    and numpy files say their own types.
-    """
-    data = _read(path)
-    try:
+    what: str
+    content: Any
+    suffix: str
+
+    @classmethod
+    def of_file(cls, path: Path) -> Example:
+        """A ``.npy``, ``.npz`` or JSON file. InvalidRegistration when it cannot be read."""
+        data, what = read_offered(path, "example", MAX_BYTES), f"example {path}"
         if path.suffix in (".npy", ".npz"):
-            return _typed(_from_numpy(data, path.suffix, signature), signature)
-        return _from_body(canonical.loads_any(data, what=f"example {path}", max_bytes=MAX_BYTES), signature)
-    except ValueError as error:
-        raise RegistryError(f"example {path}: {error}") from None
+            return cls(what, data, path.suffix)
+        with refusing():
+            return cls(what, canonical.loads_any(data, what=what, max_bytes=MAX_BYTES), "")
+
+    @classmethod
+    def of_body(cls, body: Any, what: str) -> Example:
+        return cls(what, body, "")
+
+    def inputs(self, signature: Signature | None) -> Arrays:
+        """Typed arrays. InvalidRegistration names the tensor that does not fit.
+
+        Without a signature, bare integers are INT64 and other bare numbers FP32; the protocol's form
+        and numpy files say their own types.
+        """
+        with refusing(self.what):
+            if self.suffix:
+                return _typed(_from_numpy(self.content, self.suffix, signature), signature)
+            return _from_body(self.content, signature)
 
 
 def to_canonical(inputs: Arrays) -> bytes:
-    """The bytes kept in the store. RegistryError for NaN, infinities and text that is not UTF-8."""
+    """The bytes kept in the store. InvalidRegistration for NaN, infinities and text that is not UTF-8."""
     tensors = []
     for name, array in inputs.items():
         flat = [_json_item(item, name) for item in array.ravel().tolist()]
         tensors.append({"name": name, "datatype": datatype_of(array), "shape": list(array.shape), "data": flat})
-    return canonical.dumps({"inputs": tensors})
+    with refusing("example"):
+        return canonical.dumps({"inputs": tensors})
 
 
 def from_canonical(data: bytes) -> Arrays:
@@ -56,15 +77,6 @@ def from_canonical(data: bytes) -> Arrays:
         return _from_body(body, None)
     except ValueError as error:
         raise RegistryError(f"the stored example: {error}") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RegistryError(f"example {path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise RegistryError(f"example {path} cannot be read: {error.strerror}") from error
 
 
 def _from_numpy(data: bytes, suffix: str, signature: Signature | None) -> Arrays:
@@ -176,4 +188,4 @@ def _json_item(item: Any, name: str) -> Any:
     try:
         return item.decode("utf-8")
     except UnicodeDecodeError:
-        raise RegistryError(f"example input {name!r}: {item[:40]!r} is not UTF-8 and cannot be kept as JSON") from None
+        raise InvalidRegistration(f"example input {name!r}: {item[:40]!r} is not UTF-8 and cannot be kept") from None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from gateway.messages import Arrays
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.examples import from_canonical
-from gateway.registry.manifest import Manifest
+from gateway.registry.manifest import FileEntry, Manifest
 from runtimes.base import FileRef, LoadSpec
 
-__all__ = ["VersionPieces", "load_spec", "read_manifest", "version_pieces"]
+__all__ = ["VersionPieces", "file_refs", "load_spec", "read_manifest", "version_pieces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ def read_manifest(digest: str, blobs: BlobStore) -> Manifest:
     return Manifest.from_bytes(blobs.read(digest))
 
 
+def file_refs(files: Iterable[FileEntry], blobs: BlobStore) -> tuple[FileRef, ...]:
+    """Where the files of a version lie in the store; not read here."""
+    return tuple(
+        FileRef(file.name, str(blobs.path(file.digest).absolute()), file.sha256, file.size_bytes) for file in files
+    )
+
+
 def load_spec(
     manifest: Manifest,
     blobs: BlobStore,
@@ -47,13 +54,10 @@ def load_spec(
 
     The files are not read here: the child hashes the very bytes that it loads.
     """
-    files = tuple(
-        FileRef(file.name, str(blobs.path(file.digest)), file.sha256, file.size_bytes) for file in manifest.files
-    )
     return LoadSpec(
         format=manifest.format,
         entry=manifest.entry,
-        files=files,
+        files=file_refs(manifest.files, blobs),
         signature=manifest.signature,
         device=manifest.runtime.device or default_device,
         threads=manifest.runtime.threads or default_threads,

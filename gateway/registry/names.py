@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway.errors import RegistryError
+from gateway.errors import InvalidRegistration
 
 __all__ = ["check_alias", "check_digest", "check_file_name", "check_model_name", "check_tags", "split_reference"]
 
@@ -19,7 +19,7 @@ _MAX_TAG_VALUE = 512
 
 def check_model_name(name: str) -> str:
     if not _MODEL.fullmatch(name):
-        raise RegistryError(
+        raise InvalidRegistration(
             f"model name {name!r}: expected 1 to 128 letters, digits, dots, dashes or underscores, "
             "the first a letter or digit"
         )
@@ -28,7 +28,7 @@ def check_model_name(name: str) -> str:
 
 def check_alias(alias: str) -> str:
     if not _ALIAS.fullmatch(alias):
-        raise RegistryError(
+        raise InvalidRegistration(
             f"alias {alias!r}: expected 1 to 64 letters, digits, dots, dashes or underscores, the first a letter"
         )
     return alias
@@ -36,7 +36,7 @@ def check_alias(alias: str) -> str:
 
 def check_digest(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
-        raise RegistryError(f"digest {digest!r}: expected sha256: and 64 lower-case hexadecimal digits")
+        raise InvalidRegistration(f"digest {digest!r}: expected sha256: and 64 lower-case hexadecimal digits")
     return digest
 
 
@@ -53,16 +53,16 @@ def check_file_name(name: str) -> str:
     elif any(part != part.strip() for part in parts):
         fault = "parts may not begin or end with white space"
     if fault:
-        raise RegistryError(f"file name {name!r}: {fault}; rename the file")
+        raise InvalidRegistration(f"file name {name!r}: {fault}; rename the file")
     return name
 
 
 def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
     for key, value in tags.items():
         if not _TAG_KEY.fullmatch(key):
-            raise RegistryError(f"tag {key!r}: expected 1 to 64 letters, digits, dots, dashes, slashes or underscores")
+            raise InvalidRegistration(f"tag {key!r}: expected 1 to 64 letters, digits, dots, dashes or slashes")
         if not isinstance(value, str) or len(value) > _MAX_TAG_VALUE:
-            raise RegistryError(f"tag {key!r}: expected text of at most {_MAX_TAG_VALUE} characters, got {value!r}")
+            raise InvalidRegistration(f"tag {key!r} is {value!r}; expected text of at most {_MAX_TAG_VALUE} characters")
     return dict(tags)
 
 
@@ -73,4 +73,4 @@ def split_reference(text: str) -> tuple[str, str]:
         return check_model_name(at[0]), "@" + at[2]
     if slash[1]:
         return check_model_name(slash[0]), slash[2]
-    raise RegistryError(f"{text!r} names no version; write MODEL/3, MODEL@alias or MODEL@sha256:…")
+    raise InvalidRegistration(f"{text!r} names no version; write MODEL/3, MODEL@alias or MODEL@sha256:…")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.errors import RegistryError
+from gateway.errors import InvalidRegistration
 from gateway.registry.sources.file import Source, SourceFile, SourceLimits, from_path
 
 __all__ = ["Source", "SourceFile", "SourceLimits", "open_source"]
@@ -15,12 +15,12 @@ _LATER = ("mlflow", "wandb", "dvc", "s3", "gs", "http", "https")
 def open_source(
     place: str | Path, *, entry: str | None = None, format_name: str | None = None, limits: SourceLimits | None = None
 ) -> Source:
-    """Files, entry and format of a path, or of ``file:`` and a path. RegistryError says what is wrong with it."""
+    """Files, entry and format of a path, or of ``file:`` and a path. InvalidRegistration says what is wrong with it."""
     scheme, colon, rest = str(place).partition(":")
     if colon and scheme == "file":
         place = "/" + rest.lstrip("/") if rest.startswith("//") else rest
     elif colon and scheme in _LATER:
-        raise RegistryError(
+        raise InvalidRegistration(
             f"source {str(place)!r}: {scheme}: is not available in this version; "
             "download the artifact and register the file or folder"
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import RegistryError
+from gateway.errors import InvalidRegistration
 from gateway.registry.names import check_file_name
 from runtimes.catalog import FORMATS, guess_format
 
@@ -46,19 +46,19 @@ class Source:
 def from_path(path: Path, *, entry: str | None, format_name: str | None, limits: SourceLimits) -> Source:
     """See ``gateway.registry.sources.open_source``."""
     if format_name is not None and format_name not in FORMATS:
-        raise RegistryError(f"format {format_name!r} is unknown; expected one of {', '.join(FORMATS)}")
+        raise InvalidRegistration(f"format {format_name!r} is unknown; expected one of {', '.join(FORMATS)}")
     try:
         root = path.resolve(strict=True)
         files = _folder(root, limits) if root.is_dir() else (_regular(path.name, root),)
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise RegistryError(f"source {path} cannot be read: {error}; check the path and its rights") from error
+        raise InvalidRegistration(f"source {path} cannot be read: {error}; check the path and its rights") from error
     total = sum(file.size_bytes for file in files)
     if total > limits.bytes:
-        raise RegistryError(f"source {path} has {total} bytes; at most {limits.bytes} are taken for one version")
+        raise InvalidRegistration(f"source {path} has {total} bytes; at most {limits.bytes} are taken for one version")
     names = [file.name for file in files]
     chosen = entry or _only_entry(path, names)
     if chosen not in names:
-        raise RegistryError(f"entry {chosen!r} is not in {path}; its files are {_listed(names)}")
+        raise InvalidRegistration(f"entry {chosen!r} is not in {path}; its files are {_listed(names)}")
     return Source(files, chosen, format_name or _format_of(chosen))
 
 
@@ -67,9 +67,9 @@ def _folder(root: Path, limits: SourceLimits) -> tuple[SourceFile, ...]:
     for name, path in _walk(root, root, ()):
         files.append(_regular(name, path))
         if len(files) > limits.files:
-            raise RegistryError(f"source {root} has more than {limits.files} files; register the model's own folder")
+            raise InvalidRegistration(f"source {root} has over {limits.files} files; register the model's own folder")
     if not files:
-        raise RegistryError(f"source {root} is an empty folder; expected a model file in it")
+        raise InvalidRegistration(f"source {root} is an empty folder; expected a model file in it")
     return tuple(sorted(files, key=lambda file: file.name))
 
 
@@ -80,12 +80,12 @@ def _walk(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[tuple[s
             continue
         real = item.resolve(strict=True)
         if not real.is_relative_to(root):
-            raise RegistryError(f"{item} links to {real}, outside the source {root}; copy the file into the folder")
+            raise InvalidRegistration(f"{item} links to {real}, outside the source {root}; copy the file into it")
         name = "/".join([*(part.name for part in above), item.name])
         if not real.is_dir():
             yield name, real
         elif real in {part.resolve() for part in above} | {root}:
-            raise RegistryError(f"{item} links to a folder that holds it; remove the link")
+            raise InvalidRegistration(f"{item} links to a folder that holds it; remove the link")
         else:
             yield from _walk(item, root, (*above, item))
 
@@ -93,7 +93,7 @@ def _walk(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[tuple[s
 def _regular(name: str, path: Path) -> SourceFile:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise RegistryError(f"{path} is not a regular file; only files and folders can be registered")
+        raise InvalidRegistration(f"{path} is not a regular file; only files and folders can be registered")
     return SourceFile(check_file_name(name), path, status.st_size)
 
 
@@ -109,7 +109,7 @@ def _only_entry(path: Path, names: Sequence[str]) -> str:
     candidates = ["model.py"] if "model.py" in top else artifacts or top
     if len(candidates) != 1:
         found = f"several could be it: {_listed(candidates)}" if candidates else f"none of {_listed(names)} is a model"
-        raise RegistryError(f"source {path} has no clear entry ({found}); name it with --entry FILE")
+        raise InvalidRegistration(f"source {path} has no clear entry ({found}); name it with --entry FILE")
     return candidates[0]
 
 
@@ -120,7 +120,7 @@ def _guess(name: str) -> str | None:
 def _format_of(name: str) -> str:
     guessed = _guess(name)
     if guessed is None:
-        raise RegistryError(
+        raise InvalidRegistration(
             f"{name!r} speaks for no format; expected .onnx, .pt2, .pt, .skops, .pkl, .py or .echo.json, "
             f"or name one with --format ({', '.join(FORMATS)})"
         )

@@ -1,0 +1,223 @@
+"""Registration: a source and what is known about it become stored blobs and a manifest.
+
+    prepare   options read and checked → files stored → signature found → version tried → manifest stored
+
+Nothing is registered until control writes the manifest's digest into the catalogue: a registration
+that fails or dies before leaves blobs that nobody refers to, which gc removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import InvalidRegistration
+from gateway.registry import canonical
+from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_lineage, read_signature
+from gateway.registry.blobs import BlobStore, Progress, Stored
+from gateway.registry.examples import Example
+from gateway.registry.inspection import Inspector
+from gateway.registry.loading import file_refs
+from gateway.registry.manifest import Manifest
+from gateway.registry.names import check_file_name, check_model_name
+from gateway.registry.offered import refusing
+from gateway.registry.parts import BlobRef, Effects, FileEntry, Lineage, ProfilePlace, RuntimePlan
+from gateway.registry.sources import Source, SourceLimits, open_source
+from gateway.registry.trial import Tried, try_version
+from runtimes.base import LoadSpec
+
+__all__ = ["Permissions", "RegistrationOptions", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationOptions:
+    """What an operator says about a version. All files are paths on this machine.
+
+    ``prove`` loads the version and lets it answer once before it is taken. ``tags`` belong in the
+    catalogue and do not enter the manifest. ``batched`` None: found by trying.
+    """
+
+    entry: str | None = None
+    format: str | None = None
+    signature: Path | None = None
+    example: Path | None = None
+    golden: Path | None = None
+    reference: Path | None = None
+    evaluation: Path | None = None
+    lineage: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+    threads: int | None = None
+    placement: str | None = None
+    interpreter: str | None = None
+    max_rows: int | None = None
+    queue_rows: int | None = None
+    hang_floor_ms: int | None = None
+    retry: bool = True
+    batched: bool | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prove: bool = True
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What the settings allow and assume: models by name, and where versions run unless they say."""
+
+    allow_pickle: Collection[str] = ()
+    allow_inline: Collection[str] = ()
+    default_device: str = "auto"
+    default_threads: int = 1
+    limits: SourceLimits = field(default_factory=SourceLimits)
+
+
+def prepare(
+    model: str,
+    source: str | Path,
+    options: RegistrationOptions,
+    blobs: BlobStore,
+    progress: Progress | None = None,
+    *,
+    permissions: Permissions | None = None,
+) -> Manifest:
+    """Stores everything and gives the manifest, itself stored under its digest. Blocks: for a thread of its own.
+
+    Hold ``blobs.registering()`` around this and the write that refers to the digest, so that gc keeps away.
+    InvalidRegistration says what is not taken and what to do; RegistryError, that it cannot be stored.
+    """
+    allowed = permissions or Permissions()
+    accepted = _accepted(model, source, options, allowed)
+    with blobs.registering():
+        files = _store_files(accepted.source, blobs, progress)
+        tried = try_version(
+            _load_spec(accepted, files, blobs, allowed),
+            Inspector(options.interpreter, options.timeout_s),
+            example=accepted.attached.example,
+            batched=options.batched,
+            prove=options.prove,
+        )
+        manifest = _manifest(accepted, files, tried, options, blobs)
+        blobs.put_bytes(manifest.canonical())
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """All that could be refused before a byte was stored."""
+
+    model: str
+    source: Source
+    attached: Attachments
+    plan: RuntimePlan
+
+
+def _accepted(model: str, source: str | Path, options: RegistrationOptions, allowed: Permissions) -> _Accepted:
+    with refusing():
+        check_model_name(model)
+        found = open_source(source, entry=options.entry, format_name=options.format, limits=allowed.limits)
+        plan = RuntimePlan(
+            device=options.device,
+            threads=options.threads,
+            placement=options.placement or "process",
+            interpreter=options.interpreter,
+            max_rows=options.max_rows,
+            queue_rows=options.queue_rows,
+            hang_floor_ms=options.hang_floor_ms,
+            options=options.options,
+        )
+        accepted = _Accepted(model, found, _attached(options), plan)
+    _check_trust(accepted, allowed)
+    return accepted
+
+
+def _attached(options: RegistrationOptions) -> Attachments:
+    golden = None if options.golden is None else read_golden(options.golden)
+    return Attachments(
+        signature=None if options.signature is None else read_signature(options.signature),
+        example=golden if options.example is None else Example.of_file(options.example),
+        lineage=Lineage() if options.lineage is None else read_lineage(options.lineage),
+        evaluation=() if options.evaluation is None else read_evaluation(options.evaluation),
+    )
+
+
+def _check_trust(accepted: _Accepted, allowed: Permissions) -> None:
+    model, source = accepted.model, accepted.source
+    pickled = source.format == "sklearn" and not source.entry.endswith(".skops")
+    if pickled and model not in allowed.allow_pickle:
+        raise InvalidRegistration(
+            f"{source.entry} is a pickle. Loading a pickle runs whatever code its author put in, with all rights of "
+            f"the runtime's process: it can read, change and send anything that Turnout's user can. Save the model "
+            f"with skops.io.dump instead; or, if you trust everyone who could have written this file, name model "
+            f"{model!r} under runtimes.allow_pickle in the settings"
+        )
+    if accepted.plan.placement == "inline" and model not in allowed.allow_inline:
+        raise InvalidRegistration(
+            f"placement inline runs the version inside the gateway, where it could take it down: name model {model!r} "
+            f"under runtimes.allow_inline in the settings, or use placement process"
+        )
+
+
+def _load_spec(
+    accepted: _Accepted, files: tuple[FileEntry, ...], blobs: BlobStore, allowed: Permissions
+) -> LoadSpec:
+    return LoadSpec(
+        format=accepted.source.format,
+        entry=accepted.source.entry,
+        files=file_refs(files, blobs),
+        signature=accepted.attached.signature,
+        device=accepted.plan.device or allowed.default_device,
+        threads=accepted.plan.threads or allowed.default_threads,
+        allow_pickle=accepted.model in allowed.allow_pickle,
+        options=canonical.thaw(accepted.plan.options),
+    )
+
+
+def _manifest(
+    accepted: _Accepted, files: tuple[FileEntry, ...], tried: Tried, options: RegistrationOptions, blobs: BlobStore
+) -> Manifest:
+    return Manifest(
+        model=accepted.model,
+        format=accepted.source.format,
+        entry=accepted.source.entry,
+        files=files,
+        signature=tried.signature,
+        runtime=accepted.plan,
+        effects=Effects(options.retry),
+        example=None if tried.example is None else _reference(blobs.put_bytes(tried.example)),
+        golden=_keep(options.golden, blobs),
+        lineage=accepted.attached.lineage,
+        evaluation=accepted.attached.evaluation,
+        profile=_profile(options.reference, blobs),
+    )
+
+
+def _store_files(source: Source, blobs: BlobStore, progress: Progress | None) -> tuple[FileEntry, ...]:
+    entries: list[FileEntry] = []
+    before, total = 0, source.size_bytes
+    for file in source.files:
+        told: Progress | None = None
+        if progress is not None:
+            told = _shifted(progress, before, total)
+        stored = blobs.put_file(file.path, told)
+        entries.append(FileEntry(file.name, stored.sha256, stored.size_bytes))
+        before += stored.size_bytes
+    return tuple(entries)
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, max(total, before + done))
+
+
+def _keep(path: Path | None, blobs: BlobStore) -> BlobRef | None:
+    return None if path is None else _reference(blobs.put_file(path))
+
+
+def _reference(stored: Stored) -> BlobRef:
+    return BlobRef(stored.sha256, stored.size_bytes)
+
+
+def _profile(reference: Path | None, blobs: BlobStore) -> ProfilePlace | None:
+    kept = _keep(reference, blobs)
+    return None if kept is None or reference is None else ProfilePlace(kept, check_file_name(reference.name))
