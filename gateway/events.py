@@ -160,6 +160,10 @@ class FanOut(Observer):
     def __repr__(self) -> str:
         return f"<FanOut [{', '.join(type(observer).__name__ for observer in self._observers)}]>"
 
+    def add(self, observer: Observer) -> None:
+        """For one that can only be built once those it watches are there."""
+        self._observers = (*self._observers, observer)
+
     def _tell(self, event: str, *args: object) -> None:
         for observer in self._observers:
             try:

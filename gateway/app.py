@@ -1,0 +1,289 @@
+"""The composition root, the only module that knows everybody: builds the parts, starts them, ends them in reverse.
+
+``serve`` is a whole gateway in this process. ``open_control`` opens the same desired state
+without serving, for commands that work straight on a home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.clock import SystemClock
+from gateway.codec.limits import CodecLimits
+from gateway.control.audit import record_to_json, verify_store
+from gateway.control.model_control import ModelControl
+from gateway.control.plane import ControlPlane, permissions
+from gateway.control.replica import ReplicaAbsent
+from gateway.control.residents import Residents
+from gateway.control.route_control import RouteControl
+from gateway.control.sqlite_store import SqliteStore
+from gateway.control.token_control import TokenControl
+from gateway.dataplane import Dataplane
+from gateway.events import FanOut
+from gateway.registry.blobs import BlobStore
+from gateway.server import Listener, bind, hold_home
+from gateway.serving.fleet import Fleet
+from gateway.serving.fork_server import ForkServer
+from gateway.serving.placement import engine_factory
+from gateway.settings import LimitSettings, Settings
+from gateway.telemetry.exposition import MetricsEndpoint
+from gateway.telemetry.metrics import Metrics, VersionMemory
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.sink import open_sink
+from gateway.telemetry.tracing import Tracing, exporter_for
+from gateway.web.admin import admin_paths, admin_routes
+from gateway.web.application import build_admin_application, build_application
+from gateway.web.services import IndexEntry, Services, WebLimits
+from gateway.web.statistics import ModelStatistics
+
+__all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
+
+log = logging.getLogger("turnout")
+
+View = dict[str, Any]
+
+
+def store_path(home: Path) -> Path:
+    return home / "store.sqlite3"
+
+
+async def open_store(settings: Settings) -> SqliteStore:
+    """The store of a home, made if it is not there. Raises StoreUnavailable."""
+    store = SqliteStore(
+        store_path(settings.home),
+        busy_timeout_ms=settings.store.busy_timeout_ms,
+        poll_s=settings.store.poll_ms / 1000,
+    )
+    return await store.open()
+
+
+class Gateway:
+    """One running gateway. ``start`` returns when it listens; ``stop`` when every admitted request is answered."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ends = contextlib.AsyncExitStack()
+        self._serving: list[asyncio.Task[None]] = []
+        self.listeners: tuple[Listener, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._settings.home} {list(self.listeners)}>"
+
+    async def start(self) -> None:
+        """Raises TurnoutError; then nothing is left behind."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._ends.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings, clock = self._settings, SystemClock()
+        self._ends.callback(hold_home(settings.home).close)
+        sockets = self._bind()
+        store = await open_store(settings)
+        self._ends.push_async_callback(store.close)
+        blobs = BlobStore(settings.home)
+
+        observer = FanOut()
+        self.dataplane = dataplane = Dataplane(observer=observer, clock=clock)
+        fork_server = ForkServer(preload=settings.runtimes.preload)
+        self._ends.push_async_callback(fork_server.close)
+        fleet = Fleet(
+            engine_factory(fork_server),
+            clock=clock,
+            observer=observer,
+            loads_at_once=settings.runtimes.parallel_loads,
+            drain_timeout_s=settings.server.drain_s,
+            probe_interval_s=settings.runtimes.readiness_s,
+        )
+        self._ends.push_async_callback(fleet.close)
+        self.control = control = ControlPlane(
+            store=store,
+            blobs=blobs,
+            fleet=fleet,
+            dataplane=dataplane,
+            settings=settings,
+            clock=clock,
+            observer=observer,
+        )
+        statistics = ModelStatistics()
+        metrics = Metrics(table=lambda: dataplane.current.table, memory=lambda: _memory(fleet))
+        endpoint = MetricsEndpoint(metrics.registry, clock=clock)
+        self._ends.callback(endpoint.close)
+        for part in (metrics, statistics, *self._sinks(clock), *([control.guard] if control.guard else [])):
+            observer.add(part)
+        self._ends.push_async_callback(control.close)
+        await control.start(settings.home)
+
+        services = Services(
+            dataplane=dataplane,
+            observer=observer,
+            clock=clock,
+            verify=control.ring.verify,
+            repository=_Repository(control.residents),
+            statistics=statistics,
+            limits=_web_limits(settings.limits),
+            trace_ratio=settings.telemetry.trace_ratio,
+        )
+        self._listen(services, control, endpoint, sockets)
+
+    def _bind(self) -> list[socket.socket]:
+        server = self._settings.server
+        addresses = [(server.host, server.port)]
+        if server.admin_port is not None:
+            addresses.append((server.admin_host, server.admin_port))
+        sockets = []
+        for host, port in addresses:
+            listening = bind(host, port, server.backlog)
+            self._ends.callback(listening.close)
+            sockets.append(listening)
+        return sockets
+
+    def _sinks(self, clock: SystemClock) -> Iterable[RequestLog | Tracing]:
+        telemetry = self._settings.telemetry
+        sink = open_sink(telemetry.request_log)
+        if sink is not None:
+            lines = RequestLog(sink, clock=clock, limit=telemetry.request_log_queue)
+            self._ends.callback(lines.close)
+            yield lines
+        exporter = exporter_for(telemetry)
+        if exporter is not None:
+            tracing = Tracing(exporter)
+            self._ends.callback(tracing.close)
+            yield tracing
+
+    def _listen(
+        self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint, sockets: list[socket.socket]
+    ) -> None:
+        server = self._settings.server
+        routes = admin_routes(control, services, self._settings)
+        if server.admin_port is None:
+            applications = [build_application(services, metrics=endpoint, admin_routes=routes, admin_paths=admin_paths)]
+        else:
+            applications = [
+                build_application(services),
+                build_admin_application(services, metrics=endpoint, admin_routes=routes),
+            ]
+        pairs = zip(applications, sockets, strict=True)
+        self.listeners = tuple(Listener(application, listening, server) for application, listening in pairs)
+        self._serving = [asyncio.create_task(listener.serve()) for listener in self.listeners]
+
+    async def failed(self) -> None:
+        """Returns when a listener has ended by itself."""
+        await asyncio.wait(self._serving, return_when=asyncio.FIRST_COMPLETED)
+
+    async def stop(self) -> None:
+        """No new work; what was admitted is answered, within the drain time; then everything ends, last first."""
+        self.dataplane.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.server.drain_s):
+                await self.dataplane.drained()
+        for listener in self.listeners:
+            listener.stop()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5.0)
+        await self._ends.aclose()
+
+
+class _Repository:
+    """The residents, in the words of the protocol's repository extension."""
+
+    def __init__(self, residents: Residents) -> None:
+        self._residents = residents
+
+    async def index(self) -> Sequence[IndexEntry]:
+        rows = await self._residents.index()
+        return [IndexEntry(row.ref.model, row.ref.number, row.state, row.reason) for row in rows]
+
+    async def load(self, reference: str, *, actor: str) -> None:
+        await self._residents.load(reference, actor=actor)
+
+    async def unload(self, reference: str, *, actor: str) -> None:
+        await self._residents.unload(reference, actor=actor)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalControl:
+    """Desired state and registry of a home, without a gateway: the same verbs, on the same documents."""
+
+    store: SqliteStore
+    blobs: BlobStore
+    routes: RouteControl
+    models: ModelControl
+    tokens: TokenControl
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
+        return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
+
+    async def verify_audit(self) -> View:
+        return (await verify_store(self.store)).to_json()
+
+
+@contextlib.asynccontextmanager
+async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
+    """Opens a home that a gateway may be serving at the same time: it notices what is changed here."""
+    clock = SystemClock()
+    settings.home.mkdir(parents=True, exist_ok=True)
+    store = await open_store(settings)
+    try:
+        blobs = BlobStore(settings.home)
+        yield LocalControl(
+            store=store,
+            blobs=blobs,
+            routes=RouteControl(store, ReplicaAbsent(store, clock)),
+            models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
+            tokens=TokenControl(store, clock=clock),
+        )
+    finally:
+        await store.close()
+
+
+def serve(settings: Settings) -> int:
+    """Runs a gateway until SIGTERM or SIGINT; the exit status. Raises TurnoutError when it cannot start."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and end are told in our own words
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    gateway = Gateway(settings)
+    await gateway.start()
+    for listener in gateway.listeners:
+        log.info("listening on %s, home %s", listener.url, settings.home)
+    log.info("admin token in %s", settings.home / "admin-token")
+    ended = asyncio.ensure_future(gateway.failed())
+    await asyncio.wait({ended, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if not told.is_set():
+        log.error("a listener ended by itself; stopping")
+    log.info("stopping: no new work, answering what was admitted")
+    await gateway.stop()
+    return 0 if told.is_set() else 1
+
+
+def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
+    rows = fleet.statistics().versions
+    return [VersionMemory(row.ref, row.device, row.memory_bytes) for row in rows if row.device is not None]
+
+
+def _web_limits(limits: LimitSettings) -> WebLimits:
+    codec = CodecLimits(max_depth=limits.depth, max_elements=limits.elements, max_ratio=limits.compression_ratio)
+    return WebLimits(body_bytes=limits.body_bytes, receive_s=limits.receive_s, codec=codec)

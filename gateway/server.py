@@ -1,0 +1,132 @@
+"""Listening: sockets of our own, uvicorn on top of them, and an end that answers what was admitted.
+
+uvicorn would bind a second server silently beside a first one with SO_REUSEPORT, and ends at
+once on a signal; here a busy address is an error, and a signal drains first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.errors import SettingsError
+from gateway.settings import ServerSettings
+
+__all__ = ["Listener", "bind", "hold_home"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the composition root, which drains before it tells uvicorn to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Listener:
+    """One application on one socket. ``serve`` runs until ``stop``; connections that are idle then are closed."""
+
+    def __init__(self, application: ASGIApp, listening: socket.socket, settings: ServerSettings) -> None:
+        config = uvicorn.Config(
+            application,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=settings.backlog,
+            timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+        self._scheme = "https" if settings.tls_certificate else "http"
+        self._server = _Server(config)
+        self._socket = listening
+        host, port = listening.getsockname()[:2]
+        self.address = Address(host, port)
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.url}>"
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://{self.address}"
+
+    async def serve(self) -> None:
+        """Cancellation closes the socket and drops its connections."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+
+def bind(host: str, port: int, backlog: int) -> socket.socket:
+    """A listening socket. Raises SettingsError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(backlog)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"{host}:{port} is taken: another program listens there; choose another --port"
+            ) from None
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror}; check server.host and server.port"
+        ) from None
+    listening.setblocking(False)
+    return listening
+
+
+def hold_home(home: Path) -> IO[str]:
+    """The home's lock: one gateway a home. Keep the file open; the system lets go of it when the process ends.
+
+    Raises SettingsError naming the process that holds it.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "gateway.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"home {home}: cannot be made or written: {error.strerror}; set home or TURNOUT_HOME"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise SettingsError(f"home {home} is served by process {holder}; stop it, or set another home") from None
+    with contextlib.suppress(OSError):  # a full disk must not keep a gateway from starting
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    return lock
