@@ -18,7 +18,7 @@ from gateway.errors import DeadlineExceeded, QueueFull, TurnoutError, VersionUna
 from gateway.events import Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import plan, shape_key
-from gateway.serving.cost import CostCurve
+from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.deadlines import DeadlineAlarm
 from gateway.serving.engine import VersionSpec
 from gateway.serving.isolation import BatchRunner
@@ -29,7 +29,6 @@ __all__ = ["Batcher", "BatcherStatistics"]
 
 log = logging.getLogger("turnout.serving")
 
-HANG_FACTOR = 10
 DRAIN_WEIGHT = 0.2
 """Weight of the newest batch in the mean seconds a row: about the last ten batches count."""
 
@@ -111,7 +110,7 @@ class Batcher:
 
     def limit_s(self, rows: int) -> float:
         """Time a batch is given before its child counts as hung."""
-        return max(self._spec.batch.hang_floor_ms / 1000, HANG_FACTOR * self._curve.predict(rows))
+        return hang_limit_s(self._spec.batch.hang_floor_ms, self._curve.predict(rows))
 
     async def submit(
         self, inputs: Arrays, rows: int, deadline: float | None, *, queue_rows: int | None = None

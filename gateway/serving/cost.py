@@ -5,7 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-__all__ = ["CostCurve"]
+__all__ = ["CostCurve", "hang_limit_s"]
+
+HANG_FACTOR = 10
+
+
+def hang_limit_s(floor_ms: int, cost_s: float) -> float:
+    """Time a run that should cost ``cost_s`` is given before its child counts as hung."""
+    return max(floor_ms / 1000, HANG_FACTOR * cost_s)
 
 
 @dataclass(frozen=True, slots=True)

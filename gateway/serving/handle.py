@@ -9,58 +9,23 @@ queue. It ends when nobody leases it any more and its queue is empty, or at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 
 from gateway.clock import Clock
 from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays, Signature, VersionRef
-from gateway.serving.batcher import Batcher, BatcherStatistics
-from gateway.serving.cost import CostCurve
+from gateway.serving.batcher import Batcher
+from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.item import Answer
 from gateway.serving.leases import Leases
 from gateway.serving.readiness import Readiness
+from gateway.serving.states import HandleStatistics, VersionState
 from gateway.serving.supervision import Supervisor, within
 from gateway.serving.warmup import Rehearsal, Warmth
 
 __all__ = ["Answer", "Handle", "HandleStatistics", "VersionState"]
-
-
-class VersionState(StrEnum):
-    REGISTERED = "registered"
-    GATED = "gated"
-    LOADING = "loading"
-    WARMING = "warming"
-    ACTIVE = "active"
-    DRAINING = "draining"
-    RETIRED = "retired"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class HandleStatistics:
-    """What is here of a version. ``loaded`` maps file name to the SHA-256 of the bytes read; ``costs_s``
-    rows to warm seconds; ``batcher`` is None before the version was warm."""
-
-    ref: VersionRef
-    digest: str
-    state: VersionState
-    reason: str
-    ready: bool
-    pid: int | None
-    device: str | None
-    loaded: Mapping[str, str]
-    memory_bytes: int
-    leases: int
-    deaths: int
-    restarts: int
-    max_rows: int
-    costs_s: Mapping[int, float]
-    batcher: BatcherStatistics | None
 
 
 class Handle:
@@ -273,7 +238,8 @@ class Handle:
             raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
         self._info = info
         if self._rehearsal is not None:
-            await self._rehearsal.check(engine)
+            limit_s = hang_limit_s(self._spec.batch.hang_floor_ms, self._warmth.cold_s)
+            await self._rehearsal.check(engine, limit_s=limit_s)
 
     async def _probe(self) -> None:
         """One self-inference through the queue, within the probe interval."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.clock import Clock
+from gateway.clock import Clock, Timer
 from gateway.errors import LoadError, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature, TensorSpec, VersionRef
 from gateway.serving.engine import BatchResult, EngineInfo, VersionSpec
@@ -133,15 +133,15 @@ class ScriptedEngine:
     async def _hold(self, death: asyncio.Future[str], rows: int, limit_s: float) -> None:
         """Passes the scripted time, unless the child is killed or found hung meanwhile."""
         script = self._script
-        waits: list[asyncio.Future[Any]] = []
-        if script.gate is not None and not script.gate.is_set():
-            waits.append(asyncio.ensure_future(script.gate.wait()))
-        if script.delay_s is not None and script.delay_s(rows) > 0:
-            waits.append(asyncio.ensure_future(self._clock.sleep(script.delay_s(rows))))
-        if not waits:
+        delay_s = 0.0 if script.delay_s is None else script.delay_s(rows)
+        gate = script.gate
+        if delay_s <= 0 and (gate is None or gate.is_set()):
             return
-        hung = asyncio.ensure_future(self._clock.sleep(limit_s))
-        work = asyncio.gather(*waits)
+        # Timers stand before anything is awaited, so that a test may advance the clock as soon as a run has begun.
+        hung, hang_timer = self._future_after(limit_s)
+        slept, sleep_timer = self._future_after(delay_s)
+        opened = asyncio.ensure_future(gate.wait()) if gate is not None else None
+        work = asyncio.gather(slept, *([opened] if opened is not None else []))
         ends: set[asyncio.Future[Any]] = {work, death, hung}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -150,9 +150,21 @@ class ScriptedEngine:
             if not work.done():
                 raise VersionHung(f"no answer within {limit_s:.3g} s; the child was killed")
         finally:
+            hang_timer.cancel()
+            sleep_timer.cancel()
             work.cancel()
-            hung.cancel()
-            await asyncio.gather(work, hung, return_exceptions=True)
+            await asyncio.gather(work, return_exceptions=True)
+
+    def _future_after(self, seconds: float) -> tuple[asyncio.Future[None], Timer]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if seconds <= 0:
+            future.set_result(None)
+
+        def resolve() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        return future, self._clock.call_at(self._clock.monotonic() + seconds, resolve)
 
     def _joined(self, parts: Sequence[Arrays]) -> Arrays:
         if len(parts) == 1:

@@ -26,10 +26,12 @@ __all__ = ["Rehearsal", "Warmth", "grid"]
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What warming found: the cost curve, and the most rows that the device took at once."""
+    """What warming found: the cost curve, the most rows that the device took at once, and the seconds of the
+    very first run, which pays for what is set up lazily."""
 
     curve: CostCurve
     max_rows: int
+    cold_s: float = 0.0
 
 
 def grid(max_rows: int) -> tuple[int, ...]:
@@ -66,33 +68,35 @@ class Rehearsal:
     def sizes(self) -> tuple[int, ...]:
         return grid(self._spec.batch.max_rows) if self._signature.batched else (1,)
 
-    async def check(self, engine: Engine) -> None:
-        """One row, once: enough to trust a restarted engine. LoadError when it does not answer."""
-        await self._run(engine, self.inputs(1), 1)
+    async def check(self, engine: Engine, *, limit_s: float) -> None:
+        """One row, once: enough to trust a restarted engine. LoadError when it does not answer in time."""
+        await self._run(engine, self.inputs(1), 1, limit_s)
 
     async def warm(self, engine: Engine, clock: Clock) -> Warmth:
         """The whole grid. Stops early at a size the device has no memory for. LoadError when a run fails."""
+        limit_s = self._spec.load_timeout_s  # load and warm-up have one time limit, which the caller holds
         points: list[tuple[int, float]] = []
-        most = 0
+        most, cold_s = 0, 0.0
         for rows in self.sizes:
             inputs = self.inputs(rows)
+            began = clock.monotonic()
             try:
-                await self._run(engine, inputs, rows)
-                began = clock.monotonic()
-                measured = await self._run(engine, inputs, rows)
+                await self._run(engine, inputs, rows, limit_s)
+                first_done = clock.monotonic()
+                measured = await self._run(engine, inputs, rows, limit_s)
             except DeviceMemoryExhausted as failure:
                 if not most:
                     raise LoadError(f"{self._spec.ref}: one row does not fit the device: {failure}") from failure
-                return Warmth(CostCurve(tuple(points)), most)
-            most = rows
+                return Warmth(CostCurve(tuple(points)), most, cold_s)
+            most, cold_s = rows, cold_s or first_done - began
             if measured:
-                points.append((rows, clock.monotonic() - began))
-        return Warmth(CostCurve(tuple(points)), self._spec.batch.max_rows)
+                points.append((rows, clock.monotonic() - first_done))
+        return Warmth(CostCurve(tuple(points)), self._spec.batch.max_rows, cold_s)
 
-    async def _run(self, engine: Engine, inputs: Arrays, rows: int) -> bool:
-        """Whether the model answered; False when it refused made-up input. The load's own time limit holds here."""
+    async def _run(self, engine: Engine, inputs: Arrays, rows: int, limit_s: float) -> bool:
+        """Whether the model answered; False when it refused made-up input."""
         try:
-            await engine.run([inputs], limit_s=self._spec.load_timeout_s)
+            await engine.run([inputs], limit_s=limit_s)
         except InvalidInput as failure:
             if self._spec.example is None:
                 return False
