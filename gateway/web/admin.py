@@ -1,0 +1,143 @@
+"""The admin plane: one table of its calls, from which both the routes and their OpenAPI description are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.control.plane import ControlPlane
+from gateway.control.tokens import Role
+from gateway.web.admin_call import AdminCall
+from gateway.web.admin_keeping import KeepingEndpoints
+from gateway.web.admin_models import ModelEndpoints
+from gateway.web.admin_routes import RouteEndpoints
+from gateway.web.admin_upload import Uploads
+from gateway.web.services import Services
+
+__all__ = ["AdminPlane"]
+
+Handler = Callable[[AdminCall], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """``role`` or above may call it. ``takes``: the media types of a body. ``bound``: open to tokens bound to routes."""
+
+    method: str
+    path: str
+    role: Role
+    handler: Handler
+    summary: str
+    takes: tuple[str, ...] = ()
+    bound: bool = False
+
+
+class AdminPlane:
+    """``routes`` for the application, ``paths`` for ``/openapi.json``. ``sources``: folders ``file:`` may name."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        services: Services,
+        *,
+        uploads: Uploads,
+        sources: Sequence[Path] = (),
+    ) -> None:
+        self._services = services
+        self._endpoints = (
+            *_route_calls(RouteEndpoints(plane.routes)),
+            *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
+            *_keeping_calls(KeepingEndpoints(plane)),
+        )
+
+    def routes(self) -> Sequence[BaseRoute]:
+        return [
+            Route(f"/admin{endpoint.path}", self._served(endpoint), methods=[endpoint.method])
+            for endpoint in self._endpoints
+        ]
+
+    def paths(self) -> dict[str, Any]:
+        """The OpenAPI ``paths`` of the admin plane."""
+        paths: dict[str, Any] = {}
+        for endpoint in self._endpoints:
+            paths.setdefault(f"/admin{endpoint.path}", {})[endpoint.method.lower()] = _described(endpoint)
+        return paths
+
+    def _served(self, endpoint: _Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            call = await AdminCall.authorised(request, self._services, endpoint.role, bound=endpoint.bound)
+            return await endpoint.handler(call)
+
+        return serve
+
+
+def _route_calls(routes: RouteEndpoints) -> Sequence[_Endpoint]:
+    view, operate, admin, json = Role.VIEWER, Role.OPERATOR, Role.ADMIN, ("application/json",)
+    one = "/routes/{route}"
+    return (
+        _Endpoint("GET", "/routes", view, routes.list, "Every route that the token covers", bound=True),
+        _Endpoint("GET", one, view, routes.get, "A route: spec and status"),
+        _Endpoint("PUT", one, operate, routes.put, "Make the route so", json),
+        _Endpoint("DELETE", one, admin, routes.delete, "Delete the route; its history stays"),
+        _Endpoint("POST", f"{one}/weights", operate, routes.weights, "The whole split; others get 0", json),
+        _Endpoint("POST", f"{one}/rollback", operate, routes.rollback, "Back to the known good, at once", json),
+        _Endpoint("POST", f"{one}/lift", operate, routes.lift, "End a quarantine", json),
+        _Endpoint("GET", f"{one}/history", view, routes.history, "Every past document, newest first"),
+        _Endpoint("POST", f"{one}/restore", operate, routes.restore, "Go back to a past document", json),
+    )
+
+
+def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
+    view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
+    one = "/models/{model}"
+    return (
+        _Endpoint("GET", "/models", view, models.list, "Every model"),
+        _Endpoint("GET", one, view, models.get, "A model: versions and aliases"),
+        _Endpoint(
+            *("POST", f"{one}/versions", operate, models.register, "Register a version"),
+            ("application/json", "multipart/form-data"),
+        ),
+        _Endpoint("GET", f"{one}/versions/{{version}}", view, models.version, "A version, with its manifest"),
+        _Endpoint("PUT", f"{one}/aliases/{{alias}}", operate, models.set_alias, "Point an alias at a version", json),
+        _Endpoint("DELETE", f"{one}/aliases/{{alias}}", operate, models.drop_alias, "Drop an alias"),
+        _Endpoint("POST", f"{one}/versions/{{version}}/archive", operate, models.archive, "Archive a version"),
+    )
+
+
+def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
+    view, admin, json = Role.VIEWER, Role.ADMIN, ("application/json",)
+    return (
+        _Endpoint("GET", "/versions", view, keeping.versions, "What is resident here"),
+        _Endpoint("GET", "/replicas", view, keeping.replicas, "Every live replica"),
+        _Endpoint("GET", "/audit", view, keeping.audit, "Who changed what"),
+        _Endpoint("GET", "/audit/verify", view, keeping.verify, "Proof that no record was altered or removed"),
+        _Endpoint("GET", "/tokens", admin, keeping.tokens, "Every token, without its secret"),
+        _Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
+        _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token"),
+        _Endpoint("DELETE", "/tokens/{name}", admin, keeping.revoke_token, "Revoke a token"),
+    )
+
+
+def _described(endpoint: _Endpoint) -> dict[str, Any]:
+    names = [part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")]
+    problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    codes = ("400", "401", "403", "404", "409", "412", "413", "415", "422", "503")
+    described: dict[str, Any] = {
+        "summary": f"{endpoint.summary} ({endpoint.role})",
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ],
+        "responses": {"200": {"description": "Done"}}
+        | {code: {"description": "See the problem's detail", **problem} for code in codes},
+        "security": [{"token": []}],
+    }
+    if endpoint.takes:
+        content = {kind: {"schema": {"type": "object"}} for kind in endpoint.takes}
+        described["requestBody"] = {"content": content}
+    return described

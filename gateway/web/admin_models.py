@@ -1,0 +1,66 @@
+"""Admin calls on models: catalogue, versions, registration, aliases, archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.responses import Response
+
+from gateway.control.model_control import ModelControl
+from gateway.web.admin_call import AdminCall, field, json_response, only
+from gateway.web.admin_registration import read_registration
+from gateway.web.admin_upload import Uploads, is_multipart
+
+__all__ = ["ModelEndpoints"]
+
+
+class ModelEndpoints:
+    """``sources``: folders of this machine that ``file:`` may name. ``uploads`` takes artifacts that are sent."""
+
+    def __init__(self, models: ModelControl, *, sources: Sequence[Path], uploads: Uploads) -> None:
+        self._models = models
+        self._sources = sources
+        self._uploads = uploads
+
+    async def list(self, call: AdminCall) -> Response:
+        return json_response({"models": await self._models.list()})
+
+    async def get(self, call: AdminCall) -> Response:
+        view = await self._models.get(call.part("model"))
+        return json_response(view, revision=view["revision"])
+
+    async def version(self, call: AdminCall) -> Response:
+        return json_response(await self._models.version(call.part("model"), call.part("version")))
+
+    async def register(self, call: AdminCall) -> Response:
+        """201 for a new version, 200 for one that was registered already."""
+        with self._uploads.folder() as folder:
+            if is_multipart(call.exchange):
+                upload = await self._uploads.receive(call.exchange, folder)
+                asked = read_registration(upload.fields, folder, upload=upload, sources=self._sources)
+            else:
+                asked = read_registration(await call.body(), folder, upload=None, sources=self._sources)
+            found = await self._models.register(call.part("model"), asked.source, asked.options, actor=call.actor)
+        return json_response(found, 201 if found["created"] else 200, revision=found["revision"])
+
+    async def set_alias(self, call: AdminCall) -> Response:
+        body = await call.body()
+        only(body, "version")
+        version = field(body, "version", int, "a version's number")
+        view = await self._models.set_alias(
+            call.part("model"), call.part("alias"), version, actor=call.actor, expected=call.expected()
+        )
+        return json_response(view, revision=view["revision"])
+
+    async def drop_alias(self, call: AdminCall) -> Response:
+        view = await self._models.drop_alias(
+            call.part("model"), call.part("alias"), actor=call.actor, expected=call.expected()
+        )
+        return json_response(view, revision=view["revision"])
+
+    async def archive(self, call: AdminCall) -> Response:
+        view = await self._models.archive(
+            call.part("model"), call.number("version"), actor=call.actor, expected=call.expected()
+        )
+        return json_response(view, revision=view["revision"])
