@@ -55,12 +55,9 @@ def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
     target = DATATYPES[datatype]
     if target.kind == "f":
         return _to_floats(array, datatype)
-    if array.dtype.kind == "f":
-        # Floats, or integers too mixed for one numpy type: exact only where no digit can be lost.
-        if not (np.abs(array) < _EXACT_INTEGERS).all():
-            return _read_carefully(value, datatype, rank)
-        if not (array == np.trunc(array)).all():
-            return None
+    if array.dtype.kind == "f" and not (np.abs(array) < _EXACT_INTEGERS).all():
+        # Floats, or integers too mixed for one numpy type: numpy may have lost digits.
+        return _read_carefully(value, datatype, rank)
     return _to_integers(array, target)
 
 
@@ -84,6 +81,8 @@ def _to_floats(array: Array, datatype: str) -> Array | None:
 def _to_integers(array: Array, target: np.dtype[Any]) -> Array | None:
     if array.dtype == target:
         return array
+    if array.dtype.kind == "f" and not (array == np.trunc(array)).all():
+        return None
     bounds = np.iinfo(target)
     if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
         return None

@@ -27,7 +27,7 @@ Handler = Callable[[AdminCall], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """``role`` or above may call it. ``takes``: the media types of a body. ``bound``: open to tokens bound to routes."""
+    """``role`` or above may call. ``takes``: media types of a body. ``bound``: open to tokens bound to some routes."""
 
     method: str
     path: str
