@@ -76,7 +76,9 @@ class Fleet:
             return handle
         load = self._loads.get(spec.ref)
         if load is None:
-            load = asyncio.ensure_future(self._load(spec))
+            if handle is None or handle.state is VersionState.FAILED:
+                handle = self._handles[spec.ref] = self._made(spec)
+            load = asyncio.ensure_future(self._load(spec, handle))
             self._loads[spec.ref] = load
             load.add_done_callback(lambda done: self._loaded(spec.ref, done))
         try:
@@ -109,11 +111,16 @@ class Fleet:
     def statistics(self) -> FleetStatistics:
         return FleetStatistics(tuple(self._handles[ref].statistics() for ref in sorted(self._handles)))
 
-    async def _load(self, spec: VersionSpec) -> Handle:
-        before = self._handles.get(spec.ref)
-        if before is not None and before.state is not VersionState.FAILED:
-            await before.retire()
-        handle = Handle(
+    async def _load(self, spec: VersionSpec, handle: Handle) -> Handle:
+        if handle.state is not VersionState.REGISTERED:  # the same version, on its way out
+            await handle.retire()
+            handle = self._handles[spec.ref] = self._made(spec)
+        async with self._slots:
+            await handle.start()
+        return handle
+
+    def _made(self, spec: VersionSpec) -> Handle:
+        return Handle(
             spec,
             self._factory,
             clock=self._clock,
@@ -121,10 +128,6 @@ class Fleet:
             drain_timeout_s=self._drain_timeout_s,
             probe_interval_s=self._probe_interval_s,
         )
-        self._handles[spec.ref] = handle
-        async with self._slots:
-            await handle.start()
-        return handle
 
     def _loaded(self, ref: VersionRef, load: asyncio.Task[Handle]) -> None:
         if self._loads.get(ref) is load:

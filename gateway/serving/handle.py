@@ -113,10 +113,10 @@ class Handle:
         try:
             await self._loading
         except asyncio.CancelledError:
+            if self._retiring is not None:
+                raise LoadError(f"{self.ref} was retired while it loaded") from None
             self._enter(VersionState.FAILED, "loading was cancelled")
-            if self._retiring is None:
-                raise
-            raise LoadError(f"{self.ref} was retired while it loaded") from None
+            raise
         except LoadError as failure:
             self._enter(VersionState.FAILED, str(failure))
             raise
