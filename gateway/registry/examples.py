@@ -96,10 +96,10 @@ def _from_body(body: Any, signature: Signature | None) -> Arrays:
     if isinstance(inputs, list) and isinstance(inputs[0], Mapping):
         return _typed(dict(_protocol_tensor(tensor) for tensor in inputs), signature)
     named = inputs if isinstance(inputs, Mapping) else {_only_name(signature): inputs}
-    arrays = {name: _array(value, name) for name, value in named.items()}
     if signature is None:
-        return {name: _narrowed(array) for name, array in arrays.items()}
-    return _typed(arrays, signature)
+        return {name: _narrowed(_array(value, name, None)) for name, value in named.items()}
+    types = {spec.name: spec.datatype for spec in signature.inputs}
+    return _typed({name: _array(value, name, types.get(name)) for name, value in named.items()}, signature)
 
 
 def _only_name(signature: Signature | None) -> str:
@@ -118,16 +118,21 @@ def _protocol_tensor(tensor: Mapping[str, Any]) -> tuple[str, Array]:
         raise ValueError(f"data of {spec.name!r}: expected a list")
     if any(isinstance(size, str) for size in spec.shape):
         raise ValueError(f"shape of {spec.name!r} is {list(spec.shape)}; an example has sizes, not names")
-    array = _cast(_array(data, spec.name), spec.datatype, spec.name)
+    array = _cast(_array(data, spec.name, spec.datatype), spec.datatype, spec.name)
     shape = [int(size) for size in spec.shape]
     if array.size != int(np.prod(shape)):
         raise ValueError(f"data of {spec.name!r} has {array.size} values, which do not fill its shape {shape}")
     return spec.name, array.reshape(shape)
 
 
-def _array(value: Any, name: str) -> Array:
+def _array(value: Any, name: str, datatype: str | None) -> Array:
     try:
         array = np.array(value)
+        if datatype == "UINT64" and array.dtype.kind in "fi":
+            # numpy reads integers beside larger ones than INT64 holds as floats, which would round them.
+            exact = np.array(value, dtype=object)
+            if all(type(item) is int and 0 <= item < 2**64 for item in exact.ravel().tolist()):
+                return exact.astype(np.uint64)
     except ValueError:
         raise ValueError(f"{name!r} is ragged: its lists differ in length") from None
     if array.dtype.kind not in "biufU":

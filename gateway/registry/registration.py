@@ -159,9 +159,7 @@ def _check_trust(accepted: _Accepted, allowed: Permissions) -> None:
         )
 
 
-def _load_spec(
-    accepted: _Accepted, files: tuple[FileEntry, ...], blobs: BlobStore, allowed: Permissions
-) -> LoadSpec:
+def _load_spec(accepted: _Accepted, files: tuple[FileEntry, ...], blobs: BlobStore, allowed: Permissions) -> LoadSpec:
     return LoadSpec(
         format=accepted.source.format,
         entry=accepted.source.entry,

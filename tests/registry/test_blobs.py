@@ -32,6 +32,13 @@ def step(name):
 BlobStore(Path(sys.argv[1]), step=step).put_bytes(b"weights" * 1000)
 print("stored")
 """
+OPENER = """
+import sys
+from pathlib import Path
+from gateway.registry.blobs import BlobStore
+
+print(len(BlobStore(Path(sys.argv[1])).digests()))
+"""
 CONTENT = b"weights" * 1000
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
@@ -143,10 +150,8 @@ def test_opening_the_store_leaves_a_living_writers_file_alone(tmp_path: Path) ->
     writer.start()
     assert reached.wait(30)
     opened = subprocess.run(
-        [sys.executable, "-c", f"from pathlib import Path; from gateway.registry.blobs import BlobStore; "
-         f"print(len(BlobStore(Path({str(tmp_path)!r})).digests()))"],
-        cwd=ROOT, check=True, timeout=60, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", OPENER, str(tmp_path)], cwd=ROOT, check=True, timeout=60, capture_output=True, text=True
+    )
     assert opened.stdout.strip() == "0"
     assert len(_leftovers(tmp_path)) == 1
     go_on.set()

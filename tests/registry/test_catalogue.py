@@ -118,7 +118,8 @@ def test_an_archived_version_is_kept_and_takes_no_alias() -> None:
 def test_tags_notes_and_gates_stand_beside_the_version() -> None:
     """They change the document and never the digest."""
     document = _with_versions(1).with_tags(1, {"team": "vision"}).with_tags(1, {"stage": "beta"})
-    document = document.with_notes("all of them").with_notes("the first", 1).with_gate(1, {"gate": "golden", "ok": True})
+    document = document.with_notes("all of them").with_notes("the first", 1)
+    document = document.with_gate(1, {"gate": "golden", "ok": True})
     entry = document.version(1)
     assert entry.tags == {"team": "vision", "stage": "beta"}
     assert (document.notes, entry.notes) == ("all of them", "the first")

@@ -45,11 +45,9 @@ def test_a_full_disk_stores_nothing_and_says_what_to_do(small_disk: Path) -> Non
 
 def test_a_disk_without_room_for_a_directory_says_the_same(small_disk: Path) -> None:
     """Also when the very first byte does not fit."""
-    (small_disk / "filler").write_bytes(b"")
     blobs = BlobStore(small_disk)
-    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
-        while True:
-            filler.write(b"\0" * 4096)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(bytes(2_000_000))
     with pytest.raises(RegistryError, match="Nothing of it was stored"):
         blobs.put_bytes(b"x" * 10_000)
     assert blobs.digests() == ()
