@@ -152,7 +152,8 @@ async def build_stage(
         for ref, (signature, options) in MODELS.items():
             if models is None or ref.model in models:
                 await fleet.ensure(_spec(ref, signature, options))
-        table = RoutingTable({route.name: route for route in ROUTES}, "digits", 7)
+        loaded = {ref.model for ref in fleet.handles}
+        table = RoutingTable({route.name: route for route in ROUTES if route.model in loaded}, "digits", 7)
         dataplane.install(Current(table, dict(fleet.handles)))
         repository = ListedRepository()
         services = Services(
