@@ -82,6 +82,12 @@ class Memory:
     def buffer(self) -> mmap.mmap:
         return self._mapping
 
+    def array(self, shape: tuple[int, ...], datatype: str, offset: int) -> Array:
+        """An array on the memory, which stays mapped for as long as the array lives."""
+        # ``np.ndarray(buffer=…)`` would hold the mapping by reference alone, which does not keep it from being
+        # closed: a segmentation fault. ``frombuffer`` holds an export.
+        return np.frombuffer(self._mapping, DATATYPES[datatype], math.prod(shape), offset).reshape(shape)
+
     @property
     def fd(self) -> int:
         """To be sent to the child, once; ``forget_fd`` after that."""
@@ -138,8 +144,7 @@ class Header:
     def _view(self, placed: Placed, memory: Memory) -> Array:
         if placed.datatype == "BYTES":
             return _unpack_strings(self._raw(placed, memory), placed)
-        dtype = DATATYPES[placed.datatype]
-        return np.ndarray(placed.shape, dtype, buffer=memory.buffer, offset=self.start + placed.offset)
+        return memory.array(placed.shape, placed.datatype, self.start + placed.offset)
 
     def _copy(self, placed: Placed, memory: Memory) -> Array:
         if placed.datatype == "BOOL":
@@ -183,7 +188,7 @@ class Plan:
             if isinstance(source, bytes):
                 memory.buffer[begin : begin + placed.size_bytes] = source
                 continue
-            target: Array = np.ndarray(placed.shape, DATATYPES[placed.datatype], buffer=memory.buffer, offset=begin)
+            target = memory.array(placed.shape, placed.datatype, begin)
             if len(source) == 1:
                 np.copyto(target, source[0])
             else:

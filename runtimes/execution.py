@@ -95,15 +95,26 @@ def _conform_one(value: object, spec: TensorSpec, rows: int | None) -> Array:
 
 def _typed(array: Array, spec: TensorSpec) -> Array:
     wanted = DATATYPES[spec.datatype]
-    if array.dtype == wanted:
-        return array
-    if spec.datatype == "BYTES" and array.dtype.kind in "SU":
+    if spec.datatype == "BYTES":
+        if array.dtype.kind in "OSU":
+            return _octets(array, spec)
+    elif array.dtype == wanted:
         return array
     # Precision may be lost, as the signature asks; a number never turns into another kind of number.
-    if array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "same_kind"):
+    elif array.dtype.kind in "biuf" and np.can_cast(array.dtype, wanted, "same_kind"):
         return array.astype(wanted)
     try:
         told = datatype_of(array)
     except ValueError:
         told = str(array.dtype)
     raise ModelFailed(f"output {spec.name!r} has type {told}, the signature says {spec.datatype}")
+
+
+def _octets(array: Array, spec: TensorSpec) -> Array:
+    values = [value.encode() if isinstance(value, str) else value for value in array.ravel().tolist()]
+    for value in values:
+        if not isinstance(value, bytes):
+            raise ModelFailed(f"output {spec.name!r} holds a {type(value).__name__}, the signature says BYTES")
+    octets = np.empty(len(values), dtype=object)
+    octets[:] = values
+    return octets.reshape(array.shape)

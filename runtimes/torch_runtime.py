@@ -9,6 +9,7 @@ a returned tuple in order.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -113,6 +114,8 @@ def _array(value: Any) -> Array:
 def load(spec: LoadSpec, files: Files) -> Runtime:
     """``LoadFailed`` when the file is neither kind, or wants a device that is not here."""
     torch.set_num_threads(spec.threads)
+    # It logs the trace of what it then raises.
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
     device = _device(spec.device)
     if spec.signature is not None:
         strings = [tensor.name for tensor in spec.signature.inputs if tensor.datatype == "BYTES"]

@@ -159,7 +159,7 @@ def _told(status: int) -> str:
 
 
 class ForkServer:
-    """Starts children in tens of milliseconds. ``preload`` names the modules they share.
+    """Starts children in tens of milliseconds. ``preload`` names the modules they share (``catalog.preloads()``).
 
     ``spawn`` starts the server process when there is none. ``close`` ends it and its children.
     """
@@ -207,9 +207,13 @@ class ForkServer:
             raise LoadError(f"the fork server does not take requests: {error.strerror}; try again") from error
         try:
             async with asyncio.timeout(_SPAWN_LIMIT_S):
-                return await waiting
+                return await asyncio.shield(waiting)
         except TimeoutError:
+            waiting.cancel()  # one that comes later is killed
             raise LoadError(f"no process was started within {_SPAWN_LIMIT_S:g} s") from None
+        except asyncio.CancelledError:
+            await _undo(waiting)
+            raise
 
     async def close(self) -> None:
         """Ends the server and every child of it, and waits until they are gone. Idempotent."""
@@ -271,6 +275,17 @@ def _popen(control: socket.socket, preload: Sequence[str]) -> subprocess.Popen[b
     told = ["--fd", str(control.fileno()), "--parent", str(os.getpid()), "--preload", ",".join(preload)]
     command = boot.command("fork_server", told)
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[control.fileno()])
+
+
+async def _undo(waiting: asyncio.Future[Child]) -> None:
+    """Ends the child that was asked for, whenever it comes; does not return before it is gone."""
+    try:
+        async with asyncio.timeout(_CLOSE_LIMIT_S):
+            child = await waiting
+    except (TimeoutError, LoadError):
+        return
+    child.kill()
+    await _gone([child])
 
 
 async def _gone(children: Sequence[Child]) -> None:

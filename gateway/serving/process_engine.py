@@ -237,18 +237,30 @@ class ProcessEngine:
         came = False
         while self._channel is not None:
             try:
-                received = receive(self._channel)
+                received = self._received()
                 if received is None:
-                    self._hang_up()
                     return came
-                self._take(received[0])
                 came = True
-            except BlockingIOError:
-                return came
-            except (OSError, ChannelFault, ValueError) as error:
+                self._take(received)
+            except (ChannelFault, OSError, ValueError) as error:
                 self._fail(ChannelFault(str(error)))
                 self._hang_up()
         return came
+
+    def _received(self) -> Packet | None:
+        """The next packet that has come; None when there is none, or when the other end is gone."""
+        if self._channel is None:
+            return None
+        try:
+            received = receive(self._channel)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            received = None
+        if received is None:
+            self._hang_up()
+            return None
+        return received[0]
 
     def _take(self, packet: Packet) -> None:
         if packet.op is Op.GROW and self._answer is not None:

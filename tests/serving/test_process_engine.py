@@ -1,0 +1,571 @@
+"""A version in a child process: real children, killed, hung and fed for real."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from gateway.errors import (
+    DeviceMemoryExhausted,
+    IntegrityError,
+    InvalidInput,
+    LoadError,
+    ModelError,
+    VersionCrashed,
+    VersionHung,
+)
+from gateway.messages import DATATYPES, VersionRef
+from gateway.serving.engine import VersionSpec
+from gateway.serving.fork_server import ForkServer
+from gateway.serving.placement import engine_factory
+from gateway.serving.process_engine import ProcessEngine
+from runtimes import catalog
+from runtimes.base import LoadSpec
+from runtimes.channel import Memory, Plan
+from runtimes.packets import Op, Packet, receive, send
+from tests.runtimes.versions import exported_torch, load_spec, signature
+
+LONG_S = 30.0
+
+
+@pytest.fixture
+async def forks():
+    server = ForkServer(preload=())
+    yield server
+    await server.close()
+
+
+def echo(*, signature_: Any = None, **options: Any) -> LoadSpec:
+    return LoadSpec("echo", "", (), signature=signature_, options=options)
+
+
+def spec_of(load: LoadSpec, **fields: Any) -> VersionSpec:
+    return VersionSpec(VersionRef("digits", 3), "sha256:0", load, **fields)
+
+
+class Exits(list):  # type: ignore[type-arg]
+    """What ``on_exit`` was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Event()
+
+    def __call__(self, how: str) -> None:
+        self.append(how)
+        self.came.set()
+
+
+@asynccontextmanager
+async def running(forks: ForkServer, load: LoadSpec, **fields: Any):
+    exits = Exits()
+    engine = engine_factory(forks)(spec_of(load, **fields), exits)
+    info = await engine.start()
+    try:
+        yield engine, info, exits
+    finally:
+        await engine.close()
+
+
+def rows(count: int = 2, value: float = 1.0) -> Mapping[str, Any]:
+    return {"x": np.full((count, 4), value, np.float32)}
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid)
+
+
+async def test_a_batch_is_joined_answered_and_told_with_its_cost(forks):
+    """Parts in, one answer out, in the signature's order; the engine says what it is."""
+    async with running(forks, echo(delay_ms=5)) as (engine, info, _):
+        assert info.device == "cpu"
+        assert info.pid in {child.pid for child in children()}
+        result = await engine.run([rows(2, 1), rows(3, 2)], limit_s=LONG_S)
+        assert result.outputs["y"].tolist() == [[1] * 4] * 2 + [[2] * 4] * 3
+        assert result.compute_s >= 0.005
+        assert result.outputs["y"].flags.writeable
+        assert engine.memory_bytes() > 1 << 20
+        assert repr(engine) == f"<ProcessEngine digits/3 [idle | pid {info.pid}]>"
+    assert engine.memory_bytes() == 0
+    assert gone(info.pid)
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+async def test_every_datatype_goes_there_and_back(forks, datatype):
+    """Zero rows, unicode and binary strings too; BF16 travels as float32."""
+    given = signature({"x": (datatype, ("batch", 2))}, {"y": (datatype, ("batch", 2))})
+    dtype = DATATYPES[datatype]
+    if datatype == "BYTES":
+        value = np.empty((2, 2), dtype=object)
+        value[:] = [["žluť".encode(), b""], [b"\x00\xff", b"z" * 5000]]
+    else:
+        value = np.array([[0, 1], [1, 0]]).astype(dtype)
+    async with running(forks, echo(signature_=given)) as (engine, _, _exits):
+        result = await engine.run([{"x": value}], limit_s=LONG_S)
+        assert result.outputs["y"].dtype == dtype
+        assert result.outputs["y"].tolist() == value.tolist()
+        empty = await engine.run([{"x": value[:0]}], limit_s=LONG_S)
+        assert empty.outputs["y"].shape == (0, 2)
+
+
+async def test_slots_grow_both_ways_without_running_the_model_twice(forks, tmp_path):
+    """A batch larger than the slot, an answer larger than the slot; small ones go on after."""
+    source = b"""
+import numpy as np
+class Model:
+    runs = 0
+    def predict(self, inputs):
+        self.runs += 1
+        n = len(inputs["x"])
+        return {"big": np.full((n, int(inputs["x"][0])), self.runs, np.float64), "runs": np.full(n, self.runs)}
+"""
+    given = signature(
+        {"x": ("FP64", ("batch",))}, {"big": ("FP64", ("batch", "width")), "runs": ("INT64", ("batch",))}
+    )
+    load = load_spec(tmp_path, "python", "model.py", {"model.py": source}, signature=given)
+    async with running(forks, load) as (engine, _, _exits):
+        for run, (count, width) in enumerate([(1, 1), (1, 3_000_000), (200_000, 1), (1, 1), (3, 1_000_000)], 1):
+            result = await engine.run([{"x": np.full(count, width, np.float64)}], limit_s=LONG_S)
+            assert result.outputs["runs"][0] == run
+            assert result.outputs["big"].shape == (count, width)
+            assert (result.outputs["big"] == run).all()
+
+
+async def test_answers_are_the_callers_to_keep(forks):
+    """The next batch uses the same memory, and the answer stays what it was."""
+    async with running(forks, echo()) as (engine, _, _exits):
+        first = (await engine.run([rows(2, 1)], limit_s=LONG_S)).outputs["y"]
+        await engine.run([rows(2, 9)], limit_s=LONG_S)
+        assert (first == 1).all()
+
+
+async def test_failures_keep_their_kind_and_the_engine_goes_on(forks, tmp_path):
+    """ModelError, InvalidInput and DeviceMemoryExhausted leave the child as it was."""
+    control = tmp_path / "control.json"
+    async with running(forks, echo(control=str(control))) as (engine, info, exits):
+        for script, error in [
+            ({"fail": "always"}, ModelError),
+            ({"invalid": "always"}, InvalidInput),
+            ({"oom_above_rows": 1}, DeviceMemoryExhausted),
+        ]:
+            control.write_text(json.dumps(script))
+            with pytest.raises(error, match=r"digits/3: .*scripted"):
+                await engine.run([rows()], limit_s=LONG_S)
+        control.write_text("{}")
+        assert (await engine.run([rows()], limit_s=LONG_S)).outputs["y"].shape == (2, 4)
+        with pytest.raises(InvalidInput, match="'x' is missing"):
+            await engine.run([{"z": rows()["x"]}], limit_s=LONG_S)
+        with pytest.raises(InvalidInput, match="different type or shape"):
+            await engine.run([rows(), {"x": np.zeros((1, 5), np.float32)}], limit_s=LONG_S)
+        assert exits == []
+        assert not gone(info.pid)
+
+
+async def test_an_answer_with_the_wrong_rows_reaches_nobody(forks, tmp_path):
+    """The child holds outputs against the batch; the version fails, not the gateway."""
+    source = b"class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x'][:1]}\n"
+    given = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))})
+    load = load_spec(tmp_path, "python", "model.py", {"model.py": source}, signature=given)
+    async with running(forks, load) as (engine, _, _exits):
+        with pytest.raises(ModelError, match=r"shape \[1, 4\] for a batch of 2 rows"):
+            await engine.run([rows(2)], limit_s=LONG_S)
+
+
+async def test_a_child_killed_at_work_is_a_crash_that_names_the_signal(forks, tmp_path):
+    """By itself, and from outside; ``on_exit`` is not told, since ``run`` tells."""
+    before = descriptors()
+    async with running(forks, echo(crash={"equals": 13})) as (engine, info, exits):
+        assert await engine.run([rows()], limit_s=LONG_S)
+        with pytest.raises(VersionCrashed, match="digits/3: its process ended on this work: killed by SIGKILL"):
+            await engine.run([rows(value=13)], limit_s=LONG_S)
+        assert gone(info.pid)
+        with pytest.raises(VersionCrashed, match="start a new engine"):
+            await engine.run([rows()], limit_s=LONG_S)
+        assert exits == []
+    async with running(forks, echo(delay_ms=60_000)) as (engine, info, exits):
+        work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
+        await asyncio.sleep(0)
+        os.kill(info.pid, signal.SIGSEGV)
+        with pytest.raises(VersionCrashed, match="killed by SIGSEGV"):
+            await work
+        assert exits == []
+    await forks.close()
+    assert descriptors() == before
+
+
+async def test_a_child_killed_while_idle_is_told_once(forks):
+    """With how it ended; a later run says that a new engine is needed, and closing stays possible."""
+    async with running(forks, echo()) as (engine, info, exits):
+        os.kill(info.pid, signal.SIGKILL)
+        await asyncio.wait_for(exits.came.wait(), LONG_S)
+        assert exits == ["killed by SIGKILL"]
+        with pytest.raises(VersionCrashed):
+            await engine.run([rows()], limit_s=LONG_S)
+    assert exits == ["killed by SIGKILL"]
+
+
+async def test_a_batch_beyond_its_limit_ends_the_child(forks):
+    """VersionHung, and no process stays behind, even one that ignores every polite signal."""
+    async with running(forks, echo(hang="always")) as (engine, info, exits):
+        with pytest.raises(VersionHung, match=r"no answer within 0.05 s; its process was ended"):
+            await engine.run([rows()], limit_s=0.05)
+        assert gone(info.pid)
+        assert exits == []
+
+
+async def test_a_stalled_gateway_does_not_condemn_its_child(forks):
+    """The answer lay in the socket while the loop stood still: that is no hang."""
+    async with running(forks, echo(delay_ms=30)) as (engine, _, _exits):
+        work = asyncio.ensure_future(engine.run([rows()], limit_s=0.2))
+        await asyncio.sleep(0)
+        subprocess.run(["sleep", "0.5"], check=True)  # the loop itself is blocked here
+        assert (await work).outputs["y"].shape == (2, 4)
+
+
+async def test_cancelling_a_batch_ends_the_child(forks):
+    """Nobody waits for its answer, and no later caller may get it."""
+    async with running(forks, echo(delay_ms=60_000)) as (engine, info, _exits):
+        work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
+        await asyncio.sleep(0)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert gone(info.pid)
+
+
+async def test_cancelling_a_start_ends_the_child(forks):
+    """Also one that hangs while it loads."""
+    await forks.start()
+    before = descriptors()
+    engine = ProcessEngine(spec_of(echo(hang="start")), forks, Exits())
+    start = asyncio.ensure_future(engine.start())
+    while len(children()) < 2:
+        await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert len(children()) == 1
+    assert descriptors() == before
+
+
+async def test_a_load_beyond_its_time_is_a_load_error(forks):
+    """And gives everything back."""
+    engine = ProcessEngine(spec_of(echo(hang="start"), load_timeout_s=0.3), forks, Exits())
+    with pytest.raises(LoadError, match=r"not loaded within 0.3 s"):
+        await engine.start()
+    assert len(children()) == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (echo(fail_load="no weights"), "digits/3: no weights"),
+        (echo(crash="start"), "digits/3: its process ended while loading: killed by SIGKILL"),
+        (LoadSpec("tf", "", ()), "format 'tf' is unknown"),
+    ],
+)
+async def test_a_load_that_fails_says_why_and_leaves_nothing(forks, load, told):
+    """By its own word, by a crash, by an unknown format."""
+    await forks.start()
+    before = descriptors()
+    engine = ProcessEngine(spec_of(load), forks, Exits())
+    with pytest.raises(LoadError, match=told):
+        await engine.start()
+    assert len(children()) == 1
+    assert descriptors() == before
+    await engine.close()
+    with pytest.raises(LoadError, match="make a new one"):
+        await engine.start()
+
+
+async def test_a_flipped_byte_is_an_integrity_error_with_both_digests(forks, tmp_path):
+    """In the entry, and in a file that nobody reads."""
+    for wrong in ("model.echo", "unused.bin"):
+        load = load_spec(tmp_path, "echo", "model.echo", {"model.echo": b"{}", "unused.bin": b"abc"})
+        file = next(file for file in load.files if file.name == wrong)
+        Path(file.path).write_bytes(b"{ ")
+        engine = ProcessEngine(spec_of(load), forks, Exits())
+        with pytest.raises(IntegrityError) as failure:
+            await engine.start()
+        assert file.sha256 in str(failure.value)
+        assert "read sha256:" in str(failure.value)
+
+
+async def test_what_was_loaded_is_told_by_digest(forks, tmp_path):
+    """Every file of the version."""
+    load = load_spec(tmp_path, "echo", "model.echo", {"model.echo": b"{}", "notes.txt": b"abc"})
+    async with running(forks, load) as (_, info, _exits):
+        assert info.loaded == {file.name: file.sha256 for file in load.files}
+
+
+async def test_placements_are_checked(forks):
+    """An unknown one is a load error that names the known."""
+    with pytest.raises(LoadError, match="placement 'moon' is unknown; expected process or inline"):
+        engine_factory(forks)(spec_of(echo(), placement="moon"), print)
+    with pytest.raises(LoadError, match="inline cannot use interpreter"):
+        engine_factory(forks)(spec_of(echo(), placement="inline", interpreter="/usr/bin/python3"), print)
+
+
+async def test_closing_at_work_kills_and_the_work_is_told(forks):
+    """``close`` is bounded and idempotent; the batch under way is a crash for its caller."""
+    async with running(forks, echo(hang="always")) as (engine, info, exits):
+        work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(engine.close(), 10)
+        with pytest.raises(VersionCrashed):
+            await work
+        await engine.close()
+        assert gone(info.pid)
+        assert exits == []
+
+
+class Impostor(ForkServer):
+    """A fork server whose children idle while this test holds their channel, and says what it likes."""
+
+    def __init__(self) -> None:
+        super().__init__(preload=())
+        self.channel: socket.socket | None = None
+        self.decoy = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def spawn(self, channel: socket.socket, **fields: Any):
+        child = await super().spawn(self.decoy[1], **fields)
+        self.channel = channel.dup()
+        self.channel.setblocking(False)
+        return child
+
+
+@pytest.fixture
+async def impostor():
+    server = Impostor()
+    yield server
+    await server.close()
+    for end in (server.channel, *server.decoy):
+        if end is not None:
+            end.close()
+
+
+async def taken_over(impostor: Impostor, spec: VersionSpec):
+    """An engine that believes it has loaded, and the output memory as its 'child' holds it."""
+    engine = ProcessEngine(spec, impostor, Exits())
+    start = asyncio.ensure_future(engine.start())
+    while impostor.channel is None:
+        await asyncio.sleep(0.001)
+    channel, output = impostor.channel, None
+    while True:
+        try:
+            packet, fds = receive(channel, fds=1)
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+            continue
+        if packet.op is Op.OUTPUT:
+            output = Memory.attach(fds[0], writable=True)
+        elif fds:
+            os.close(fds[0])
+        if packet.op is Op.LOAD:
+            break
+    assert output is not None
+    body = {"signature": spec.load.signature.to_json(), "device": "cpu", "loaded": {}}
+    raw = json.dumps(body).encode()
+    output.buffer[: len(raw)] = raw
+    send(channel, Packet(Op.LOADED, header_bytes=len(raw)))
+    await start
+    return engine, channel, output
+
+
+@pytest.mark.parametrize(
+    "attack", ["header", "rows", "name", "type", "bytes", "unknown packet", "giant", "unasked", "end", "huge packet"]
+)
+async def test_a_taken_over_child_can_only_end_itself(impostor, attack):
+    """Lies in the header, outputs that were not promised, absurd wishes: VersionCrashed, and the gateway is whole."""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))})
+    engine, channel, output = await taken_over(impostor, spec_of(echo(signature_=given)))
+    channel.setblocking(True)
+    work = asyncio.ensure_future(engine.run([rows(2)], limit_s=LONG_S))
+    await asyncio.sleep(0)
+    good = np.ones((2, 4), np.float32)
+    lies = {
+        "rows": {"y": good[:1]},
+        "name": {"z": good},
+        "type": {"y": good.astype(np.int32)},
+        "bytes": {"y": np.full((2, 4), b"", object)},
+    }
+    if attack in lies:
+        size = Plan([lies[attack]], list(lies[attack]), rows=2).write(output)
+        send(channel, Packet(Op.DONE, header_bytes=size))
+    elif attack == "header":
+        raw = json.dumps({"rows": 2, "tensors": [["y", "FP32", [2, 4], 1 << 30, 32]]}).encode()
+        output.buffer[: len(raw)] = raw
+        send(channel, Packet(Op.DONE, header_bytes=len(raw)))
+    elif attack == "unknown packet":
+        channel.send(b"\xee" * 30)
+    elif attack == "huge packet":
+        channel.send(b"\x11" * 60_000)
+    elif attack == "giant":
+        send(channel, Packet(Op.GROW, size_bytes=1 << 60))
+    elif attack == "unasked":
+        send(channel, Packet(Op.LOADED, header_bytes=5))
+    else:
+        channel.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(VersionCrashed):
+        await work
+    output.close()
+    assert len(children()) == 1
+    await engine.close()
+
+
+async def test_a_hundred_cycles_of_a_torch_version_leave_nothing(tmp_path):
+    """Load, infer, unload: memory within 3 MB, no child, descriptor or segment over; the same for 30 failing loads."""
+    forks = ForkServer(preload=catalog.preloads(["torch"]))
+    good = load_spec(tmp_path, "torch", "model.pt2", {"model.pt2": exported_torch()})
+    bad = load_spec(tmp_path, "torch", "model.pt2", {"model.pt2": b"not a program"})
+
+    async def cycle() -> None:
+        async with running(forks, good) as (engine, info, _):
+            result = await engine.run([rows(3)], limit_s=LONG_S)
+            assert result.outputs["logits"].shape == (3, 3)
+        assert gone(info.pid)
+
+    async def failing() -> None:
+        with pytest.raises(LoadError, match="cannot load 'model.pt2'"):
+            await ProcessEngine(spec_of(bad), forks, Exits()).start()
+
+    try:
+        for _ in range(5):
+            await cycle()
+            await failing()
+        gc.collect()
+        memory, fds = psutil.Process().memory_info().rss, descriptors()
+        for _ in range(100):
+            await cycle()
+        for _ in range(30):
+            await failing()
+        gc.collect()
+        assert psutil.Process().memory_info().rss - memory < 3 << 20
+        assert descriptors() == fds
+        assert len(children()) == 1  # the fork server
+        assert "turnout" not in Path("/proc/self/maps").read_text("ascii")  # no memfd mapped
+    finally:
+        await forks.close()
+    assert children() == []
+
+
+async def test_a_version_may_have_an_interpreter_of_its_own(forks, tmp_path):
+    """Its own packages and prefix; only our runtimes package is put in, not the gateway's module path."""
+    home = tmp_path / "venv"
+    venv.create(home, symlinks=True, with_pip=False)
+    packages = next((home / "lib").glob("python*")) / "site-packages"
+    (packages / "numpy.pth").write_text(str(Path(np.__file__).parents[1]))
+    (packages / "only_there.py").write_text("WORD = 'there'\n")
+    source = b"""
+import sys
+import numpy as np
+import only_there
+class Model:
+    def predict(self, inputs):
+        return {"prefix": np.array([sys.prefix, only_there.WORD] * len(inputs["x"]), object).reshape(-1, 2)}
+"""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"prefix": ("BYTES", ("batch", 2))})
+    load = load_spec(tmp_path, "python", "model.py", {"model.py": source}, signature=given)
+    interpreter = str(home / "bin" / "python")
+    async with running(forks, load, interpreter=interpreter) as (engine, info, _exits):
+        result = await engine.run([rows(1)], limit_s=LONG_S)
+        assert result.outputs["prefix"].tolist() == [[str(home).encode(), b"there"]]
+        assert set(os.listdir(f"/proc/{info.pid}/fd")) >= {"0", "1", "2"}
+    assert gone(info.pid)
+
+
+async def test_an_interpreter_that_cannot_run_versions_says_so(forks, tmp_path):
+    """Not there, or without numpy."""
+    engine = ProcessEngine(spec_of(echo(), interpreter=str(tmp_path / "python")), forks, Exits())
+    with pytest.raises(LoadError, match="cannot be started: No such file"):
+        await engine.start()
+    home = tmp_path / "empty"
+    venv.create(home, symlinks=True, with_pip=False)
+    engine = ProcessEngine(spec_of(echo(), interpreter=str(home / "bin" / "python")), forks, Exits())
+    with pytest.raises(LoadError, match=r"cannot run versions: No module named 'numpy'; it needs numpy"):
+        await engine.start()
+
+
+async def test_prints_of_model_code_carry_the_versions_name(forks, tmp_path, capfd):
+    """On standard error, from both streams; standard output is the gateway's."""
+    source = b"""
+import os, sys
+class Model:
+    def predict(self, inputs):
+        print("hello")
+        print("warning", file=sys.stderr)
+        os.write(1, b"raw\\n")
+        return {"y": inputs["x"]}
+"""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))})
+    load = load_spec(tmp_path, "python", "model.py", {"model.py": source}, signature=given)
+    async with running(forks, load) as (engine, _, _exits):
+        await engine.run([rows()], limit_s=LONG_S)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "[digits/3] hello\n" in err
+    assert "[digits/3] warning\n" in err
+    assert "raw\n" in err
+
+
+async def test_a_child_keeps_no_descriptor_but_its_own(forks):
+    """Channel and two memories, beside the standard three; nothing of the gateway or of its siblings."""
+    async with running(forks, echo()) as (_, first, _e), running(forks, echo()) as (_, second, _f):
+        for info in (first, second):
+            links = [os.readlink(f"/proc/{info.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{info.pid}/fd") if int(fd) > 2]
+            kinds = sorted(link.split(":")[0].split(" ")[0] for link in links)
+            assert set(kinds) <= {"socket", "/memfd"}, links
+            assert kinds.count("socket") == 1
+
+
+async def test_what_a_version_started_ends_with_it(forks, tmp_path):
+    """A helper process of model code does not outlive a child that is killed."""
+    source = b"""
+import subprocess
+import numpy as np
+class Model:
+    def __init__(self):
+        self.helper = subprocess.Popen(["sleep", "600"])
+    def predict(self, inputs):
+        return {"pid": np.full(len(inputs["x"]), self.helper.pid)}
+"""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"pid": ("INT64", ("batch",))})
+    load = load_spec(tmp_path, "python", "model.py", {"model.py": source}, signature=given)
+    async with running(forks, load) as (engine, info, exits):
+        helper = int((await engine.run([rows(1)], limit_s=LONG_S)).outputs["pid"][0])
+        assert not gone(helper)
+        os.kill(info.pid, signal.SIGKILL)
+        await asyncio.wait_for(exits.came.wait(), LONG_S)
+    async with asyncio.timeout(LONG_S):
+        while not gone(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_child_serves_at_normal_priority_after_it_has_loaded(forks):
+    """Low while loading, where the way back is allowed; never stuck there."""
+    async with running(forks, echo()) as (engine, info, _):
+        await engine.run([rows()], limit_s=LONG_S)
+        assert psutil.Process(info.pid).nice() == psutil.Process().nice()
