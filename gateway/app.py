@@ -25,7 +25,6 @@ from gateway.control.audit import record_to_json, verify_store
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
 from gateway.control.replica import ReplicaAbsent
-from gateway.control.residents import Residents
 from gateway.control.route_control import RouteControl
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.token_control import TokenControl
@@ -42,9 +41,11 @@ from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
 from gateway.telemetry.tracing import Tracing, exporter_for
-from gateway.web.admin import admin_paths, admin_routes
+from gateway.web.admin import AdminPlane
+from gateway.web.admin_repository import ControlRepository
+from gateway.web.admin_upload import Uploads
 from gateway.web.application import build_admin_application, build_application
-from gateway.web.services import IndexEntry, Services, WebLimits
+from gateway.web.services import Services, WebLimits
 from gateway.web.statistics import ModelStatistics
 
 __all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
@@ -132,7 +133,7 @@ class Gateway:
             observer=observer,
             clock=clock,
             verify=control.ring.verify,
-            repository=_Repository(control.residents),
+            repository=ControlRepository(control.residents),
             statistics=statistics,
             limits=_web_limits(settings.limits),
             trace_ratio=settings.telemetry.trace_ratio,
@@ -168,13 +169,22 @@ class Gateway:
         self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint, sockets: list[socket.socket]
     ) -> None:
         server = self._settings.server
-        routes = admin_routes(control, services, self._settings)
+        uploads = Uploads(
+            self._settings.home / "uploads",
+            max_bytes=self._settings.limits.upload_bytes,
+            idle_s=self._settings.limits.receive_s,
+        )
+        uploads.sweep()
+        sources = self._settings.registry.source_directories
+        admin = AdminPlane(control, services, uploads=uploads, sources=sources)
         if server.admin_port is None:
-            applications = [build_application(services, metrics=endpoint, admin_routes=routes, admin_paths=admin_paths)]
+            applications = [
+                build_application(services, metrics=endpoint, admin_routes=admin.routes(), admin_paths=admin.paths)
+            ]
         else:
             applications = [
                 build_application(services),
-                build_admin_application(services, metrics=endpoint, admin_routes=routes),
+                build_admin_application(services, metrics=endpoint, admin_routes=admin.routes()),
             ]
         pairs = zip(applications, sockets, strict=True)
         self.listeners = tuple(Listener(application, listening, server) for application, listening in pairs)
@@ -195,23 +205,6 @@ class Gateway:
         if self._serving:
             await asyncio.wait(self._serving, timeout=5.0)
         await self._ends.aclose()
-
-
-class _Repository:
-    """The residents, in the words of the protocol's repository extension."""
-
-    def __init__(self, residents: Residents) -> None:
-        self._residents = residents
-
-    async def index(self) -> Sequence[IndexEntry]:
-        rows = await self._residents.index()
-        return [IndexEntry(row.ref.model, row.ref.number, row.state, row.reason) for row in rows]
-
-    async def load(self, reference: str, *, actor: str) -> None:
-        await self._residents.load(reference, actor=actor)
-
-    async def unload(self, reference: str, *, actor: str) -> None:
-        await self._residents.unload(reference, actor=actor)
 
 
 @dataclass(frozen=True, slots=True)
