@@ -7,6 +7,7 @@ whole. Tokens are in it as hashes only, the generated admin token is not.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from typing import IO, Any
 from gateway import __version__
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Meter, Steps
-from gateway.control.audit import verify_store
+from gateway.control.audit import Verification, verify_store
 from gateway.control.sqlite_store import SqliteStore
 from gateway.errors import IntegrityError
 from gateway.registry.blobs import BlobEntry, BlobStore
@@ -49,15 +50,11 @@ class BackupReport:
         return {"file": self.file, "artifacts": self.artifacts, "size_bytes": self.size_bytes}
 
 
-async def write_backup(store_path: Path, blobs: BlobStore, target: Path, steps: Steps) -> BackupReport:
+def write_backup(store_path: Path, blobs: BlobStore, target: Path, steps: Steps) -> BackupReport:
     """Raises CommandFailed, StoreUnavailable or IntegrityError; then nothing new stands at ``target``."""
     with _beside(target) as folder:
         copy = folder / STORE
-        store = SqliteStore(store_path)
-        try:
-            await store.backup(copy)
-        finally:
-            await store.close()
+        asyncio.run(_copy_store(store_path, copy))
         entries = list(blobs.entries())  # after the store: whatever its documents name is already there
         partial = folder / "archive.tar"
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,7 +94,7 @@ def _add(archive: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> N
     archive.addfile(member, source)
 
 
-async def read_backup(source: Path, home: Path, store_name: Path, steps: Steps) -> BackupReport:
+def read_backup(source: Path, home: Path, store_name: Path, steps: Steps) -> BackupReport:
     """Makes ``home`` out of an archive: whole and checked, or not at all. ``home`` must be absent or empty."""
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise CommandFailed(
@@ -111,7 +108,7 @@ async def read_backup(source: Path, home: Path, store_name: Path, steps: Steps) 
                 count = _extract(archive, source, fresh, store_name, steps)
         except (tarfile.TarError, EOFError) as error:
             raise CommandFailed(f"{source} is no whole backup: {error}. Use another one.") from None
-        await _check_store(fresh / store_name, source)
+        _check_store(fresh / store_name, source)
         if home.exists():
             home.rmdir()
         fresh.replace(home)
@@ -165,14 +162,26 @@ def _read_head(archive: tarfile.TarFile, source: Path) -> dict[str, Any]:
     return head
 
 
-async def _check_store(path: Path, source: Path) -> None:
+async def _copy_store(path: Path, target: Path) -> None:
     store = SqliteStore(path)
     try:
-        verification = await verify_store(store)
+        await store.backup(target)
     finally:
         await store.close()
-    if verification.fault is not None:
-        raise CommandFailed(f"{source}: the audit chain in it is broken: {verification.fault}. Use another backup.")
+
+
+async def _verified(path: Path) -> Verification:
+    store = SqliteStore(path)
+    try:
+        return await verify_store(store)
+    finally:
+        await store.close()
+
+
+def _check_store(path: Path, source: Path) -> None:
+    fault = asyncio.run(_verified(path)).fault
+    if fault is not None:
+        raise CommandFailed(f"{source}: the audit chain in it is broken: {fault}. Use another backup.")
 
 
 @contextmanager

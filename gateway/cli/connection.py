@@ -14,11 +14,10 @@ from gateway.cli.backend import Backend
 from gateway.cli.failures import CommandFailed
 from gateway.cli.http_backend import open_http
 from gateway.cli.local_backend import open_local
+from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.settings import ClientSettings, client_settings
 
 __all__ = ["connect", "local_home", "perform", "token_for"]
-
-TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
 
 T = TypeVar("T")
 
@@ -63,7 +62,7 @@ def token_for(client: ClientSettings) -> str | None:
     if client.token is not None or client.url is None or not _loopback(client.url):
         return client.token
     try:
-        return (client.home / TOKEN_FILE).read_text(encoding="utf-8").strip() or None
+        return (client.home / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip() or None
     except OSError:
         return None
 

@@ -13,7 +13,7 @@ import httpx
 from gateway.cli.backend import Backend, Json, Registration
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
-from gateway.cli.upload import Upload
+from gateway.cli.upload import registration_request
 from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
 from gateway.web.problems import TABLE
 
@@ -94,8 +94,10 @@ class HttpBackend:
 
     async def register(self, registration: Registration, steps: Steps) -> Json:
         path = f"/models/{_part(registration.model)}/versions"
-        with Upload(registration, steps) as upload:
-            return await self._send("POST", path, data=upload.fields, files=upload.files, timeout=UPLOAD_TIMEOUT)
+        request = registration_request(registration, steps)
+        if request.body is not None:
+            return await self._send("POST", path, json=request.body, timeout=UPLOAD_TIMEOUT)
+        return await self._send("POST", path, data=request.fields, files=request.files, timeout=UPLOAD_TIMEOUT)
 
     async def set_alias(self, model: str, alias: str, version: int) -> Json:
         return await self._call("PUT", f"/models/{_part(model)}/aliases/{_part(alias)}", {"version": version})
@@ -109,8 +111,12 @@ class HttpBackend:
     async def tokens(self) -> Sequence[Json]:
         return await self._list("/tokens", "tokens")
 
-    async def create_token(self, name: str, role: str, routes: Sequence[str]) -> Json:
-        return await self._call("POST", "/tokens", {"name": name, "role": role, "routes": list(routes) or None})
+    async def create_token(self, name: str, role: str, *, routes: Sequence[str], expires_in_s: float | None) -> Json:
+        body = {"name": name, "role": role, "routes": list(routes) or None, "expires_in_s": expires_in_s}
+        return await self._call("POST", "/tokens", body)
+
+    async def rotate_token(self, name: str) -> Json:
+        return await self._call("POST", f"/tokens/{_part(name)}/rotate")
 
     async def revoke_token(self, name: str) -> None:
         await self._call("DELETE", f"/tokens/{_part(name)}")

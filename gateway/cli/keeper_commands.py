@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +23,10 @@ from gateway.settings import client_settings
 __all__ = ["commands"]
 
 AUDIT_PAGE = 1000
+DAY_S = 86_400.0
 
 commands = typer.Typer()
-token_commands = typer.Typer(help="Create, list and revoke tokens.", no_args_is_help=True)
+token_commands = typer.Typer(help="Create, list, rotate and revoke tokens.", no_args_is_help=True)
 commands.add_typer(token_commands, name="tokens")
 
 
@@ -40,16 +40,35 @@ def create_token(
     route: Annotated[
         list[str] | None, typer.Option("--route", metavar="ROUTE", help="Only this route; may be given several times.")
     ] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option("--expires-in-days", metavar="DAYS", help="End it by itself; without it, never.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Create a token and print it. It is shown once; only its hash is kept."""
     output = Output.standard(machine=json)
-    made = perform(lambda backend: backend.create_token(name, role, route or []), creates=True)
-    if json:
+    seconds = None if expires_in_days is None else expires_in_days * DAY_S
+    made = perform(
+        lambda backend: backend.create_token(name, role, routes=route or [], expires_in_s=seconds), creates=True
+    )
+    _secret(output, made)
+
+
+@token_commands.command("rotate")
+def rotate_token(
+    *, name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")], json: JsonOption = False
+) -> None:
+    """Give a token a new secret and print it; the old one ends."""
+    output = Output.standard(machine=json)
+    _secret(output, perform(lambda backend: backend.rotate_token(name)))
+
+
+def _secret(output: Output, made: Mapping[str, Any]) -> None:
+    if output.machine:
         output.json(made)
         return
     output.line(made["token"])
-    output.note(f"Token {name!r} with role {role}. It is not shown again.")
+    output.note(f"Token {made['name']!r} with role {made['role']}. It is not shown again.")
 
 
 @token_commands.command("list")
@@ -148,7 +167,7 @@ def back_up(
     output = Output.standard(machine=json)
     home = local_home("backup")
     with output.steps() as steps:
-        report = asyncio.run(write_backup(store_path(home), BlobStore(home), file, steps))
+        report = write_backup(store_path(home), BlobStore(home), file, steps)
     _report(output, report, f"{report.file}: {report.artifacts} artifacts, {bytes_text(report.size_bytes)}")
 
 
@@ -162,7 +181,7 @@ def restore_backup(
     output = Output.standard(machine=json)
     home = client_settings().home
     with output.steps() as steps:
-        report = asyncio.run(read_backup(file, home, store_path(home).relative_to(home), steps))
+        report = read_backup(file, home, store_path(home).relative_to(home), steps)
     _report(output, report, f"{home}: {report.artifacts} artifacts restored from {file}")
 
 

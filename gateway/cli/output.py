@@ -33,13 +33,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 class Meter(Protocol):
     """Counts work done, in the unit that its total was given in."""
 
-    def __call__(self, done: int) -> None: ...
+    def __call__(self, done: int, /) -> None: ...
 
 
 class Steps(Protocol):
     """Starts a bar for one piece of long work: what it is called, and its total."""
 
-    def __call__(self, label: str, total: int) -> Meter: ...
+    def __call__(self, label: str, total: int, /) -> Meter: ...
 
 
 @dataclass(frozen=True, slots=True)

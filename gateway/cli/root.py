@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import demo, keeper_commands, model_commands, route_commands, serve
+from gateway.cli import keeper_commands, model_commands, route_commands, serve
+from gateway.cli.demo import command as demo
 from gateway.cli.failures import FAILED, INTERRUPTED, CommandFailed, describe
 from gateway.errors import TurnoutError
 

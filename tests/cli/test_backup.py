@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.cli.backup import read_backup, write_backup
 from gateway.cli.failures import CommandFailed
-from gateway.control.audit import verify_store
+from gateway.control.audit import Verification, verify_store
 from gateway.control.sqlite_store import SqliteStore
-from gateway.control.store import AuditEntry, Change, DocumentKey
+from gateway.control.store import AuditEntry, Change, Document, DocumentKey
 from gateway.errors import IntegrityError
 from gateway.registry.blobs import BlobStore
 
@@ -21,98 +22,106 @@ KEY = DocumentKey("model", "digits")
 
 
 def no_steps(label: str, total: int):
-    return lambda done: None
+    return lambda _: None
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[Path]:
+def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     store = SqliteStore(home / STORE)
     blobs = BlobStore(home)
     stored = blobs.put_bytes(b"weights" * 1000)
     blobs.put_bytes(b"")
-    await store.commit([Change(KEY, {"digest": stored.digest}, 0)], AuditEntry("test", "register", "digits/1"))
+    asyncio.run(
+        store.commit([Change(KEY, {"digest": stored.digest}, 0)], AuditEntry("test", "register", "digits/1"))
+    )  # fmt: skip
     yield home  # the store stays open: backups are made while a gateway runs
-    await store.close()
+    asyncio.run(store.close())
 
 
-async def saved(home: Path, target: Path) -> Path:
-    report = await write_backup(home / STORE, BlobStore(home), target, no_steps)
+async def looked_into(path: Path) -> tuple[Document | None, Verification]:
+    store = SqliteStore(path)
+    try:
+        return await store.read(KEY), await verify_store(store)
+    finally:
+        await store.close()
+
+
+def saved(home: Path, target: Path) -> Path:
+    report = write_backup(home / STORE, BlobStore(home), target, no_steps)
     assert report.artifacts == 2
     return target
 
 
-async def test_a_restored_home_holds_the_same_documents_and_artifacts(home: Path, tmp_path: Path) -> None:
+def test_a_restored_home_holds_the_same_documents_and_artifacts(home: Path, tmp_path: Path) -> None:
     """Store, history, audit chain and every blob."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     fresh = tmp_path / "fresh"
-    await read_backup(archive, fresh, STORE, no_steps)
+    read_backup(archive, fresh, STORE, no_steps)
     assert BlobStore(fresh).digests() == BlobStore(home).digests()
-    store = SqliteStore(fresh / STORE)
-    document = await store.read(KEY)
+    document, verification = asyncio.run(looked_into(fresh / STORE))
     assert document is not None
     assert document.body is not None
     assert BlobStore(fresh).read(document.body["digest"]) == b"weights" * 1000
-    assert (await verify_store(store)).fault is None
-    await store.close()
+    assert verification.fault is None
 
 
-async def test_an_archive_can_be_read_by_its_owner_only(home: Path, tmp_path: Path) -> None:
+def test_an_archive_can_be_read_by_its_owner_only(home: Path, tmp_path: Path) -> None:
     """It holds models and token hashes."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     assert archive.stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_restore_never_touches_a_home_that_is_in_use(home: Path, tmp_path: Path) -> None:
+def test_a_restore_never_touches_a_home_that_is_in_use(home: Path, tmp_path: Path) -> None:
     """Restoring over something is how backups destroy what was left."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     before = sorted(path.name for path in home.iterdir())
     with pytest.raises(CommandFailed, match="is not empty"):
-        await read_backup(archive, home, STORE, no_steps)
+        read_backup(archive, home, STORE, no_steps)
     assert sorted(path.name for path in home.iterdir()) == before
 
 
-async def test_a_damaged_artifact_fails_the_backup_and_leaves_the_old_archive(home: Path, tmp_path: Path) -> None:
+def test_a_damaged_artifact_fails_the_backup_and_leaves_the_old_archive(home: Path, tmp_path: Path) -> None:
     """A backup that restores wrong bytes is worse than a message."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     old = archive.read_bytes()
     blobs = BlobStore(home)
     victim = next(blobs.path(entry.digest) for entry in blobs.entries() if entry.size_bytes)
     victim.chmod(0o600)
     victim.write_bytes(b"wrongs!" * 1000)
     with pytest.raises(IntegrityError, match="altered"):
-        await write_backup(home / STORE, blobs, archive, no_steps)
+        write_backup(home / STORE, blobs, archive, no_steps)
     assert archive.read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tar", "home"]
 
 
 @pytest.mark.parametrize("place", ["start", "head", "store", "artifact"])
-async def test_an_archive_that_was_cut_short_restores_nothing(home: Path, tmp_path: Path, place: str) -> None:
+def test_an_archive_that_was_cut_short_restores_nothing(home: Path, tmp_path: Path, place: str) -> None:
     """Cut anywhere, it is refused, and no home is left behind."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     data = archive.read_bytes()
     store, artifact = data.index(b"SQLite format 3") + 2000, data.index(b"weightsweights") + 3000
     archive.write_bytes(data[: {"start": 0, "head": 600, "store": store, "artifact": artifact}[place]])
     with pytest.raises(CommandFailed, match="backup"):
-        await read_backup(archive, tmp_path / "fresh", STORE, no_steps)
+        read_backup(archive, tmp_path / "fresh", STORE, no_steps)
     assert not (tmp_path / "fresh").exists()
 
 
-async def test_an_altered_archive_restores_nothing(home: Path, tmp_path: Path) -> None:
+def test_an_altered_archive_restores_nothing(home: Path, tmp_path: Path) -> None:
     """Each artifact is hashed again on its way in."""
-    archive = await saved(home, tmp_path / "backup.tar")
+    archive = saved(home, tmp_path / "backup.tar")
     archive.write_bytes(archive.read_bytes().replace(b"weightsweights", b"weightsWEIGHTS", 1))
     with pytest.raises(IntegrityError, match="altered"):
-        await read_backup(archive, tmp_path / "fresh", STORE, no_steps)
+        read_backup(archive, tmp_path / "fresh", STORE, no_steps)
     assert not (tmp_path / "fresh").exists()
 
 
-async def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     """Paths inside an archive are never followed: only what its head names is read."""
     (tmp_path / "secret").write_text("x")
     other = tmp_path / "other.tar"
     with tarfile.open(other, "w") as archive:
         archive.add(tmp_path / "secret", "../../escape")
     with pytest.raises(CommandFailed, match="no backup made by turnout backup"):
-        await read_backup(other, tmp_path / "fresh", STORE, no_steps)
+        read_backup(other, tmp_path / "fresh", STORE, no_steps)
     assert not (tmp_path.parent / "escape").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -49,22 +48,22 @@ async def running_gateway(home: Path, config: Path) -> AsyncIterator[RunningGate
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(config), "--port", str(port)]
     with log.open("wb") as sink:
         # A group of its own: Ctrl-C is for the demo, which then stops the gateway in order.
-        process = subprocess.Popen(
-            command, stdout=sink, stderr=sink, env=child_environment(home), start_new_session=True
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=sink, stderr=sink, env=child_environment(home), start_new_session=True
         )
     try:
         gateway = RunningGateway(f"http://127.0.0.1:{port}", home, log)
         await _answers(gateway, process)
         yield gateway
     finally:
-        _stop(process)
+        await _stop(process)
 
 
-async def _answers(gateway: RunningGateway, process: subprocess.Popen[bytes]) -> None:
+async def _answers(gateway: RunningGateway, process: asyncio.subprocess.Process) -> None:
     give_up = time.monotonic() + START_S
     async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
         while time.monotonic() < give_up:
-            if process.poll() is not None:
+            if process.returncode is not None:
                 raise CommandFailed(f"the gateway ended at start with status {process.returncode}: {_tail(gateway)}")
             try:
                 if (await client.get(f"{gateway.url}/healthz")).status_code == 200:
@@ -80,11 +79,12 @@ def _tail(gateway: RunningGateway) -> str:
     return " | ".join(lines[-LOG_TAIL_LINES:]) or "it printed nothing"
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
         process.send_signal(signal.SIGTERM)
     try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
         process.kill()
-        process.wait()
+        await process.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ __all__ = ["FAST", "NORMAL", "Pace", "Story"]
 
 GUARD_S = 15.0
 SETTLE_S = 15.0
-POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +103,11 @@ class Story:
             lambda: _all_moved(weights, seen, self.watch.tally.by_version), f"answers from {list(weights)}"
         )
 
-    async def _until(self, condition: Any, what: str) -> None:
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(SETTLE_S):
                 while not condition():
-                    await asyncio.sleep(POLL_S)
+                    await self.watch.next_look()
         except TimeoutError:
             raise CommandFailed(f"waited {SETTLE_S:.0f} s for {what}; {self.watch.footer()}") from None
 

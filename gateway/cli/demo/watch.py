@@ -36,6 +36,7 @@ class Watch:
     quarantined: frozenset[int] = frozenset()
     guard_record: Mapping[str, Any] | None = None
     guard_acted: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Ends by cancellation only."""
@@ -44,6 +45,10 @@ class Watch:
             while True:
                 await self.look(client)
                 await asyncio.sleep(LOOK_EVERY_S)
+
+    async def next_look(self) -> None:
+        """Waits for the end of the round under way; cancelling it changes nothing."""
+        await self.looked.wait()
 
     async def look(self, client: httpx.AsyncClient) -> None:
         """One round: everything is asked for, then the picture is drawn."""
@@ -57,6 +62,8 @@ class Watch:
         weights = {int(arm["version"]): int(arm["weight"]) for arm in view["status"]["split"]}
         rows = [self._row(number, weights, states, failures) for number in sorted(self.kinds)]
         self.screen.show(rows, self.footer())
+        self.looked.set()
+        self.looked = asyncio.Event()
 
     def footer(self) -> str:
         """The totals, as clients saw them."""

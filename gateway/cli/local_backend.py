@@ -1,0 +1,136 @@
+"""The verbs straight on the store and the artifacts of a home. A gateway that runs there takes changes up by itself."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.app import LocalControl, open_control
+from gateway.cli.backend import Backend, Json, Registration
+from gateway.cli.output import Steps
+from gateway.cli.progress import stepwise
+from gateway.registry.registration import RegistrationOptions
+from gateway.settings import load_settings
+
+__all__ = ["LocalBackend", "open_local"]
+
+
+@asynccontextmanager
+async def open_local(home: Path) -> AsyncIterator[Backend]:
+    """Opens the home, which is made if it is missing. Raises SettingsError or StoreUnavailable."""
+    settings = load_settings(overrides={"home": home})
+    async with open_control(settings) as control:
+        yield LocalBackend(control, home)
+
+
+class LocalBackend:
+    """See ``Backend``. Whoever can write to the home may do anything with it, so there are no roles here."""
+
+    def __init__(self, control: LocalControl, home: Path) -> None:
+        self._control = control
+        self._home = home
+        self._actor = f"local:{_user()}"
+
+    @property
+    def place(self) -> str:
+        return str(self._home)
+
+    async def routes(self) -> Sequence[Json]:
+        return await self._control.routes.list()
+
+    async def route(self, name: str) -> Json:
+        return await self._control.routes.get(name)
+
+    async def put_route(self, name: str, spec: Json, *, expected: int | None) -> Json:
+        return await self._control.routes.put(name, spec, actor=self._actor, expected=expected)
+
+    async def delete_route(self, name: str, *, expected: int | None) -> None:
+        await self._control.routes.delete(name, actor=self._actor, expected=expected)
+
+    async def weights(self, name: str, weights: Mapping[int, int], *, expected: int | None) -> Json:
+        asked = {str(version): weight for version, weight in weights.items()}
+        return await self._control.routes.set_weights(name, asked, actor=self._actor, expected=expected)
+
+    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json:
+        return await self._control.routes.rollback(name, to=to, reason=reason, actor=self._actor)
+
+    async def lift(self, name: str, version: int) -> Json:
+        return await self._control.routes.lift(name, version, actor=self._actor)
+
+    async def history(self, name: str) -> Sequence[Json]:
+        return await self._control.routes.history(name)
+
+    async def restore(self, name: str, revision: int) -> Json:
+        return await self._control.routes.restore(name, revision, actor=self._actor)
+
+    async def models(self) -> Sequence[Json]:
+        return await self._control.models.list()
+
+    async def model(self, name: str) -> Json:
+        return await self._control.models.get(name)
+
+    async def version(self, model: str, selector: str) -> Json:
+        return await self._control.models.version(model, selector)
+
+    async def register(self, registration: Registration, steps: Steps) -> Json:
+        options = RegistrationOptions(
+            entry=registration.entry,
+            format=registration.format,
+            signature=registration.signature,
+            example=registration.example,
+            golden=registration.golden,
+            reference=registration.reference,
+            evaluation=registration.evaluation,
+            lineage=registration.lineage,
+            tags=registration.tags,
+            device=registration.device,
+            threads=registration.threads,
+            placement=registration.placement,
+            max_rows=registration.max_rows,
+            retry=registration.retry,
+        )
+        progress = stepwise(steps, f"storing {registration.model}")
+        return await self._control.models.register(
+            registration.model, registration.source, options, actor=self._actor, progress=progress
+        )
+
+    async def set_alias(self, model: str, alias: str, version: int) -> Json:
+        return await self._control.models.set_alias(model, alias, version, actor=self._actor)
+
+    async def drop_alias(self, model: str, alias: str) -> None:
+        await self._control.models.drop_alias(model, alias, actor=self._actor)
+
+    async def archive(self, model: str, version: int) -> Json:
+        return await self._control.models.archive(model, version, actor=self._actor)
+
+    async def tokens(self) -> Sequence[Json]:
+        return await self._control.tokens.list()
+
+    async def create_token(self, name: str, role: str, *, routes: Sequence[str], expires_in_s: float | None) -> Json:
+        return await self._control.tokens.create(
+            name, role, actor=self._actor, routes=list(routes) or None, expires_in_s=expires_in_s
+        )
+
+    async def rotate_token(self, name: str) -> Json:
+        return await self._control.tokens.rotate(name, actor=self._actor)
+
+    async def revoke_token(self, name: str) -> None:
+        await self._control.tokens.revoke(name, actor=self._actor)
+
+    async def audit(self, *, after: int, limit: int) -> Sequence[Json]:
+        return await self._control.audit(after=after, limit=limit)
+
+    async def verify_audit(self) -> Json:
+        return await self._control.verify_audit()
+
+
+def _user() -> str:
+    """The account that runs the command, by name if it has one."""
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
