@@ -18,7 +18,6 @@ import psutil
 import yaml
 
 START_S = 60.0
-PROGRAM = "from gateway.cli import main; main()"
 
 
 def free_port() -> int:
@@ -68,7 +67,7 @@ class LiveGateway:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, "serve", "--config", str(self.config), "--port", str(self.port)],
+                [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config), "--port", str(self.port)],
                 stdout=log,
                 stderr=log,
                 env=environment,
