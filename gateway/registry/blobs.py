@@ -116,9 +116,16 @@ class BlobStore:
     def entries(self) -> Iterator[BlobEntry]:
         """Every blob, in order of digest; one that is removed meanwhile is left out."""
         for file in sorted(self._files.glob(f"{'[0-9a-f]' * 2}/{'[0-9a-f]' * 64}")):
-            with suppress(FileNotFoundError):
-                status = file.stat()
-                yield BlobEntry(DIGEST_PREFIX + file.name, status.st_size, status.st_mtime)
+            found = self.entry(DIGEST_PREFIX + file.name)
+            if found is not None:
+                yield found
+
+    def entry(self, digest: str) -> BlobEntry | None:
+        try:
+            status = self.path(digest).stat()
+        except FileNotFoundError:
+            return None
+        return BlobEntry(digest, status.st_size, status.st_mtime)
 
     def digests(self) -> tuple[str, ...]:
         return tuple(entry.digest for entry in self.entries())

@@ -56,18 +56,21 @@ def plan(referenced: Iterable[str], blobs: BlobStore, *, now: float, grace_s: fl
 def collect(found: CollectPlan, blobs: BlobStore, progress: Progress | None = None) -> int:
     """Frees what the plan found and nobody has stored again since; the bytes freed.
 
-    Conflict, and nothing freed, while a registration is under way.
+    Conflict when a registration is under way. One that begins meanwhile waits for a single blob at
+    most, since the lock is taken for each; what was freed until then is told in the message.
     """
-    with blobs.collecting() as alone:
-        if not alone:
-            raise Conflict("a registration is under way; nothing was removed. Run gc again when it is done")
-        present = {entry.digest: entry for entry in blobs.entries()}
-        freed = 0
-        for entry in found.free:
-            if present.get(entry.digest) == entry:
+    freed = 0
+    for entry in found.free:
+        with blobs.collecting() as alone:
+            if not alone:
+                raise Conflict(
+                    f"a registration is under way; {freed} of {found.free_bytes} bytes were freed. "
+                    "Run gc again when it is done"
+                )
+            if blobs.entry(entry.digest) == entry:
                 freed += blobs.delete(entry.digest)
-            if progress is not None:
-                progress(freed, found.free_bytes)
+        if progress is not None:
+            progress(freed, found.free_bytes)
     return freed
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from gateway.errors import IntegrityError, InvalidRegistration
 from gateway.messages import Signature
+from gateway.registry.disk import explained
 from runtimes import boot
 from runtimes.base import LoadSpec
 
@@ -43,7 +44,10 @@ class Inspector:
         TrialFailed with the version's own words when it cannot; IntegrityError when the stored bytes
         are not those of the spec. The process and all that it started are gone on return.
         """
-        with tempfile.NamedTemporaryFile(prefix="turnout-example-", suffix=".json") as file:
+        with (
+            explained("try the version with a temporary file"),
+            tempfile.NamedTemporaryFile(prefix="turnout-example-", suffix=".json") as file,
+        ):
             file.write(example or b"")
             file.flush()
             place = None if example is None else file.name

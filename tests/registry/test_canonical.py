@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import RegistryError
@@ -30,6 +30,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_is_written_reads_back_the_same(value: Any) -> None:
     """Reading canonical bytes gives the value, and writing that gives the bytes."""
@@ -39,12 +40,14 @@ def test_what_is_written_reads_back_the_same(value: Any) -> None:
     assert canonical.dumps(back) == data
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=6))
 def test_order_of_keys_changes_nothing(body: dict[str, int]) -> None:
     """Keys are sorted, so insertion order is not part of the name."""
     assert canonical.dumps(dict(reversed(body.items()))) == canonical.dumps(body)
 
 
+@settings(deadline=None)
 @given(values)
 def test_a_frozen_value_thaws_to_itself_and_writes_the_same(value: Any) -> None:
     """Freezing changes types, not content."""

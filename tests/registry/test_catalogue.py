@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Conflict, NotFound, RegistryError, UnknownVersion
@@ -26,6 +26,7 @@ def _with_versions(count: int) -> ModelDocument:
     return document
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=30))
 def test_numbers_rise_and_the_same_digest_keeps_its_number(digests: list[int]) -> None:
     """Whatever is added, in whatever order and however often."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -27,6 +27,7 @@ arrays = npst.arrays(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), arrays, min_size=1, max_size=3))
 def test_what_is_kept_comes_back_with_its_types(inputs: dict[str, Array]) -> None:
     """Bytes and values, shape and type."""

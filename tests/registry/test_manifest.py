@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import RegistryError
@@ -82,6 +82,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
+@settings(deadline=None)
 @given(manifests())
 def test_a_manifest_reads_back_from_its_bytes(manifest: Manifest) -> None:
     """Same fields, same bytes, same digest."""
@@ -112,6 +113,7 @@ def _changed(value: Any) -> Any:
     return 1 if value is None else None
 
 
+@settings(deadline=None)
 @given(manifests(), st.data())
 def test_any_change_of_any_field_is_refused_or_gets_another_digest(manifest: Manifest, data: st.DataObject) -> None:
     """No place of the manifest is outside its name."""
