@@ -1,4 +1,4 @@
-"""docs/reference.md and config/gateway.yaml name everything that the code has: commands, options, keys, metrics, problems."""
+"""docs/reference.md and config/gateway.yaml name all that the code has: commands, options, keys, metrics, problems."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def metric_names() -> set[str]:
     found = set()
     for path in (ROOT / "gateway" / "telemetry").glob("*.py"):
         source = path.read_text(encoding="utf-8")
-        counters = set(re.findall(r'CounterMetricFamily\(\s*"(gateway_[a-z_]+)"', source))
+        counters = set(re.findall(r'(?:CounterMetricFamily|_counter)\(\s*"(gateway_[a-z_]+)"', source))
         found |= {name + "_total" if name in counters else name for name in re.findall(r'"(gateway_[a-z_]+)"', source)}
     return found
 

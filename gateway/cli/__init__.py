@@ -3,14 +3,22 @@
 How this package is laid out:
 
     root              puts the commands together; from an error to one line and an exit status
-    serve, demo       run a gateway; tell the story of one
+    serve             runs a gateway
+    demo              tells the story of one
+    quickstart        what ``make serve`` does before it serves
     model_commands    register, models, show, lineage, verify, archive, alias, promote
     route_commands    routes, apply, diff, weights, rollback, lift, history, restore
     keeper_commands   tokens, audit, backup, restore-backup, gc
-    backend           the verbs, and the choice between the two that have them
+    connection        which backend: a gateway, or a home
+    backend           the verbs as an interface
     http_backend      the verbs against a running gateway
     local_backend     the verbs straight on the store of a home
-    output            tables for people, JSON for machines, progress on a terminal
+    route_files, upload, backup, examples    what commands read and write
+    output, progress, failures               what commands say
 """
 
 from __future__ import annotations
+
+from gateway.cli.root import main
+
+__all__ = ["main"]

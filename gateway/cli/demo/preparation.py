@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from gateway.cli.backend import Backend
 from gateway.cli.demo.screen import Screen
 from gateway.cli.examples import MODEL, ExampleModels, ExampleVersion
+from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Meter
 
 __all__ = ["ROUTE", "WEIGHTS", "register_all", "with_own_table", "write_settings"]
@@ -20,6 +23,8 @@ __all__ = ["ROUTE", "WEIGHTS", "register_all", "with_own_table", "write_settings
 ROUTE = "digits"
 WEIGHTS = {1: 40, 2: 30, 3: 30}
 """The split that the demo starts from; version 1 is the known good."""
+LOAD_S = 120.0
+LOOK_EVERY_S = 0.1
 
 
 def write_settings(folder: Path) -> Path:
@@ -58,6 +63,20 @@ async def register_all(backend: Backend, examples: ExampleModels, screen: Screen
     await backend.put_route(ROUTE, spec, expected=0)
     screen.event(f"route {ROUTE}: " + " ".join(f"{number}={weight}" for number, weight in WEIGHTS.items()))
     await _register(backend, examples.faulty, screen)
+    await _loaded(backend, screen)
+
+
+async def _loaded(backend: Backend, screen: Screen) -> None:
+    """Until the route's versions are warm; CommandFailed says why they are not."""
+    give_up = time.monotonic() + LOAD_S
+    while True:
+        status = (await backend.route(ROUTE))["status"]
+        if status["applied"] and not status["pending"]:
+            screen.event("every version of the route is loaded and warm", "green")
+            return
+        if status["failed"] or time.monotonic() > give_up:
+            raise CommandFailed(f"the example versions are not loaded: {status['failed'] or status['pending']}")
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _register(backend: Backend, version: ExampleVersion, screen: Screen) -> None:

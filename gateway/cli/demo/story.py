@@ -16,7 +16,7 @@ from gateway.cli.failures import CommandFailed
 __all__ = ["FAST", "NORMAL", "Pace", "Story"]
 
 GUARD_S = 15.0
-SETTLE_S = 15.0
+SETTLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Story:
 
     async def _failure(self) -> None:
         self.screen.event("the table that version 4 reads is gone: from now on it raises on every request", "bold red")
+        self.watch.tally.first_fallback_wall = None
         self.table.unlink()
         try:
             async with asyncio.timeout(GUARD_S):
@@ -86,10 +87,11 @@ class Story:
     async def _operator(self) -> None:
         view = await self.backend.route(self.route)
         held = [int(number) for number in view["status"]["quarantined"] if int(number) != 4]
-        self.screen.event("operator: 1 and 2 were fine; they share the traffic again", "bold")
+        words = " and ".join(map(str, sorted(held))) or "the others"
+        self.screen.event(f"operator: {words} did nothing wrong; they share the traffic again", "bold")
         for number in sorted(held):
             await self.backend.lift(self.route, number)
-        await self._split({1: 50, 2: 50})
+        await self._split({1: 40, 2: 30, 3: 30})
         await asyncio.sleep(self.pace.operator_s)
         self.screen.event("operator: back to the known good, at once", "bold")
         await self.backend.rollback(self.route, to=None, reason="the demo ends")
