@@ -46,6 +46,8 @@ def load(spec: LoadSpec) -> Loaded:
 
 def execute(runtime: Runtime, inputs: Arrays, rows: int | None) -> dict[str, Array]:
     """One batch: outputs in the signature's order, types and rows. Raises a ``RuntimeFailure`` and nothing else."""
+    if rows == 0 and runtime.signature.batched:
+        return _nothing(runtime.signature)
     try:
         return conform(runtime.run(inputs), runtime.signature, rows)
     except RuntimeFailure:
@@ -55,6 +57,16 @@ def execute(runtime: Runtime, inputs: Arrays, rows: int | None) -> dict[str, Arr
     except (Exception, SystemExit) as error:  # the batch boundary: model code raises anything, also exit()
         traceback.print_exc(limit=-8, file=sys.stderr)
         raise ModelFailed(_told(error)) from error
+
+
+def _nothing(signature: Signature) -> dict[str, Array]:
+    """The answer to no rows; few models take an empty batch, and those that do compute nothing."""
+    return {
+        spec.name: np.empty(
+            (0, *(axis if isinstance(axis, int) else 0 for axis in spec.shape[1:])), DATATYPES[spec.datatype]
+        )
+        for spec in signature.outputs
+    }
 
 
 def _told(error: BaseException) -> str:

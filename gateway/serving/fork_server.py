@@ -30,6 +30,7 @@ _START_LIMIT_S = 120.0
 _SPAWN_LIMIT_S = 30.0
 _REPORT_LIMIT_S = 2.0
 _CLOSE_LIMIT_S = 5.0
+_WITH_THE_SERVER = "ended with its fork server"
 
 
 class Child:
@@ -42,6 +43,7 @@ class Child:
         self._watched = True
         self._ended: asyncio.Future[str] = self._loop.create_future()
         self._patience: asyncio.TimerHandle | None = None
+        self._orphaned = False
         self._loop.add_reader(pidfd, self._on_exit)
 
     def __repr__(self) -> str:
@@ -67,9 +69,18 @@ class Child:
             self._unwatch()
             self._ended.set_result(how)
 
+    def orphaned(self) -> None:
+        """The fork server is gone: this child dies with it, and nobody will say how."""
+        self._orphaned = True
+        if self._patience is not None:
+            self.reaped(_WITH_THE_SERVER)
+
     def _on_exit(self) -> None:
         # The process is gone; only its parent can say how, and that report is on its way.
         self._loop.remove_reader(self._pidfd)
+        if self._orphaned:
+            self.reaped(_WITH_THE_SERVER)
+            return
         self._patience = self._loop.call_later(_REPORT_LIMIT_S, self.reaped, "ended in an unknown way")
 
     def _unwatch(self) -> None:
@@ -140,6 +151,8 @@ class _Connection:
         self.alive = False
         asyncio.get_running_loop().remove_reader(self.control)
         self.control.close()
+        for child in self.children.values():
+            child.orphaned()
         gone = LoadError("the fork server ended while it started a process; the next attempt starts a new one")
         waiters: list[asyncio.Future[Any]] = [self.ready, *self.pending.values()]
         for waiting in waiters:

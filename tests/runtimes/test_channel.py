@@ -6,6 +6,7 @@ import fcntl
 import json
 import mmap
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,13 @@ def memory():
     made.close()
 
 
-def through(memory, *parts, rows=None):
+def through(memory: Memory, *parts: Any, rows: Any = None):
     plan = Plan(parts, list(parts[0]), rows=rows)
     header = read_header(memory, plan.write(memory))
     return header, header.copies(memory)
 
 
-def sample(datatype):
+def sample(datatype: str):
     dtype = DATATYPES[datatype]
     if datatype == "BYTES":
         values = np.empty((2, 2), dtype=object)
@@ -44,7 +45,7 @@ def sample(datatype):
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
-def test_every_datatype_crosses_bit_by_bit(memory, datatype):
+def test_every_datatype_crosses_bit_by_bit(memory: Memory, datatype: str):
     """Extremes, NaN, empty and binary strings come out as they went in."""
     value = sample(datatype)
     header, out = through(memory, {"x": value}, rows=2)
@@ -57,7 +58,7 @@ def test_every_datatype_crosses_bit_by_bit(memory, datatype):
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
-def test_zero_rows_and_scalars_cross(memory, datatype):
+def test_zero_rows_and_scalars_cross(memory: Memory, datatype: str):
     """An empty batch keeps its shape; so does a tensor without axes."""
     value = sample(datatype)
     _, out = through(memory, {"none": value[:0], "one": value[0, 0:1].reshape(())})
@@ -65,7 +66,7 @@ def test_zero_rows_and_scalars_cross(memory, datatype):
     assert out["one"].shape == ()
 
 
-def test_parts_are_joined_along_the_first_axis_where_they_land(memory):
+def test_parts_are_joined_along_the_first_axis_where_they_land(memory: Memory):
     """Slices, other strides and other byte orders included."""
     first = np.arange(24, dtype=np.float32).reshape(4, 6)[:, ::2]
     second = np.arange(6, dtype=np.float32).reshape(3, 2).T
@@ -77,7 +78,7 @@ def test_parts_are_joined_along_the_first_axis_where_they_land(memory):
     assert through(memory, {"x": swapped})[1]["x"].tolist() == [1, 2, 3]
 
 
-def test_parts_that_do_not_fit_together_are_refused(memory):
+def test_parts_that_do_not_fit_together_are_refused(memory: Memory):
     """Shapes, types and what no datatype describes: a ValueError that names the tensor."""
     with pytest.raises(ValueError, match="'x'"):
         Plan([{"x": np.zeros((1, 2))}, {"x": np.zeros((1, 3))}], ["x"], rows=2)
@@ -91,7 +92,7 @@ def test_parts_that_do_not_fit_together_are_refused(memory):
         Plan([{"x": np.zeros(1 << 20)}], ["x"], rows=1).write(memory)
 
 
-def test_tensors_are_aligned(memory):
+def test_tensors_are_aligned(memory: Memory):
     """Vendors may load them with wide instructions, wherever the header ends."""
     header, _ = through(memory, {f"t{i}": np.zeros(3, np.int8) for i in range(5)})
     assert all((header.start + placed.offset) % ALIGNMENT == 0 for placed in header.tensors)
@@ -123,7 +124,7 @@ def test_the_child_can_neither_write_inputs_nor_resize_anything():
         memory.close()
 
 
-def test_a_view_that_model_code_keeps_does_not_hinder_closing(memory):
+def test_a_view_that_model_code_keeps_does_not_hinder_closing(memory: Memory):
     """The mapping goes when the view does."""
     plan = Plan([{"x": np.ones(4)}], ["x"], rows=4)
     header = read_header(memory, plan.write(memory))
@@ -175,7 +176,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_header_that_lies_is_refused(lie):
+def test_a_header_that_lies_is_refused(lie: str):
     """Whatever a taken-over child writes, the gateway answers with ChannelFault and reads nothing outside."""
     memory = Memory.create("test", 4096, writable_by_child=True)
     content = LIES[lie]
@@ -187,7 +188,7 @@ def test_a_header_that_lies_is_refused(lie):
 
 
 @pytest.mark.parametrize("size", [0, 4097, 1 << 31])
-def test_a_header_larger_than_its_memory_is_refused(size):
+def test_a_header_larger_than_its_memory_is_refused(size: int):
     """Also for the answer to a load."""
     memory = Memory.create("test", 4096, writable_by_child=True)
     for read in (read_header, read_json):
@@ -196,7 +197,7 @@ def test_a_header_larger_than_its_memory_is_refused(size):
     memory.close()
 
 
-def strings(raw, shape, size=None):
+def strings(raw: Any, shape: Any, size: int | None = None):
     memory = Memory.create("test", 4096, writable_by_child=True)
     tensor = ["y", "BYTES", shape, 0, len(raw) if size is None else size]
     header = json.dumps({"rows": None, "tensors": [tensor]}).encode()
@@ -209,12 +210,16 @@ def strings(raw, shape, size=None):
 def test_string_lengths_that_lie_are_refused():
     """Reaching past the tensor, or leaving bytes over."""
     assert strings(b"\x01\x00\x00\x00a", [1]).tolist() == [b"a"]
-    for raw, shape in [(b"\xff\xff\xff\xffa", [1]), (b"\x00\x00\x00\x00a", [1]), (b"\x01\x00\x00\x00a\x00\x00\x00", [2])]:
+    for raw, shape in [
+        (b"\xff\xff\xff\xffa", [1]),
+        (b"\x00\x00\x00\x00a", [1]),
+        (b"\x01\x00\x00\x00a\x00\x00\x00", [2]),
+    ]:
         with pytest.raises(ChannelFault):
             strings(raw, shape)
 
 
-def test_truth_values_are_true_or_false_whatever_the_byte(memory):
+def test_truth_values_are_true_or_false_whatever_the_byte(memory: Memory):
     """A byte of 7 in a BOOL tensor would be an undefined bool in the gateway."""
     plan = Plan([{"x": np.zeros(3, bool)}], ["x"], rows=3)
     header = read_header(memory, plan.write(memory))
@@ -230,7 +235,9 @@ def test_a_batch_beyond_the_limit_is_refused_before_memory_is_made():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([*DATATYPES]),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["rows", "tensors"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["rows", "tensors"]), inner, max_size=2)
+    ),
     max_leaves=12,
 )
 PLACED = st.tuples(
@@ -244,7 +251,7 @@ PLACED = st.tuples(
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(JSON, st.fixed_dictionaries({"rows": st.integers(0, 3), "tensors": st.lists(PLACED, max_size=2)})))
-def test_generated_headers_never_do_worse_than_a_fault(body):
+def test_generated_headers_never_do_worse_than_a_fault(body: Any):
     """Either arrays that lie within the memory, or ChannelFault."""
     raw = json.dumps(body).encode()[:3000]
     memory = Memory.create("test", 4096, writable_by_child=True)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from runtimes.files import VerifiedFiles
 from tests.runtimes.versions import load_spec, signature
 
 
-def made(**options):
+def made(**options: Any):
     return echo.load(LoadSpec("echo", "", (), options=options), VerifiedFiles(()))
 
 
-def x(rows=2, value=1.0):
+def x(rows: Any = 2, value: Any = 1.0):
     return {"x": np.full((rows, 4), value, np.float32)}
 
 
@@ -45,7 +46,7 @@ def test_any_signature_can_be_echoed():
     assert outputs["u"].tolist() == [[b""], [b""]]
 
 
-def failures(runtime, batches, value=1.0):
+def failures(runtime: Any, batches: Any, value: Any = 1.0):
     failed = []
     for index in range(batches):
         try:
@@ -69,7 +70,7 @@ def test_it_fails_when_told():
     assert made(oom_above_rows=2).run(x(2))
 
 
-def test_a_running_version_is_turned_by_its_control_file(tmp_path):
+def test_a_running_version_is_turned_by_its_control_file(tmp_path: Path):
     """Read again for each batch; without the file nothing changes."""
     control = tmp_path / "control.json"
     runtime = made(control=str(control))
@@ -80,11 +81,11 @@ def test_a_running_version_is_turned_by_its_control_file(tmp_path):
     assert failures(runtime, 1) == []
 
 
-def test_loads_fail_when_told_and_options_are_checked(tmp_path):
+def test_loads_fail_when_told_and_options_are_checked(tmp_path: Path):
     """Options may stand in an artifact file, too."""
     with pytest.raises(LoadFailed, match="no disk"):
         made(fail_load="no disk")
-    with pytest.raises(LoadFailed, match="no option flail; it has .*fail"):
+    with pytest.raises(LoadFailed, match=r"no option flail; it has .*fail"):
         made(flail=1)
     spec = load_spec(tmp_path, "echo", "bad.echo", {"bad.echo": b'{"fail": "always"}'})
     assert failures(echo.load(spec, VerifiedFiles(spec.files)), 1) == [0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from tests.runtimes.versions import load_spec, signature
 ONE = signature({"x": ("FP32", ("batch", 2))}, {"y": ("FP32", ("batch",)), "s": ("BYTES", ("batch",))})
 
 
-def good(rows=3):
+def good(rows: Any = 3):
     return {"s": np.array(["a"] * rows), "y": np.arange(rows, dtype=np.float64), "extra": np.zeros(1)}
 
 
@@ -37,7 +40,7 @@ def test_outputs_come_in_the_order_types_and_rows_of_the_signature():
         ({"s": np.zeros(3)}, "has type FP64, the signature says BYTES"),
     ],
 )
-def test_an_answer_that_could_reach_the_wrong_caller_is_the_models_failure(change, told):
+def test_an_answer_that_could_reach_the_wrong_caller_is_the_models_failure(change: Any, told: str):
     """Rows that do not match the batch, shapes and kinds that do not match the signature."""
     with pytest.raises(ModelFailed, match=told):
         conform(good() | change, ONE, 3)
@@ -55,10 +58,10 @@ class Raising:
     signature = ONE
     device = "cpu"
 
-    def __init__(self, error):
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def run(self, inputs):
+    def run(self, inputs: Any):
         raise self.error
 
     def close(self):
@@ -75,13 +78,13 @@ class Raising:
         (InvalidInput("no"), InvalidInput),
     ],
 )
-def test_whatever_model_code_raises_has_a_kind(error, becomes, capsys):
+def test_whatever_model_code_raises_has_a_kind(error: Any, becomes: Any, capsys: pytest.CaptureFixture[str]):
     """Also exit(), which must not end the child."""
     with pytest.raises(becomes):
         execute(Raising(error), {}, 1)
 
 
-def test_a_load_that_raises_is_a_load_failure_with_its_place(tmp_path, capsys):
+def test_a_load_that_raises_is_a_load_failure_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """File and line of the version's own code."""
     spec = load_spec(tmp_path, "python", "model.py", {"model.py": b"x = 1\nraise KeyError('weights')\n"})
     with pytest.raises(LoadFailed, match=r"raised KeyError: 'weights' \(model.py:2\)"):
@@ -89,7 +92,7 @@ def test_a_load_that_raises_is_a_load_failure_with_its_place(tmp_path, capsys):
     assert "KeyError" in capsys.readouterr().err
 
 
-def test_unknown_formats_are_told_with_the_known_ones(tmp_path):
+def test_unknown_formats_are_told_with_the_known_ones(tmp_path: Path):
     """Before anything is imported."""
     with pytest.raises(LoadFailed, match="'tf' is unknown; expected one of onnx, torch"):
         load(load_spec(tmp_path, "tf", "m", {"m": b""}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from runtimes.files import VerifiedFiles
 from tests.runtimes.versions import stored
 
 
-def test_bytes_that_match_are_given_and_noted(tmp_path):
+def test_bytes_that_match_are_given_and_noted(tmp_path: Path):
     """Nested names, prefixed digests."""
     refs = stored(tmp_path, {"model.bin": b"abc", "data/vocab.txt": b""})
     files = VerifiedFiles(refs)
@@ -24,7 +25,7 @@ def test_bytes_that_match_are_given_and_noted(tmp_path):
 
 
 @pytest.mark.parametrize("change", [b"abd", b"ab", b"abcd", b""])
-def test_a_flipped_byte_or_a_truncated_file_names_both_digests(tmp_path, change):
+def test_a_flipped_byte_or_a_truncated_file_names_both_digests(tmp_path: Path, change: Any):
     """Read or only listed: it is not that version."""
     refs = stored(tmp_path, {"model.bin": b"abc"})
     Path(refs[0].path).write_bytes(change)
@@ -36,11 +37,11 @@ def test_a_flipped_byte_or_a_truncated_file_names_both_digests(tmp_path, change)
         assert "restore the file" in str(failure.value)
 
 
-def test_a_missing_file_is_told_with_its_place(tmp_path):
+def test_a_missing_file_is_told_with_its_place(tmp_path: Path):
     """On disk, or in the version."""
     refs = stored(tmp_path, {"model.bin": b"abc"})
     Path(refs[0].path).unlink()
     with pytest.raises(LoadFailed, match=r"'model.bin' cannot be read from .*No such file"):
         VerifiedFiles(refs).read("model.bin")
-    with pytest.raises(LoadFailed, match="not part of this version; its files are: model.bin"):
+    with pytest.raises(LoadFailed, match=r"not part of this version; its files are: model.bin"):
         VerifiedFiles(refs).read("other.bin")

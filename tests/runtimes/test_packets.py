@@ -8,6 +8,9 @@ import socket
 import pytest
 
 from runtimes.packets import ChannelFault, Op, Packet, failure, receive, send
+from tests.serving.processes import descriptors
+
+Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def pair():
         yield ours, theirs
 
 
-def test_a_packet_arrives_as_it_was_sent(pair):
+def test_a_packet_arrives_as_it_was_sent(pair: Pair):
     """All fields cross, text included."""
     ours, theirs = pair
     packet = Packet(Op.DONE, slot=1, header_bytes=77, size_bytes=1 << 40, seconds=0.25, text="ünïcode")
@@ -25,10 +28,10 @@ def test_a_packet_arrives_as_it_was_sent(pair):
     assert receive(theirs) == (packet, [])
 
 
-def test_descriptors_travel_only_where_they_are_expected(pair):
+def test_descriptors_travel_only_where_they_are_expected(pair: Pair):
     """A child cannot push descriptors at the gateway: it receives with no room for any."""
     ours, theirs = pair
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     send(ours, Packet(Op.INPUT), [0])
     packet, fds = receive(theirs, fds=1)
     assert packet.op is Op.INPUT
@@ -37,10 +40,10 @@ def test_descriptors_travel_only_where_they_are_expected(pair):
     os.close(fds[0])
     send(ours, Packet(Op.DONE), [0, 1])
     assert receive(theirs)[1] == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
-def test_a_failure_keeps_its_kind_and_message_and_is_bounded(pair):
+def test_a_failure_keeps_its_kind_and_message_and_is_bounded(pair: Pair):
     """However long a model's message is, it fits a packet."""
     ours, theirs = pair
     send(ours, failure("model-error", "line one\nline two " + "é" * 100_000))
@@ -51,7 +54,7 @@ def test_a_failure_keeps_its_kind_and_message_and_is_bounded(pair):
 
 
 @pytest.mark.parametrize("data", [b"x", b"\xff" * 22, b"\x00" * 22, b"\x11" + b"\x00" * 200_00])
-def test_what_is_no_packet_is_a_fault(pair, data):
+def test_what_is_no_packet_is_a_fault(pair: Pair, data: bytes):
     """Too short, unknown operation, too long."""
     ours, theirs = pair
     ours.send(data)
@@ -59,7 +62,7 @@ def test_what_is_no_packet_is_a_fault(pair, data):
         receive(theirs)
 
 
-def test_the_end_of_the_channel_is_none(pair):
+def test_the_end_of_the_channel_is_none(pair: Pair):
     """A closed channel is no error."""
     ours, theirs = pair
     ours.close()

@@ -1,0 +1,48 @@
+"""What tests of real processes count and wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+LONG_S = 30.0
+
+
+def descriptors() -> int:
+    """Open descriptors of this process (the one that lists them left out)."""
+    return len(list(Path("/proc/self/fd").iterdir())) - 1
+
+
+def children() -> list[psutil.Process]:
+    """Processes below this one, at any depth."""
+    return psutil.Process().children(recursive=True)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid)
+
+
+def ended(pid: int) -> bool:
+    """Gone, or dead and waiting for a parent that is not ours to reap it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Waits, bounded, for what another process or thread does: there is no event to wait on."""
+    async with asyncio.timeout(LONG_S):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.002)
+
+
+def text_of(path: Path | str) -> str:
+    return Path(path).read_text("ascii")
+
+
+def overwrite(path: Path | str, content: bytes) -> None:
+    Path(path).write_bytes(content)
