@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
 from gateway.codec.json_outputs import dump_json
-from gateway.errors import NotFound, TurnoutError
+from gateway.errors import VersionUnavailable
 from gateway.messages import Signature, TensorSpec
 from gateway.routing.table import Route as ServedRoute
 from gateway.serving.handle import Handle
@@ -69,9 +69,7 @@ class ModelEndpoints:
     async def model_ready(self, request: Request) -> Response:
         try:
             route, handle = await self._model(request)
-        except NotFound:
-            raise
-        except TurnoutError as error:
+        except VersionUnavailable as error:
             return _json({"ready": False, "error": str(error)}, 503)
         return _json({"name": route.name, "ready": handle.ready}, 200 if handle.ready else 503)
 

@@ -14,7 +14,6 @@ from tritonclient.utils import InferenceServerException
 from tests.web import triton_cases as cases
 from tests.web.stage import ServedStage
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
 """This client does not read the bodies of health and load answers, and leaves their connections to the collector."""
 
