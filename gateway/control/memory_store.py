@@ -15,10 +15,10 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """``outage``: while it holds a text, every call raises StoreUnavailable with it, as a store that is down does."""
+    """``fail`` plays the outage of a store: every call, watches under way too, raises StoreUnavailable."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        self.outage: str | None = None
+        self._outage: str | None = None
         self._clock = clock or SystemClock()
         self._revision = 0
         self._past: dict[DocumentKey, list[Document]] = {}
@@ -26,12 +26,21 @@ class MemoryStore:
         self._changed: set[asyncio.Event] = set()
 
     def __repr__(self) -> str:
-        state = "down" if self.outage else "up"
+        state = "up" if self._outage is None else "down"
         return f"<MemoryStore [{state} | revision {self._revision} | {len(self._living())} documents]>"
 
     def _reach(self) -> None:
-        if self.outage is not None:
-            raise StoreUnavailable(self.outage)
+        if self._outage is not None:
+            raise StoreUnavailable(self._outage)
+
+    def fail(self, why: str | None) -> None:
+        """From now on; None ends the outage."""
+        self._outage = why
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self._changed:
+            event.set()
 
     def _living(self) -> dict[DocumentKey, Document]:
         return {key: past[-1] for key, past in self._past.items() if past[-1].body is not None}
@@ -54,8 +63,7 @@ class MemoryStore:
             if found != change.expected:
                 raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
         self._write(changes, entry, living)
-        for event in self._changed:
-            event.set()
+        self._wake()
         return self._revision
 
     def _write(self, changes: Sequence[Change], entry: AuditEntry, living: dict[DocumentKey, Document]) -> None:

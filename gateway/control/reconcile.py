@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.control.desired import Desired, read_desired
 from gateway.control.loads import Loads
 from gateway.control.overrides import Override, Overrides
-from gateway.control.plan import InForce, abandoned, held_back, plan_routes
+from gateway.control.plan import InForce, abandoned, plan_routes
 from gateway.control.store import Snapshot, Store
 from gateway.dataplane import Current, Dataplane
 from gateway.errors import StoreUnavailable, UnknownVersion
@@ -309,17 +309,9 @@ class Reconciler:
         applied = in_force is not None and in_force.desired == desired
         return RouteProgress(None if in_force is None else in_force.desired.revision, applied, pending, failed)
 
-    def waits_for(self, route: str) -> frozenset[int]:
-        """The versions that hold a change of the route back."""
-        desired, in_force = self._desired.routes.get(route), self._in_force.get(route)
-        if desired is None or in_force is None or in_force.desired == desired:
-            return frozenset()
-        active = [ref for ref in self._fleet.handles if self._active(ref)]
-        return held_back(desired, in_force.desired, active)
-
     def _active(self, ref: VersionRef) -> bool:
-        handle = self._fleet.handles.get(ref)
-        return handle is not None and handle.state is VersionState.ACTIVE and ref not in self._retiring
+        """Requests can reach it: being warm is not enough, it must be in force."""
+        return ref in self._dataplane.current.handles
 
     def failure(self, ref: VersionRef) -> str | None:
         found = self._loads.failures.get(ref)

@@ -55,7 +55,6 @@ def put(spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue) ->
         catalogue.check(place, number)
     if current is not None and current.spec.model != spec.model:
         status = RouteStatus(_in_force(spec), _heaviest(spec), epoch=current.status.epoch)
-        current = RouteDocument(spec, status)
     elif current is None:
         status = RouteStatus(_in_force(spec), _heaviest(spec), epoch=0)
     else:

@@ -1,0 +1,247 @@
+"""Desired state made actual: what is in force when, what is loaded, what is retired, and what happens without a store."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.control.memory_store import MemoryStore
+from gateway.control.store import AuditEntry, Change, DocumentKey
+from gateway.errors import Conflict, LoadError, TurnoutError, UnknownModel, UnknownVersion
+from gateway.serving.handle import VersionState
+from tests.control.scene import MODEL, Scene, ref, scene, until
+
+
+def loaded(scene: Scene) -> set[int]:
+    return {found.number for found, handle in scene.fleet.handles.items() if handle.state is VersionState.ACTIVE}
+
+
+async def test_a_route_brings_its_versions_up_and_is_put_in_force(tmp_path: Path) -> None:
+    """Arms, also at weight 0, rules, fallback and known good are loaded; others are not."""
+    async with scene(tmp_path) as stage:
+        rules = [{"name": "r", "if": {"==": [{"var": "a"}, 1]}, "use": 4}]
+        view = await stage.put({1: 90, 2: 0}, rules=rules, fallback=3, known_good=5)
+        assert view["status"]["applied"] is True
+        assert loaded(stage) == {1, 2, 3, 4, 5}
+        assert stage.arms() == {1: 90}
+        assert (await stage.predict()).answered_by == ref(1)
+        assert (await stage.predict(context={"a": 1})).answered_by == ref(4)
+        assert stage.dataplane.current.table.default_route == MODEL
+
+
+async def test_a_change_waits_for_its_versions_while_the_old_state_serves(tmp_path: Path) -> None:
+    """The new arm is visible to routing only when it is warm; another route's change is not held up meanwhile."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 100})
+        gate = stage.script(2).load_gate = asyncio.Event()
+        view = await stage.put({1: 50, 2: 50}, wait=False)
+        assert view["status"]["applied"] is False
+        assert view["status"]["pending"] == [2]
+        assert stage.arms() == {1: 100}
+        assert (await stage.put({3: 100}, name="other"))["status"]["applied"] is True
+        assert stage.arms("other") == {3: 100}
+        assert stage.arms() == {1: 100}
+        gate.set()
+        assert await stage.plane.routes.wait_applied(MODEL, view["revision"], timeout_s=60)
+        assert stage.arms() == {1: 50, 2: 50}
+
+
+async def test_what_takes_traffic_away_is_never_held_up(tmp_path: Path) -> None:
+    """Less weight for a version is in force at once, whatever else is still loading or will never load."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 50, 2: 50})
+        stage.script(3).every_load = LoadError("no such thing")
+        await stage.put({1: 100, 2: 0, 3: 0}, wait=False)
+        assert stage.arms() == {1: 100}
+
+
+async def test_a_version_that_fails_to_load_leaves_the_old_state_in_force_and_is_tried_again(tmp_path: Path) -> None:
+    """The status says why; tries come with growing pauses; when it loads at last, the change is put in force."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock) as stage:
+        await stage.put({1: 100})
+        stage.script(2).every_load = LoadError("the file is odd")
+        view = await stage.put({1: 50, 2: 50})
+        assert view["status"]["applied"] is False
+        assert "the file is odd" in view["status"]["failed"]["2"]
+        assert stage.arms() == {1: 100}
+        tries = len(stage.script(2).engines)
+        assert tries == 1
+        for wait in (1.0, 2.0, 4.0):
+            clock.advance(wait * 0.9)
+            await until(lambda: not stage.plane.reconciler.statistics().loading)
+            assert len(stage.script(2).engines) == tries
+            clock.advance(wait * 0.2)
+            tries += 1
+            await until(lambda expected=tries: len(stage.script(2).engines) == expected)
+            await until(lambda: not stage.plane.reconciler.statistics().loading)
+        stage.script(2).every_load = None
+        clock.advance(60)
+        await until(lambda: stage.arms() == {1: 50, 2: 50})
+        assert (await stage.plane.routes.get(MODEL))["status"]["applied"] is True
+
+
+async def test_at_first_start_a_route_serves_with_what_can_run(tmp_path: Path) -> None:
+    """The arm that fails is answered for by the fallback; the version is listed as failed, with the reason."""
+    async with scene(tmp_path) as stage:
+        stage.script(2).every_load = LoadError("the file is odd")
+        await stage.put({1: 50, 2: 50}, fallback=1)
+        for number in range(20):
+            assert (await stage.predict(key=str(number))).answered_by == ref(1)
+        rows = {row["version"]: row for row in stage.plane.versions()}
+        assert rows[2]["state"] == "failed"
+        assert "the file is odd" in rows[2]["reason"]
+        assert await stage.audited("rollback") == []
+
+
+async def test_a_restart_serves_what_is_in_the_store(tmp_path: Path) -> None:
+    """Another process on the same store comes up with the same routes and the same decisions."""
+    store = MemoryStore()
+    async with scene(tmp_path / "a", store=store) as stage:
+        await stage.put({1: 50, 2: 50})
+        before = {key: (await stage.predict(key=key)).answered_by for key in "abcdefgh"}
+    async with scene(tmp_path / "b", store=store, versions=0) as stage:
+        revision = (await store.snapshot()).revision
+        assert await stage.plane.reconciler.wait_applied(revision, timeout_s=60)
+        assert stage.arms() == {1: 50, 2: 50}
+        assert {key: (await stage.predict(key=key)).answered_by for key in before} == before
+
+
+async def test_what_no_route_names_any_more_is_drained_and_gone(tmp_path: Path) -> None:
+    """Work under way is answered first; then every engine of it has ended."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 0, 2: 100}, known_good=1)
+        gate = stage.script(2).hold()
+        running = asyncio.ensure_future(stage.predict())
+        await until(lambda: stage.script(2).running)
+        await stage.put({1: 100})
+        assert stage.arms() == {1: 100}
+        assert stage.script(2).alive == 1
+        gate.set()
+        assert (await running).answered_by == ref(2)
+        await until(lambda: ref(2) not in stage.fleet.handles)
+        assert stage.script(2).alive == 0
+
+
+async def test_a_version_that_two_routes_name_stays_for_the_other(tmp_path: Path) -> None:
+    """Quarantined and dropped on one, it serves on for the other."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 50, 2: 50})
+        await stage.put({2: 100}, name="other")
+        await stage.plane.routes.rollback(MODEL, to=None, reason="", actor="olga")
+        assert loaded(stage) == {1, 2}
+        assert (await stage.predict(route="other")).answered_by == ref(2)
+
+
+async def test_a_lifted_version_is_loaded_again(tmp_path: Path) -> None:
+    """In quarantine it is not kept; after the lift it is, and weights reach it."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 50, 2: 50})
+        await stage.plane.routes.rollback(MODEL, to=None, reason="", actor="olga")
+        await until(lambda: loaded(stage) == {1})
+        await stage.plane.routes.lift(MODEL, 2, actor="olga")
+        view = await stage.plane.routes.set_weights(MODEL, {"1": 50, "2": 50}, actor="olga")
+        await stage.plane.routes.wait_applied(MODEL, view["revision"], timeout_s=60)
+        assert stage.arms() == {1: 50, 2: 50}
+
+
+async def test_a_deleted_route_is_gone_at_once(tmp_path: Path) -> None:
+    """When the answer comes, no request finds it."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 100})
+        await stage.plane.routes.delete(MODEL, actor="olga")
+        assert MODEL not in stage.dataplane.current.table.routes
+        await until(lambda: not stage.fleet.handles)
+
+
+async def test_without_the_store_serving_goes_on_and_changes_come_when_it_is_back(tmp_path: Path) -> None:
+    """Told once when it goes and once when it comes; reads answer what was known last."""
+    clock, store = ManualClock(), MemoryStore()
+    async with scene(tmp_path, clock=clock, store=store) as stage:
+        await stage.put({1: 100})
+        store.fail("unplugged")
+        await until(lambda: stage.stores.up == [True, False])
+        assert (await stage.predict()).answered_by == ref(1)
+        assert (await stage.plane.routes.get(MODEL))["status"]["split"] == [{"version": 1, "weight": 100}]
+        for _ in range(3):
+            clock.advance(10)
+            await until(lambda: True)
+        assert stage.stores.up == [True, False]
+        store.fail(None)
+        found = await store.read(DocumentKey("route", MODEL))
+        assert found is not None and found.body is not None
+        body = {**found.body, "status": {**found.body["status"], "split": [{"version": 2, "weight": 100}]}}
+        body["spec"] = {**found.body["spec"], "split": [{"version": 2, "weight": 100}]}
+        await store.commit([Change(found.key, body, found.revision)], AuditEntry("other", "weights", "route/digits"))
+        clock.advance(10)
+        await until(lambda: stage.arms() == {2: 100})
+        assert stage.stores.up == [True, False, True]
+
+
+async def test_a_document_that_cannot_be_read_spoils_no_other(tmp_path: Path) -> None:
+    """Written by a newer program: the route stays as it was, the others follow."""
+    store = MemoryStore()
+    async with scene(tmp_path, store=store) as stage:
+        await stage.put({1: 100})
+        found = await store.read(DocumentKey("route", MODEL))
+        assert found is not None and found.body is not None
+        newer = {**found.body, "schema": 99}
+        await store.commit([Change(found.key, newer, found.revision)], AuditEntry("other", "x", "route/digits"))
+        await stage.put({2: 100}, name="other")
+        assert stage.arms() == {1: 100}
+        assert stage.arms("other") == {2: 100}
+        assert (await stage.predict()).answered_by == ref(1)
+
+
+async def test_a_version_that_becomes_unwanted_while_it_loads_is_given_up(tmp_path: Path) -> None:
+    """Its load is cancelled, and nothing of it is left."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 100})
+        stage.script(2).load_gate = asyncio.Event()
+        await stage.put({1: 50, 2: 50}, wait=False)
+        await until(lambda: stage.script(2).alive == 1)
+        await stage.put({1: 100})
+        await until(lambda: ref(2) not in stage.fleet.handles)
+        assert stage.script(2).alive == 0
+
+
+async def test_the_default_route_is_the_one_that_is_set_or_the_only_one(tmp_path: Path) -> None:
+    """Two routes and no setting: none."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 100})
+        assert stage.dataplane.current.table.default_route == MODEL
+        await stage.put({1: 100}, name="other")
+        assert stage.dataplane.current.table.default_route is None
+    async with scene(tmp_path / "set", default_route="other") as stage:
+        await stage.put({1: 100})
+        await stage.put({1: 100}, name="other")
+        assert stage.dataplane.current.table.default_route == "other"
+
+
+async def test_versions_loaded_by_name_stay_until_unloaded(tmp_path: Path) -> None:
+    """Load returns when it is warm; unload when it is gone; a version that a route uses is a conflict."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 100})
+        residents = stage.plane.residents
+        assert await residents.load(f"{MODEL}/3", actor="olga") == ref(3)
+        assert await residents.load(MODEL, actor="olga") == ref(6)
+        assert loaded(stage) == {1, 3, 6}
+        await residents.unload(f"{MODEL}/3", actor="olga")
+        assert loaded(stage) == {1, 6}
+        states = {row.ref.number: row.state for row in await residents.index()}
+        assert states == {1: "active", 2: "registered", 3: "registered", 4: "registered", 5: "registered", 6: "active"}
+        refused: list[tuple[str, type[TurnoutError]]]
+        refused = [(f"{MODEL}/1", Conflict), (MODEL, Conflict), ("x", UnknownModel)]
+        for reference, error in refused:
+            with pytest.raises(error):
+                await residents.unload(reference, actor="olga")
+        stage.script(4).every_load = LoadError("odd")
+        refused = [(f"{MODEL}/4", LoadError), (f"{MODEL}/99", UnknownVersion)]
+        for reference, error in refused:
+            with pytest.raises(error):
+                await residents.load(reference, actor="olga")
+        await until(lambda: ref(4) not in stage.fleet.handles)
+        assert stage.script(4).alive == 0
