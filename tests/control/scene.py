@@ -167,7 +167,9 @@ class Scene:
     async def audited(self, action: str) -> list[AuditEntry]:
         return [record.entry for record in await self.store.audit() if record.entry.action == action]
 
-    async def predict(self, *, key: str | None = None, timeout_s: float | None = 30.0, **facts: Any) -> RequestRecord:
+    async def predict(
+        self, *, value: float = 1.0, key: str | None = None, timeout_s: float | None = 30.0, **facts: Any
+    ) -> RequestRecord:
         self._sent += 1
         began, trail, error = self.clock.monotonic(), Trail(), None
         request = InferRequest(
@@ -179,7 +181,7 @@ class Scene:
             **facts,
         )
         try:
-            await self.dataplane.infer(request, _decode, trail)
+            await self.dataplane.infer(request, lambda signature: _decode(signature, value), trail)
         except TurnoutError as failure:
             error = type(failure).__name__
         record = RequestRecord(
@@ -199,8 +201,8 @@ class Scene:
         return record
 
 
-def _decode(signature: Signature) -> tuple[Arrays, int]:
-    return {signature.inputs[0].name: np.ones((1, 2), np.float32)}, 1
+def _decode(signature: Signature, value: float) -> tuple[Arrays, int]:
+    return {signature.inputs[0].name: np.full((1, 2), value, np.float32)}, 1
 
 
 @asynccontextmanager
