@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.web.stage import MODELS, ServedStage, Stage, build_stage, serve_stage
+from tests.web.stage import ServedStage, Stage, build_stage, serve_stage
 
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
-    """Without ``slow``, whose warm-up is slow, too."""
-    async with build_stage(models=[ref.model for ref in MODELS if ref.model != "slow"]) as built:
+    async with build_stage() as built:
         yield built
 
 

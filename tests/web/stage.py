@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import uvicorn
@@ -21,13 +22,16 @@ from gateway.errors import Conflict, Unauthenticated, UnknownModel
 from gateway.events import FanOut, RecordingObserver, RequestRecord
 from gateway.messages import DATATYPES, Signature, TensorSpec, VersionRef
 from gateway.routing.table import Arm, Limits, Route, RoutingTable
-from gateway.serving.engine import BatchPolicy, VersionSpec
+from gateway.serving.engine import BatchPolicy, Engine, VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.inline_engine import InlineEngine
+from gateway.serving.scripted_engine import Script, ScriptedEngine
 from gateway.web.application import Application, build_application
 from gateway.web.services import IndexEntry, Services, WebLimits
 from gateway.web.statistics import ModelStatistics
 from runtimes.base import LoadSpec
+
+T = TypeVar("T")
 
 LIMITS = WebLimits(
     body_bytes=1 << 20, receive_s=5.0, codec=CodecLimits(max_depth=16, max_elements=100_000), watch_after_s=0.001
@@ -50,13 +54,14 @@ MODELS: Mapping[VersionRef, tuple[Signature, Mapping[str, Any]]] = {
     VersionRef("strange", 1): (FOUR, {"outputs": {"y": float("nan")}}),
     VersionRef("strange", 2): (FOUR, {"outputs": {"y": float("-inf")}}),
     VersionRef("fussy", 1): (FOUR, {"invalid": {"equals": 13}, "fail": {"equals": 666}}),
-    VersionRef("slow", 1): (FOUR, {"delay_ms": 150}),
+    VersionRef("slow", 1): (FOUR, {}),
     VersionRef("bytes", 1): (
         Signature((TensorSpec("x", "FP32", ("batch", 4)),), (TensorSpec("raw", "BYTES", ("batch", 1)),)),
         {"outputs": {"raw": b"\xff\xfe"}},
     ),
 }
-"""What is loaded. ``fussy`` refuses 13 and fails on 666, so that warm-up with ones passes."""
+"""What is loaded. ``slow`` is a scripted engine that waits at a gate when told to. ``fussy`` refuses 13
+and fails on 666, so that warm-up with ones passes."""
 
 ROUTES: Sequence[Route] = (
     Route("digits", "digits", (Arm(1, 100), Arm(2, 0)), pinnable=frozenset({1, 2, 9}), known_good=1),
@@ -122,6 +127,7 @@ class Stage:
     observer: RecordingObserver
     repository: ListedRepository
     statistics: ModelStatistics
+    slow: Script
     started: list[str] = field(default_factory=list)
 
     def last(self) -> RequestRecord:
@@ -146,7 +152,15 @@ async def build_stage(
     started: list[str] = []
     recording, statistics = _Starts(started), ModelStatistics()
     observer = FanOut(recording, statistics)
-    fleet = Fleet(lambda spec, _: InlineEngine(spec), clock=clock, observer=observer, probe_interval_s=3600.0)
+    slow = Script(signature=FOUR, model=lambda inputs: {"y": inputs["x"]})
+
+    def engine(spec: VersionSpec, on_exit: Callable[[str], None]) -> Engine:
+        if spec.ref.model == "slow":
+            slow.engines.append(ScriptedEngine(slow, on_exit, clock=clock, pid=1))
+            return slow.engines[-1]
+        return InlineEngine(spec)
+
+    fleet = Fleet(engine, clock=clock, observer=observer, probe_interval_s=3600.0)
     dataplane = Dataplane(observer=observer, clock=clock)
     try:
         for ref, (signature, options) in MODELS.items():
@@ -166,17 +180,18 @@ async def build_stage(
             limits=limits,
             trace_ratio=trace_ratio,
         )
-        yield Stage(build_application(services), dataplane, recording, repository, statistics, started)
+        yield Stage(build_application(services), dataplane, recording, repository, statistics, slow, started)
     finally:
+        if slow.gate is not None:
+            slow.gate.set()
         await fleet.close()
 
 
 def _spec(ref: VersionRef, signature: Signature, options: Mapping[str, Any]) -> VersionSpec:
     load = LoadSpec(format="echo", entry="", files=(), signature=signature, options=options)
     example = {spec.name: _ones(spec) for spec in signature.inputs}
-    return VersionSpec(
-        ref, "sha256:" + "0" * 64, load, placement="inline", batch=BatchPolicy(max_rows=8), example=example
-    )
+    policy = BatchPolicy(max_rows=8, hang_floor_ms=60_000)  # a gate that is held is no hang
+    return VersionSpec(ref, "sha256:" + "0" * 64, load, placement="inline", batch=policy, example=example)
 
 
 def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
@@ -193,6 +208,7 @@ class ServedStage:
         self.socket = socket.create_server(("127.0.0.1", 0))
         self._up = threading.Event()
         self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
 
     @property
@@ -203,6 +219,13 @@ class ServedStage:
     @property
     def url(self) -> str:
         return f"http://{self.address}"
+
+    def on_loop(self, function: Callable[[], T]) -> T:
+        """Calls where the application lives, since its objects belong to its loop."""
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(lambda: answer.set_result(function()))
+        return answer.result(60)
 
     def start(self) -> None:
         self._thread.start()
@@ -215,6 +238,7 @@ class ServedStage:
         self.socket.close()
 
     async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
         async with build_stage() as self.stage:
             config = uvicorn.Config(
                 self.stage.application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from tests.web.generated import Sent, anything_else, inference, prediction
-from tests.web.stage import MODELS, Stage, build_stage
+from tests.web.stage import Stage, build_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -103,7 +103,7 @@ class Caller:
 @pytest.fixture(scope="module")
 def caller() -> Iterator[Caller]:
     with asyncio.Runner() as runner:
-        context = build_stage(models=[ref.model for ref in MODELS if ref.model != "slow"])
+        context = build_stage()
         stage = runner.run(context.__aenter__())
         try:
             yield Caller(runner, stage)

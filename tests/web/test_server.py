@@ -44,30 +44,32 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def test_a_client_that_leaves_takes_its_work_with_it_and_no_one_elses(served: ServedStage) -> None:
-    """Four requests share a batch; one disconnects; three are answered; the fourth is recorded as 499."""
+    """Four requests wait for one batch; one disconnects; three are answered; the fourth is recorded as 499."""
     stage = stage_of(served)
     before = len(stage.observer.requests)
+    runs = len(stage.slow.runs)
 
     def ask(value: int) -> list[float]:
-        answer = httpx.post(f"{served.url}/predict/slow", json={"inputs": [[value] * 4]}, timeout=20)
+        answer = httpx.post(f"{served.url}/predict/slow", json={"inputs": [[value] * 4]}, timeout=60)
         return list(answer.json()["outputs"]["y"][0])
 
+    gate = served.on_loop(stage.slow.hold)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        first = pool.submit(ask, 1)
-        until(
-            lambda: stage.started.count("slow") >= 1 + sum(r.route == "slow" for r in stage.observer.requests[:before])
-        )
-        with connect(served) as leaving:
-            leaving.sendall(request_head("/predict/slow", len(ROW)) + ROW)
-            others = [pool.submit(ask, value) for value in (2, 3)]
-            until(lambda: stage.dataplane.inflight >= 4 or stage.dataplane.inflight == 0)
-        answers = [first.result(20), *(other.result(20) for other in others)]
+        answers = [pool.submit(ask, 0)]
+        until(lambda: stage.slow.running)
+        leaving = connect(served)
+        leaving.sendall(request_head("/predict/slow", len(ROW)) + ROW)
+        answers += [pool.submit(ask, value) for value in (1, 2, 3)]
+        until(lambda: stage.dataplane.inflight == 5)
+        leaving.close()
+        until(lambda: stage.dataplane.inflight == 4)
+        served.on_loop(gate.set)
+        found = [answer.result(60) for answer in answers]
 
-    assert answers == [[1.0] * 4, [2.0] * 4, [3.0] * 4]
-    until(lambda: len(stage.observer.requests) == before + 4)
-    codes = sorted(record.code for record in stage.observer.requests[before:])
-    assert codes == [200, 200, 200, 499]
-    assert stage.dataplane.inflight == 0
+    assert found == [[value] * 4 for value in (0.0, 1.0, 2.0, 3.0)]
+    until(lambda: len(stage.observer.requests) == before + 5)
+    assert sorted(record.code for record in stage.observer.requests[before:]) == [200, 200, 200, 200, 499]
+    assert stage.slow.runs[runs:] == [(1,), (1, 1, 1)]
 
 
 def test_a_client_that_leaves_while_it_sends_is_recorded(served: ServedStage) -> None:
