@@ -28,7 +28,8 @@ TurnoutError
 ├── LoadError                 a version cannot be loaded
 │   └── IntegrityError        stored bytes are not what the manifest names
 ├── RegistryError             an artifact or manifest cannot be stored or read
-│   └── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
+│   ├── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
+│   └── StorageFull           the disk, or the quota, of the home is used up
 ├── StoreUnavailable          desired state cannot be read or written
 ├── ServiceDraining           the gateway is shutting down
 └── SettingsError             configuration: file, key, value, expectation
@@ -60,6 +61,7 @@ __all__ = [
     "ServiceDraining",
     "SettingsError",
     "StaleRevision",
+    "StorageFull",
     "StoreUnavailable",
     "TooLarge",
     "TurnoutError",
@@ -206,6 +208,10 @@ class RegistryError(TurnoutError):
 
 
 class InvalidRegistration(RegistryError):
+    pass
+
+
+class StorageFull(RegistryError):
     pass
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.errors import RegistryError
+from gateway.errors import RegistryError, StorageFull
 
 __all__ = ["explained", "sync_folder"]
 
@@ -36,4 +36,5 @@ def explained(what: str, outcome: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         advice = outcome + _ADVICE.get(error.errno or 0, "check the path and the disk, then try again")
-        raise RegistryError(f"cannot {what}: {error.strerror or error}. {advice[0].upper()}{advice[1:]}.") from error
+        kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else RegistryError
+        raise kind(f"cannot {what}: {error.strerror or error}. {advice[0].upper()}{advice[1:]}.") from error

@@ -79,6 +79,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.IntegrityError: Row(409, "integrity-error", "The stored bytes are not what the manifest names"),
         errors.RegistryError: Row(500, "registry-error", "An artifact cannot be stored or read"),
         errors.InvalidRegistration: Row(422, "invalid-registration", "The registry does not take this"),
+        errors.StorageFull: Row(507, "storage-full", "The disk is full"),
         errors.StoreUnavailable: Row(503, "store-unavailable", "The store of desired state does not answer", 1.0),
         errors.ServiceDraining: Row(503, "draining", "The gateway is shutting down", 1.0),
         errors.SettingsError: Row(500, "settings-error", "The configuration is wrong"),

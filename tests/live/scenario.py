@@ -13,6 +13,11 @@ from loadtests.closed_loop import Answer, Load
 from loadtests.live_gateway import LiveGateway, wait_until
 
 ROW = [1.0, 2.0, 3.0, 4.0]
+SIGNATURE = {
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 4]}],
+}
+"""Of the echo model; a version registered with it and ``verify`` False is not tried first."""
 
 
 def register(gateway: LiveGateway, model: str, count: int) -> list[int]:

@@ -59,9 +59,7 @@ def test_weights_versions_and_rollbacks_change_under_load_without_a_failed_or_mi
 def test_a_weight_of_zero_is_zero_on_the_next_request(gateway: LiveGateway) -> None:
     """Once a weight of 0 is applied, not one request that starts later is answered by that version."""
     register(gateway, ROUTE, 2)
-    gateway.put_route(
-        ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
-    )
+    gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]})
     for number in range(20):
         gateway.weights(ROUTE, {1: 100, 2: 0} if number % 2 == 0 else {1: 0, 2: 100})
         expected = 1 if number % 2 == 0 else 2
@@ -70,9 +68,7 @@ def test_a_weight_of_zero_is_zero_on_the_next_request(gateway: LiveGateway) -> N
 
 
 @pytest.mark.parametrize("trouble", ["none", "hang", "crash"])
-def test_after_a_rollback_is_acknowledged_nothing_reaches_the_bad_version(
-    gateway: LiveGateway, trouble: str
-) -> None:
+def test_after_a_rollback_is_acknowledged_nothing_reaches_the_bad_version(gateway: LiveGateway, trouble: str) -> None:
     """By split, rule or pin, also when it hangs or crash-loops: no request that starts after the answer is sent to it."""
     register(gateway, ROUTE, 1)
     control = controlled(gateway, ROUTE, 2)
@@ -121,9 +117,7 @@ def test_after_a_rollback_is_acknowledged_nothing_reaches_the_bad_version(
 def test_sigterm_answers_every_admitted_request_and_exits_with_zero(gateway: LiveGateway) -> None:
     """Under 32 clients: whatever was admitted is answered, readyz turns 503, then exit status 0."""
     register(gateway, ROUTE, 2)
-    gateway.put_route(
-        ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
-    )
+    gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]})
     with load(gateway, ROUTE) as running:
         after(running, 300)
         pids = [process.pid for process in gateway.descendants()]

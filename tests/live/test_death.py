@@ -13,6 +13,7 @@ import pytest
 from loadtests.live_gateway import LiveGateway, wait_until
 from tests.live.scenario import (
     ROW,
+    SIGNATURE,
     after,
     alive,
     failed,
@@ -24,6 +25,7 @@ from tests.live.scenario import (
 )
 
 ROUTE = "echo"
+UNTRIED = {"signature": SIGNATURE, "verify": False}
 HALVES = {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
 
 
@@ -49,7 +51,7 @@ def test_a_child_that_dies_at_each_start_leaves_the_route_to_its_fallback(gatewa
     register(gateway, ROUTE, 1)
     control = gateway.home.parent / "start.control"
     crashing = {"outputs": {"y": 2}, "control": str(control)}
-    number = gateway.register_echo(ROUTE, "dies", {**crashing, "crash": "start"}, verify=False)
+    number = gateway.register_echo(ROUTE, "dies", {**crashing, "crash": "start"}, **UNTRIED)
     gateway.put_route(ROUTE, {**HALVES, "fallback": 1}, wait=False)
     wait_until(lambda: gateway.predict(ROUTE, [ROW]).status_code == 200, what="an answer")
     for index in range(40):
@@ -121,7 +123,7 @@ def test_a_row_that_kills_the_process_fails_alone(gateway: LiveGateway) -> None:
     bad = failed(running.answers)
     assert [answer.status for answer in bad] == [500]
     assert bad[0].client == 0
-    assert bad[0].body["type"].endswith("model-error")
+    assert bad[0].body["type"].endswith("version-crashed")
     assert mislabelled(running.answers) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from loadtests.live_gateway import LiveGateway, wait_until
-from tests.live.scenario import ROW, register
+from tests.live.scenario import ROW, SIGNATURE, register
 
 ROUTE = "net"
 CYCLES = 100
@@ -46,7 +46,7 @@ def footprint(gateway: LiveGateway) -> tuple[int, int, int]:
 def test_a_hundred_cycles_of_load_infer_unload_leave_the_gateway_as_it_was(tmp_path: Path, network: Path) -> None:
     """A torch version comes, answers and goes, 100 times: memory flat within 3 MB, no child or descriptor left over."""
     home = tmp_path / "home"
-    settings = {"runtimes": {"preload": ["numpy", "torch"]}, "registry": {"source_directories": [str(network)]}}
+    settings = {"runtimes": {"preload": ["numpy", "torch"]}, "registry": {"source_directories": [str(network), str(tmp_path)]}}
     with LiveGateway(home, settings=settings) as gateway:
         gateway.register_echo(ROUTE, "base", {"outputs": {"y": 1}})
         signature = json.loads((network / "signature.json").read_text())
@@ -74,7 +74,7 @@ def test_a_version_that_fails_to_load_a_hundred_times_leaves_nothing(gateway: Li
     """The same for loads that fail after having taken memory: everything is given back, every time."""
     register(gateway, ROUTE, 1)
     script = {"allocate_bytes": 50_000_000, "fail": "always"}
-    version = gateway.register_echo(ROUTE, "fails", script, verify=False)
+    version = gateway.register_echo(ROUTE, "fails", script, signature=SIGNATURE, verify=False)
     alone = {"model": ROUTE, "split": [{"version": 1, "weight": 100}]}
     both = {**alone, "split": [{"version": 1, "weight": 100}, {"version": version, "weight": 0}]}
     before = (0, 0, 0)
@@ -82,7 +82,9 @@ def test_a_version_that_fails_to_load_a_hundred_times_leaves_nothing(gateway: Li
         if cycle == WARM_UP_CYCLES:
             before = footprint(gateway)
         gateway.put_route(ROUTE, both, wait=False)
-        wait_until(lambda: gateway.resident().get(f"{ROUTE}/{version}", {}).get("state") == "failed", what="the failure")
+        wait_until(
+            lambda: gateway.resident().get(f"{ROUTE}/{version}", {}).get("state") == "failed", what="the failure"
+        )
         assert gateway.predict(ROUTE, [ROW]).status_code == 200
         gateway.put_route(ROUTE, alone, wait=False)
         wait_until(lambda: f"{ROUTE}/{version}" not in gateway.resident(), what="the end of the failed version")
