@@ -130,9 +130,7 @@ def _described(endpoint: _Endpoint) -> dict[str, Any]:
     codes = ("400", "401", "403", "404", "409", "412", "413", "415", "422", "503")
     described: dict[str, Any] = {
         "summary": f"{endpoint.summary} ({endpoint.role})",
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ],
+        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
         "responses": {"200": {"description": "Done"}}
         | {code: {"description": "See the problem's detail", **problem} for code in codes},
         "security": [{"token": []}],

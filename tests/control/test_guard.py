@@ -122,7 +122,7 @@ async def test_a_version_whose_answers_all_come_too_late_is_off_the_route(tmp_pa
     clock = ManualClock()
     async with scene(tmp_path, clock=clock) as stage:
         await canary(stage, 100)
-        stage.script(2).delay_s = lambda rows: 0.58
+        stage.script(2).delay_s = lambda _: 0.58
         for _ in range(5):
             call = asyncio.ensure_future(stage.predict(timeout_s=0.52))
             await until(lambda: stage.script(2).running)
@@ -139,7 +139,7 @@ async def test_deadlines_too_short_for_anybody_are_the_callers_doing(tmp_path: P
     clock = ManualClock()
     async with scene(tmp_path, clock=clock) as stage:
         await canary(stage, 100)
-        stage.script(2).delay_s = lambda rows: 0.1
+        stage.script(2).delay_s = lambda _: 0.1
         for _ in range(30):
             call = asyncio.ensure_future(stage.predict(timeout_s=0.001))
             await until(lambda: stage.script(2).running)

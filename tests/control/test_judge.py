@@ -50,7 +50,9 @@ def test_it_acts_on_enough_failures_that_are_a_large_share(evidence: Evidence, e
     assert rule(evidence) == expected
 
 
-def crash(ago: float, *, chained: bool = True, isolating: bool = False, cause: str = "crash", waiting: int = 0) -> Death:
+def crash(
+    ago: float, *, chained: bool = True, isolating: bool = False, cause: str = "crash", waiting: int = 0
+) -> Death:
     return Death(NOW - ago, cause, isolating, waiting, chained)
 
 

@@ -1,4 +1,4 @@
-"""Desired state made actual: what is in force when, what is loaded, what is retired, and what happens without a store."""
+"""Desired state made actual: what is in force, what is loaded, what is retired, and what happens without a store."""
 
 from __future__ import annotations
 
@@ -172,7 +172,8 @@ async def test_without_the_store_serving_goes_on_and_changes_come_when_it_is_bac
         assert stage.stores.up == [True, False]
         store.fail(None)
         found = await store.read(DocumentKey("route", MODEL))
-        assert found is not None and found.body is not None
+        assert found is not None
+        assert found.body is not None
         body = {**found.body, "status": {**found.body["status"], "split": [{"version": 2, "weight": 100}]}}
         body["spec"] = {**found.body["spec"], "split": [{"version": 2, "weight": 100}]}
         await store.commit([Change(found.key, body, found.revision)], AuditEntry("other", "weights", "route/digits"))
@@ -187,7 +188,8 @@ async def test_a_document_that_cannot_be_read_spoils_no_other(tmp_path: Path) ->
     async with scene(tmp_path, store=store) as stage:
         await stage.put({1: 100})
         found = await store.read(DocumentKey("route", MODEL))
-        assert found is not None and found.body is not None
+        assert found is not None
+        assert found.body is not None
         newer = {**found.body, "schema": 99}
         await store.commit([Change(found.key, newer, found.revision)], AuditEntry("other", "x", "route/digits"))
         await stage.put({2: 100}, name="other")

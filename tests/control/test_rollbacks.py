@@ -43,7 +43,8 @@ async def test_after_a_rollback_no_request_reaches_the_bad_version_by_split_rule
         assert stage.script(2).alive == 0
         [record] = [found for found in await stage.store.audit() if found.entry.action == "rollback"]
         assert (record.entry.actor, record.entry.reason) == ("olga", "it is bad")
-        assert record.before is not None and record.after is not None
+        assert record.before is not None
+        assert record.after is not None
         assert record.before["route/digits"]["status"]["quarantined"] == {}
         assert list(record.after["route/digits"]["status"]["quarantined"]) == ["2"]
         [told] = stage.recording.rollbacks
@@ -63,7 +64,7 @@ async def test_a_rollback_needs_no_load(tmp_path: Path) -> None:
 
 
 async def test_work_under_way_on_a_version_rolled_back_is_answered(tmp_path: Path) -> None:
-    """A request it can finish soon, it finishes; one it holds too long is decided anew and answered by the known good."""
+    """What it can finish soon, it finishes; what it holds too long is decided anew and answered by the known good."""
     clock = ManualClock()
     async with scene(tmp_path, clock=clock) as stage:
         await stage.put({1: 0, 2: 100}, known_good=1)
@@ -93,7 +94,7 @@ async def test_work_under_way_on_a_version_rolled_back_is_answered(tmp_path: Pat
 
 
 async def test_without_the_store_a_rollback_applies_at_once_and_is_written_when_it_is_back(tmp_path: Path) -> None:
-    """``durable`` false; in force over every later snapshot; then written, with its audit record, and the same in force."""
+    """``durable`` false, and in force; then written, with its audit record, and the same in force."""
     clock, store = ManualClock(), MemoryStore()
     async with scene(tmp_path, clock=clock, store=store) as stage:
         await stage.put({1: 50, 2: 50})
@@ -113,7 +114,8 @@ async def test_without_the_store_a_rollback_applies_at_once_and_is_written_when_
         clock.advance(10)
         await until(lambda: not len(stage.plane.reconciler.overrides))
         found = await store.read(KEY)
-        assert found is not None and found.body is not None
+        assert found is not None
+        assert found.body is not None
         assert found.body["status"]["split"] == [{"version": 1, "weight": 100}]
         assert stage.arms() == {1: 100}
         assert len(await stage.audited("rollback")) == 1
@@ -166,7 +168,8 @@ async def test_two_rollbacks_to_different_versions_leave_one_truth(tmp_path: Pat
             results = await asyncio.gather(back(one, 1), back(two, 2), return_exceptions=True)
             assert sorted(isinstance(result, Conflict) for result in results) == [False, True]
             found = await store.read(KEY)
-            assert found is not None and found.body is not None
+            assert found is not None
+            assert found.body is not None
             target = found.body["status"]["split"][0]["version"]
             await until(lambda: one.arms() == two.arms() == {target: 100})
 
@@ -178,7 +181,7 @@ async def test_a_rollback_with_nowhere_to_go_changes_nothing(tmp_path: Path) -> 
             await back(stage)
         stage.script(1).every_load = LoadError("odd")
         await stage.put({1: 10, 2: 90}, known_good=1)
-        with pytest.raises(Conflict, match="cannot take over.*odd"):
+        with pytest.raises(Conflict, match=r"cannot take over.*odd"):
             await back(stage)
         with pytest.raises(Conflict, match="does not name version 5"):
             await back(stage, 5)
@@ -247,6 +250,7 @@ async def test_on_a_full_disk_a_rollback_applies_at_once_and_is_written_once_the
         assert len(await stage.audited("rollback")) == 1
     again = SqliteStore(small_disk / "store.sqlite3")
     found = await again.read(KEY)
-    assert found is not None and found.body is not None
+    assert found is not None
+    assert found.body is not None
     assert list(found.body["status"]["quarantined"]) == ["2"]
     await again.close()

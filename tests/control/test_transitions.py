@@ -331,7 +331,7 @@ steps = st.one_of(
 def test_no_sequence_of_transitions_leaves_an_invalid_document_or_routes_to_a_quarantined_version(
     first: dict[str, Any], sequence: list[tuple[str, Any]]
 ) -> None:
-    """Whatever is done in whatever order: the invariants hold, it survives storage, and no decision picks what is barred."""
+    """Whatever is done in whatever order: invariants hold, it survives storage, no decision picks what is barred."""
     past: list[RouteDocument] = []
     document: RouteDocument | None = None
     for verb, argument in [("put", first), *sequence]:
