@@ -39,7 +39,7 @@ _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
 @dataclass(frozen=True, slots=True)
 class PredictEnvelope:
-    """``plain``: no string and no boolean is among the inputs, so numpy may read them as they are."""
+    """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are."""
 
     inputs: Any
     id: str | None
@@ -180,12 +180,13 @@ def refuse_duplicates(document: Document, found: int, names: list[str]) -> None:
 
 def _is_plain(document: Document, inputs: Any, limits: CodecLimits) -> bool:
     fields = document.value
-    rest = {name: value for name, value in fields.items() if name != "inputs"}
-    outside = count_strings(rest, limits) + 1  # the key "inputs" itself
+    outside = 1  # the key "inputs" itself
+    if len(fields) > 1:
+        outside += count_strings({name: value for name, value in fields.items() if name != "inputs"}, limits)
     if type(inputs) is dict:
         outside += len(inputs)
     if outside == document.strings:
-        return not document.booleans
+        return not document.words
     values = list(inputs.values()) if type(inputs) is dict else inputs
     names = [*fields, *inputs] if type(inputs) is dict else list(fields)
     refuse_duplicates(document, outside + count_strings(values, limits), names)

@@ -13,6 +13,9 @@ from gateway.errors import BadRequest, TooLarge
 __all__ = ["CodecLimits", "Document", "count_strings", "read_document"]
 
 
+_FEW_QUOTES = 32
+
+
 @dataclass(frozen=True, slots=True)
 class CodecLimits:
     """``max_depth`` counts nested lists and objects; ``max_elements`` the values of one request, all tensors
@@ -30,25 +33,25 @@ class CodecLimits:
 class Document:
     """A JSON object as read, with what the text tells faster than the values do.
 
-    ``strings`` is the number of strings in the text, keys included; ``booleans`` False proves
-    that no boolean is in it.
+    ``strings`` is the number of strings in the text, keys included; ``words`` False proves that
+    neither a boolean nor a null is in it.
     """
 
     value: dict[str, Any]
     text: bytes | memoryview
     strings: int
-    booleans: bool
+    words: bool
 
 
 def read_document(text: bytes | memoryview, limits: CodecLimits) -> Document:
     """Raises BadRequest when the text is not a JSON object, TooLarge when it is too deep or holds too many values.
 
-    Commas are counted before parsing: a body that passes ``max_elements`` costs one scan.
-    Depth beyond the parser's own limit (1024) is refused by it; the rest is checked where
-    values are used, so that plain rows need no walk of their own.
+    A body that could hold more than ``max_elements`` has its commas counted before it is parsed.
+    Depth beyond the parser's own limit (1024) is refused by it; the rest is checked where values
+    are used, so that plain rows need no walk of their own.
     """
     raw = bytes(text) if isinstance(text, memoryview) else text
-    commas = raw.count(b",")
+    commas = raw.count(b",") if len(raw) > 2 * limits.max_elements else 0  # each value takes two bytes
     if commas >= limits.max_elements:
         raise TooLarge(
             f"the body holds {commas + 1} or more values, the limit is {limits.max_elements}; send fewer rows"
@@ -61,7 +64,7 @@ def read_document(text: bytes | memoryview, limits: CodecLimits) -> Document:
         raise BadRequest(f"the body is not valid JSON: {fault}") from None
     if not isinstance(value, dict):
         raise BadRequest(f"the body is a JSON {_kind(value)}, expected an object")
-    return Document(value, raw, _count_string_tokens(raw), _may_hold_booleans(raw))
+    return Document(value, raw, _count_string_tokens(raw), _may_hold_words(raw))
 
 
 def count_strings(value: Any, limits: CodecLimits, *, max_values: int | None = None) -> int:
@@ -87,12 +90,16 @@ def _count_string_tokens(raw: bytes) -> int:
     """Every string of a valid JSON text has two quotes that are not escaped."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return raw.count(b'"') // 2
+    quotes, start = 0, raw.find(b'"')
+    while start >= 0 and quotes < _FEW_QUOTES:  # find skips ten times faster than count where quotes are rare
+        quotes += 1
+        start = raw.find(b'"', start + 1)
+    return (quotes if start < 0 else quotes + raw.count(b'"', start)) // 2
 
 
-def _may_hold_booleans(raw: bytes) -> bool:
+def _may_hold_words(raw: bytes) -> bool:
     # The single letters first: a scan for one byte is ten times faster than one for a word.
-    return (b"r" in raw and b"true" in raw) or (b"l" in raw and b"false" in raw)
+    return (b"r" in raw and b"true" in raw) or (b"l" in raw and (b"null" in raw or b"false" in raw))
 
 
 def _kind(value: object) -> str:

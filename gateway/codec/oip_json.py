@@ -258,7 +258,7 @@ def _is_plain(document: Document, limits: CodecLimits) -> bool:
     rest["inputs"] = [{name: value for name, value in entry.items() if name != "data"} for entry in inputs]
     outside = count_strings(rest, limits) + sum("data" in entry for entry in inputs)
     if outside == document.strings:
-        return not document.booleans
+        return not document.words
     data = [entry["data"] for entry in inputs if "data" in entry]
     names = [*document.value, "name", "datatype", "shape", "data", "parameters"]
     refuse_duplicates(document, outside + count_strings(data, limits), names)

@@ -1,6 +1,6 @@
 """Nested JSON values to one array of a datatype, exactly: nothing is rounded, cut or reinterpreted in silence.
 
-Two ways in. *Plain* values (the text proves that they hold no string and no boolean) go
+Two ways in. *Plain* values (the text proves that they hold no string, boolean or null) go
 through ``np.asarray`` as a whole. The others are flattened level by level and judged by the
 set of their types, because numpy would turn ``[1, "a"]`` into strings (as wide as the widest:
 a few megabytes of text could ask for terabytes), ``true`` into 1 and ``null`` into NaN.
@@ -28,6 +28,14 @@ __all__ = ["Wanted", "find_faults", "read_values"]
 _EXACT_INTEGERS = 2**53
 """A float from here on may stand for several integers."""
 
+_LARGEST = {
+    "FP16": float(np.finfo(np.float16).max),
+    "BF16": float.fromhex("0x1.fep127"),
+    "FP32": float(np.finfo(np.float32).max),
+    "FP64": float(np.finfo(np.float64).max),
+}
+"""What is larger would become infinite, or round to this."""
+
 _NUMBERS = frozenset({int, float})
 
 _EXPECTED = {
@@ -44,15 +52,15 @@ def read_values(value: Any, datatype: str, rank: int, *, plain: bool) -> Array |
 
 
 def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
+    target = DATATYPES[datatype]
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, dtype=np.float64 if target.kind == "f" else None)
     except (ValueError, TypeError, OverflowError):  # ragged, or deeper than numpy goes
         return None
     if not array.size:
         return _read_carefully(value, datatype, rank)  # numpy sees one axis in [], whatever the rank
     if array.ndim != rank or array.dtype.kind not in "iuf":
         return None
-    target = DATATYPES[datatype]
     if target.kind == "f":
         return _to_floats(array, datatype)
     if array.dtype.kind == "f" and not (np.abs(array) < _EXACT_INTEGERS).all():
@@ -71,11 +79,11 @@ def _read_carefully(value: Any, datatype: str, rank: int) -> Array | None:
 
 
 def _to_floats(array: Array, datatype: str) -> Array | None:
-    with np.errstate(over="ignore"):
-        floats: Array = array.astype(DATATYPES[datatype], copy=False)
-    if datatype == "BF16":
-        floats = bfloat.widen(bfloat.narrow(floats))
-    return floats if np.isfinite(floats).all() else None
+    """``array`` is float64, in which every number of the text has a value."""
+    if array.size and np.abs(array).max() > _LARGEST[datatype]:
+        return None
+    floats: Array = array.astype(DATATYPES[datatype], copy=False)
+    return bfloat.widen(bfloat.narrow(floats)) if datatype == "BF16" else floats
 
 
 def _to_integers(array: Array, target: np.dtype[Any]) -> Array | None:

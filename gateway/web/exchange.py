@@ -34,7 +34,18 @@ class Exchange:
     ``started`` when the answer's first byte has gone out.
     """
 
-    __slots__ = ("headers", "path", "receive", "request_id", "scope", "send", "started", "trace", "whole")
+    __slots__ = (
+        "headers",
+        "path",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "started",
+        "trace",
+        "traceparent",
+        "whole",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
         self.scope = scope
@@ -46,6 +57,7 @@ class Exchange:
         self.trace: TraceContext = accept(
             self.headers.get("traceparent"), self.headers.get("tracestate"), ratio=trace_ratio
         )
+        self.traceparent = self.trace.traceparent
         self.started = False
         self.whole = False
 
@@ -64,7 +76,7 @@ class Exchange:
         """The headers that every answer carries."""
         return [
             (b"x-request-id", self.request_id.encode("latin-1")),
-            (b"traceparent", self.trace.traceparent.encode("latin-1")),
+            (b"traceparent", self.traceparent.encode("latin-1")),
         ]
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:

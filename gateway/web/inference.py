@@ -234,7 +234,7 @@ class _Story:
             pin=facts.pin if asked.version is None else asked.version,
             pin_by_protocol=self._dialect.pins_by_protocol,
             client_id=envelope.id,
-            trace=exchange.trace.traceparent,
+            trace=exchange.traceparent,
         )
 
     def _deadline(self, facts: RequestFacts, envelope: Envelope) -> float | None:
