@@ -9,7 +9,7 @@ from types import ModuleType
 
 from runtimes.base import Files, LoadFailed, LoadSpec, Runtime
 
-__all__ = ["FORMATS", "guess_format", "load", "preloads"]
+__all__ = ["COMPANIONS", "FORMATS", "guess_format", "load", "preloads"]
 
 FORMATS: Mapping[str, str] = {
     "onnx": "runtimes.onnx_runtime",
@@ -19,8 +19,7 @@ FORMATS: Mapping[str, str] = {
     "echo": "runtimes.echo",
 }
 
-# A format's own module imports its vendor; torch imports a thousand more when it first loads a program.
-_PRELOADS: Mapping[str, Sequence[str]] = {
+COMPANIONS: Mapping[str, Sequence[str]] = {
     "torch": (
         "torch.export.pt2_archive._package",
         "torch.export._trace",
@@ -34,6 +33,7 @@ _PRELOADS: Mapping[str, Sequence[str]] = {
         "torch.fx.experimental.validator",
     ),
 }
+"""What a vendor imports only when it first works: torch another thousand modules, with its first program."""
 
 _SUFFIXES: Mapping[str, str] = {
     ".onnx": "onnx",
@@ -53,7 +53,8 @@ def guess_format(file_name: str) -> str | None:
 
 def preloads(formats: Iterable[str] = FORMATS) -> tuple[str, ...]:
     """Modules that a fork server imports, so that versions of these formats start in tens of milliseconds."""
-    return tuple(name for format_name in formats for name in (FORMATS[format_name], *_PRELOADS.get(format_name, ())))
+    names = [name for format_name in formats for name in (format_name, FORMATS[format_name])]
+    return tuple(name for name in names if name in COMPANIONS or name.startswith("runtimes."))
 
 
 def module_of(format_name: str) -> ModuleType:

@@ -1,19 +1,14 @@
-"""The shared memory between gateway and child: tensors laid out in memfds, and the header that says where.
+"""Tensors in the memory that gateway and child share, and the header that says where they lie.
 
-The gateway makes every memory and seals it, so that no child can pull it from under the gateway's
-feet (a truncated mapping is a SIGBUS): inputs cannot be written by the child, outputs cannot change
-size. A memory starts with its header (JSON), and from the next multiple of 64 bytes the tensors
+A memory starts with its header (JSON), and from the next multiple of 64 bytes the tensors
 follow, each aligned to 64. A header that comes from a child is believed in nothing: sizes, offsets
 and types are checked against the memory before a byte of it is read, and what is read is a copy.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import mmap
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,93 +16,21 @@ from typing import Any
 import numpy as np
 
 from runtimes.base import Array, Arrays
+from runtimes.memory import MAX_BYTES, Memory
 from runtimes.packets import ChannelFault
 from runtimes.signature import DATATYPES, datatype_of
 
-__all__ = ["MAX_BYTES", "Header", "Memory", "Placed", "Plan", "read_header", "read_json", "write_json"]
+__all__ = ["Header", "Placed", "Plan", "read_header", "read_json", "write_json"]
 
 ALIGNMENT = 64
-MAX_BYTES = 4 << 30
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 4096
 _LENGTH_BYTES = 4
 _LIMIT_OF_DIMENSIONS = 32
-_F_SEAL_FUTURE_WRITE = 0x10
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-class Memory:
-    """One memfd and its mapping. ``close`` is idempotent; the gateway makes, the child attaches."""
-
-    def __init__(self, fd: int, mapping: mmap.mmap) -> None:
-        self._fd: int | None = fd
-        self._mapping = mapping
-        self.size_bytes = len(mapping)
-
-    def __repr__(self) -> str:
-        return f"<Memory [{self.size_bytes} bytes]>"
-
-    @classmethod
-    def create(cls, name: str, needed_bytes: int, *, writable_by_child: bool) -> Memory:
-        """A sealed memory of the next power of two. ``OSError`` when the system refuses."""
-        size = max(mmap.PAGESIZE, 1 << max(0, needed_bytes - 1).bit_length())
-        if size > MAX_BYTES:
-            raise ValueError(f"a batch of {needed_bytes} bytes is larger than the {MAX_BYTES} a slot can hold")
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(fd, size)
-            mapping = mmap.mmap(fd, size)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            # Mapped before it is sealed: our own mapping stays writable, and no later one can be.
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals if writable_by_child else seals | _F_SEAL_FUTURE_WRITE)
-        except BaseException:
-            os.close(fd)
-            raise
-        return cls(fd, mapping)
-
-    @classmethod
-    def attach(cls, fd: int, *, writable: bool) -> Memory:
-        """Maps what came over the socket, and owns the descriptor from here on."""
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        try:
-            return cls(fd, mmap.mmap(fd, os.fstat(fd).st_size, access=access))
-        except BaseException:
-            os.close(fd)
-            raise
-
-    @property
-    def buffer(self) -> mmap.mmap:
-        return self._mapping
-
-    def array(self, shape: tuple[int, ...], datatype: str, offset: int) -> Array:
-        """An array on the memory, which stays mapped for as long as the array lives."""
-        # ``np.ndarray(buffer=…)`` would hold the mapping by reference alone, which does not keep it from being
-        # closed: a segmentation fault. ``frombuffer`` holds an export.
-        return np.frombuffer(self._mapping, DATATYPES[datatype], math.prod(shape), offset).reshape(shape)
-
-    @property
-    def fd(self) -> int:
-        """To be sent to the child, once; ``forget_fd`` after that."""
-        if self._fd is None:
-            raise ValueError("the descriptor of this memory was given up already")
-        return self._fd
-
-    def forget_fd(self) -> None:
-        """Closes the descriptor; the mapping lives on."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def close(self) -> None:
-        self.forget_fd()
-        try:
-            self._mapping.close()
-        except BufferError:
-            # Model code kept a view of its input: the mapping goes when that view does.
-            return
 
 
 @dataclass(frozen=True, slots=True)

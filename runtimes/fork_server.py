@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from runtimes import boot, worker
+from runtimes import boot, catalog, worker
 from runtimes.packets import failure, send
 from runtimes.process import close_all_but, die_with, ignore_signals, name_process, thread_environment
 
@@ -132,7 +132,11 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(2, 1)
     name_process("turnout forks")
     os.environ.update(thread_environment(1))
-    skipped = [name for name in filter(None, told.preload.split(",")) if not _imported(name)]
+    wanted = list(filter(None, told.preload.split(",")))
+    skipped = [name for name in wanted if not _imported(name)]
+    for name in set(wanted).difference(skipped):
+        for companion in catalog.COMPANIONS.get(name, ()):
+            _imported(companion)  # private to the vendor, so it may not be there
     gc.collect()
     gc.freeze()  # keeps the children's collector from touching, and so copying, what was imported
     control = socket.socket(fileno=told.fd)

@@ -13,10 +13,20 @@ from typing import NoReturn
 
 from runtimes import execution
 from runtimes.base import Array, LoadFailed, LoadSpec, ModelFailed, RuntimeFailure
-from runtimes.channel import MAX_BYTES, Memory, Plan, read_header, read_json, write_json
+from runtimes.channel import Plan, read_header, read_json, write_json
+from runtimes.memory import MAX_BYTES, Memory
 from runtimes.output import PrefixedOutput
 from runtimes.packets import ChannelFault, Op, Packet, failure, receive, send
-from runtimes.process import Priority, cap_threads, close_all_but, die_with, ignore_signals, name_process, reseed
+from runtimes.process import (
+    Priority,
+    cap_threads,
+    close_all_but,
+    die_with,
+    go_first,
+    ignore_signals,
+    name_process,
+    reseed,
+)
 
 __all__ = ["Worker", "enter", "main"]
 
@@ -137,6 +147,7 @@ def enter(channel: socket.socket, *, parent: int, name: str, threads: int) -> No
     try:
         die_with(parent)
         ignore_signals()
+        go_first()
         close_all_but({channel.fileno()})
         os.dup2(2, 1)
         sys.stdout = sys.stderr = PrefixedOutput(sys.__stderr__ or sys.stderr, name)

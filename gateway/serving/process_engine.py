@@ -23,9 +23,13 @@ from gateway.errors import (
     VersionHung,
 )
 from gateway.messages import Arrays, Signature
+from gateway.serving.child import Child
 from gateway.serving.engine import BatchResult, EngineInfo, VersionSpec
-from gateway.serving.fork_server import Child, ForkServer
-from runtimes.channel import MAX_BYTES, Header, Memory, Plan, read_header, read_json, write_json
+from gateway.serving.fork_server import ForkServer
+from gateway.serving.hang_watch import HangWatch
+from gateway.serving.slot import Slot
+from runtimes.channel import Header, Plan, read_header, read_json, write_json
+from runtimes.memory import MAX_BYTES
 from runtimes.packets import ChannelFault, Op, Packet, receive, send
 
 __all__ = ["FAILURES", "ProcessEngine"]
@@ -52,8 +56,7 @@ class ProcessEngine:
         self._on_exit: Callable[[str], None] | None = on_exit
         self._channel: socket.socket | None = None
         self._child: Child | None = None
-        self._input: Memory | None = None
-        self._output: Memory | None = None
+        self._slot = Slot(self._send)
         self._signature: Signature | None = None
         # What the child answers next; only ``_await`` sets it, and only one caller at a time.
         self._answer: asyncio.Future[Packet] | None = None
@@ -109,17 +112,15 @@ class ProcessEngine:
         await self._abandon()
 
     def memory_bytes(self) -> int:
-        """The child's share of memory (proportional set size), 0 when there is no child."""
+        """What the child's end would give back: its private memory, not what the fork server shares with it."""
         if self._child is None:
             return 0
         process = Path("/proc") / str(self._child.pid)
         try:
-            for line in (process / "smaps_rollup").read_text("ascii").splitlines():
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) * 1024
+            lines = (process / "smaps_rollup").read_text("ascii").splitlines()
+            return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
         except (OSError, ValueError):
             return 0
-        return 0
 
     async def _load(self) -> EngineInfo:
         loop = asyncio.get_running_loop()
@@ -136,8 +137,8 @@ class ProcessEngine:
         loop.add_reader(ours, self._on_packet)
         self._child.ended.add_done_callback(self._on_end)
         body = write_json(self._spec.load.to_json())
-        self._output_of(_FIRST_BYTES)
-        memory = self._input_of(max(_FIRST_BYTES, len(body)))
+        self._slot.output_of(_FIRST_BYTES)
+        memory = self._slot.input_of(max(_FIRST_BYTES, len(body)))
         memory.buffer[: len(body)] = body
         packet = await self._ask(Packet(Op.LOAD, header_bytes=len(body)), None)
         if packet.op is Op.FAILED:
@@ -149,9 +150,10 @@ class ProcessEngine:
 
     def _info(self, packet: Packet) -> EngineInfo:
         try:
-            if packet.op is not Op.LOADED or self._output is None or self._child is None:
+            output = self._slot.output
+            if packet.op is not Op.LOADED or output is None or self._child is None:
                 raise ChannelFault(f"expected LOADED, got {packet.op.name}")
-            body = read_json(self._output, packet.header_bytes)
+            body = read_json(output, packet.header_bytes)
             signature = Signature.from_json(body["signature"])
             loaded = {str(name): str(digest) for name, digest in dict(body["loaded"]).items()}
         except (ChannelFault, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,7 +166,7 @@ class ProcessEngine:
         try:
             rows = sum(len(part[names[0]]) for part in parts) if signature.batched else None
             plan = Plan(parts, names, rows=rows)
-            return plan.write(self._input_of(plan.total_bytes)), rows
+            return plan.write(self._slot.input_of(plan.total_bytes)), rows
         except KeyError as error:
             raise InvalidInput(f"{self._spec.ref}: input {error.args[0]!r} is missing") from error
         except (ValueError, TypeError) as error:
@@ -175,38 +177,17 @@ class ProcessEngine:
     def _result(self, packet: Packet, signature: Signature, rows: int | None) -> BatchResult:
         if packet.op is Op.FAILED:
             self._raise(packet)
-        if packet.op is not Op.DONE or self._output is None:
+        output = self._slot.output
+        if packet.op is not Op.DONE or output is None:
             raise ChannelFault(f"expected DONE, got {packet.op.name}")
-        header = read_header(self._output, packet.header_bytes)
+        header = read_header(output, packet.header_bytes)
         _check_promised(header, signature, rows)
         seconds = packet.seconds if 0 <= packet.seconds < float("inf") else 0.0
-        return BatchResult(header.copies(self._output), seconds)
+        return BatchResult(header.copies(output), seconds)
 
     def _raise(self, packet: Packet) -> NoReturn:
         kind, message = packet.failure
         raise FAILURES.get(kind, ModelError)(f"{self._spec.ref}: {message}")
-
-    def _input_of(self, needed_bytes: int) -> Memory:
-        """The input memory, made larger and sent to the child where needed."""
-        if self._input is None or self._input.size_bytes < needed_bytes:
-            self._input = self._replace(self._input, Op.INPUT, needed_bytes)
-        return self._input
-
-    def _output_of(self, needed_bytes: int) -> None:
-        if self._output is None or self._output.size_bytes < needed_bytes:
-            self._output = self._replace(self._output, Op.OUTPUT, needed_bytes)
-
-    def _replace(self, old: Memory | None, op: Op, needed_bytes: int) -> Memory:
-        memory = Memory.create(f"turnout {op.name.lower()}", needed_bytes, writable_by_child=op is Op.OUTPUT)
-        try:
-            self._send(Packet(op, size_bytes=memory.size_bytes), [memory.fd])
-        except BaseException:
-            memory.close()
-            raise
-        memory.forget_fd()
-        if old is not None:
-            old.close()
-        return memory
 
     def _send(self, packet: Packet, fds: Sequence[int] = ()) -> None:
         if self._channel is None:
@@ -221,7 +202,7 @@ class ProcessEngine:
         """Sends, and waits for the answer. ``VersionHung`` past the limit, ``VersionCrashed`` when the child dies."""
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
-        watch = None if limit_s is None else _Watch(loop, limit_s, self._on_packet, self._on_hang)
+        watch = None if limit_s is None else HangWatch(loop, limit_s, self._on_packet, self._on_hang)
         try:
             if self._child is None or self._child.ended.done():
                 raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
@@ -266,7 +247,7 @@ class ProcessEngine:
         if packet.op is Op.GROW and self._answer is not None:
             if packet.size_bytes > MAX_BYTES:
                 raise ChannelFault(f"the child wants {packet.size_bytes} bytes for its answer")
-            self._output_of(packet.size_bytes)
+            self._slot.output_of(packet.size_bytes)
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(packet)
         else:
@@ -284,12 +265,18 @@ class ProcessEngine:
         if self._answer is not None:
             # An answer may have been sent just before the end.
             self._on_packet()
+            if self._answer.done():
+                # Answered with its last breath: whoever asked is told that before they are told of its end.
+                asyncio.get_running_loop().call_soon(self._tell_exit, how)
             work = "while loading" if self._signature is None else "on this work"
             self._fail(VersionCrashed(f"{self._spec.ref}: its process ended {work}: {how}"))
-        elif not self._ending and self._signature is not None:
-            told, self._on_exit = self._on_exit, None
-            if told is not None:
-                told(how)
+        elif self._signature is not None:
+            self._tell_exit(how)
+
+    def _tell_exit(self, how: str) -> None:
+        told, self._on_exit = self._on_exit, None
+        if told is not None and not self._ending:
+            told(how)
 
     def _hang_up(self) -> None:
         """Closes the channel: the child ends by itself, or was ending already. A child that does not is killed."""
@@ -306,47 +293,11 @@ class ProcessEngine:
         if self._child is not None:
             self._child.kill()
         self._hang_up()
-        for memory in (self._input, self._output):
-            if memory is not None:
-                memory.close()
-        self._input = self._output = None
+        self._slot.close()
         child = self._child
         if child is not None:
             await asyncio.wait([child.ended], timeout=_END_LIMIT_S)
             self._child = None
-
-
-class _Watch:
-    """Counts a batch's time, fairly: a loop that was late itself looks at the socket first, and waits once more."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        limit_s: float,
-        look: Callable[[], bool],
-        on_hang: Callable[[float], None],
-    ) -> None:
-        self._loop = loop
-        self._limit_s = limit_s
-        self._look = look
-        self._on_hang = on_hang
-        self._due = loop.time() + limit_s
-        self._extended = False
-        self._timer = loop.call_at(self._due, self._passed)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def _passed(self) -> None:
-        late_s = self._loop.time() - self._due
-        progressed = self._look()
-        if not self._extended and (progressed or late_s > 0.05):
-            # Whoever stopped the loop may have stopped the child as well.
-            self._extended = True
-            self._due = self._loop.time() + min(self._limit_s, max(late_s, 0.05))
-            self._timer = self._loop.call_at(self._due, self._passed)
-        else:
-            self._on_hang(self._limit_s)
 
 
 def _check_promised(header: Header, signature: Signature, rows: int | None) -> None:

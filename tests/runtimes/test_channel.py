@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.channel import ALIGNMENT, MAX_BYTES, Header, Memory, Plan, read_header, read_json
+from runtimes.channel import ALIGNMENT, Header, Plan, read_header, read_json
+from runtimes.memory import MAX_BYTES, Memory
 from runtimes.packets import ChannelFault
 from runtimes.signature import DATATYPES
 

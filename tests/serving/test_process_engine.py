@@ -36,7 +36,8 @@ from gateway.serving.placement import engine_factory
 from gateway.serving.process_engine import ProcessEngine
 from runtimes import catalog
 from runtimes.base import LoadSpec
-from runtimes.channel import Memory, Plan
+from runtimes.channel import Plan
+from runtimes.memory import Memory
 from runtimes.packets import Op, Packet, receive, send
 from tests.runtimes.versions import exported_torch, load_spec, signature
 from tests.serving.processes import LONG_S, children, descriptors, ended, eventually, gone, overwrite, text_of
@@ -419,6 +420,7 @@ async def test_a_taken_over_child_can_only_end_itself(impostor: Impostor, attack
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_hundred_cycles_of_a_torch_version_leave_nothing(tmp_path: Path):
     """Load, infer, unload: memory within 3 MB, no child, descriptor or segment over; the same for 30 failing loads."""
     forks = ForkServer(preload=catalog.preloads(["torch"]))
