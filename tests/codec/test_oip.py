@@ -12,8 +12,9 @@ import pytest
 from gateway.codec import bfloat
 from gateway.codec.limits import CodecLimits
 from gateway.codec.oip_binary import read_header_length
-from gateway.codec.oip_json import InferEnvelope, read_infer
+from gateway.codec.oip_json import InferEnvelope
 from gateway.codec.oip_outputs import write_infer
+from gateway.codec.oip_request import read_infer
 from gateway.errors import BadRequest, InvalidInput, TooLarge, TurnoutError
 from gateway.messages import DATATYPES, Signature, TensorSpec
 
