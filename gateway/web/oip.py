@@ -5,8 +5,8 @@ from __future__ import annotations
 from gateway.codec.limits import CodecLimits
 from gateway.codec.oip_binary import read_header_length
 from gateway.codec.oip_json import InferEnvelope
-from gateway.codec.oip_request import read_infer
 from gateway.codec.oip_outputs import write_infer
+from gateway.codec.oip_request import read_infer
 from gateway.errors import NotFound
 from gateway.messages import InferResponse
 from gateway.web.exchange import Exchange
