@@ -6,9 +6,11 @@ faults        problems collected with their places, bounded
 values        nested JSON values to one array of a datatype, exactly
 shapes        arrays against a signature: rank, sizes, equal axes, rows
 bfloat        BF16, which numpy does not have
+parameters    timeout and priority, the same in both dialects
 json_inputs   the ``/predict`` envelope
 json_outputs  outputs as JSON that is always valid
-oip_json      Open Inference Protocol v2: the request, and what its JSON says
+oip_request   Open Inference Protocol v2: an infer request, read
+oip_json      the same, fitted to a signature
 oip_binary    its binary tensor data extension, both ways
 oip_outputs   its response
 """
