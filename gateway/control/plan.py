@@ -3,14 +3,18 @@
 A change of a route is held back only while it would send *more* traffic to a version that
 cannot answer yet: then the route stays as it was, alone. What takes traffic away from a
 version is never held back, and neither is a rollback: it must not wait for a load, nor for a
-version that will never load. A route that was not in force before is put in force at once:
-what is not loaded answers 503, or the fallback does.
+version that will never load.
+
+A route that was not in force before stays *closed* (known, but nothing answers: 503, and not
+ready) until each version it would send traffic to has loaded or failed, so that nobody is told
+that it is ready while a share of its requests has nowhere to go. A fallback that is loaded
+opens it at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from gateway.control.compile import compile_route
@@ -31,27 +35,48 @@ class InForce:
 
     desired: DesiredRoute
     route: Route
+    open: bool = True
 
     def wanted(self) -> frozenset[VersionRef]:
         return frozenset(self.desired.ref(number) for number in self.desired.document.routable())
 
 
 def plan_routes(
-    desired: Desired, active: Collection[VersionRef], before: Mapping[str, InForce], *, default_timeout_ms: int
+    desired: Desired,
+    before: Mapping[str, InForce],
+    *,
+    active: Collection[VersionRef],
+    failed: Collection[VersionRef],
+    default_timeout_ms: int,
 ) -> dict[str, InForce]:
     """Every route that shall be in force now. One whose document cannot be read stays as it was."""
     planned = {}
     for name, route in desired.routes.items():
         old = before.get(name)
-        if old is not None and (old.desired == route or held_back(route, old.desired, active)):
+        opened = old is not None and old.open
+        if old is not None and opened and (old.desired == route or held_back(route, old.desired, active)):
+            planned[name] = old
+            continue
+        compiled = compile_route(name, route.document, default_timeout_ms=default_timeout_ms)
+        if opened or _may_open(route, active, failed):
+            planned[name] = InForce(route, compiled)
+        elif old is not None and old.desired == route:
             planned[name] = old
         else:
-            compiled = compile_route(name, route.document, default_timeout_ms=default_timeout_ms)
-            planned[name] = InForce(route, compiled)
+            planned[name] = InForce(route, replace(compiled, arms=(), rules=(), fallback=None), open=False)
     for name, old in before.items():
         if name not in planned and DocumentKey("route", name) in desired.unreadable:
             planned[name] = old
     return planned
+
+
+def _may_open(route: DesiredRoute, active: Collection[VersionRef], failed: Collection[VersionRef]) -> bool:
+    document = route.document
+    fallback = document.spec.fallback
+    if fallback is not None and route.ref(fallback) in active:
+        return True
+    serving = (set(_shares(document)) | _ruled(document)) - set(document.status.quarantined)
+    return all(route.ref(number) in active or route.ref(number) in failed for number in serving)
 
 
 def held_back(new: DesiredRoute, old: DesiredRoute, active: Collection[VersionRef]) -> frozenset[int]:

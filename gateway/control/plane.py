@@ -89,12 +89,12 @@ class ControlPlane:
         return f"<ControlPlane {self.reconciler!r}>"
 
     async def start(self, home: Path | None = None) -> None:
-        """``home``: where the first admin token is left. Raises StoreUnavailable when the store cannot be read."""
+        """Returns when tokens and routes are known here; versions are then loading. ``home``: where the first admin
+        token is left. Raises StoreUnavailable when the store cannot be read."""
         if home is not None:
             await self.tokens.bootstrap(home)
-        self.ring.install((await self.store.snapshot()).documents.values())
+        await self.reconciler.start()
         self.rollbacks.start()
-        self.reconciler.start()
 
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""

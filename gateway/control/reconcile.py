@@ -141,7 +141,9 @@ class Reconciler:
             store_up=bool(self._store_up),
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Returns when every route is known here, open or closed. Raises StoreUnavailable."""
+        await self._refresh()
         self._watching = asyncio.ensure_future(self._watch())
         self._watching.add_done_callback(self._stopped)
 
@@ -227,7 +229,13 @@ class Reconciler:
             for ref, handle in self._fleet.handles.items()
             if handle.state is VersionState.ACTIVE and ref not in self._retiring
         )
-        self._in_force = plan_routes(desired, active, self._in_force, default_timeout_ms=self._default_timeout_ms)
+        self._in_force = plan_routes(
+            desired,
+            self._in_force,
+            active=active,
+            failed=self._loads.failures.keys(),
+            default_timeout_ms=self._default_timeout_ms,
+        )
         keep = desired.wanted().union(*(route.wanted() for route in self._in_force.values()))
         self._install(desired, active & keep)
         self._loads.forget(keep)
@@ -306,7 +314,7 @@ class Reconciler:
         failures = self._loads.failures
         failed = {n: failures[desired.ref(n)].reason for n in missing if desired.ref(n) in failures}
         pending = tuple(number for number in missing if number not in failed)
-        applied = in_force is not None and in_force.desired == desired
+        applied = in_force is not None and in_force.open and in_force.desired == desired
         return RouteProgress(None if in_force is None else in_force.desired.revision, applied, pending, failed)
 
     def _active(self, ref: VersionRef) -> bool:

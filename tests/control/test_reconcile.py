@@ -12,6 +12,7 @@ from gateway.control.memory_store import MemoryStore
 from gateway.control.store import AuditEntry, Change, DocumentKey
 from gateway.errors import Conflict, LoadError, TurnoutError, UnknownModel, UnknownVersion
 from gateway.serving.handle import VersionState
+from gateway.web.standing import standings
 from tests.control.scene import MODEL, Scene, ref, scene, until
 
 
@@ -95,6 +96,26 @@ async def test_at_first_start_a_route_serves_with_what_can_run(tmp_path: Path) -
         assert rows[2]["state"] == "failed"
         assert "the file is odd" in rows[2]["reason"]
         assert await stage.audited("rollback") == []
+
+
+async def test_a_new_route_is_closed_until_it_is_known_what_can_answer(tmp_path: Path) -> None:
+    """503, not 404 and not a share of the answers; a loaded fallback opens it at once, a failed version too."""
+    async with scene(tmp_path) as stage:
+        gate = stage.script(2).load_gate = asyncio.Event()
+        view = await stage.put({1: 50, 2: 50}, wait=False)
+        await until(lambda: ref(1) in stage.dataplane.current.handles)
+        assert [(await stage.predict(key=key)).error for key in "abcdef"] == ["VersionUnavailable"] * 6
+        assert not any(standing.ready for standing in standings(stage.dataplane.current))
+        assert (await stage.plane.routes.get(MODEL))["status"]["applied"] is False
+        await stage.put({1: 50, 2: 50}, wait=False, name="other", fallback=1)
+        assert {(await stage.predict(key=key, route="other")).error for key in "abcdef"} == {None}
+        gate.set()
+        assert await stage.plane.routes.wait_applied(MODEL, view["revision"], timeout_s=60)
+        assert {(await stage.predict(key=key)).answered_by for key in "abcdefgh"} == {ref(1), ref(2)}
+        stage.script(3).every_load = LoadError("odd")
+        await stage.put({1: 50, 3: 50}, name="third")
+        found = {(await stage.predict(key=key, route="third")).error for key in "abcdefgh"}
+        assert found == {None, "VersionUnavailable"}
 
 
 async def test_a_restart_serves_what_is_in_the_store(tmp_path: Path) -> None:
