@@ -204,9 +204,12 @@ class ProcessEngine:
         self._answer = loop.create_future()
         watch = None if limit_s is None else HangWatch(loop, limit_s, self._on_packet, self._on_hang)
         try:
-            if self._child is None or self._child.ended.done():
+            if self._child is None:
                 raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
-            self._send(packet)
+            if self._child.ended.done():
+                self._on_end(self._child.ended)
+            else:
+                self._send(packet)
             return await self._answer
         finally:
             self._answer = None
@@ -232,16 +235,19 @@ class ProcessEngine:
         """The next packet that has come; None when there is none, or when the other end is gone."""
         if self._channel is None:
             return None
-        try:
-            received = receive(self._channel)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            received = None
-        if received is None:
-            self._hang_up()
-            return None
-        return received[0]
+        for _ in range(2):
+            try:
+                received = receive(self._channel)
+            except BlockingIOError:
+                return None
+            except ConnectionError:
+                # Told before what the child had sent: its last words are behind this.
+                continue
+            if received is not None:
+                return received[0]
+            break
+        self._hang_up()
+        return None
 
     def _take(self, packet: Packet) -> None:
         if packet.op is Op.GROW and self._answer is not None:
