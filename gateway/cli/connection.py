@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from gateway.cli.backend import Backend
 from gateway.cli.failures import CommandFailed
-from gateway.cli.http_backend import open_http
+from gateway.cli.http_backend import is_loopback, open_http
 from gateway.cli.local_backend import open_local
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.settings import ClientSettings, client_settings
@@ -59,7 +57,7 @@ def local_home(what: str) -> Path:
 
 def token_for(client: ClientSettings) -> str | None:
     """``TURNOUT_TOKEN``; else, for a gateway on this machine, the admin token that it left in the home."""
-    if client.token is not None or client.url is None or not _loopback(client.url):
+    if client.token is not None or client.url is None or not is_loopback(client.url):
         return client.token
     try:
         return (client.home / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip() or None
@@ -73,13 +71,3 @@ def _require_home(home: Path) -> None:
             f"no home at {home}: register a model (turnout register), start a gateway (turnout serve), "
             f"or set TURNOUT_HOME to an existing home or TURNOUT_URL to a running gateway."
         )
-
-
-def _loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -17,7 +18,7 @@ from gateway.cli.upload import registration_request
 from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
 from gateway.web.problems import TABLE
 
-__all__ = ["HttpBackend", "open_http"]
+__all__ = ["HttpBackend", "is_loopback", "open_http"]
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
@@ -35,7 +36,8 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
         raise CommandFailed(f"TURNOUT_URL is {url!r}; expected an address like http://127.0.0.1:8000")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        client = httpx.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT)
+        # A proxy of the environment is for the world outside, never for this machine.
+        client = httpx.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT, trust_env=not is_loopback(url))
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise CommandFailed(f"TURNOUT_URL or TURNOUT_TOKEN cannot be used: {error}") from None
     async with client:
@@ -174,6 +176,15 @@ class HttpBackend:
         if meaning is None or meaning is TurnoutError:
             return CommandFailed(f"{self._address} answered {response.status_code}: {detail}", problems=problems)
         return meaning(detail)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _part(name: str) -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from gateway.cli.backend import Backend
 from gateway.cli.examples import ExampleModels, make_examples
 from gateway.cli.failures import FAILED, describe
 from gateway.cli.local_backend import open_local
 from gateway.cli.output import Meter
 from gateway.cli.route_files import read_route_file
-from gateway.errors import TurnoutError, UnknownRoute
+from gateway.errors import TurnoutError
 from gateway.settings import load_settings
 
 __all__ = ["main"]
@@ -28,33 +29,32 @@ def main() -> int:
     """The exit status; what was done goes to standard error."""
     try:
         home = load_settings(EXAMPLES / "digits.yaml").home
-        asyncio.run(_set_up(home, make_examples(home / "examples")))
+        routes = read_route_file(EXAMPLES / "route.yaml")
+        if not asyncio.run(_has_routes(home, routes)):
+            asyncio.run(_set_up(home, make_examples(home / "examples"), routes))
     except TurnoutError as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         return FAILED
     return 0
 
 
-async def _set_up(home: Path, examples: ExampleModels) -> None:
+async def _has_routes(home: Path, routes: Iterable[str]) -> bool:
+    """The routes are made last, so where they are, everything is."""
+    async with open_local(home) as backend:
+        present = {view["route"] for view in await backend.routes()}
+    return present.issuperset(routes)
+
+
+async def _set_up(home: Path, examples: ExampleModels, routes: Mapping[str, Mapping[str, Any]]) -> None:
     async with open_local(home) as backend:
         for version in examples.versions:
             found = await backend.register(version.registration, _no_steps)
-            if found["created"]:
-                _tell(
-                    f"registered {found['model']}/{found['version']}: {version.name}, accuracy {version.accuracy:.1%}"
-                )
-        for name, spec in read_route_file(EXAMPLES / "route.yaml").items():
-            if not await _exists(backend, name):
+            _tell(f"registered {found['model']}/{found['version']}: {version.name}, accuracy {version.accuracy:.1%}")
+        present = {view["route"] for view in await backend.routes()}
+        for name, spec in routes.items():
+            if name not in present:
                 await backend.put_route(name, spec, expected=0)
                 _tell(f"made route {name}")
-
-
-async def _exists(backend: Backend, name: str) -> bool:
-    try:
-        await backend.route(name)
-    except UnknownRoute:
-        return False
-    return True
 
 
 def _tell(text: str) -> None:
