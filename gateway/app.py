@@ -137,6 +137,7 @@ class Gateway:
             statistics=statistics,
             limits=_web_limits(settings.limits),
             trace_ratio=settings.telemetry.trace_ratio,
+            whereabouts=control.whereabouts,
         )
         self._listen(services, control, endpoint, sockets)
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -56,14 +56,15 @@ class LiveGateway:
         self.process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=self.url, timeout=30.0)
 
-    def __enter__(self) -> LiveGateway:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
         self.client.close()
 
-    def start(self) -> LiveGateway:
+    def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -74,7 +75,6 @@ class LiveGateway:
                 start_new_session=True,
             )
         wait_until(self._alive, within_s=START_S, what="healthz")
-        return self
 
     def _alive(self) -> bool:
         if self.process is None or self.process.poll() is not None:

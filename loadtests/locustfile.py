@@ -26,7 +26,9 @@ class DigitsUser(HttpUser):
     @task(1)
     def predict_many(self) -> None:
         rows = [[float(random.randint(0, 16)) for _ in range(64)] for _ in range(16)]
-        with self.client.post("/predict/digits", json={"inputs": rows}, name="/predict x16", catch_response=True) as answer:
+        with self.client.post(
+            "/predict/digits", json={"inputs": rows}, name="/predict x16", catch_response=True
+        ) as answer:
             self._check(answer)
 
     @staticmethod

@@ -34,6 +34,9 @@ __all__ = ["ControlPlane"]
 
 View = dict[str, Any]
 
+FIRST_LOOK_S = 5.0
+"""Start waits this long for the first look at the store, so that no request finds a gateway without routes."""
+
 
 class ControlPlane:
     """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` is an observer
@@ -118,6 +121,18 @@ class ControlPlane:
             rows[ref] = {"model": ref.model, "version": ref.number, "state": state, "reason": reason or ""}
             rows[ref] |= {"ready": False, "pid": None, "memory_bytes": 0}
         return [rows[ref] for ref in sorted(rows)]
+
+    def whereabouts(self, ref: VersionRef) -> tuple[str, str]:
+        """State and reason of a version that does not answer now: ``absent`` when nothing wants it here."""
+        handle = self.fleet.handles.get(ref)
+        if handle is not None:
+            return str(handle.state), handle.reason
+        reason = self.reconciler.failure(ref)
+        if reason is not None:
+            return "failed", reason
+        if ref in self.reconciler.desired.wanted():
+            return "registered", "waits for its turn to load"
+        return "absent", "not loaded here"
 
     def _took(self, snapshot: Snapshot) -> None:
         self.ring.install(snapshot.documents.values())

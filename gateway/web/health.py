@@ -22,7 +22,7 @@ def health_routes(services: Services) -> Sequence[BaseRoute]:
     async def ready(request: Request) -> Response:  # noqa: ARG001
         current = services.dataplane.current
         draining = services.dataplane.draining
-        routes = list(standings(current))
+        routes = list(standings(current, services.whereabouts))
         fine = not draining and all(route.ready for route in routes)
         body = {
             "ready": fine,
@@ -38,5 +38,5 @@ def health_routes(services: Services) -> Sequence[BaseRoute]:
 
 def is_ready(services: Services) -> bool:
     """What ``/readyz`` and the protocol's ``/v2/health/ready`` agree on."""
-    ready = all(route.ready for route in standings(services.dataplane.current))
+    ready = all(route.ready for route in standings(services.dataplane.current, services.whereabouts))
     return ready and not services.dataplane.draining

@@ -48,7 +48,7 @@ class RepositoryEndpoints:
             raise BadRequest(f"ready: expected true or false, got {describe(only_ready)}")
         entries = {
             (route.name, version.version): (_STATES.get(version.state, "UNAVAILABLE"), version.reason)
-            for route in standings(self._services.dataplane.current)
+            for route in standings(self._services.dataplane.current, self._services.whereabouts)
             for version in route.versions
         }
         for entry in await self._services.repository.index():

@@ -11,6 +11,7 @@ from gateway.codec.limits import CodecLimits
 from gateway.control.tokens import Principal
 from gateway.dataplane import Dataplane
 from gateway.events import Observer
+from gateway.web.standing import Whereabouts, unknown
 from gateway.web.statistics import ModelStatistics
 
 __all__ = ["IndexEntry", "Repository", "Services", "Verify", "WebLimits"]
@@ -61,7 +62,7 @@ class Repository(Protocol):
 @dataclass(frozen=True, slots=True)
 class Services:
     """``statistics`` must also be among the observers that ``observer`` tells. ``trace_ratio``: the share of
-    traces that are sampled when the caller has not decided."""
+    traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force."""
 
     dataplane: Dataplane
     observer: Observer
@@ -71,3 +72,4 @@ class Services:
     statistics: ModelStatistics
     limits: WebLimits = field(default_factory=WebLimits)
     trace_ratio: float = 0.0
+    whereabouts: Whereabouts = unknown

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.dataplane import Current
 from gateway.errors import UnknownVersion, VersionUnavailable
+from gateway.messages import VersionRef
 from gateway.routing.table import Route
 from gateway.serving.handle import Handle
 
-__all__ = ["RouteStanding", "VersionStanding", "handle_for", "standings", "versions_named"]
+__all__ = ["RouteStanding", "VersionStanding", "Whereabouts", "handle_for", "standings", "unknown", "versions_named"]
+
+
+Whereabouts = Callable[[VersionRef], tuple[str, str]]
+"""State and reason of a version that cannot be asked for answers now: on its way (``registered``, ``loading``,
+``warming``), ``failed``, on its way out, or ``absent``."""
+
+ON_ITS_WAY = frozenset({"registered", "loading", "warming"})
+
+
+def unknown(_: VersionRef) -> tuple[str, str]:
+    return "absent", "not loaded here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +66,9 @@ class RouteStanding:
         }
 
 
-def standings(current: Current) -> Iterator[RouteStanding]:
+def standings(current: Current, whereabouts: Whereabouts = unknown) -> Iterator[RouteStanding]:
     for route in current.table.routes.values():
-        yield _stand(route, current)
+        yield _stand(route, current, whereabouts)
 
 
 def versions_named(route: Route) -> tuple[int, ...]:
@@ -88,9 +100,11 @@ def _by_weight(route: Route) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*first, *(number for number in (route.fallback,) if number), *versions_named(route)]))
 
 
-def _stand(route: Route, current: Current) -> RouteStanding:
+def _stand(route: Route, current: Current, whereabouts: Whereabouts) -> RouteStanding:
     weights = {arm.version: arm.weight for arm in route.arms}
-    versions = tuple(_version(route, number, weights.get(number, 0), current) for number in versions_named(route))
+    versions = tuple(
+        _version(route, number, weights.get(number, 0), current, whereabouts) for number in versions_named(route)
+    )
     answering = [
         version
         for version in versions
@@ -105,12 +119,15 @@ def _stand(route: Route, current: Current) -> RouteStanding:
     ready = any(version.ready for version in answering)
     if not ready:
         degraded.insert(0, f"{route.name}: no warm version can answer")
+    elif not any(version.ready and version.version == route.fallback for version in versions):
+        ready = not any(version.state in ON_ITS_WAY and version.weight > 0 for version in answering)
     return RouteStanding(route.name, route.model, ready, versions, tuple(degraded))
 
 
-def _version(route: Route, number: int, weight: int, current: Current) -> VersionStanding:
+def _version(route: Route, number: int, weight: int, current: Current, whereabouts: Whereabouts) -> VersionStanding:
     handle = current.handles.get(route.ref(number))
     quarantined = number in route.quarantined
     if handle is None:
-        return VersionStanding(number, "absent", False, "not loaded here", weight, quarantined)
+        state, reason = whereabouts(route.ref(number))
+        return VersionStanding(number, state, False, reason, weight, quarantined)
     return VersionStanding(number, str(handle.state), handle.ready, handle.reason, weight, quarantined)

@@ -1,4 +1,4 @@
-"""What the live tests share: versions that name themselves, requests that can be checked, processes that can be counted."""
+"""What the live tests share: versions that name themselves, answers to check, processes to count."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ ROUTE = "echo"
 def test_weights_versions_and_rollbacks_change_under_load_without_a_failed_or_mislabelled_answer(
     gateway: LiveGateway,
 ) -> None:
-    """200 weight changes, 20 new versions and 20 rollbacks under 32 clients: every answer is 200 and true to its label."""
+    """200 weight changes, 20 new versions, 20 rollbacks under 32 clients: every answer is 200 and true to its label."""
     register(gateway, ROUTE, 3)
     split = [{"version": version, "weight": weight} for version, weight in ((1, 50), (2, 30), (3, 20))]
     gateway.put_route(ROUTE, {"model": ROUTE, "split": split, "fallback": 1, "known_good": 1})
@@ -69,7 +69,7 @@ def test_a_weight_of_zero_is_zero_on_the_next_request(gateway: LiveGateway) -> N
 
 @pytest.mark.parametrize("trouble", ["none", "hang", "crash"])
 def test_after_a_rollback_is_acknowledged_nothing_reaches_the_bad_version(gateway: LiveGateway, trouble: str) -> None:
-    """By split, rule or pin, also when it hangs or crash-loops: no request that starts after the answer is sent to it."""
+    """By split, rule or pin, also when it hangs or crash-loops: no request that starts later is sent to it."""
     register(gateway, ROUTE, 1)
     control = controlled(gateway, ROUTE, 2)
     spec = {

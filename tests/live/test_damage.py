@@ -77,7 +77,7 @@ def fill(disk: Path) -> Path:
 
 
 def test_a_full_disk_refuses_a_registration_whole_and_says_what_to_do(small_disk: Path, tmp_path: Path) -> None:
-    """Nothing half-registered stays, what was there is served on, and the same registration works once there is room."""
+    """Nothing half-registered stays, what was there is served on, and what fits can still be registered."""
     sources = tmp_path / "sources"
     sources.mkdir()
     big = sources / "big.py"

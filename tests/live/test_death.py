@@ -128,7 +128,7 @@ def test_a_row_that_kills_the_process_fails_alone(gateway: LiveGateway) -> None:
 
 
 def test_a_row_that_makes_the_model_raise_fails_alone(gateway: LiveGateway) -> None:
-    """Model code raises: 500 for that request. Model code refuses: 422. Neighbours get what they would have got alone."""
+    """Model code raises: 500 for that request. It refuses: 422. Neighbours get what they would have got alone."""
     self_naming(gateway, ROUTE, 1, fail={"equals": 13.0}, invalid={"equals": 14.0}, delay_ms=5)
     gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 100}]})
     values = {0: 13.0, 1: 14.0}

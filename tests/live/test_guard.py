@@ -16,8 +16,8 @@ from tests.live.scenario import (
     controlled,
     failed,
     load,
-    mislabelled,
     misbehave,
+    mislabelled,
     register,
     runtime_pids,
 )
@@ -73,7 +73,7 @@ def first_harm(answers: list[Answer]) -> float:
 
 
 def allowance(trouble: str) -> float:
-    """A hang shows itself only when a batch is overdue: the hang floor (0.6 s), twice at most. And the machine is shared."""
+    """A hang shows only when a batch is overdue: the hang floor (0.6 s), twice at most. And the machine is shared."""
     return {"fail": 2.0, "crash": 3.0, "hang": 3.2}[trouble]
 
 

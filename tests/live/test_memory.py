@@ -46,7 +46,10 @@ def footprint(gateway: LiveGateway) -> tuple[int, int, int]:
 def test_a_hundred_cycles_of_load_infer_unload_leave_the_gateway_as_it_was(tmp_path: Path, network: Path) -> None:
     """A torch version comes, answers and goes, 100 times: memory flat within 3 MB, no child or descriptor left over."""
     home = tmp_path / "home"
-    settings = {"runtimes": {"preload": ["numpy", "torch"]}, "registry": {"source_directories": [str(network), str(tmp_path)]}}
+    settings = {
+        "runtimes": {"preload": ["numpy", "torch"]},
+        "registry": {"source_directories": [str(network), str(tmp_path)]},
+    }
     with LiveGateway(home, settings=settings) as gateway:
         gateway.register_echo(ROUTE, "base", {"outputs": {"y": 1}})
         signature = json.loads((network / "signature.json").read_text())
