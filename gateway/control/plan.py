@@ -24,7 +24,7 @@ from gateway.control.store import DocumentKey
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 
-__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes"]
+__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes", "quarantined"]
 
 HOLDING_BACK = frozenset({"guard:hang", "guard:crash-loop", "guard:deadline"})
 
@@ -101,6 +101,13 @@ def _shares(document: RouteDocument) -> dict[int, Fraction]:
 
 def _ruled(document: RouteDocument) -> set[int]:
     return {number for rule in document.spec.rules for number in rule.versions()}
+
+
+def quarantined(desired: Desired) -> frozenset[VersionRef]:
+    """Every version that some route has in quarantine."""
+    return frozenset(
+        route.ref(number) for route in desired.routes.values() for number in route.document.status.quarantined
+    )
 
 
 def abandoned(desired: Desired) -> frozenset[VersionRef]:

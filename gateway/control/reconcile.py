@@ -14,13 +14,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.desired import Desired, read_desired
 from gateway.control.loads import Loads
 from gateway.control.overrides import Override, Overrides
-from gateway.control.plan import InForce, abandoned, plan_routes
+from gateway.control.plan import InForce, abandoned, plan_routes, quarantined
+from gateway.control.progress import RouteProgress, Waiting, route_progress
+from gateway.control.retirements import Retirements
 from gateway.control.store import Snapshot, Store
 from gateway.dataplane import Current, Dataplane
 from gateway.errors import StoreUnavailable, UnknownVersion
@@ -31,32 +32,12 @@ from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.handle import Handle, VersionState
 
-__all__ = ["Reconciler", "ReconcilerStatistics", "RouteProgress"]
+__all__ = ["Reconciler", "ReconcilerStatistics"]
 
 log = logging.getLogger("turnout.control")
 
 FIRST_STORE_RETRY_S = 0.25
 LONGEST_STORE_RETRY_S = 5.0
-QUARANTINE_GRACE_S = 1.0
-"""How long work under way on a version rolled back may go on; after that it is decided anew, on the new table."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouteProgress:
-    """How far a route is here: the document revision in force, and the versions that are not there yet, or failed."""
-
-    revision: int | None
-    applied: bool
-    pending: tuple[int, ...]
-    failed: Mapping[int, str]
-
-    @property
-    def settled(self) -> bool:
-        return not self.pending
-
-    def to_json(self) -> dict[str, Any]:
-        failed = {str(number): reason for number, reason in self.failed.items()}
-        return {"applied": self.applied, "in_force": self.revision, "pending": list(self.pending), "failed": failed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +84,11 @@ class Reconciler:
         self._desired = Desired()
         self._overrides = Overrides()
         self._in_force: dict[str, InForce] = {}
-        self._retiring: dict[VersionRef, asyncio.Task[None]] = {}
+        self._retirements = Retirements(fleet, clock=clock, changed=self._apply)
         self._store_up: bool | None = None
         self._seen = False
         self._watching: asyncio.Task[None] | None = None
-        self._progress: set[asyncio.Event] = set()
+        self._waiting = Waiting(clock)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -136,7 +117,7 @@ class Reconciler:
             routes=len(self._in_force),
             loading=len(self._loads.under_way),
             failed=len(self._loads.failures),
-            retiring=len(self._retiring),
+            retiring=len(self._retirements.under_way),
             overrides=len(self._overrides),
             store_up=bool(self._store_up),
         )
@@ -158,8 +139,7 @@ class Reconciler:
             self._watching.cancel()
             await asyncio.wait({self._watching})
         await self._loads.close()
-        if self._retiring:
-            await asyncio.wait(set(self._retiring.values()))
+        await self._retirements.finished()
 
     # What the store says
 
@@ -227,7 +207,7 @@ class Reconciler:
         active = frozenset(
             ref
             for ref, handle in self._fleet.handles.items()
-            if handle.state is VersionState.ACTIVE and ref not in self._retiring
+            if handle.state is VersionState.ACTIVE and ref not in self._retirements.under_way
         )
         self._in_force = plan_routes(
             desired,
@@ -241,10 +221,10 @@ class Reconciler:
         self._loads.forget(keep)
         for ref in sorted(keep - active):
             self._want(ref)
-        for ref in sorted(set(self._fleet.handles) - keep - set(self._retiring)):
-            self._retire(ref)
-        for event in self._progress:
-            event.set()
+        barred, hopeless = quarantined(desired), abandoned(desired)
+        for ref in sorted(set(self._fleet.handles) - keep - self._retirements.under_way):
+            self._retirements.begin(ref, quarantined=ref in barred, hopeless=ref in hopeless)
+        self._waiting.wake()
 
     def _install(self, desired: Desired, active: frozenset[VersionRef]) -> None:
         routes = {name: in_force.route for name, in_force in self._in_force.items()}
@@ -258,7 +238,7 @@ class Reconciler:
             self._dataplane.install(Current(table, handles))
 
     def _want(self, ref: VersionRef) -> None:
-        if ref in self._retiring:
+        if ref in self._retirements.under_way:
             return  # loaded anew once it is gone: its end calls _apply again
         try:
             digest = self._desired.digest(ref)
@@ -268,54 +248,13 @@ class Reconciler:
             return
         self._loads.want(ref, digest)
 
-    def _retire(self, ref: VersionRef) -> None:
-        task = asyncio.ensure_future(self._end(ref))
-        self._retiring[ref] = task
-        task.add_done_callback(lambda done: self._ended(ref, done))
-
-    async def _end(self, ref: VersionRef) -> None:
-        """Drains the version. One that was rolled back is given little time; one that holds work back, none."""
-        handle = self._fleet.handles.get(ref)
-        quarantined = self._is_quarantined(ref)
-        hopeless = ref in abandoned(self._desired) or (handle is not None and not handle.ready)
-        if quarantined and hopeless:
-            await self._fleet.retire(ref, abandon=True)
-            return
-        draining = asyncio.ensure_future(self._fleet.retire(ref))
-        if quarantined:
-            patience = asyncio.ensure_future(self._clock.sleep(QUARANTINE_GRACE_S))
-            await asyncio.wait({draining, patience}, return_when=asyncio.FIRST_COMPLETED)
-            patience.cancel()
-            if not draining.done():
-                await self._fleet.retire(ref, abandon=True)
-        await draining
-
-    def _is_quarantined(self, ref: VersionRef) -> bool:
-        routes = self._desired.routes.values()
-        return any(
-            route.document.spec.model == ref.model and ref.number in route.document.status.quarantined
-            for route in routes
-        )
-
-    def _ended(self, ref: VersionRef, task: asyncio.Task[None]) -> None:
-        self._retiring.pop(ref, None)
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            log.error("retiring %s went wrong", ref, exc_info=fault)
-        self._apply()
-
     # How far it is
 
     def progress(self, route: str) -> RouteProgress:
         """Of a route that is desired or in force here; of any other, nothing is in force."""
-        desired, in_force = self._desired.routes.get(route), self._in_force.get(route)
-        if desired is None:
-            return RouteProgress(None if in_force is None else in_force.desired.revision, False, (), {})
-        missing = [number for number in sorted(desired.document.routable()) if not self._active(desired.ref(number))]
-        failures = self._loads.failures
-        failed = {n: failures[desired.ref(n)].reason for n in missing if desired.ref(n) in failures}
-        pending = tuple(number for number in missing if number not in failed)
-        applied = in_force is not None and in_force.open and in_force.desired == desired
-        return RouteProgress(None if in_force is None else in_force.desired.revision, applied, pending, failed)
+        reasons = {ref: failure.reason for ref, failure in self._loads.failures.items()}
+        reachable = self._dataplane.current.handles
+        return route_progress(self._desired.routes.get(route), self._in_force.get(route), reachable, reasons)
 
     def _active(self, ref: VersionRef) -> bool:
         """Requests can reach it: being warm is not enough, it must be in force."""
@@ -327,7 +266,7 @@ class Reconciler:
 
     async def wait_seen(self, revision: int, *, timeout_s: float) -> bool:
         """Whether this replica has taken the revision (loads may still be under way) within the time."""
-        return await self._until(lambda: self._seen and self._stored.revision >= revision, timeout_s)
+        return await self._waiting.until(lambda: self._seen and self._stored.revision >= revision, timeout_s)
 
     async def wait_applied(self, revision: int, *, timeout_s: float, route: str | None = None) -> bool:
         """Waits until the revision is here and ``route`` (all of them if None) is applied, or has failed.
@@ -340,32 +279,16 @@ class Reconciler:
             here = self._seen and self._stored.revision >= revision
             return here and all(self.progress(name).settled for name in names)
 
-        if not await self._until(settled, timeout_s):
+        if not await self._waiting.until(settled, timeout_s):
             return False
         names = list(self._desired.routes) if route is None else [route]
         return all(self.progress(name).applied for name in names if name in self._desired.routes)
 
     async def wait_active(self, ref: VersionRef, *, timeout_s: float) -> bool:
         """Whether the version came up within the time; it must be wanted. Returns early when it failed."""
-        await self._until(lambda: self._active(ref) or ref in self._loads.failures, timeout_s)
+        await self._waiting.until(lambda: self._active(ref) or ref in self._loads.failures, timeout_s)
         return self._active(ref)
 
     async def wait_gone(self, ref: VersionRef, *, timeout_s: float) -> bool:
         """Whether nothing of the version is left here within the time."""
-        return await self._until(lambda: ref not in self._fleet.handles, timeout_s)
-
-    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        event = asyncio.Event()
-        self._progress.add(event)
-        limit = self._clock.monotonic() + timeout_s
-        timer = self._clock.call_at(limit, event.set)
-        try:
-            while not condition():
-                if self._clock.monotonic() >= limit:
-                    return False
-                event.clear()
-                await event.wait()
-            return True
-        finally:
-            timer.cancel()
-            self._progress.discard(event)
+        return await self._waiting.until(lambda: ref not in self._fleet.handles, timeout_s)

@@ -9,7 +9,8 @@ from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired
 from gateway.control.documents import RouteDocument, route_key
 from gateway.control.overrides import Override
-from gateway.control.reconcile import Reconciler, RouteProgress
+from gateway.control.progress import RouteProgress
+from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Outcome, Rollbacks
 from gateway.control.store import AuditEntry, Snapshot, Store
 from gateway.control.transitions import rollback_target

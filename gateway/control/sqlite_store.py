@@ -11,7 +11,6 @@ are noticed by polling ``PRAGMA data_version``.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 import time
@@ -19,13 +18,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gateway.clock import Clock, SystemClock
-from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.audit import canonical
 from gateway.control.sqlite_schema import migrate, unavailable
-from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
-from gateway.errors import StaleRevision, StoreUnavailable
+from gateway.control.sqlite_tables import parse, read_living, read_record, read_snapshot, state_revision, write
+from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Snapshot
+from gateway.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
 
@@ -107,15 +107,15 @@ class SqliteStore:
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:
             self._data_version = version
-            self._revision = _state_revision(connection)
+            self._revision = state_revision(connection)
         return self._revision
 
     async def snapshot(self) -> Snapshot:
-        return await self._call(_snapshot)
+        return await self._call(read_snapshot)
 
     async def read(self, key: DocumentKey) -> Document | None:
         def work(connection: sqlite3.Connection) -> Document | None:
-            return _living(connection, key)
+            return read_living(connection, key)
 
         return await self._call(work)
 
@@ -126,7 +126,7 @@ class SqliteStore:
         def work(connection: sqlite3.Connection) -> int:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                revision = _write(connection, changes, bodies=bodies, entry=entry, at=at, now=now)
+                revision = write(connection, changes, bodies=bodies, entry=entry, at=at, now=now)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -147,7 +147,7 @@ class SqliteStore:
                 "ORDER BY revision DESC LIMIT ?",
                 (key.kind, key.name, limit),
             ).fetchall()
-            return tuple(Document(key, revision, _parse(body), at) for revision, body, at in rows)
+            return tuple(Document(key, revision, parse(body), at) for revision, body, at in rows)
 
         return await self._call(work)
 
@@ -158,7 +158,7 @@ class SqliteStore:
                 "FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (after, limit),
             ).fetchall()
-            return tuple(_record(connection, row) for row in rows)
+            return tuple(read_record(connection, row) for row in rows)
 
         return await self._call(work)
 
@@ -242,113 +242,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _parse(body: str | None) -> Body | None:
-    parsed: Body | None = None if body is None else json.loads(body)
-    return parsed
-
-
-def _state_revision(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT revision FROM state").fetchone()
-    return int(row[0])
-
-
-def _snapshot(connection: sqlite3.Connection) -> Snapshot:
-    connection.execute("BEGIN")
-    try:
-        revision = _state_revision(connection)
-        rows = connection.execute("SELECT kind, name, revision, body, written_at FROM living").fetchall()
-    finally:
-        connection.execute("ROLLBACK")
-    documents = (Document(DocumentKey(kind, name), at, _parse(body), written) for kind, name, at, body, written in rows)
-    return Snapshot(revision, {document.key: document for document in documents})
-
-
-def _living(connection: sqlite3.Connection, key: DocumentKey) -> Document | None:
-    row = connection.execute(
-        "SELECT revision, body, written_at FROM living WHERE kind = ? AND name = ?", (key.kind, key.name)
-    ).fetchone()
-    return None if row is None else Document(key, row[0], _parse(row[1]), row[2])
-
-
-def _write(
-    connection: sqlite3.Connection,
-    changes: Sequence[Change],
-    *,
-    bodies: Sequence[str | None],
-    entry: AuditEntry,
-    at: int | None,
-    now: float,
-) -> int:
-    standing = _state_revision(connection)
-    if at is not None and at != standing:
-        raise StaleRevision(f"the state stands at revision {standing}, the change was judged at {at}")
-    before = {change.key: _living(connection, change.key) for change in changes}
-    for change in changes:
-        old = before[change.key]
-        found = 0 if old is None else old.revision
-        if found != change.expected:
-            raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
-    revision = standing + 1
-    connection.execute("UPDATE state SET revision = ?", (revision,))
-    for change, body in zip(changes, bodies, strict=True):
-        connection.execute(
-            "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
-            (change.key.kind, change.key.name, revision, body, now),
-        )
-    _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
-    return revision
-
-
-def _write_audit(
-    connection: sqlite3.Connection,
-    changes: Sequence[Change],
-    before: dict[DocumentKey, Document | None],
-    *,
-    revision: int,
-    entry: AuditEntry,
-    now: float,
-) -> None:
-    last = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
-    olds = {str(key): None if old is None else old.body for key, old in before.items()}
-    steps = [[key.kind, key.name, 0 if old is None else old.revision] for key, old in before.items()]
-    record = seal(
-        sequence=revision,
-        at=now,
-        revision=revision,
-        entry=entry,
-        before=olds,
-        after={str(change.key): change.body for change in changes},
-        previous=GENESIS if last is None else last[0],
-    )
-    connection.execute(
-        "INSERT INTO audit (sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(record.sequence, record.at, record.revision),
-            *(entry.actor, entry.action, entry.subject, entry.reason),
-            None if entry.detail is None else canonical(entry.detail).decode("ascii"),
-            canonical(steps).decode("ascii"),
-            *(record.previous, record.digest),
-        ),
-    )
-
-
-def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRecord:
-    sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest = row
-    before: dict[str, Any] = {}
-    after: dict[str, Any] = {}
-    for kind, name, old in json.loads(changes):
-        key = str(DocumentKey(kind, name))
-        before[key] = _body_at(connection, kind, name, old)
-        after[key] = _body_at(connection, kind, name, revision)
-    entry = AuditEntry(actor, action, subject, reason, _parse(detail))
-    return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
-
-
-def _body_at(connection: sqlite3.Connection, kind: str, name: str, revision: int) -> Body | None:
-    row = connection.execute(
-        "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (kind, name, revision)
-    ).fetchone()
-    return None if row is None else _parse(row[0])

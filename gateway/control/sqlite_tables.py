@@ -1,0 +1,124 @@
+"""The tables of the SQLite store, read and written: functions on a connection, inside the caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
+from gateway.errors import StaleRevision
+
+__all__ = ["parse", "read_living", "read_record", "read_snapshot", "state_revision", "write"]
+
+
+def parse(body: str | None) -> Body | None:
+    parsed: Body | None = None if body is None else json.loads(body)
+    return parsed
+
+
+def state_revision(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT revision FROM state").fetchone()
+    return int(row[0])
+
+
+def read_snapshot(connection: sqlite3.Connection) -> Snapshot:
+    connection.execute("BEGIN")
+    try:
+        revision = state_revision(connection)
+        rows = connection.execute("SELECT kind, name, revision, body, written_at FROM living").fetchall()
+    finally:
+        connection.execute("ROLLBACK")
+    documents = (Document(DocumentKey(kind, name), at, parse(body), written) for kind, name, at, body, written in rows)
+    return Snapshot(revision, {document.key: document for document in documents})
+
+
+def read_living(connection: sqlite3.Connection, key: DocumentKey) -> Document | None:
+    row = connection.execute(
+        "SELECT revision, body, written_at FROM living WHERE kind = ? AND name = ?", (key.kind, key.name)
+    ).fetchone()
+    return None if row is None else Document(key, row[0], parse(row[1]), row[2])
+
+
+def write(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    *,
+    bodies: Sequence[str | None],
+    entry: AuditEntry,
+    at: int | None,
+    now: float,
+) -> int:
+    standing = state_revision(connection)
+    if at is not None and at != standing:
+        raise StaleRevision(f"the state stands at revision {standing}, the change was judged at {at}")
+    before = {change.key: read_living(connection, change.key) for change in changes}
+    for change in changes:
+        old = before[change.key]
+        found = 0 if old is None else old.revision
+        if found != change.expected:
+            raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
+    revision = standing + 1
+    connection.execute("UPDATE state SET revision = ?", (revision,))
+    for change, body in zip(changes, bodies, strict=True):
+        connection.execute(
+            "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
+            (change.key.kind, change.key.name, revision, body, now),
+        )
+    _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
+    return revision
+
+
+def _write_audit(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    before: dict[DocumentKey, Document | None],
+    *,
+    revision: int,
+    entry: AuditEntry,
+    now: float,
+) -> None:
+    last = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    olds = {str(key): None if old is None else old.body for key, old in before.items()}
+    steps = [[key.kind, key.name, 0 if old is None else old.revision] for key, old in before.items()]
+    record = seal(
+        sequence=revision,
+        at=now,
+        revision=revision,
+        entry=entry,
+        before=olds,
+        after={str(change.key): change.body for change in changes},
+        previous=GENESIS if last is None else last[0],
+    )
+    connection.execute(
+        "INSERT INTO audit (sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(record.sequence, record.at, record.revision),
+            *(entry.actor, entry.action, entry.subject, entry.reason),
+            None if entry.detail is None else canonical(entry.detail).decode("ascii"),
+            canonical(steps).decode("ascii"),
+            *(record.previous, record.digest),
+        ),
+    )
+
+
+def read_record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRecord:
+    sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest = row
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for kind, name, old in json.loads(changes):
+        key = str(DocumentKey(kind, name))
+        before[key] = _body_at(connection, kind, name, old)
+        after[key] = _body_at(connection, kind, name, revision)
+    entry = AuditEntry(actor, action, subject, reason, parse(detail))
+    return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+def _body_at(connection: sqlite3.Connection, kind: str, name: str, revision: int) -> Body | None:
+    row = connection.execute(
+        "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (kind, name, revision)
+    ).fetchone()
+    return None if row is None else parse(row[0])
