@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,15 +166,18 @@ def _onnx(model: Any) -> bytes:
         options={id(model): {"zipmap": False}},
         target_opset=17,
     )
-    outputs = {output.name: output for output in proto.graph.output}
-    ordered = [type(output).FromString(output.SerializeToString()) for output in outputs.values()]
-    ordered.sort(key=lambda output: ("probabilities", "label").index(output.name))
-    del proto.graph.output[:]
-    proto.graph.output.extend(ordered)
+    _reorder(proto.graph.output, lambda output: ("probabilities", "label").index(output.name))
+    _reorder(proto.opset_import, lambda operators: str(operators.domain))  # skl2onnx iterates over a set of them
     for tensor in (*proto.graph.input, *proto.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+def _reorder(repeated: Any, rank: Callable[[Any], Any]) -> None:
+    copies = sorted((type(each).FromString(each.SerializeToString()) for each in repeated), key=rank)
+    del repeated[:]
+    repeated.extend(copies)
 
 
 def _steady(dumped: bytes) -> bytes:
