@@ -47,6 +47,7 @@ from gateway.web.admin_upload import Uploads
 from gateway.web.application import build_admin_application, build_application
 from gateway.web.services import Services, WebLimits
 from gateway.web.statistics import ModelStatistics
+from runtimes.catalog import preloads
 
 __all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
 
@@ -99,7 +100,7 @@ class Gateway:
 
         observer = FanOut()
         self.dataplane = dataplane = Dataplane(observer=observer, clock=clock)
-        fork_server = ForkServer(preload=settings.runtimes.preload)
+        fork_server = ForkServer(preload=preloads(settings.runtimes.preload))
         self._ends.push_async_callback(fork_server.close)
         fleet = Fleet(
             engine_factory(fork_server),

@@ -69,9 +69,10 @@ class LimitSettings(_Group):
 
 
 class RuntimeSettings(_Group):
-    """How versions run. ``preload`` is imported once by the fork server, so that children start in milliseconds."""
+    """How versions run. The packages of the ``preload`` formats are imported once, by the fork server, so that
+    versions start in milliseconds; a format whose packages are not installed is left out."""
 
-    preload: tuple[str, ...] = ("numpy", "onnxruntime", "torch", "sklearn", "skops.io")
+    preload: tuple[Literal["onnx", "torch", "sklearn", "python", "echo"], ...] = ("onnx", "torch", "sklearn", "python")
     device: str = "auto"
     threads: Positive = 1
     max_rows: Positive = 32

@@ -48,7 +48,7 @@ class LiveGateway:
         self.log_path = home.parent / f"{home.name}.log"
         body: dict[str, Any] = {"home": str(home), "telemetry": {"request_log": "off"}}
         body["registry"] = {"source_directories": [str(home.parent)]}
-        body["runtimes"] = {"preload": ["numpy"]}
+        body["runtimes"] = {"preload": ["echo"]}
         for group, values in (settings or {}).items():
             body[group] = {**body.get(group, {}), **values} if isinstance(values, dict) else values
         self.config = home.parent / f"{home.name}.yaml"

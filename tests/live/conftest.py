@@ -12,6 +12,6 @@ from loadtests.live_gateway import LiveGateway
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[LiveGateway]:
-    """Started, empty, quick to restart (only numpy is preloaded); ended with the test."""
+    """Started, empty, quick to restart (only the echo runtime is preloaded); ended with the test."""
     with LiveGateway(tmp_path / "home") as running:
         yield running

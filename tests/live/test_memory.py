@@ -47,7 +47,7 @@ def test_a_hundred_cycles_of_load_infer_unload_leave_the_gateway_as_it_was(tmp_p
     """A torch version comes, answers and goes, 100 times: memory flat within 3 MB, no child or descriptor left over."""
     home = tmp_path / "home"
     settings = {
-        "runtimes": {"preload": ["numpy", "torch"]},
+        "runtimes": {"preload": ["echo", "torch"]},
         "registry": {"source_directories": [str(network), str(tmp_path)]},
     }
     with LiveGateway(home, settings=settings) as gateway:
