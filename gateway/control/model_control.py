@@ -28,9 +28,7 @@ View = dict[str, Any]
 class ModelControl:
     """``permissions``: what the settings allow at registration."""
 
-    def __init__(
-        self, store: Store, blobs: BlobStore, *, clock: Clock, permissions: Permissions | None = None
-    ) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, *, clock: Clock, permissions: Permissions | None = None) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
@@ -102,9 +100,7 @@ class ModelControl:
             "revision": written.revision,
         }
 
-    async def set_alias(
-        self, name: str, alias: str, version: int, *, actor: str, expected: int | None = None
-    ) -> View:
+    async def set_alias(self, name: str, alias: str, version: int, *, actor: str, expected: int | None = None) -> View:
         detail = {"alias": alias, "version": version}
         entry = AuditEntry(actor, "alias", str(model_key(name)), "", detail)
         return await self._change(name, lambda model: model.set_alias(alias, version), entry, expected)

@@ -95,4 +95,3 @@ class Overrides:
         except Conflict as error:
             log.warning("the rollback of route %s to %d no longer applies: %s", name, override.target, error)
             return None
-

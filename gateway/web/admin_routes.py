@@ -41,9 +41,7 @@ class RouteEndpoints:
         body, wait_s = await call.body(), call.wait_s()
         only(body, "weights")
         weights = field(body, "weights", dict, 'an object of version to weight, as {"3": 95, "4": 5}')
-        view = await self._routes.set_weights(
-            call.part("route"), weights, actor=call.actor, expected=call.expected()
-        )
+        view = await self._routes.set_weights(call.part("route"), weights, actor=call.actor, expected=call.expected())
         return await self._answer(call, view, wait_s)
 
     async def rollback(self, call: AdminCall) -> Response:
