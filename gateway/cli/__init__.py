@@ -6,7 +6,8 @@ How this package is laid out:
     serve             runs a gateway
     demo              tells the story of one
     quickstart        what ``make serve`` does before it serves
-    model_commands    register, models, show, lineage, verify, archive, alias, promote
+    register          makes a version
+    model_commands    models, show, lineage, verify, archive, alias, promote
     route_commands    routes, apply, diff, weights, rollback, lift, history, restore
     keeper_commands   tokens, audit, backup, restore-backup, gc
     connection        which backend: a gateway, or a home
