@@ -26,7 +26,8 @@ __all__ = ["GuardPolicy", "Verdict", "judge"]
 
 @dataclass(frozen=True, slots=True)
 class GuardPolicy:
-    """``min_requests`` must have failed (or been held up) before anything is done. ``deaths``: with so many of any
+    """``min_requests`` must have failed (or been held up) before anything is done. ``burst_s``: the last moment, in
+    which a version that was healthy shows that it no longer is. ``deaths``: with so many of any
     kind in a row a poison request, found by halving, is ruled out. ``patience_s``: a request that waited less
     missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang."""
 
@@ -37,6 +38,7 @@ class GuardPolicy:
     patience_s: float = 0.5
     crashes: int = 3
     crash_window_s: float = 30.0
+    burst_s: float = 1.0
     deaths: int = 10
     established: int = 50
 
@@ -65,7 +67,7 @@ def judge(evidence: Evidence, policy: GuardPolicy, now: float) -> Verdict | None
     return (
         _hang(deaths, good, policy, now)
         or _crash_loop(deaths, policy)
-        or _error_burst(good, failed, late, policy)
+        or _error_burst(recent, policy, now)
         or _deadline(good, failed, late, policy)
     )
 
@@ -103,11 +105,21 @@ def _in_a_row(deaths: list[Death]) -> Iterator[Death]:
     yield from newest_first[: len(chained) + 1]
 
 
-def _error_burst(good: int, failed: int, late: int, policy: GuardPolicy) -> Verdict | None:
-    requests = good + failed + late
-    if failed < policy.min_requests or failed < policy.error_share * requests:
-        return None
-    return Verdict("error-burst", f"{failed} of {requests} requests failed within {policy.window_s:g} s")
+def _error_burst(recent: list[Interval], policy: GuardPolicy, now: float) -> Verdict | None:
+    """Over the whole window, for versions with few requests; and over the last moment, so that the good answers of
+    the seconds before do not hide for long that a version has turned bad: then either twice the failures are
+    asked for, or that nothing has gone well lately (at 10 requests a second, of which 5% fail anyway, five
+    failures in a row come by chance once in weeks, five of ten within hours)."""
+    ends = now - policy.burst_s / 2
+    lately_good = any(interval.good for interval in recent if interval.start > ends)
+    least_now = 2 * policy.min_requests if lately_good else policy.min_requests
+    for span_s, least in ((policy.window_s, policy.min_requests), (policy.burst_s, least_now)):
+        within = [interval for interval in recent if interval.start > now - span_s]
+        failed = sum(interval.failed for interval in within)
+        requests = failed + sum(interval.good + interval.late for interval in within)
+        if failed >= least and failed >= policy.error_share * requests:
+            return Verdict("error-burst", f"{failed} of {requests} requests failed within {span_s:g} s")
+    return None
 
 
 def _deadline(good: int, failed: int, late: int, policy: GuardPolicy) -> Verdict | None:

@@ -56,6 +56,24 @@ def crash(
     return Death(NOW - ago, cause, isolating, waiting, chained)
 
 
+@pytest.mark.parametrize("per_second", [8, 25, 1000])
+def test_a_version_that_turns_bad_is_found_within_a_second_however_long_it_was_good(per_second: int) -> None:
+    """Five seconds of good answers, then nothing but failures, at 8, 25 and 1,000 requests a second."""
+    window = Window(POLICY.window_s)
+    turned = 2000.0
+    for index in range(int(POLICY.window_s * per_second)):
+        window.add(turned - POLICY.window_s + index / per_second, Outcome.GOOD)
+    for index in range(per_second):
+        now = turned + index / per_second
+        window.add(now, Outcome.FAILED)
+        verdict = judge(Evidence(window.intervals()), POLICY, now)
+        if verdict is not None:
+            assert verdict.rule == "error-burst"
+            assert now - turned < 1.0
+            return
+    pytest.fail("not found within a second")
+
+
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [

@@ -33,8 +33,6 @@ def write_settings(folder: Path) -> Path:
         "default_route": ROUTE,
         "telemetry": {"request_log": str(folder / "requests.jsonl")},
         "store": {"poll_ms": 100},
-        # 5% of the demo's traffic is eight requests a second: a short window tells a burst at once.
-        "guard": {"window_s": 1.0},
     }
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
