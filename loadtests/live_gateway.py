@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,10 +39,12 @@ def wait_until(condition: Callable[[], Any], *, within_s: float = 30.0, what: st
 
 
 class LiveGateway:
-    """``settings`` are dotted groups as in config/gateway.yaml. Use as a context manager."""
+    """``settings`` are dotted groups as in config/gateway.yaml; ``prefix`` stands before the command, as ``taskset``
+    does. Use as a context manager."""
 
-    def __init__(self, home: Path, *, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, home: Path, *, settings: Mapping[str, Any] | None = None, prefix: Sequence[str] = ()) -> None:
         self.home = home
+        self.prefix = tuple(prefix)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = home.parent / f"{home.name}.log"
@@ -67,8 +69,9 @@ class LiveGateway:
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
         with self.log_path.open("ab") as log:
+            command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config)]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config), "--port", str(self.port)],
+                [*self.prefix, *command, "--port", str(self.port)],
                 stdout=log,
                 stderr=log,
                 env=environment,

@@ -1,0 +1,87 @@
+"""What is asked, what came back, what it cost: the records that travel through the benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["Ask", "ClosedLoop", "Figure", "Sample", "Table", "median_sample"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One POST, always the same."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """``refused``: answers that are errors; ``broken``: connections that failed or timed out."""
+
+    answers: int
+    seconds: float
+    refused: int
+    broken: int
+    p50_us: float
+    p99_us: float
+
+    @property
+    def good(self) -> int:
+        return self.answers - self.refused
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One server in one round. ``cpu_ms`` is a request's; ``errors`` of every kind."""
+
+    per_second: float
+    cpu_ms: float
+    p50_ms: float
+    p99_ms: float
+    resident_mb: float
+    errors: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One claim of the table: the median over rounds beside what it must and should be.
+
+    ``at_least``: larger is better. ``must`` None: shown for what it is worth, claims nothing.
+    """
+
+    work: str
+    name: str
+    rounds: tuple[float, ...]
+    unit: str = ""
+    must: float | None = None
+    aim: float | None = None
+    at_least: bool = False
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.rounds)
+
+    def meets(self, wanted: float | None) -> bool | None:
+        if wanted is None:
+            return None
+        return self.value >= wanted if self.at_least else self.value <= wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Medians behind the figures of one kind of work, a row for each server."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def median_sample(samples: Iterable[Sample]) -> Sample:
+    """Each field's own median; errors are summed, so that one cannot hide."""
+    rows = [asdict(sample) for sample in samples]
+    middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    return Sample(**middle | {"errors": sum(row["errors"] for row in rows)})

@@ -1,0 +1,74 @@
+"""What a server costs, from ``/proc``: processor time and memory of a process with everything that it started.
+
+Times are counted in the kernel's ticks (10 ms), so a measurement should last a second or more. A process's own
+time counts together with that of its ended and reaped children, so nothing is lost when a
+child ends between two readings.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Usage", "cpu_s", "processes", "resident_mb", "usage"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+# /proc/<pid>/stat, counted after the command's closing bracket (proc(5) counts from 1, and the state is its field 3).
+_PARENT, _FIRST_TIME, _LAST_TIME, _RESIDENT = 1, 11, 15, 21
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """User and system time so far; ``resident_mb`` sums over processes, so pages they share count more than once."""
+
+    cpu_s: float
+    resident_mb: float
+    processes: int
+
+
+def processes(pid: int) -> list[int]:
+    """``pid`` and all its living descendants."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (fields := _fields(int(folder.name))) is not None:
+            children.setdefault(int(fields[_PARENT]), []).append(int(folder.name))
+    found = [pid]
+    for parent in found:
+        found.extend(children.get(parent, ()))
+    return found
+
+
+def usage(pid: int) -> Usage:
+    """Raises ProcessLookupError when the process itself is gone."""
+    if _fields(pid) is None:
+        raise ProcessLookupError(f"process {pid} has ended; its cost cannot be read any more")
+    ticks, pages, alive = 0, 0, 0
+    for each in processes(pid):
+        fields = _fields(each)
+        if fields is not None:
+            ticks += sum(int(field) for field in fields[_FIRST_TIME:_LAST_TIME])
+            pages += int(fields[_RESIDENT])
+            alive += 1
+    return Usage(ticks / _TICKS, pages * _PAGE / 1e6, alive)
+
+
+def cpu_s(pid: int) -> float:
+    return usage(pid).cpu_s
+
+
+def resident_mb(pid: int) -> float:
+    """Of this one process."""
+    fields = _fields(pid)
+    if fields is None:
+        raise ProcessLookupError(f"process {pid} has ended; its memory cannot be read any more")
+    return int(fields[_RESIDENT]) * _PAGE / 1e6
+
+
+def _fields(pid: int) -> list[str] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
