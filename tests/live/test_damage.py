@@ -43,6 +43,7 @@ def test_a_version_whose_stored_bytes_changed_is_failed_and_never_served(gateway
     assert failed[0]["version"] == 2
     if damage != "missing":
         assert path.name in failed[0]["reason"]
+    wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="readyz")
     for index in range(30):
         answer = gateway.predict(ROUTE, [ROW], key=f"k{index}")
         assert answer.status_code == 200, answer.text
