@@ -120,6 +120,9 @@ class Handle:
         except LoadError as failure:
             self._enter(VersionState.FAILED, str(failure))
             raise
+        except BaseException as fault:
+            self._enter(VersionState.FAILED, f"loading it went wrong: {type(fault).__name__}: {fault}")
+            raise
 
     def lease(self) -> Leases:
         """A context in which the version is not closed; enter it at once. VersionUnavailable unless active."""
@@ -242,10 +245,11 @@ class Handle:
             await self._rehearsal.check(engine, limit_s=limit_s)
 
     async def _probe(self) -> None:
-        """One self-inference through the queue, within the probe interval."""
+        """One self-inference through the queue, within the probe interval, or longer if full batches take longer."""
         if self._batcher is None or self._rehearsal is None:
             raise VersionUnavailable(f"{self.ref} is not warm")
-        deadline = self._clock.monotonic() + self._probe_interval_s
+        patience_s = hang_limit_s(0, self._warmth.curve.predict(self._warmth.max_rows))
+        deadline = self._clock.monotonic() + max(self._probe_interval_s, patience_s)
         await self._batcher.submit(self._rehearsal.inputs(1), 1, deadline)
 
     async def _retire(self) -> None:

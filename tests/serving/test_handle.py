@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
 from gateway.errors import DeadlineExceeded, IntegrityError, LoadError, TurnoutError, VersionHung, VersionUnavailable
@@ -114,6 +115,32 @@ async def test_a_version_retired_while_it_loads_tells_its_starter(stage: Stage):
     assert handle.state is VersionState.RETIRED
     assert stage.script().alive == 0
     assert stage.observer.retired == [DIGITS]
+
+
+async def test_a_load_that_meets_the_unforeseen_is_failed_too(stage: Stage):
+    """An example without rows is foreseen by nobody; the state must not say warming for ever."""
+    handle = stage.handle(example={"x": np.zeros(())})
+    with pytest.raises(IndexError):
+        await handle.start()
+    assert handle.state is VersionState.FAILED
+    assert "IndexError" in handle.reason
+    assert stage.script().alive == 0
+
+
+async def test_a_slow_model_is_given_the_time_it_needs_to_prove_itself(stage: Stage):
+    """Eight seconds a row is slow, not broken, though it is longer than the interval between two probes."""
+    stage.script().delay_s = lambda rows: 8.0 * rows
+    handle = stage.handle(batch=BatchPolicy(max_rows=2))
+    starting = asyncio.ensure_future(handle.start())
+    for _ in range(30):
+        await turns()
+        stage.clock.advance(2.0)
+    await starting
+    assert handle.ready
+    for _ in range(30):
+        await turns()
+        stage.clock.advance(1.0)
+        assert handle.ready, handle.reason
 
 
 async def test_retiring_waits_for_leases_and_the_queue(stage: Stage):
