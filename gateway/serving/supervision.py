@@ -9,6 +9,7 @@ request's fault: they neither count nor wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from gateway.messages import Arrays
 from gateway.serving.engine import BatchResult, Engine, EngineFactory, EngineInfo, VersionSpec
 
 __all__ = ["Standing", "Supervisor", "backoff_s", "within"]
+
+log = logging.getLogger("turnout.serving")
 
 T = TypeVar("T")
 
@@ -236,11 +239,24 @@ class Supervisor:
         self._next_try = now + wait
         self._observer.version_crashed(self._spec.ref, kind, isolating)
         self._stand(Standing.BACKING_OFF if wait else Standing.RESTARTING)
-        self._restart = asyncio.ensure_future(self._bring_back(engine, wait))
+        self._begin_restart(engine, wait)
 
-    async def _bring_back(self, dead: Engine, wait: float) -> None:
+    def _begin_restart(self, dead: Engine | None, wait: float) -> None:
+        self._restart = asyncio.ensure_future(self._bring_back(dead, wait))
+        self._restart.add_done_callback(self._restart_ended)
+
+    def _restart_ended(self, restart: asyncio.Task[None]) -> None:
+        """A fault of our own must not leave work waiting for a restart that nobody makes any more."""
+        fault = None if restart.cancelled() else restart.exception()
+        if fault is None or self._standing is Standing.CLOSED:
+            return
+        log.error("restarting %s went wrong", self._spec.ref, exc_info=fault)
+        self._begin_restart(None, self._start_failed(fault))
+
+    async def _bring_back(self, dead: Engine | None, wait: float) -> None:
         """Starts engines until one stays up. Only the first start, if it comes at once, is worth waiting for."""
-        await dead.close()
+        if dead is not None:
+            await dead.close()
         while True:
             if wait:
                 await self._clock.sleep(wait)
@@ -252,7 +268,7 @@ class Supervisor:
             else:
                 return
 
-    def _start_failed(self, failure: Exception) -> float:
+    def _start_failed(self, failure: BaseException) -> float:
         self._deaths += 1
         self._failures = max(self._failures, 1) + 1
         wait = backoff_s(self._failures)

@@ -136,6 +136,20 @@ async def test_closing_during_a_back_off_or_a_restart_leaves_nothing_behind(stag
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_a_restart_that_meets_the_unforeseen_is_tried_again(stage: Stage):
+    """A fault of our own while starting must not leave work waiting for ever for a restart that nobody makes."""
+    batcher = await stage.batcher()
+    stage.script().loads.append(RuntimeError("nobody foresaw this"))  # type: ignore[arg-type]
+    stage.script().kill()
+    await until(lambda: backing_off(stage, 0.1))
+    assert stage.supervisor.reason.startswith("restarting after failed check: nobody foresaw this")
+    with pytest.raises(VersionUnavailable):
+        await ask(batcher, 1)
+    stage.clock.advance(0.1)
+    await until(lambda: stage.supervisor.standing is Standing.UP)
+    assert await ask(batcher, 1) == [2.0]
+
+
 async def test_a_cancelled_run_ends_the_engine(stage: Stage):
     """As the engine's interface says; nothing is restarted by that."""
     batcher = await stage.batcher()
