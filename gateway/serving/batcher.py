@@ -140,12 +140,13 @@ class Batcher:
         await self._idle.wait()
 
     async def close(self, reason: str) -> None:
-        """Ends at once: a running batch is cancelled, which ends its engine. Unanswered items: VersionUnavailable."""
+        """Ends at once. What waits or runs fails with VersionUnavailable before the engine of a running batch,
+        which is cancelled and so ended, is gone: that can take its time."""
         if self._closed is None:
             self._closed = reason
+        self._abandon()
         self._serving.cancel()
         await asyncio.wait({self._serving})
-        self._abandon()
 
     def statistics(self) -> BatcherStatistics:
         return BatcherStatistics(

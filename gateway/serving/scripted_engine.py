@@ -39,7 +39,8 @@ class Script:
     ``model`` answers a joined batch, or raises: ModelError, InvalidInput and DeviceMemoryExhausted
     leave the engine good, VersionCrashed and VersionHung end it. ``loads`` are the outcomes of the
     next starts (None: loads); an exception under ``every_load`` fails all of them. ``gate`` holds
-    runs until it is set. ``delay_s`` is what a run of so many rows takes on the clock.
+    runs until it is set, ``end_gate`` the end of an engine cancelled at work, as a device's driver
+    does that gives memory back. ``delay_s`` is what a run of so many rows takes on the clock.
     """
 
     signature: Signature = DOUBLING
@@ -50,6 +51,7 @@ class Script:
     every_load: TurnoutError | None = None
     gate: asyncio.Event | None = None
     load_gate: asyncio.Event | None = None
+    end_gate: asyncio.Event | None = None
     memory_bytes: int = 1 << 20
     runs: list[tuple[int, ...]] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
@@ -123,7 +125,12 @@ class ScriptedEngine:
         try:
             await self._hold(self._death, sum(rows), limit_s)
             outputs = script.model(self._joined(parts))
-        except (VersionCrashed, VersionHung, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            self.alive = False
+            if script.end_gate is not None:
+                await script.end_gate.wait()
+            raise
+        except (VersionCrashed, VersionHung):
             self.alive = False
             raise
         finally:

@@ -283,6 +283,23 @@ async def test_closing_answers_everybody_and_ends_the_engine(stage: Stage):
     assert repr(batcher) == "<Batcher digits/3 [closed | 0 queued | 0 running]>"
 
 
+async def test_closing_answers_everybody_before_the_engine_is_gone(stage: Stage):
+    """A process that holds a device takes its time to end; who waits goes to the fallback meanwhile."""
+    batcher = await stage.batcher()
+    stage.script().hold()
+    stage.script().end_gate = asyncio.Event()
+    clients = [ask(batcher, 0)]
+    await until(lambda: stage.script().running)
+    clients.append(ask(batcher, 1))
+    await turns()
+    closing = asyncio.ensure_future(batcher.close("it was rolled back"))
+    await until(lambda: all(client.done() for client in clients))
+    assert [type(client.exception()) for client in clients] == [VersionUnavailable] * 2
+    assert not closing.done()
+    stage.script().end_gate.set()
+    await closing
+
+
 async def test_an_answer_names_its_time_in_the_queue_and_in_the_engine(stage: Stage):
     """0.3 s behind another batch, then 0.2 s of its own; the observer hears the same."""
     batcher = await stage.batcher()
