@@ -159,22 +159,31 @@ class Dataplane:
             elapsed = self._clock.monotonic() - asked.began
             asked.trail.slow = slow_ms is not None and elapsed * 1000 > slow_ms
 
-    async def _fallback(
-        self, route: Route, chosen: Decision, failure: VersionFailed, asked: _Request
-    ) -> InferResponse:
-        """The route's other way, by the table now in force, within the same deadline; else ``failure`` stands."""
-        current = self.current
-        route = current.table.routes.get(route.name, route)
-        number = route.fallback
-        if number is None or number in route.quarantined or route.ref(number) == chosen.version:
-            raise failure
-        decision = replace(chosen, version=route.ref(number), reason="fallback", revision=current.table.revision)
-        self._observer.fell_back(chosen, type(failure).__name__)
-        try:
-            response = await self._ask(current, route, decision, asked)
-        except TurnoutError as second:
-            raise second from failure
-        return replace(response, fallback_from=chosen.version)
+    async def _fallback(self, route: Route, chosen: Decision, failure: VersionFailed, asked: _Request) -> InferResponse:
+        """The route's other way, by the table now in force, within the same deadline; else ``failure`` stands.
+
+        A fallback that is ended under it gives way to the newest table's.
+        """
+        told = False
+        while True:
+            current = self.current
+            route = current.table.routes.get(route.name, route)
+            number = route.fallback
+            if number is None or number in route.quarantined or route.ref(number) == chosen.version:
+                raise failure
+            decision = replace(chosen, version=route.ref(number), reason="fallback", revision=current.table.revision)
+            if not told:
+                self._observer.fell_back(chosen, type(failure).__name__)
+                told = True
+            try:
+                response = await self._ask(current, route, decision, asked)
+            except VersionFailed as second:
+                if not self._ended_under(current, decision.version):
+                    raise second from failure
+            except TurnoutError as second:
+                raise second from failure
+            else:
+                return replace(response, fallback_from=chosen.version)
 
     async def _ask(self, current: Current, route: Route, decision: Decision, asked: _Request) -> InferResponse:
         """Lease, decode, submit, respond."""
@@ -188,9 +197,7 @@ class Dataplane:
             answer = await handle.infer(arrays, trail.rows, deadline, queue_rows=route.limits.queue_rows)
         trail.answered_by = decision.version
         trail.queue_s, trail.compute_s = answer.queue_s, answer.compute_s
-        return InferResponse(
-            decision, answer.outputs, handle.signature, trail.rows, answer.queue_s, answer.compute_s
-        )
+        return InferResponse(decision, answer.outputs, handle.signature, trail.rows, answer.queue_s, answer.compute_s)
 
     def _deadline(self, route: Route, asked: _Request) -> float:
         if asked.request.deadline is not None:

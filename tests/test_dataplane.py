@@ -285,6 +285,27 @@ async def test_a_request_whose_version_is_abandoned_is_decided_anew(stage: Stage
     assert stage.observer.fallbacks == []
 
 
+async def test_a_fallback_that_is_abandoned_under_a_request_is_asked_for_anew(stage: Stage, dataplane: Dataplane):
+    """The chosen version failed, and its fallback is rolled back while it works: the newest table's answers."""
+    handles = await pair(stage)
+    last = VersionRef("digits", 5)
+    handles[last] = await stage.active(last)
+    dataplane.install(current(route(4, fallback=3), handles, revision=1))
+    stage.script(BAD).model = _raises
+    stage.script(GOOD).hold()
+    trail = Trail()
+    client = asking(dataplane, 1, trail=trail)
+    await until(lambda: stage.script(GOOD).running)
+    left = {ref: handle for ref, handle in handles.items() if ref != GOOD}
+    dataplane.install(current(route(4, fallback=5, quarantined=frozenset({3})), left, revision=2))
+    await handles[GOOD].kill()
+    response = await client
+    assert (response.decision.version, response.decision.reason, response.decision.revision) == (last, "fallback", 2)
+    assert first_column(response.outputs) == [2.0]
+    assert (trail.chosen_failure, trail.answered_by) == ("ModelError", last)
+    assert [cause for _, cause in stage.observer.fallbacks] == ["ModelError"]
+
+
 async def test_a_version_that_drains_while_still_routed_is_covered_by_the_fallback(stage: Stage, dataplane: Dataplane):
     """Nothing newer is in force, so there is nothing to decide anew."""
     handles = await pair(stage)
