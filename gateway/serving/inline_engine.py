@@ -8,6 +8,7 @@ hangs cannot keep the gateway from ending.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -25,7 +26,11 @@ from runtimes.base import RuntimeFailure
 
 __all__ = ["InlineEngine"]
 
+log = logging.getLogger("turnout.serving")
+
 T = TypeVar("T")
+
+_CLOSE_GRACE_S = 2.0
 
 
 class InlineEngine:
@@ -86,13 +91,24 @@ class InlineEngine:
             raise
 
     async def close(self) -> None:
-        """Lets the thread close the runtime and end; an engine that was given up has nothing to wait for."""
+        """Lets the thread close the runtime and end, for two seconds; one that was given up has nothing to wait for."""
         thread, self._thread = self._thread, None
         loaded, self._loaded = self._loaded, None
-        if thread is not None:
-            if loaded is not None:
-                await thread.call(loaded.runtime.close)
-            thread.stop()
+        if thread is None:
+            return
+        if loaded is not None:
+            await self._closed(thread, loaded)
+        thread.stop()
+
+    async def _closed(self, thread: _Worker, loaded: execution.Loaded) -> None:
+        """The runtime's own end is model code as well: it may raise, or never return."""
+        ending = asyncio.ensure_future(thread.call(loaded.runtime.close))
+        await asyncio.wait({ending}, timeout=_CLOSE_GRACE_S)
+        if not ending.done():
+            ending.cancel()
+            log.warning("%s did not close within %g s; its thread was given up", self._spec.ref, _CLOSE_GRACE_S)
+        elif (fault := ending.exception()) is not None:
+            log.warning("%s raised while it closed: %s: %s", self._spec.ref, type(fault).__name__, fault)
 
     def memory_bytes(self) -> int:
         """Nothing that could be told apart from the gateway's own."""

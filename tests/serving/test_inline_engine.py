@@ -124,6 +124,29 @@ async def test_a_batch_beyond_its_limit_gives_the_engine_up(tmp_path: Path):
     await eventually(lambda: not threads())
 
 
+@pytest.mark.parametrize("last_deed", ["raise RuntimeError('I will not go')", "held.wait()"])
+async def test_a_model_that_makes_trouble_at_its_end_is_ended_all_the_same(tmp_path: Path, last_deed: str):
+    """Its ``close`` raises, or never returns: retiring the version, and the gateway's own end, must not hang on it."""
+    source = f"""
+import threading
+held = threading.Event()
+SIGNATURE = {{"inputs": [{{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}}],
+             "outputs": [{{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}}]}}
+class Model:
+    def predict(self, inputs):
+        return inputs
+    def close(self):
+        {last_deed}
+"""
+    engine = made(load_spec(tmp_path, "python", "model.py", {"model.py": source.encode()}))
+    await engine.start()
+    assert await engine.run([rows()], limit_s=LONG_S)
+    async with asyncio.timeout(LONG_S):
+        await engine.close()
+    with pytest.raises(VersionCrashed):
+        await engine.run([rows()], limit_s=LONG_S)
+
+
 async def test_python_versions_of_several_files_are_refused_inline(tmp_path: Path):
     """Their modules would be shared with every other version in the process."""
     load = load_spec(tmp_path, "python", "model.py", {"model.py": b"", "more.py": b""})
