@@ -6,18 +6,20 @@ whose end was cut off is shorter than the store's revision says.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.control.store import AuditEntry, AuditRecord, Body, Store
+from gateway.control.store import AuditEntry, AuditRecord, Body, Snapshot, Store
 
 __all__ = ["GENESIS", "Verification", "canonical", "record_to_json", "seal", "verify", "verify_store"]
 
 GENESIS = "0" * 64
-_PAGE_RECORDS = 500
+_PAGE_RECORDS = 50
+"""A record holds whole documents, and a model of a thousand versions is some 200 kB, twice."""
 
 
 def canonical(value: Any) -> bytes:
@@ -104,20 +106,44 @@ def _fault(record: AuditRecord, state: Verification) -> str | None:
 
 
 async def verify_store(store: Store) -> Verification:
-    """The whole chain of a store, page by page; also finds a chain whose end is missing."""
-    revision = (await store.snapshot()).revision
-    state = Verification(0, GENESIS)
+    """The whole chain of a store, page by page; also finds a chain whose end is missing, and documents that stand
+    otherwise than the chain says. Hashing goes on in a thread."""
+    snapshot = await store.snapshot()
+    state, written = Verification(0, GENESIS), dict[str, tuple[int, Body]]()
     while True:
         page = await store.audit(after=state.records, limit=_PAGE_RECORDS)
-        state = verify(page, state)
+        state = await asyncio.to_thread(verify, page, state)
         if state.fault is not None:
             return state
+        _take((record for record in page if record.sequence <= snapshot.revision), written)
         if len(page) < _PAGE_RECORDS:
             break
-    if state.records < revision:
-        fault = f"the audit chain ends at record {state.records}, the store stands at revision {revision}"
-        return Verification(state.records, state.head, fault)
-    return state
+    if state.records < snapshot.revision:
+        fault = f"the audit chain ends at record {state.records}, the store stands at revision {snapshot.revision}"
+    else:
+        fault = await asyncio.to_thread(_standing_fault, snapshot, written) or ""
+    return replace(state, fault=fault) if fault else state
+
+
+def _take(records: Iterable[AuditRecord], written: dict[str, tuple[int, Body]]) -> None:
+    """Adds which record wrote each document last, and what."""
+    for record in records:
+        for key, body in (record.after or {}).items():
+            if body is None:
+                written.pop(key, None)
+            else:
+                written[key] = record.sequence, body
+
+
+def _standing_fault(snapshot: Snapshot, written: Mapping[str, tuple[int, Body]]) -> str | None:
+    """Whether the documents that stand are those that the chain has written."""
+    for key, document in snapshot.documents.items():
+        if (found := written.get(str(key))) is None:
+            return f"{key} stands in the store, and no audit record has written it"
+        if found != (document.revision, document.body):
+            return f"{key} stands otherwise than audit record {found[0]} has written it"
+    missing = sorted(written.keys() - {str(key) for key in snapshot.documents})
+    return f"{missing[0]} is gone from the store, and no audit record has deleted it" if missing else None
 
 
 def record_to_json(record: AuditRecord) -> dict[str, Any]:

@@ -242,7 +242,7 @@ class RouteDocument:
         try:
             body = migrate(body, migrations, SCHEMA, what="the route document")
             return cls(RouteSpec.parse(body["spec"]), RouteStatus.from_json(body["status"]))
-        except (KeyError, TypeError, ValueError, InvalidInput, RegistryError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, InvalidInput, RegistryError) as error:
             raise StoreUnavailable(f"a stored route cannot be read: {error}") from error
 
     def named(self) -> frozenset[int]:

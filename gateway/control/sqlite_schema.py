@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.errors import StoreUnavailable
 
-__all__ = ["MIGRATIONS", "migrate", "unavailable"]
+__all__ = ["MIGRATIONS", "migrate", "refuse_newer", "unavailable"]
 
 _FIRST = """
 CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
@@ -40,7 +40,23 @@ CREATE TABLE audit (
 )
 """
 
-MIGRATIONS: Sequence[str] = (_FIRST,)
+_HEADS = """
+DROP VIEW living;
+CREATE TABLE heads (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+INSERT INTO heads SELECT kind, name, max(revision) FROM history GROUP BY kind, name;
+CREATE VIEW living AS
+    SELECT h.kind, h.name, h.revision, h.body, h.written_at FROM heads k
+    CROSS JOIN history h ON h.kind = k.kind AND h.name = k.name AND h.revision = k.revision
+    WHERE h.body IS NOT NULL
+"""
+"""``heads``: each document's newest revision, so that a snapshot costs what is living and not what has been."""
+
+MIGRATIONS: Sequence[str] = (_FIRST, _HEADS)
 """Step n takes a file from schema n to n + 1. A step that has been released is never edited."""
 
 _MEANING: dict[int, str] = {
@@ -56,15 +72,20 @@ _MEANING: dict[int, str] = {
 }
 
 
-def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Brings the file to the newest schema, each step whole or not at all; refuses a newer one."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
+def refuse_newer(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> int:
+    """The file's schema. Raises StoreUnavailable for a newer one, also when a newer program migrated it meanwhile."""
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if found > len(migrations):
         raise StoreUnavailable(
             f"the store {path} has schema {found}, this program knows schemas up to {len(migrations)}: "
             "run the newer version of Turnout that wrote it, or restore a backup made before"
         )
-    if found == len(migrations):
+    return found
+
+
+def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Brings the file to the newest schema, each step whole or not at all; refuses a newer one."""
+    if refuse_newer(connection, path, migrations) == len(migrations):
         return
     connection.execute("BEGIN EXCLUSIVE")
     try:

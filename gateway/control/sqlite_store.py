@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from gateway.clock import Clock, SystemClock
 from gateway.control.audit import canonical
-from gateway.control.sqlite_schema import migrate, unavailable
+from gateway.control.sqlite_schema import migrate, refuse_newer, unavailable
 from gateway.control.sqlite_tables import parse, read_living, read_record, read_snapshot, state_revision, write
 from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Snapshot
 from gateway.errors import StoreUnavailable
@@ -51,7 +51,7 @@ class SqliteStore:
         self._closed = False
         # Below: touched by the store's thread only.
         self._connection: sqlite3.Connection | None = None
-        self._inode = 0
+        self._file: tuple[int, int] | None = None
         self._data_version = -1
         self._revision = -1
 
@@ -84,17 +84,23 @@ class SqliteStore:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._require_same_file()
             self._connection = connect(self._path, self._busy_timeout_ms)
-            self._inode = self._path.stat().st_ino
+            self._file = _identity(self._path)
             self._data_version = -1
-        elif not self._path.exists() or self._path.stat().st_ino != self._inode:
-            # SQLite would go on writing to the deleted file and call it durable.
-            self._disconnect()
+        else:
+            self._require_same_file()
+            refuse_newer(self._connection, self._path)
+        return self._connection
+
+    def _require_same_file(self) -> None:
+        """SQLite would go on writing to a deleted file and call it durable; and an empty file made in its place
+        would say that there are no routes. The connection stays, so that the system cannot give its number away."""
+        if self._file is not None and _identity(self._path) != self._file:
             raise StoreUnavailable(
                 f"the store file {self._path} was removed or replaced while the gateway ran: "
-                "put it back (or restore a backup) and start the gateway again"
+                "put it back, or restore a backup and start the gateway again"
             )
-        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -189,7 +195,7 @@ class SqliteStore:
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             with (
-                closing(sqlite3.connect(self._path, timeout=self._busy_timeout_ms / 1000)) as source,
+                closing(_existing(self._path, self._busy_timeout_ms)) as source,
                 closing(sqlite3.connect(partial)) as copy,
             ):
                 source.backup(copy)
@@ -220,6 +226,20 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _existing(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
+    """A connection that never makes the file: a backup of nothing must not replace a good one."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=busy_timeout_ms / 1000)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None when nothing is there."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _use_wal(connection: sqlite3.Connection, busy_timeout_ms: int) -> None:

@@ -15,7 +15,15 @@ __all__ = ["parse", "read_living", "read_record", "read_snapshot", "state_revisi
 
 
 def parse(body: str | None) -> Body | None:
-    parsed: Body | None = None if body is None else json.loads(body)
+    """What was written; ``sqlite3.DatabaseError``, as of any other damage, when it is no longer that."""
+    if body is None:
+        return None
+    try:
+        parsed = json.loads(body)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"database is malformed: a stored document is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise sqlite3.DatabaseError(f"database is malformed: a stored document is a {type(parsed).__name__}")
     return parsed
 
 
@@ -67,6 +75,10 @@ def write(
             "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
             (change.key.kind, change.key.name, revision, body, now),
         )
+        connection.execute(
+            "INSERT OR REPLACE INTO heads (kind, name, revision) VALUES (?, ?, ?)",
+            (change.key.kind, change.key.name, revision),
+        )
     _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
     return revision
 
@@ -109,12 +121,19 @@ def read_record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRe
     sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest = row
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
-    for kind, name, old in json.loads(changes):
+    for kind, name, old in _steps(changes):
         key = str(DocumentKey(kind, name))
         before[key] = _body_at(connection, kind, name, old)
         after[key] = _body_at(connection, kind, name, revision)
     entry = AuditEntry(actor, action, subject, reason, parse(detail))
     return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+def _steps(changes: str) -> list[tuple[str, str, int]]:
+    try:
+        return [(str(kind), str(name), int(old)) for kind, name, old in json.loads(changes)]
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"database is malformed: an audit record's changes: {error}") from error
 
 
 def _body_at(connection: sqlite3.Connection, kind: str, name: str, revision: int) -> Body | None:
