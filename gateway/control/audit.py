@@ -120,9 +120,8 @@ async def verify_store(store: Store) -> Verification:
             break
     if state.records < snapshot.revision:
         fault = f"the audit chain ends at record {state.records}, the store stands at revision {snapshot.revision}"
-    else:
-        fault = await asyncio.to_thread(_standing_fault, snapshot, written) or ""
-    return replace(state, fault=fault) if fault else state
+        return replace(state, fault=fault)
+    return replace(state, fault=await asyncio.to_thread(_standing_fault, snapshot, written))
 
 
 def _take(records: Iterable[AuditRecord], written: dict[str, tuple[int, Body]]) -> None:

@@ -247,7 +247,7 @@ async def test_killed_at_any_moment_what_was_acknowledged_is_there_and_nothing_i
 
 
 async def test_tampering_in_the_file_is_found(tmp_path: Path) -> None:
-    """A record edited, a past body edited, the last record removed, a document that no record has written: each named."""
+    """A record edited, a past body edited, the last record removed, a document that no record wrote: each named."""
     faults: list[Any] = []
     for name, statement in (
         ("edited", "UPDATE audit SET reason = 'nothing' WHERE sequence = 2"),
