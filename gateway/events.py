@@ -7,6 +7,7 @@ event loop and must return at once; what they keep of a record they copy.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.messages import Decision, VersionRef
@@ -113,6 +114,9 @@ class Observer:
         """A route went back to a known good, by hand or by the guard."""
 
 
+EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
+
+
 class RecordingObserver(Observer):
     """Keeps requests, batches, states, crashes and rollbacks in lists. Shipped for tests."""
 
@@ -152,25 +156,36 @@ class RecordingObserver(Observer):
 
 
 class FanOut(Observer):
-    """Tells several observers, in order. The first failure of one is logged and that one is dropped for good."""
+    """Tells several observers, in order; each only of the events that it overrides, so that one that watches
+    nothing of a request costs a request nothing. The first failure of one is logged, and that one is dropped.
+    """
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers: tuple[Observer, ...] = observers
+        self._observers: tuple[Observer, ...] = ()
+        self._listeners: dict[str, tuple[tuple[Observer, Callable[..., None]], ...]] = {}
+        self._install(observers)
 
     def __repr__(self) -> str:
         return f"<FanOut [{', '.join(type(observer).__name__ for observer in self._observers)}]>"
 
     def add(self, observer: Observer) -> None:
         """For one that can only be built once those it watches are there."""
-        self._observers = (*self._observers, observer)
+        self._install((*self._observers, observer))
+
+    def _install(self, observers: tuple[Observer, ...]) -> None:
+        self._observers = observers
+        self._listeners = {
+            event: tuple((observer, getattr(observer, event)) for observer in observers if _watches(observer, event))
+            for event in EVENTS
+        }
 
     def _tell(self, event: str, *args: object) -> None:
-        for observer in self._observers:
+        for observer, listen in self._listeners[event]:
             try:
-                getattr(observer, event)(*args)
+                listen(*args)
             except Exception:  # an observer's fault must never reach the work it watches
                 log.exception("observer %s failed in %s and is dropped", type(observer).__name__, event)
-                self._observers = tuple(other for other in self._observers if other is not observer)
+                self._install(tuple(other for other in self._observers if other is not observer))
 
     def request_started(self, route: str) -> None:
         self._tell("request_started", route)
@@ -207,3 +222,7 @@ class FanOut(Observer):
 
     def rolled_back(self, record: RollbackRecord) -> None:
         self._tell("rolled_back", record)
+
+
+def _watches(observer: Observer, event: str) -> bool:
+    return getattr(getattr(observer, event), "__func__", None) is not getattr(Observer, event)

@@ -55,6 +55,7 @@ class Listener:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             backlog=settings.backlog,
             timeout_graceful_shutdown=max(1, int(settings.drain_s)),

@@ -8,7 +8,7 @@ still costs ten microseconds: the caller's flag, or else a share of the trace id
 
 from __future__ import annotations
 
-import os
+import random
 import re
 from dataclasses import dataclass
 
@@ -74,17 +74,22 @@ def parse(traceparent: str | None, tracestate: str | None = None) -> TraceContex
 
 def child(caller: TraceContext) -> TraceContext:
     """A new span under the caller's, with the caller's sampling."""
-    return TraceContext(
-        caller.trace_id, os.urandom(8).hex(), caller.sampled, caller.state, caller.span_id, caller.random
-    )
+    span_id = f"{_random_bits(64):016x}"
+    return TraceContext(caller.trace_id, span_id, caller.sampled, caller.state, caller.span_id, caller.random)
 
 
 def new_context(*, ratio: float) -> TraceContext:
     """A trace that starts here. Sampled when the id's lower half falls into the first ``ratio`` of its
     range, as OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree."""
-    ids = os.urandom(24).hex()
-    sampled = int(ids[16:32], 16) < round(ratio * _ID_SPACE)
-    return TraceContext(ids[:32], ids[32:], sampled, random=True)
+    trace_id, span_id = _random_bits(128), _random_bits(64)
+    sampled = (trace_id & (_ID_SPACE - 1)) < round(ratio * _ID_SPACE)
+    return TraceContext(f"{trace_id:032x}", f"{span_id:016x}", sampled, random=True)
+
+
+def _random_bits(count: int) -> int:
+    """Never zero, which the specification keeps for "no id". Ids name and do not protect, so the system's
+    generator, at seven microseconds a call, is not asked for them."""
+    return random.getrandbits(count) or 1
 
 
 def _state(header: str) -> str:
