@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Ask", "ClosedLoop", "Figure", "Sample", "Table", "median_sample"]
+__all__ = ["Ask", "ClosedLoop", "Figure", "Outcome", "Sample", "Table", "median_sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Sample:
 class Figure:
     """One claim of the table: the median over rounds beside what it must and should be.
 
-    ``at_least``: larger is better. ``must`` None: shown for what it is worth, claims nothing.
+    ``at_least``: larger is better. ``must`` None: shown for what it is worth, claims nothing. A figure whose
+    requests met ``errors`` meets nothing.
     """
 
     work: str
@@ -60,6 +61,7 @@ class Figure:
     must: float | None = None
     aim: float | None = None
     at_least: bool = False
+    errors: int = 0
 
     @property
     def value(self) -> float:
@@ -68,6 +70,8 @@ class Figure:
     def meets(self, wanted: float | None) -> bool | None:
         if wanted is None:
             return None
+        if self.errors:
+            return False
         return self.value >= wanted if self.at_least else self.value <= wanted
 
 
@@ -78,6 +82,14 @@ class Table:
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one kind of work gave."""
+
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...] = ()
 
 
 def median_sample(samples: Iterable[Sample]) -> Sample:

@@ -1,0 +1,139 @@
+"""Every figure of docs/benchmarks.md: ``python -m loadtests.bench`` measures them and writes them there.
+
+``--only NAME`` (more than once) measures some of the work and leaves the other figures as they are; ``--quick`` is for
+trying out the benchmarks, writes nothing and proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtests.measurement import Outcome
+from loadtests.page import Result, machine, read_results, render, rewrite, write_results
+from loadtests.peers import PEERS
+from loadtests.scenarios import calm, cost, long, overhead
+from loadtests.scenarios.rounds import Plan
+from loadtests.wrk import MissingTool, require_wrk
+
+__all__ = ["WORK", "main"]
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+WORK: Mapping[str, Callable[[Plan], Outcome]] = {
+    "tiny": cost.tiny,
+    "one-client": cost.one_client,
+    "mlp": cost.mlp,
+    "image-binary": cost.image_binary,
+    "image-json": cost.image_json,
+    "cnn": cost.cnn,
+    "big-bodies": calm.big_bodies,
+    "step": calm.step,
+    "overload": calm.overload,
+    "telemetry": overhead.telemetry,
+    "loading": calm.loading,
+    "decide": overhead.decisions,
+    "memory": overhead.memory,
+    "swap": overhead.swapping,
+}
+"""What a plain run measures, in the order of the page."""
+
+EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": long.soak}
+"""What takes hours, and runs when it is asked for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when all the work could be measured, met or not; 1 when some failed; 2 for a tool that is missing."""
+    chosen = parse(arguments)
+    try:
+        require_wrk()
+    except MissingTool as missing:
+        print(missing, file=sys.stderr)
+        return 2
+    names = [name for name in (*WORK, *EXTRA) if name in wanted(chosen)]
+    command = " ".join(["python -m loadtests.bench", *(sys.argv[1:] if arguments is None else arguments)])
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    failed = []
+    for name in names:
+        outcome = measure(name, chosen)
+        if outcome is None:
+            failed.append(name)
+            continue
+        result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds)
+        print(render({name: result}), flush=True)
+        if chosen.page:
+            publish(chosen.page, {name: result})
+    if failed:
+        print(f"could not be measured: {', '.join(failed)}; see the errors above", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=[*WORK, *EXTRA], metavar="NAME", help=", ".join(WORK))
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the page's figures need five")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--quick", action="store_true", help="one round of a second each; writes no page")
+    parser.add_argument("--with", dest="peers", default="", metavar="NAMES", help=f"peers: {', '.join(PEERS)}")
+    parser.add_argument("--sweep", action="store_true", help="also every model at 1, 16, 64 and 256 clients")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="only a soak of so many minutes")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the figures go")
+    parser.add_argument("--no-page", dest="page", action="store_const", const=None, help="print only")
+    chosen = parser.parse_args(arguments)
+    chosen.peers = tuple(filter(None, chosen.peers.split(",")))
+    unknown = [name for name in chosen.peers if name not in PEERS]
+    if unknown:
+        parser.error(f"--with {unknown[0]}: unknown peer; there are {', '.join(PEERS)}")
+    if chosen.quick:
+        chosen.rounds, chosen.seconds, chosen.page = 1, 1.0, None
+    if chosen.rounds < 1 or chosen.seconds < 1:
+        parser.error("--rounds and --seconds are 1 or more: processor time is counted in steps of 10 ms")
+    return chosen
+
+
+def wanted(chosen: argparse.Namespace) -> list[str]:
+    if chosen.soak is not None:
+        return ["soak"]
+    if chosen.only:
+        return list(chosen.only)
+    return [*WORK, *(["sweep"] if chosen.sweep else [])]
+
+
+def measure(name: str, chosen: argparse.Namespace) -> Outcome | None:
+    """None, with the traceback printed, when the work itself failed: the other figures are still worth having."""
+    began = time.monotonic()
+    print(f"{name}: measuring ({chosen.rounds} rounds of {chosen.seconds:g} s)", flush=True)
+    with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
+        minutes = chosen.soak if chosen.soak is not None else 60.0
+        plan = Plan(chosen.rounds, chosen.seconds, Path(folder), chosen.peers, minutes)
+        try:
+            outcome = {**WORK, **EXTRA}[name](plan)
+        except Exception:  # noqa: BLE001  (one broken piece of work must not cost an hour's other figures)
+            traceback.print_exc()
+            return None
+    load = os.getloadavg()[0]
+    print(f"{name}: {time.monotonic() - began:.0f} s; the machine's load average is {load:.1f}", flush=True)
+    return outcome
+
+
+def publish(page: Path, fresh: Mapping[str, Result]) -> None:
+    """Puts the results on the page, in the page's order, and keeps those of other work that are there."""
+    kept = page.with_suffix(".json")
+    results = {**read_results(kept), **fresh}
+    ordered = {name: results[name] for name in (*WORK, *EXTRA) if name in results}
+    text = rewrite(page.read_text(encoding="utf-8"), ordered)
+    write_results(kept, ordered)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""docs/benchmarks.md: the figures between its two markers are written here, from results kept as JSON beside it.
+
+A run of some of the work replaces these results and leaves the others with their own date, so that every figure on the
+page says when and by which command it was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from loadtests.measurement import Figure, Outcome, Table
+
+__all__ = ["BEGIN", "END", "Result", "machine", "read_results", "render", "rewrite", "write_results"]
+
+BEGIN, END = "<!-- figures: written by python -m loadtests.bench -->", "<!-- end of figures -->"
+_PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "numpy", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One kind of work: what was found, where, when and how."""
+
+    outcome: Outcome
+    machine: str
+    date: str
+    command: str
+    rounds: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Result:
+        found = body["outcome"]
+        figures = tuple(Figure(**figure | {"rounds": tuple(figure["rounds"])}) for figure in found["figures"])
+        tables = tuple(
+            Table(table["title"], tuple(table["head"]), tuple(tuple(row) for row in table["rows"]))
+            for table in found["tables"]
+        )
+        rest = {name: value for name, value in body.items() if name != "outcome"}
+        return cls(Outcome(figures, tables), **rest)
+
+
+def machine() -> str:
+    """Processor, cores, kernel, interpreter and the packages that the figures depend on."""
+    cpu = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    memory = Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    cores = _cores()
+    return (
+        f"{cpu}, {cores} core{'s' if cores != 1 else ''}, {int(memory) / 1e6:.0f} GB; Linux {platform.release()}; "
+        f"Python {sys.version.split()[0]}, {packages}"
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    if not path.exists():
+        return {}
+    body = json.loads(path.read_text(encoding="utf-8"))
+    return {name: Result.from_json(result) for name, result in body.items()}
+
+
+def write_results(path: Path, results: Mapping[str, Result]) -> None:
+    body = {name: result.to_json() for name, result in results.items()}
+    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def rewrite(page: str, results: Mapping[str, Result]) -> str:
+    """Raises ValueError when the page has lost its markers."""
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"the page has no {BEGIN!r} … {END!r}: put both lines where the figures belong")
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{render(results)}\n{END}{rest.partition(END)[2]}"
+
+
+def render(results: Mapping[str, Result]) -> str:
+    return "\n".join([*_provenance(results), *_claims(results), *_behind(results)])
+
+
+def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
+    """Work that was measured together shares a line."""
+    runs: dict[tuple[str, str, str, int, float], list[str]] = {}
+    for name, result in results.items():
+        key = (result.date, result.command, result.machine, result.rounds, result.seconds)
+        runs.setdefault(key, []).append(name)
+    for (date, command, where, rounds, seconds), names in runs.items():
+        yield f"* {', '.join(names)}: {date}, `{command}`, medians of {rounds} rounds of {seconds:g} s."
+        yield f"  {where}"
+    yield ""
+
+
+def _claims(results: Mapping[str, Result]) -> Iterator[str]:
+    yield "| work | figure | measured | rounds, least to most | must | aim | |"
+    yield "|---|---|---|---|---|---|---|"
+    for result in results.values():
+        for figure in result.outcome.figures:
+            yield _claim(figure)
+    yield ""
+
+
+def _claim(figure: Figure) -> str:
+    sign = "≥" if figure.at_least else "≤"
+    wanted = (f"{sign} {number(value)}" if value is not None else "" for value in (figure.must, figure.aim))
+    spread = f"{number(min(figure.rounds))} to {number(max(figure.rounds))}"
+    unit = f" {figure.unit}" if figure.unit else ""
+    cells = (figure.work, figure.name, f"**{number(figure.value)}**{unit}", spread, *wanted, verdict(figure))
+    return "| " + " | ".join(cells) + " |"
+
+
+def verdict(figure: Figure) -> str:
+    if figure.errors:
+        return f"**not met: {figure.errors} errors**"
+    must, aim = figure.meets(figure.must), figure.meets(figure.aim)
+    if must is False:
+        return "**not met**"
+    if aim is False:
+        return "must" if must else "aim missed"
+    return "aim" if aim else ""
+
+
+def number(value: float) -> str:
+    """Three digits that count; "none" for a value that does not exist."""
+    if math.isnan(value):
+        return "none"
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _behind(results: Mapping[str, Result]) -> Iterator[str]:
+    for result in results.values():
+        for table in result.outcome.tables:
+            yield f"**{table.title}**"
+            yield ""
+            yield _line(table.head)
+            yield _line("---" for _ in table.head)
+            yield from (_line(row) for row in table.rows)
+            yield ""
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,162 @@
+"""Processor time a request: the gateway beside servers that do only what any server must."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from loadtests.cores import Cores, pinned, shared
+from loadtests.measurement import Ask, Figure, Outcome, Sample
+from loadtests.models import CNN, IMAGE, MLP, TINY, Model, make_model
+from loadtests.peers import peer
+from loadtests.scenarios.rounds import Entrant, Plan, errors, over, table, take_turns, value_table
+from loadtests.servers import Server, floor, gateway
+
+__all__ = ["cnn", "image_binary", "image_json", "mlp", "one_client", "sweep", "tiny"]
+
+BARE, BARE_ORT, INLINE, PROCESS = "bare", "bare-ort", "inline", "process"
+
+
+@contextlib.contextmanager
+def field(model: Model, cores: Cores, plan: Plan) -> Iterator[list[Server]]:
+    """The floors and the gateway in both placements, all up; those whose turn it is not are idle."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(floor(BARE, cores))]
+        if model.suffix == ".onnx":
+            servers.append(stack.enter_context(floor(BARE_ORT, cores, model=make_model(model, plan.folder))))
+        for placement in (INLINE, PROCESS):
+            settings = {"runtimes": {"preload": ["torch"]}} if model is CNN else None
+            started = gateway(plan.folder, f"{placement}", cores, [model], placement=placement, settings=settings)
+            servers.append(stack.enter_context(started))
+        yield servers
+
+
+def asked(servers: Sequence[Server], ask: Ask) -> list[Entrant]:
+    return [Entrant(server, ask) for server in servers]
+
+
+def tiny(plan: Plan) -> Outcome:
+    cores = pinned()
+    with field(TINY, cores, plan) as servers, contextlib.ExitStack() as stack:
+        entrants = asked(servers, TINY.json())
+        entrants += [stack.enter_context(peer(name, cores)) for name in plan.peers]
+        samples = take_turns(entrants, plan, clients=64)
+    work = "`tiny`, JSON, 64 clients, one core"
+    return Outcome(
+        (
+            _ratio(work, samples, INLINE, must=2.0, aim=1.6),
+            _ratio(work, samples, PROCESS, must=2.3, aim=1.7),
+        ),
+        (table(work, samples),),
+    )
+
+
+def _ratio(
+    work: str, samples: dict[str, list[Sample]], server: str, *, must: float | None = None, aim: float | None = None
+) -> Figure:
+    return Figure(
+        work,
+        f"`{server}`: CPU per request over bare's",
+        over(samples, server, BARE),
+        must=must,
+        aim=aim,
+        errors=errors(samples, server, BARE),
+    )
+
+
+def one_client(plan: Plan) -> Outcome:
+    with field(TINY, pinned(), plan) as servers:
+        samples = take_turns(asked(servers, TINY.json()), plan, clients=1)
+    work = "`tiny`, JSON, 1 client, one core"
+
+    def beyond(server: str) -> tuple[float, ...]:
+        return tuple(mine.p50_ms - its.p50_ms for mine, its in zip(samples[server], samples[BARE], strict=True))
+
+    def figure(server: str, must: float, aim: float) -> Figure:
+        name = f"`{server}`: p50 minus bare's p50"
+        return Figure(work, name, beyond(server), "ms", must, aim, errors=errors(samples, server, BARE))
+
+    return Outcome((figure(INLINE, 0.10, 0.06), figure(PROCESS, 0.25, 0.15)), (table(work, samples),))
+
+
+def mlp(plan: Plan) -> Outcome:
+    cores = shared()
+    path = make_model(MLP, plan.folder)
+    with field(MLP, cores, plan) as servers:
+        entrants = asked(servers, MLP.json())
+        samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
+        floors = []
+        for number in range(plan.rounds):
+            turn = Plan(1, plan.seconds, plan.folder)
+            shifted = entrants[number % len(entrants) :] + entrants[: number % len(entrants)]
+            for name, each in take_turns(shifted, turn, clients=64).items():
+                samples[name] += each
+            floors.append(offline(path, pinned()))
+    best = [min(costs.values()) for costs in floors]
+    work = "`mlp`, JSON of 784 numbers, 64 clients, two cores free"
+
+    def figure(server: str, must: float | None, aim: float | None) -> Figure:
+        rounds = zip(samples[server], samples[BARE], best, strict=True)
+        ratios = tuple(mine.cpu_ms / (its.cpu_ms + row) for mine, its, row in rounds)
+        name = f"`{server}`: CPU per request over (offline a row + bare)"
+        return Figure(work, name, ratios, must=must, aim=aim, errors=errors(samples, server, BARE))
+
+    rows = [(batch, statistics.median(costs[batch] for costs in floors)) for batch in floors[0]]
+    return Outcome(
+        (figure(PROCESS, 1.8, 1.4), figure(INLINE, None, None)),
+        (table(work, samples), value_table("`mlp` offline, one core", ("rows a batch", "CPU ms a row"), rows)),
+    )
+
+
+def offline(path: Path, cores: Cores) -> dict[int, float]:
+    """Batch size to CPU ms a row, in a process of its own on the servers' core."""
+    command = [*cores.server_prefix, sys.executable, "-m", "loadtests.floors", "offline", "--model", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return {int(batch): cost for batch, cost in json.loads(done.stdout).items()}
+
+
+def image_binary(plan: Plan) -> Outcome:
+    with field(IMAGE, pinned(), plan) as servers:
+        samples = take_turns(asked(servers, IMAGE.binary()), plan, clients=16)
+    work = "`image`, 600 KB binary, 16 clients, one core"
+    figures = (_ratio(work, samples, PROCESS, must=2.0, aim=1.5), _ratio(work, samples, INLINE, must=2.0, aim=1.5))
+    return Outcome(figures, (table(work, samples),))
+
+
+def image_json(plan: Plan) -> Outcome:
+    ask = IMAGE.json()
+    with field(IMAGE, pinned(), plan) as servers:
+        samples = take_turns(asked(servers, ask), plan, clients=16)
+    megabytes = len(ask.body) / 1e6
+    work = f"`image`, {megabytes:.2f} MB of JSON (150,528 numbers), 16 clients, one core"
+
+    def figure(server: str) -> Figure:
+        rates = tuple(megabytes / (sample.cpu_ms / 1000) for sample in samples[server])
+        name = f"`{server}`: MB of JSON per CPU second"
+        return Figure(work, name, rates, "MB/s", 120, 220, at_least=True, errors=errors(samples, server))
+
+    return Outcome((figure(PROCESS), figure(INLINE)), (table(work, samples),))
+
+
+def cnn(plan: Plan) -> Outcome:
+    with field(CNN, pinned(), plan) as servers:
+        samples = take_turns(asked(servers, CNN.binary()), plan, clients=16)
+    work = "`cnn` (torch), 48 KB binary, 16 clients, one core"
+    return Outcome((_ratio(work, samples, PROCESS), _ratio(work, samples, INLINE)), (table(work, samples),))
+
+
+def sweep(plan: Plan) -> Outcome:
+    """Every model at 1, 16, 64 and 256 clients, on one core and on two; no claims, tables only."""
+    tables = []
+    for model, ask in ((TINY, TINY.json()), (MLP, MLP.json()), (IMAGE, IMAGE.binary()), (CNN, CNN.binary())):
+        for cores in (pinned(), shared()):
+            with field(model, cores, plan) as servers:
+                for clients in (1, 16, 64, 256):
+                    samples = take_turns(asked(servers, ask), plan, clients=clients)
+                    tables.append(table(f"`{model.name}`, {clients} clients, {cores.name}", samples))
+    return Outcome((), tuple(tables))
