@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
 
@@ -33,6 +34,9 @@ __all__ = [
     "client_settings",
     "load_settings",
 ]
+
+_PREFIX = "TURNOUT_"
+_NESTING = "__"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
@@ -54,6 +58,13 @@ class ServerSettings(_Group):
     tls_key: Path | None = None
     drain_s: Seconds = 30.0
     backlog: Positive = 2048
+
+    @model_validator(mode="after")
+    def _whole(self) -> ServerSettings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            given, missing = ("tls_certificate", "tls_key") if self.tls_key is None else ("tls_key", "tls_certificate")
+            raise ValueError(f"{given} is set and {missing} is not; TLS needs both")
+        return self
 
 
 class LimitSettings(_Group):
@@ -119,10 +130,23 @@ class TelemetrySettings(_Group):
     otlp_endpoint: str | None = None
 
 
+class _Environment(EnvSettingsSource):
+    """Lists are JSON, or words between commas: ``TURNOUT_RUNTIMES__ALLOW_PICKLE=digits,iris``."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            text = str(value).strip()
+            if text.startswith(("[", "{")):
+                raise SettingsError(f"environment: {field_name}: got {text!r:.200}; not valid JSON") from None
+            return [word.strip() for word in text.split(",") if word.strip()]
+
+
 class Settings(BaseSettings):
     """All of it. ``home`` holds the store, artifact blobs, logs and the generated admin token."""
 
-    model_config = SettingsConfigDict(env_prefix="TURNOUT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter=_NESTING, extra="forbid", frozen=True)
 
     home: Path = Path(".turnout")
     default_route: str | None = None
@@ -144,7 +168,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file, which arrives as init values."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +201,24 @@ def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | No
     """
     values = {} if path is None else _read(path)
     origin = "defaults" if path is None else str(path)
+    _check_variables()
     try:
         settings = Settings(**values)
         return _override(settings, overrides or {})
     except ValidationError as error:
         raise SettingsError(_explain(error, origin)) from None
+
+
+def _check_variables() -> None:
+    """Raises SettingsError for a variable of a group that is not there.
+
+    Names without two underscores are left alone: a cluster puts ``TURNOUT_PORT`` and the like into
+    the environment of every container beside a service of that name.
+    """
+    for variable in sorted(os.environ):
+        names = variable.upper().removeprefix(_PREFIX).lower().split(_NESTING)
+        if variable.upper().startswith(_PREFIX) and len(names) > 1 and names[0] not in Settings.model_fields:
+            raise SettingsError(_unknown(names[:1], f"environment: {variable}"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -218,12 +255,21 @@ def _explain(error: ValidationError, origin: str) -> str:
 def _explain_one(problem: Any, origin: str) -> str:
     names = [str(part) for part in problem["loc"]]
     key = ".".join(names)
+    variable = _PREFIX + _NESTING.join(names).upper()
+    if variable in {name.upper() for name in os.environ}:
+        origin = f"environment: {variable}"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(names[-1], _keys_beside(names), n=1, cutoff=0.5)
-        meant = ".".join([*names[:-1], *near])
-        hint = f"did you mean {meant!r}?" if near else "see config/gateway.yaml for every key"
-        return f"{origin}: unknown key {key!r}; {hint}"
+        return _unknown(names, origin)
+    if problem["type"] == "value_error":
+        return f"{origin}: {key}: {problem['ctx']['error']}"
     return f"{origin}: {key}: got {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _unknown(names: list[str], origin: str) -> str:
+    near = difflib.get_close_matches(names[-1], _keys_beside(names), n=1, cutoff=0.5)
+    meant = ".".join([*names[:-1], *near])
+    hint = f"did you mean {meant!r}?" if near else "see config/gateway.yaml for every key"
+    return f"{origin}: unknown key {'.'.join(names)!r}; {hint}"
 
 
 def _keys_beside(names: list[str]) -> list[str]:

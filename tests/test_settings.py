@@ -1,0 +1,68 @@
+"""Settings as a user gets them wrong: every fault is one SettingsError that says where, what and what else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import SettingsError
+from gateway.settings import Settings, load_settings
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "gateway.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_key_of_the_shipped_file_is_its_default() -> None:
+    """config/gateway.yaml changes nothing."""
+    shipped = Path(__file__).parents[1] / "config" / "gateway.yaml"
+    assert load_settings(shipped) == Settings()
+
+
+def test_an_unknown_key_offers_the_nearest_name(tmp_path: Path) -> None:
+    """In a group and at the top."""
+    with pytest.raises(SettingsError, match=r"gateway\.yaml: unknown key 'server\.prot'; did you mean 'server\.port'"):
+        load_settings(_written(tmp_path, "server: {prot: 1}"))
+    with pytest.raises(SettingsError, match=r"unknown key 'sever'; did you mean 'server'"):
+        load_settings(_written(tmp_path, "sever: {port: 1}"))
+
+
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
+    """And the other way round; the message names the one that is missing."""
+    with pytest.raises(SettingsError, match=r"server: tls_certificate is set and tls_key is not"):
+        load_settings(_written(tmp_path, "server: {tls_certificate: c.pem}"))
+    with pytest.raises(SettingsError, match=r"server: tls_key is set and tls_certificate is not"):
+        load_settings(_written(tmp_path, "server: {tls_key: k.pem}"))
+
+
+def test_a_list_in_the_environment_is_json_or_words_between_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both give the same; half a JSON list is an error, not a traceback."""
+    monkeypatch.setenv("TURNOUT_RUNTIMES__ALLOW_PICKLE", '["digits", "iris"]')
+    assert load_settings().runtimes.allow_pickle == ("digits", "iris")
+    monkeypatch.setenv("TURNOUT_RUNTIMES__ALLOW_PICKLE", "digits, iris")
+    assert load_settings().runtimes.allow_pickle == ("digits", "iris")
+    monkeypatch.setenv("TURNOUT_RUNTIMES__ALLOW_PICKLE", '["digits"')
+    with pytest.raises(SettingsError, match=r"environment: allow_pickle: got .* not valid JSON"):
+        load_settings()
+
+
+def test_a_fault_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not the file beside it."""
+    path = _written(tmp_path, "server: {port: 9000}")
+    monkeypatch.setenv("TURNOUT_SERVER__PORT", "abc")
+    with pytest.raises(SettingsError, match=r"^environment: TURNOUT_SERVER__PORT: server\.port: got 'abc'"):
+        load_settings(path)
+    monkeypatch.delenv("TURNOUT_SERVER__PORT")
+    monkeypatch.setenv("TURNOUT_SEVER__PORT", "9000")
+    with pytest.raises(SettingsError, match=r"TURNOUT_SEVER__PORT: unknown key 'sever'; did you mean 'server'"):
+        load_settings(path)
+
+
+def test_what_a_cluster_puts_into_the_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes does so for a service named turnout."""
+    monkeypatch.setenv("TURNOUT_PORT", "tcp://10.0.0.7:8000")
+    monkeypatch.setenv("TURNOUT_SERVICE_HOST", "10.0.0.7")
+    assert load_settings() == Settings()
