@@ -6,6 +6,8 @@ ARG BASE=python:3.12-slim
 FROM ${BASE} AS build
 ARG EXTRAS=onnx,torch,sklearn
 ARG TORCH=torch==2.13.0+cpu
+# The CPU build of torch has an index of its own: --build-arg PIP_EXTRA_INDEX_URL=... names it.
+ARG PIP_EXTRA_INDEX_URL
 # The GPU bases are plain Ubuntu: there Python comes from the system's packages.
 RUN command -v python3 >/dev/null && python3 -m venv --help >/dev/null 2>&1 && python3 -m ensurepip --version >/dev/null 2>&1 \
     || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*)
