@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """One application on one socket. ``serve`` runs until ``stop``; connections that are idle then are closed."""
+    """One application on one socket. ``serve`` runs until ``stop``; connections that are idle then are closed.
+
+    Raises SettingsError when the TLS files cannot be used.
+    """
 
     def __init__(self, application: ASGIApp, listening: socket.socket, settings: ServerSettings) -> None:
         config = uvicorn.Config(
@@ -62,6 +66,7 @@ class Listener:
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
+        _load(config)
         self._scheme = "https" if settings.tls_certificate else "http"
         self._server = _Server(config)
         self._socket = listening
@@ -84,6 +89,18 @@ class Listener:
 
     def stop(self) -> None:
         self._server.should_exit = True
+
+
+def _load(config: uvicorn.Config) -> None:
+    """What uvicorn would do on its first step, where a bad certificate ends in a traceback."""
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if type(error) is not ssl.SSLError and error.strerror else str(error)
+        raise SettingsError(
+            f"server.tls_certificate {config.ssl_certfile} and server.tls_key {config.ssl_keyfile} cannot be used: "
+            f"{reason}; expected two PEM files that this user may read, the key that of the certificate"
+        ) from None
 
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:
