@@ -90,8 +90,8 @@ class ProcessEngine:
         if self._answer is not None:
             raise ModelError(f"{self._spec.ref}: a batch is under way already; an engine runs one at a time")
         signature = self._signature
-        header_bytes, rows = self._gather(parts, signature)
         try:
+            header_bytes, rows = self._gather(parts, signature)
             packet = await self._ask(Packet(Op.RUN, header_bytes=header_bytes), limit_s)
             return self._result(packet, signature, rows)
         except (VersionCrashed, VersionHung, asyncio.CancelledError):
@@ -194,9 +194,10 @@ class ProcessEngine:
             raise VersionCrashed(f"{self._spec.ref}: its process is gone; start a new engine")
         try:
             send(self._channel, packet, fds)
-        except OSError:
+        except OSError as error:
+            if fds and not isinstance(error, ConnectionError):
+                raise  # a memory that did not arrive: work sent after it would be done on the one before
             # The child is gone, or does not read; either way its end, or the batch's limit, will tell.
-            return
 
     async def _ask(self, packet: Packet, limit_s: float | None) -> Packet:
         """Sends, and waits for the answer. ``VersionHung`` past the limit, ``VersionCrashed`` when the child dies."""

@@ -38,7 +38,7 @@ from runtimes import catalog
 from runtimes.base import LoadSpec
 from runtimes.channel import Plan
 from runtimes.memory import Memory
-from runtimes.packets import Op, Packet, receive, send
+from runtimes.packets import Op, Packet, failure, receive, send
 from tests.runtimes.versions import exported_torch, load_spec, signature
 from tests.serving.processes import LONG_S, children, descriptors, ended, eventually, gone, overwrite, text_of
 
@@ -416,6 +416,37 @@ async def test_a_taken_over_child_can_only_end_itself(impostor: Impostor, attack
         await work
     output.close()
     assert len(children()) == 1
+    await engine.close()
+
+
+async def test_a_memory_that_cannot_be_sent_is_never_taken_for_the_one_before_it(impostor: Impostor):
+    """No batch may run on the input of another: the batch fails, the engine is good, and the memory is sent next time."""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))})
+    engine, channel, output = await taken_over(impostor, spec_of(echo(signature_=given)))
+    full = Packet(Op.NORMAL)
+    with pytest.raises(BlockingIOError):
+        while True:
+            send(engine._channel, full)
+    large = rows(100_000)
+    with pytest.raises(ModelError, match="no shared memory for this batch"):
+        await engine.run([large], limit_s=LONG_S)
+    with pytest.raises(BlockingIOError):
+        while receive(channel):
+            pass
+    work = asyncio.ensure_future(engine.run([large], limit_s=LONG_S))
+    await asyncio.sleep(0)
+    came = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            packet, fds = receive(channel, fds=1)
+            came.append(packet.op)
+            for fd in fds:
+                os.close(fd)
+    assert came == [Op.INPUT, Op.RUN]
+    send(channel, failure("model-error", "enough"))
+    with pytest.raises(ModelError, match="enough"):
+        await work
+    output.close()
     await engine.close()
 
 
