@@ -275,8 +275,7 @@ async def _serve(settings: Settings) -> int:
 
 
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
-    rows = fleet.statistics().versions
-    return [VersionMemory(row.ref, row.device, row.memory_bytes) for row in rows if row.device is not None]
+    return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]
 
 
 def _web_limits(limits: LimitSettings) -> WebLimits:

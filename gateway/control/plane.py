@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ class ControlPlane:
 
     def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
-        rows = {row.ref: _version_view(row) for row in self.fleet.statistics().versions}
+        # The system takes its time to count the memory of large processes, and requests are not to wait for that.
+        memory = {held.ref: held.memory_bytes for held in await asyncio.to_thread(self.fleet.memory)}
+        rows = {row.ref: _version_view(row, memory.get(row.ref, 0)) for row in self.fleet.statistics().versions}
         for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
             reason = self.reconciler.failure(ref)
             state = "registered" if reason is None else "failed"
@@ -154,7 +157,7 @@ def permissions(settings: Settings) -> Permissions:
     )
 
 
-def _version_view(row: HandleStatistics) -> View:
+def _version_view(row: HandleStatistics, memory_bytes: int) -> View:
     queue = row.batcher
     return {
         "model": row.ref.model,
@@ -165,7 +168,7 @@ def _version_view(row: HandleStatistics) -> View:
         "ready": row.ready,
         "pid": row.pid,
         "device": row.device,
-        "memory_bytes": row.memory_bytes,
+        "memory_bytes": memory_bytes,
         "leases": row.leases,
         "deaths": row.deaths,
         "restarts": row.restarts,

@@ -76,7 +76,8 @@ class Engine(Protocol):
     VersionCrashed, VersionHung (engine ended; start a new one). ``limit_s`` passed: the child
     is killed, VersionHung. Cancelling ``run`` ends the engine too. ``close`` is idempotent and
     returns when every byte is back with the system. ``on_exit`` is called once, on the loop,
-    if the child dies while no ``run`` is under way.
+    if the child dies while no ``run`` is under way. ``memory_bytes`` may be slow, and is asked
+    from any thread.
     """
 
     async def start(self) -> EngineInfo: ...

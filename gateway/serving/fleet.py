@@ -14,7 +14,7 @@ from gateway.messages import VersionRef
 from gateway.serving.engine import EngineFactory, VersionSpec
 from gateway.serving.handle import Handle, HandleStatistics, VersionState
 
-__all__ = ["Fleet", "FleetStatistics"]
+__all__ = ["Fleet", "FleetStatistics", "Footprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,14 @@ class FleetStatistics:
 
     versions: tuple[HandleStatistics, ...]
 
-    @property
-    def memory_bytes(self) -> int:
-        return sum(version.memory_bytes for version in self.versions)
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What one loaded version's end would give back to the system."""
+
+    ref: VersionRef
+    device: str
+    memory_bytes: int
 
 
 class Fleet:
@@ -110,6 +115,12 @@ class Fleet:
 
     def statistics(self) -> FleetStatistics:
         return FleetStatistics(tuple(self._handles[ref].statistics() for ref in sorted(self._handles)))
+
+    def memory(self) -> tuple[Footprint, ...]:
+        """Of every version that has loaded. Slow: any thread may call it, and the event loop should not."""
+        handles = list(self._handles.items())
+        held = [(ref, handle.info, handle.memory_bytes()) for ref, handle in handles]
+        return tuple(Footprint(ref, info.device, count) for ref, info, count in held if info is not None)
 
     async def _load(self, spec: VersionSpec, handle: Handle) -> Handle:
         if handle.state is not VersionState.REGISTERED:  # the same version, on its way out

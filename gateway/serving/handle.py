@@ -158,6 +158,11 @@ class Handle:
         """``retire(abandon=True)``: for a version that hangs or must not answer again."""
         await self.retire(abandon=True)
 
+    def memory_bytes(self) -> int:
+        """What its end would give back. Any thread may ask, and a thread should: the system counts a large process's
+        memory for tens of milliseconds."""
+        return self._supervisor.memory_bytes()
+
     def statistics(self) -> HandleStatistics:
         info = self.info
         return HandleStatistics(
@@ -169,7 +174,6 @@ class Handle:
             pid=None if self._supervisor.info is None else self._supervisor.info.pid,
             device=None if info is None else info.device,
             loaded={} if info is None else dict(info.loaded),
-            memory_bytes=self._supervisor.memory_bytes(),
             leases=self._leases.count,
             deaths=self._supervisor.deaths,
             restarts=self._supervisor.restarts,

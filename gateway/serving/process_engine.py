@@ -113,9 +113,10 @@ class ProcessEngine:
 
     def memory_bytes(self) -> int:
         """What the child's end would give back: its private memory, not what the fork server shares with it."""
-        if self._child is None:
+        child = self._child  # read once: another thread may be asking
+        if child is None:
             return 0
-        process = Path("/proc") / str(self._child.pid)
+        process = Path("/proc") / str(child.pid)
         try:
             lines = (process / "smaps_rollup").read_text("ascii").splitlines()
             return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

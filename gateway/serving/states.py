@@ -36,7 +36,6 @@ class HandleStatistics:
     pid: int | None
     device: str | None
     loaded: Mapping[str, str]
-    memory_bytes: int
     leases: int
     deaths: int
     restarts: int

@@ -140,7 +140,8 @@ class Supervisor:
         return self._restarts
 
     def memory_bytes(self) -> int:
-        return 0 if self._engine is None else self._engine.memory_bytes()
+        engine = self._engine  # read once: another thread may be asking
+        return 0 if engine is None else engine.memory_bytes()
 
     async def start(self, prove: Prove) -> None:
         """The first start; ``prove`` warms it up. Whatever it raises, and when cancelled, nothing is left behind."""

@@ -19,7 +19,7 @@ class KeepingEndpoints:
         self._plane = plane
 
     async def versions(self, call: AdminCall) -> Response:
-        return json_response({"versions": self._plane.versions()})
+        return json_response({"versions": await self._plane.versions()})
 
     async def replicas(self, call: AdminCall) -> Response:
         """This one; others come with a store that several machines share."""

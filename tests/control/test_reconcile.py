@@ -92,7 +92,7 @@ async def test_at_first_start_a_route_serves_with_what_can_run(tmp_path: Path) -
         await stage.put({1: 50, 2: 50}, fallback=1)
         for number in range(20):
             assert (await stage.predict(key=str(number))).answered_by == ref(1)
-        rows = {row["version"]: row for row in stage.plane.versions()}
+        rows = {row["version"]: row for row in await stage.plane.versions()}
         assert rows[2]["state"] == "failed"
         assert "the file is odd" in rows[2]["reason"]
         assert await stage.audited("rollback") == []

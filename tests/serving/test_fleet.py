@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from gateway.errors import LoadError, ServiceDraining
 from gateway.messages import VersionRef
-from gateway.serving.fleet import Fleet
+from gateway.serving.engine import VersionSpec
+from gateway.serving.fleet import Fleet, Footprint
 from gateway.serving.handle import VersionState
+from gateway.serving.scripted_engine import ScriptedEngine
+from tests.serving.processes import LONG_S
 from tests.serving.stage import DIGITS, Stage, ask, spec, turns, until
 
 OTHER = VersionRef("digits", 4)
@@ -61,6 +65,31 @@ async def test_a_failed_load_is_told_to_all_who_asked_and_can_be_tried_again(sta
     handle = await fleet.ensure(spec())
     assert handle.state is VersionState.ACTIVE
     assert fleet.handles[DIGITS] is handle
+
+
+async def test_memory_is_counted_beside_the_loop_while_versions_come_and_go(stage: Stage):
+    """Tens of milliseconds a large process: statistics never ask for it, and a scrape on its thread meets no change."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Large(ScriptedEngine):
+        def memory_bytes(self) -> int:
+            asked.set()
+            go_on.wait(LONG_S)
+            return super().memory_bytes()
+
+    def made(wanted: VersionSpec, on_exit: Callable[[str], None]) -> ScriptedEngine:
+        return Large(stage.script(wanted.ref), on_exit, clock=stage.clock, pid=1)
+
+    fleet = Fleet(made, clock=stage.clock, observer=stage.observer)
+    await asyncio.gather(fleet.ensure(spec()), fleet.ensure(spec(OTHER)))
+    assert [row.ref for row in fleet.statistics().versions] == [DIGITS, OTHER]
+    assert not asked.is_set()
+    counting = asyncio.ensure_future(asyncio.to_thread(fleet.memory))
+    await asyncio.to_thread(asked.wait, LONG_S)
+    await fleet.retire(OTHER)
+    go_on.set()
+    assert await counting == (Footprint(DIGITS, "cpu", 1 << 20), Footprint(OTHER, "cpu", 0))
+    await fleet.close()
 
 
 async def test_who_stops_waiting_does_not_stop_the_load(stage: Stage, fleet: Fleet):

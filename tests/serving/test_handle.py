@@ -346,10 +346,10 @@ async def test_statistics_tell_what_is_here(stage: Stage):
     assert statistics.pid == stage.script().engines[0]._pid
     assert statistics.device == "cpu"
     assert statistics.loaded == {"model": "0" * 64}
-    assert statistics.memory_bytes == 1 << 20
+    assert handle.memory_bytes() == 1 << 20
     assert (statistics.deaths, statistics.restarts, statistics.leases) == (0, 0, 0)
     assert statistics.batcher is not None
     assert statistics.batcher.answered == 2, "the self-inference before it was visible, and the client"
     await handle.retire()
     gone = handle.statistics()
-    assert (gone.pid, gone.memory_bytes, gone.state) == (None, 0, VersionState.RETIRED)
+    assert (gone.pid, handle.memory_bytes(), gone.state) == (None, 0, VersionState.RETIRED)
