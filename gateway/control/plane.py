@@ -113,7 +113,7 @@ class ControlPlane:
     async def verify_audit(self) -> View:
         return (await verify_store(self.store)).to_json()
 
-    def versions(self) -> Sequence[View]:
+    async def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
         # The system takes its time to count the memory of large processes, and requests are not to wait for that.
         memory = {held.ref: held.memory_bytes for held in await asyncio.to_thread(self.fleet.memory)}
