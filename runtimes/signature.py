@@ -55,8 +55,12 @@ class TensorSpec:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> TensorSpec:
-        """Raises ``ValueError`` naming the field when the body is not a tensor description."""
+    def from_json(cls, body: Mapping[str, Any], *, batched: bool = False) -> TensorSpec:
+        """Raises ``ValueError`` naming the field when the body is not a tensor description.
+
+        ``-1``, which is how the protocol's metadata writes a dynamic axis, and ``null`` become a name:
+        ``batch`` for the rows of a batched version, else one of the axis alone.
+        """
         name, datatype, shape = body.get("name"), body.get("datatype"), body.get("shape")
         if not isinstance(name, str) or not name:
             raise ValueError(f"tensor name: expected a non-empty string, got {name!r}")
@@ -64,13 +68,17 @@ class TensorSpec:
             raise ValueError(f"datatype of {name!r}: expected one of {', '.join(DATATYPES)}, got {datatype!r}")
         if not isinstance(shape, list | tuple):
             raise ValueError(f"shape of {name!r}: expected a list, got {shape!r}")
+        named = list(shape)
         for axis, size in enumerate(shape):
+            if size is None or (type(size) is int and size == -1):
+                named[axis] = "batch" if batched and axis == 0 else f"{name}_{axis}"
+                continue
             fits = (isinstance(size, str) and size) or (type(size) is int and size >= 0)
             if not fits:
                 raise ValueError(
                     f"shape of {name!r}, axis {axis}: expected a size or the name of a dynamic axis, got {size!r}"
                 )
-        return cls(name, str(datatype), tuple(shape))
+        return cls(name, str(datatype), tuple(named))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +103,14 @@ class Signature:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Signature:
         """Raises ``ValueError`` naming what is wrong."""
+        batched = bool(body.get("batched", True))
         sides: list[tuple[TensorSpec, ...]] = []
         for side in ("inputs", "outputs"):
             rows = body.get(side)
             if not isinstance(rows, list | tuple) or not rows:
                 raise ValueError(f"signature {side}: expected a non-empty list of tensors, got {rows!r}")
-            specs = tuple(TensorSpec.from_json(row) for row in rows)
+            specs = tuple(TensorSpec.from_json(row, batched=batched) for row in rows)
             if len({spec.name for spec in specs}) != len(specs):
                 raise ValueError(f"signature {side}: two tensors share a name")
             sides.append(specs)
-        return cls(sides[0], sides[1], bool(body.get("batched", True)))
+        return cls(sides[0], sides[1], batched)

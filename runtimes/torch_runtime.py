@@ -1,15 +1,16 @@
-"""PyTorch models: ``torch.export`` programs (``.pt2``) and TorchScript (``.pt``), loaded from verified bytes.
+"""PyTorch models: ``torch.export`` programs (``.pt2``, or saved as ``.pt``) and TorchScript (``.pt``).
 
 A pt2 program tells its own signature: input names are the arguments of ``forward``; outputs keep
 the keys of a returned dict, and are else called ``output``, or ``output_0``, ``output_1`` …
 TorchScript does not, so it needs a signature or an example. A given signature names the outputs of
-a returned tuple in order.
+a returned tuple in order. Both are loaded from verified bytes.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ def load(spec: LoadSpec, files: Files) -> Runtime:
         if strings:
             raise LoadFailed(f"input {strings[0]!r} is BYTES, which torch has no tensors of")
     content = files.read(spec.entry)
-    if spec.entry.endswith(".pt2"):
+    if spec.entry.endswith(".pt2") or _is_exported(content):
         return _load_exported(spec, content, device)
     return _load_script(spec, content, device)
 
@@ -138,6 +139,15 @@ def _device(asked: str) -> str:
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise LoadFailed(f"device {asked} was asked for; torch {torch.__version__} finds {found} CUDA devices here")
     return name
+
+
+def _is_exported(content: bytes) -> bool:
+    """``torch.export.save`` leaves its mark whatever the file is called; many call it ``.pt``."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(name.endswith("/archive_format") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError):
+        return False
 
 
 def _load_exported(spec: LoadSpec, content: bytes, device: str) -> Runtime:

@@ -52,6 +52,13 @@ def test_an_exported_program_tells_its_signature_and_answers(tmp_path: Path):
         execute(runtime, {"x": x}, 5)
 
 
+def test_an_exported_program_saved_as_pt_is_one_all_the_same(tmp_path: Path):
+    """Its content tells, not its name: the signature comes out of it as well."""
+    runtime = loaded(tmp_path, exported_torch(), "m.pt")
+    assert [spec.name for spec in runtime.signature.outputs] == ["logits", "label"]
+    assert execute(runtime, {"x": np.zeros((2, 4), np.float32)}, 2)["label"].shape == (2,)
+
+
 def test_a_trained_convolutional_network_is_served_as_trained(tmp_path: Path):
     """A small CNN on digits: same labels here as in training."""
     from sklearn.datasets import load_digits
