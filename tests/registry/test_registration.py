@@ -26,6 +26,7 @@ from gateway.registry.examples import from_canonical
 from gateway.registry.loading import load_spec, read_manifest, version_pieces
 from gateway.registry.registration import Permissions, RegistrationOptions, prepare
 from gateway.registry.verify import verify
+from loadtests.live_gateway import wait_until
 
 ROOT = Path(__file__).parents[2]
 X = {"name": "x", "datatype": "FP32", "shape": ["batch", 4]}
@@ -253,8 +254,15 @@ class Model:
         if pids.exists():
             break
     for pid in pids.read_text().split():
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+        # Killed, which a busy machine takes a moment to carry out; init, not we, waits for it.
+        wait_until(lambda pid=pid: _is_gone(Path(f"/proc/{pid}/stat")), what=f"the end of process {pid}")
+
+
+def _is_gone(state: Path) -> bool:
+    try:
+        return state.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @pytest.mark.parametrize(
