@@ -233,13 +233,13 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await open_store(settings)
     try:
-        blobs = BlobStore(settings.home)
+        blobs, replica = BlobStore(settings.home), ReplicaAbsent(store, clock)
         yield LocalControl(
             store=store,
             blobs=blobs,
-            routes=RouteControl(store, ReplicaAbsent(store, clock)),
+            routes=RouteControl(store, replica),
             models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
-            tokens=TokenControl(store, clock=clock),
+            tokens=TokenControl(store, replica, clock=clock),
         )
     finally:
         await store.close()

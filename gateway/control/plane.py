@@ -74,9 +74,10 @@ class ControlPlane:
             took=self._took,
         )
         self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
-        self.routes = RouteControl(store, ReplicaHere(self.reconciler, self.rollbacks))
+        here = ReplicaHere(self.reconciler, self.rollbacks)
+        self.routes = RouteControl(store, here)
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
-        self.tokens = TokenControl(store, clock=clock)
+        self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
         self.guard: Guard | None = None
         if settings.guard.enabled:

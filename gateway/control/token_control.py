@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
+from gateway.control.replica import Replica
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
 from gateway.control.tokens import Role, TokenDocument, check_routes, check_token_name, digest_of, mint
 from gateway.errors import Conflict, FieldProblem, InvalidInput, NotFound, SettingsError
@@ -25,10 +26,15 @@ View = dict[str, Any]
 
 
 class TokenControl:
-    """The secret is in the answer of ``create`` and ``rotate`` and nowhere else."""
+    """The secret is in the answer of ``create`` and ``rotate`` and nowhere else.
 
-    def __init__(self, store: Store, *, clock: Clock) -> None:
+    ``replica``: a token made is known here, and one that ended ends here, when the call returns; other
+    replicas follow as soon as they see the revision.
+    """
+
+    def __init__(self, store: Store, replica: Replica, *, clock: Clock) -> None:
         self._store = store
+        self._replica = replica
         self._clock = clock
         self._changes = Changes(store)
 
@@ -51,10 +57,10 @@ class TokenControl:
             rotated_at=now,
             expires_at=_expiry(expires_in_s, now),
         )
-        await self._add(token, actor)
+        await self._replica.taken(await self._add(token, actor))
         return {"token": secret, **token.view()}
 
-    async def _add(self, token: TokenDocument, actor: str) -> None:
+    async def _add(self, token: TokenDocument, actor: str) -> int:
         key = _key(token.name)
 
         def decide(snapshot: Snapshot) -> Decision:
@@ -62,7 +68,7 @@ class TokenControl:
                 raise Conflict(f"there is a token {token.name!r} already; revoke it, rotate it, or take another name")
             return Decision(token.to_json(), AuditEntry(actor, "token-create", str(key), "", {"role": str(token.role)}))
 
-        await self._changes.write(key, decide)
+        return (await self._changes.write(key, decide)).revision
 
     async def rotate(self, name: str, *, actor: str) -> View:
         """A new secret for the same token; the old one ends."""
@@ -73,7 +79,7 @@ class TokenControl:
             made[:] = [_token(snapshot, name).rotated(sha256, self._clock.wall())]
             return Decision(made[0].to_json(), AuditEntry(actor, "token-rotate", str(key)))
 
-        await self._changes.write(key, decide)
+        await self._replica.taken((await self._changes.write(key, decide)).revision)
         return {"token": secret, **made[0].view()}
 
     async def revoke(self, name: str, *, actor: str) -> None:
@@ -87,7 +93,7 @@ class TokenControl:
                 raise Conflict(f"token {name!r} is the last one of role admin; make another first, or rotate this one")
             return Decision(None, AuditEntry(actor, "token-revoke", str(key)))
 
-        await self._changes.write(key, decide)
+        await self._replica.taken((await self._changes.write(key, decide)).revision)
 
     def _may_admin(self, token: TokenDocument) -> bool:
         alive = token.expires_at is None or token.expires_at > self._clock.wall()

@@ -153,10 +153,10 @@ def check_token_name(name: object) -> str:
 
 
 def check_routes(routes: object) -> frozenset[str] | None:
-    """None or an empty list means every route."""
-    if routes is None or routes == []:
+    """None means every route. An empty list does not: nobody who narrows a token down to nothing means all."""
+    if routes is None:
         return None
-    if not isinstance(routes, list | tuple) or not all(isinstance(route, str) and route for route in routes):
+    if not (isinstance(routes, list | tuple) and routes and all(isinstance(name, str) and name for name in routes)):
         problem = FieldProblem("routes", "a list of route names, or null for all", repr(routes)[:100])
         raise InvalidInput("routes of the token: expected a list of route names, or null for all", problem)
     return frozenset(routes)

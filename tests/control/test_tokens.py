@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import ManualClock
+from gateway.clock import Clock, ManualClock
 from gateway.control.memory_store import MemoryStore
+from gateway.control.replica import ReplicaAbsent
 from gateway.control.token_control import ADMIN_TOKEN_FILE, TokenControl
 from gateway.control.tokens import Principal, Role, TokenRing, digest_of, mint
 from gateway.errors import Conflict, Forbidden, InvalidInput, NotFound, SettingsError
@@ -30,7 +31,12 @@ def store(clock: ManualClock) -> MemoryStore:
 
 @pytest.fixture
 def tokens(store: MemoryStore, clock: ManualClock) -> TokenControl:
-    return TokenControl(store, clock=clock)
+    return alone(store, clock)
+
+
+def alone(store: MemoryStore, clock: Clock) -> TokenControl:
+    """Tokens as the command line has them, with no gateway in the process."""
+    return TokenControl(store, ReplicaAbsent(store, clock), clock=clock)
 
 
 def names(folder: Path) -> list[str]:
@@ -109,6 +115,7 @@ async def test_the_last_admin_token_cannot_be_revoked(tokens: TokenControl) -> N
         (("a", None, None, None), "role"),
         (("a", "viewer", "digits", None), "routes"),
         (("a", "viewer", [3], None), "routes"),
+        (("a", "viewer", [], None), "routes"),
         (("a", "viewer", None, 0), "expires_in_s"),
         (("a", "viewer", None, True), "expires_in_s"),
         (("a", "viewer", None, float("nan")), "expires_in_s"),
@@ -190,7 +197,7 @@ async def test_two_first_starts_at_once_agree_on_one_token(
     tmp_path: Path, store: MemoryStore, clock: ManualClock
 ) -> None:
     """One file, one document, both of the same secret."""
-    await asyncio.gather(*(TokenControl(store, clock=clock).bootstrap(tmp_path) for _ in range(5)))
+    await asyncio.gather(*(alone(store, clock).bootstrap(tmp_path) for _ in range(5)))
     secret = (tmp_path / ADMIN_TOKEN_FILE).read_text().strip()
     assert (await ring(store, clock)).verify(secret) is not None
     assert len(await store.history(next(iter((await store.snapshot()).documents)))) == 1
@@ -207,7 +214,7 @@ async def test_a_token_made_elsewhere_is_known_here_without_asking_the_store_per
     """The ring is fed by snapshots; it goes on when the store is down."""
     store = MemoryStore()
     async with scene(tmp_path, store=store) as stage:
-        made = await TokenControl(store, clock=stage.clock).create("ci", "viewer", actor="x")
+        made = await alone(store, stage.clock).create("ci", "viewer", actor="x")
         await until(lambda: stage.plane.ring.verify(made["token"]) is not None)
         store.fail("unplugged")
         await until(lambda: stage.stores.up[-1] is False)
