@@ -1,8 +1,8 @@
 """Other servers beside the gateway on the ``tiny`` work, so that anyone can repeat the comparison.
 
-``--with litserve,mlserver``. Each has a virtual environment of its own under ``~/.cache/turnout-bench``, made at first use
-(pip downloads it); remove the folder to start anew. Each serves the same ONNX model on ONNX Runtime with one thread, in
-batches of at most 32, set up as its documentation describes for throughput on one core.
+``--with litserve,mlserver``. Each has a virtual environment of its own under ``~/.cache/turnout-bench``, made at
+first use (pip downloads it); remove the folder to start anew. Each serves the same ONNX model on ONNX Runtime with
+one thread, in batches of at most 32, set up as its documentation describes for throughput on one core.
 """
 
 from __future__ import annotations

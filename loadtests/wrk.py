@@ -34,10 +34,10 @@ class MissingTool(Exception):
     """A program that the benchmarks need is not installed."""
 
 
-def require_wrk() -> None:
-    """Raises MissingTool, saying how to get it."""
+def require_wrk(*, search: str | None = None) -> None:
+    """``search`` stands for PATH. Raises MissingTool, saying how to get it."""
     for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")):
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=search) is None:
             raise MissingTool(
                 f"the benchmarks need {tool}: apt-get install {package} (Debian, Ubuntu), or build it from its source"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 
 from loadtests.cores import shared
 from loadtests.measurement import Figure, Outcome
@@ -13,7 +14,7 @@ from loadtests.scenarios.rounds import Plan, value_table
 from loadtests.servers import gateway
 from loadtests.usage import usage
 
-__all__ = ["soak"]
+__all__ = ["growth_percent", "soak"]
 
 _SETTLED_S = 300.0
 _PIECE_S = 60.0
@@ -21,8 +22,7 @@ _READ_S = 5.0
 
 
 def soak(plan: Plan) -> Outcome:
-    """Growth: the last tenth's median over the median of the minute after the first five (of the first tenth, when the
-    soak is shorter than fifty minutes)."""
+    """In pieces of a minute. What has settled counts from the sixth minute on, in a short soak after the first tenth."""
     cores, total = shared(), plan.soak_minutes * 60
     readings: list[tuple[float, float]] = []
     failed, asked, number = 0, 0, 0
@@ -40,10 +40,7 @@ def soak(plan: Plan) -> Outcome:
                 answers = load.answers()
             asked += len(answers)
             failed += len(answers) - answers.count(200)
-    settled = min(_SETTLED_S, total / 10)
-    first = [size for at, size in readings if settled <= at <= settled + max(60.0, total / 10)]
-    last = [size for at, size in readings if at >= total * 0.9]
-    growth = 100 * (statistics.median(last) / statistics.median(first) - 1)
+    growth = growth_percent(readings, settled_s=min(_SETTLED_S, total / 10))
     work = f"{plan.soak_minutes:g} minutes' soak at 70% load ({rate:,.0f} requests/s, {asked:,} requests)"
     figures = (
         Figure(work, "memory growth after the first five minutes", (growth,), "%", 2, 2),
@@ -52,3 +49,12 @@ def soak(plan: Plan) -> Outcome:
     every = max(1, len(readings) // 20)
     rows = [(at / 60, size) for at, size in readings[::every]]
     return Outcome(figures, (value_table(work, ("minute", "RSS MB, all processes"), rows),))
+
+
+def growth_percent(readings: Sequence[tuple[float, float]], *, settled_s: float) -> float:
+    """Of (seconds, megabytes): the last tenth's median over that of the first tenth after ``settled_s``."""
+    sizes = [size for at, size in readings if at >= settled_s]
+    if not sizes:
+        raise ValueError(f"no reading after {settled_s:g} s: a soak must last longer")
+    tenth = max(1, len(sizes) // 10)
+    return 100 * (statistics.median(sizes[-tenth:]) / statistics.median(sizes[:tenth]) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,5 +86,7 @@ def value_table(title: str, head: Iterable[str], rows: Iterable[Iterable[object]
 
 def _shown(cell: object) -> str:
     if isinstance(cell, float):
+        if math.isnan(cell):
+            return "none"
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
     return str(cell)

@@ -1,0 +1,44 @@
+"""What a process tree costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from loadtests.usage import processes, resident_mb, usage
+
+SPIN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+PARENT = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {SPIN!r}], check=True)
+print("ended", flush=True)
+with subprocess.Popen([sys.executable, "-c", "print('up', flush=True); input()"], stdin=subprocess.PIPE) as child:
+    input()
+    child.stdin.close()
+"""
+
+
+def test_time_of_an_ended_child_counts_and_a_living_one_is_seen() -> None:
+    """A reaped child's processor time stays in the tree's; a child that lives is among its processes."""
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline().strip() for _ in range(2)] == ["ended", "up"]
+        found = usage(parent.pid)
+        assert found.cpu_s >= 0.25
+        assert found.processes == 2
+        assert len(processes(parent.pid)) == 2
+        assert found.resident_mb > resident_mb(parent.pid) > 1
+        parent.communicate("\n", timeout=30)
+
+
+def test_an_ended_process_costs_nothing_that_could_be_read() -> None:
+    """A measurement on a server that has died is an error, not a zero."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait(30)
+    with pytest.raises(ProcessLookupError, match=str(process.pid)):
+        usage(process.pid)
+    assert usage(os.getpid()).processes >= 1
