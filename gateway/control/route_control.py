@@ -6,6 +6,7 @@ is (``applied``, ``pending``, ``failed``). ``expected`` is the revision of ``If-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from gateway.errors import FieldProblem, InvalidInput, NotFound, StoreUnavailabl
 from gateway.registry.catalogue import ModelDocument
 
 __all__ = ["RouteControl"]
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 
 View = dict[str, Any]
 Transition = Callable[[Snapshot, RouteDocument], RouteDocument]
@@ -48,7 +51,7 @@ class RouteControl:
 
         def decide(snapshot: Snapshot) -> Decision:
             current = _document(snapshot.documents.get(key))
-            document = transitions.put(parsed, current, _catalogue(snapshot, parsed.model))
+            document = transitions.put(parsed, current, self._catalogue(snapshot, parsed.model))
             action = "route-create" if current is None else "route-update"
             return Decision(document.to_json(), AuditEntry(actor, action, str(key)))
 
@@ -73,7 +76,7 @@ class RouteControl:
         asked = _weights(weights)
 
         def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
-            return transitions.set_weights(document, asked, _catalogue(snapshot, document.spec.model))
+            return transitions.set_weights(document, asked, self._catalogue(snapshot, document.spec.model))
 
         detail = {"weights": {str(number): weight for number, weight in asked.items()}}
         return await self._change(name, step, AuditEntry(actor, "weights", str(route_key(name)), "", detail), expected)
@@ -101,13 +104,14 @@ class RouteControl:
         return [_past(row) for row in rows]
 
     async def restore(self, name: str, revision: int, *, actor: str, expected: int | None = None) -> View:
-        """A past document's spec as a new revision; also of a route deleted meanwhile. Quarantines stay as they are."""
+        """A past document's spec as a new revision; also of a route deleted meanwhile. Quarantines stay as they are,
+        or were when it was deleted."""
         key = route_key(name)
-        past = await self._past_document(key, revision)
+        past, newest = await self._past_document(key, revision)
 
         def decide(snapshot: Snapshot) -> Decision:
-            current = _document(snapshot.documents.get(key))
-            document = transitions.restore(past, current, _catalogue(snapshot, past.spec.model))
+            current = _document(snapshot.documents.get(key)) or newest
+            document = transitions.restore(past, current, self._catalogue(snapshot, past.spec.model))
             entry = AuditEntry(actor, "restore", str(key), "", {"revision": revision})
             return Decision(document.to_json(), entry)
 
@@ -117,14 +121,15 @@ class RouteControl:
         """Whether this replica serves the revision within the time. Ends early when a version of it failed."""
         return await self._replica.applied(revision, name, timeout_s=timeout_s)
 
-    async def _past_document(self, key: DocumentKey, revision: int) -> RouteDocument:
+    async def _past_document(self, key: DocumentKey, revision: int) -> tuple[RouteDocument, RouteDocument]:
+        """The document of that revision, and the newest that there has been."""
         rows = await self._store.history(key, limit=100_000)
         if not rows:
             raise UnknownRoute(f"no route {key.name!r:.140}, now or before")
-        for row in rows:
-            if row.revision == revision and row.body is not None:
-                return RouteDocument.from_json(row.body)
-        known = ", ".join(str(row.revision) for row in rows[:10] if row.body is not None)
+        bodies = {row.revision: row.body for row in rows if row.body is not None}
+        if revision in bodies:
+            return RouteDocument.from_json(bodies[revision]), RouteDocument.from_json(bodies[max(bodies)])
+        known = ", ".join(map(str, list(bodies)[:10]))
         raise NotFound(f"route {key.name!r} has no document of revision {revision}; its newest are {known}")
 
     async def _change(self, name: str, step: Transition, entry: AuditEntry, expected: int | None) -> View:
@@ -137,6 +142,20 @@ class RouteControl:
         written = await self._changes.write(route_key(name), decide, expected=expected)
         await self._replica.taken(written.revision)
         return await self.get(name)
+
+    def _catalogue(self, snapshot: Snapshot, model: str) -> Catalogue:
+        """Of a model as the snapshot has it; parsed anew only when it has changed, since that takes 10 ms for a
+        thousand versions."""
+        key = DocumentKey("model", model)
+        found = snapshot.documents.get(key)
+        if found is None or found.body is None:
+            known = ", ".join(sorted(key.name for key in snapshot.documents if key.kind == "model")) or "none yet"
+            problem = FieldProblem("model", f"a registered model ({known})", repr(model))
+            raise InvalidInput(f"model: no model {model!r} is registered; registered are {known}", problem)
+        revision, parsed = self._read.parsed.get(key, (0, None))
+        if revision == found.revision and isinstance(parsed, ModelDocument):
+            return Catalogue.of(parsed)
+        return Catalogue.of(ModelDocument.from_json(found.body))
 
     async def _desired(self) -> Desired:
         try:
@@ -172,15 +191,6 @@ def _document(found: Document | None) -> RouteDocument | None:
     return None if found is None or found.body is None else RouteDocument.from_json(found.body)
 
 
-def _catalogue(snapshot: Snapshot, model: str) -> Catalogue:
-    found = snapshot.documents.get(DocumentKey("model", model))
-    if found is None or found.body is None:
-        known = ", ".join(sorted(key.name for key in snapshot.documents if key.kind == "model")) or "none yet"
-        problem = FieldProblem("model", f"a registered model ({known})", repr(model))
-        raise InvalidInput(f"model: no model {model!r} is registered; registered are {known}", problem)
-    return Catalogue.of(ModelDocument.from_json(found.body))
-
-
 def _past(row: Document) -> View:
     if row.body is None:
         return {"revision": row.revision, "written_at": row.written_at, "spec": None, "status": None}
@@ -201,7 +211,7 @@ def _weights(weights: Mapping[str, object]) -> dict[int, int]:
     asked: dict[int, int] = {}
     for name, weight in weights.items():
         text = str(name)
-        if not text.isascii() or not text.isdigit() or text != str(int(text)) or len(text) > 15 or text == "0":
+        if not _NUMBER.fullmatch(text):
             problem = FieldProblem(f"weights.{text[:40]}", "a version's number", repr(name)[:60])
             raise InvalidInput(f"weights: {name!r:.60} is no version's number", problem)
         if type(weight) is not int or not 0 <= weight <= 2**31 - 1:

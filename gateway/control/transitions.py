@@ -172,19 +172,15 @@ def lift(document: RouteDocument, version: int) -> RouteDocument:
     return _counted(document, replace(document, status=replace(document.status, quarantined=held)))
 
 
-def restore(past: RouteDocument, current: RouteDocument | None, catalogue: Catalogue) -> RouteDocument:
-    """A past spec as a new revision. Quarantines are those of now, so what was rolled back does not return by it.
-
-    A route that was deleted meanwhile comes back with the quarantine it had then.
+def restore(past: RouteDocument, current: RouteDocument, catalogue: Catalogue) -> RouteDocument:
+    """A past spec as a new revision. Quarantines are those of ``current``, so what was rolled back does not return
+    by it. For a route that was deleted meanwhile, ``current`` is the last document that it had.
     """
-    if current is None:
-        base = past
-    elif past.status.known_good in current.status.quarantined or past.spec.model != current.spec.model:
+    if past.status.known_good in current.status.quarantined or past.spec.model != current.spec.model:
         base = current
     else:
         base = replace(current, status=replace(current.status, known_good=past.status.known_good))
-    document = put(past.spec, base, catalogue)
-    return _counted(current, document) if current is not None else document
+    return _counted(current, put(past.spec, base, catalogue))
 
 
 def faults(document: RouteDocument) -> list[str]:

@@ -280,7 +280,6 @@ def test_restore_brings_the_spec_back_and_never_what_was_rolled_back() -> None:
     with pytest.raises(Quarantined):
         transitions.restore(first, back, DIGITS)
     assert split(transitions.restore(first, transitions.lift(back, 4), DIGITS)) == {3: 95, 4: 5}
-    assert transitions.restore(back, None, DIGITS).status.quarantined == back.status.quarantined
 
 
 def test_the_epoch_counts_changes_of_who_gets_what() -> None:

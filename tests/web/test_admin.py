@@ -130,6 +130,18 @@ async def test_a_route_lives_through_all_its_verbs(admin: Admin) -> None:
     assert {"admin", "operator"} <= actors
 
 
+async def test_a_deleted_route_comes_back_with_its_last_quarantine(admin: Admin) -> None:
+    """What was rolled back after the revision that is restored does not return by deleting the route first."""
+    made = (await admin.call("PUT", "/routes/digits?wait=applied", SPEC)).json()
+    back = (await admin.call("POST", "/routes/digits/rollback", {"reason": "bad"})).json()
+    await admin.call("DELETE", "/routes/digits")
+    refused = await admin.call("POST", "/routes/digits/restore", {"revision": made["revision"]})
+    assert "version 2 is in quarantine" in problem(refused, 409, "quarantined")["detail"]
+    again = (await admin.call("POST", "/routes/digits/restore", {"revision": back["revision"]})).json()
+    assert list(again["status"]["quarantined"]) == ["2"]
+    assert again["status"]["epoch"] >= back["status"]["epoch"]
+
+
 async def test_if_match_decides_between_two_operators(admin: Admin) -> None:
     """The second who saw the same revision gets 412 and changes nothing; ``0`` and ``*`` mean a route that is new."""
     made = await admin.call("PUT", "/routes/digits", SPEC, headers={"if-match": '"0"'})
@@ -232,6 +244,10 @@ async def test_a_token_bound_to_a_route_reaches_that_route_only(admin: Admin) ->
         (("POST", "/routes/digits/weights", {"weights": {"1": -5}}), (422, "invalid-input", "weights.1")),
         (("POST", "/routes/digits/weights", {"weights": {"01": 5}}), (422, "invalid-input", "weights.01")),
         (("POST", "/routes/digits/weights", {"weights": {"²": 5}}), (422, "invalid-input", "weights.²")),
+        (
+            ("POST", "/routes/digits/weights", {"weights": {"1" * 5000: 5}}),
+            (422, "invalid-input", "weights." + "1" * 40),
+        ),
         (("POST", "/routes/digits/weights", {"weights": {"99": 5}}), (422, "invalid-input", "weights.99")),
         (("POST", "/routes/digits/weights", {"weights": {"1": 0}}), (422, "invalid-input", "spec")),
         (("POST", "/routes/digits/weights", {"weight": {"1": 5}}), (422, "invalid-input", "weight")),
