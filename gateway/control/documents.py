@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gateway.control.findings import problem_of, sentence_of
 from gateway.control.store import Body, DocumentKey
 from gateway.errors import FieldProblem, InvalidInput, RegistryError, StoreUnavailable
 from gateway.registry.migration import Migration, migrate
@@ -46,7 +47,7 @@ _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME_EXPECTED = "1 to 128 letters, digits, dots, dashes or underscores, the first a letter or digit"
 
 _KEY = r"^(header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|context:.+)$"
-_UNION_MEMBERS = frozenset({"constrained-int", "int", "list[ArmSpec]"})
+_PATTERNS: Mapping[str, str] = {_KEY: "header:<name> or context:<field>"}
 
 VersionNumber = Annotated[int, Field(ge=1, le=2**53)]
 Weight = Annotated[int, Field(ge=0, le=MAX_TOTAL_WEIGHT)]
@@ -71,9 +72,14 @@ class RuleSpec(_Part):
     @model_validator(mode="after")
     def _sound(self) -> RuleSpec:
         compile_condition(self.condition, name=self.name)
-        if isinstance(self.use, list):
-            _check_arms(self.use, f"rule {self.name!r}")
         return self
+
+    @field_validator("use")
+    @classmethod
+    def _sound_use(cls, use: int | list[ArmSpec]) -> int | list[ArmSpec]:
+        if isinstance(use, list):
+            _check_arms(use)
+        return use
 
     def versions(self) -> tuple[int, ...]:
         return (self.use,) if isinstance(self.use, int) else tuple(arm.version for arm in self.use)
@@ -98,14 +104,20 @@ class RouteSpec(_Part):
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     access: Literal["public", "token"] = "public"
 
-    @model_validator(mode="after")
-    def _sound(self) -> RouteSpec:
-        _check_arms(self.split, "split")
-        names = [rule.name for rule in self.rules]
+    @field_validator("split")
+    @classmethod
+    def _sound_split(cls, split: list[ArmSpec]) -> list[ArmSpec]:
+        _check_arms(split)
+        return split
+
+    @field_validator("rules")
+    @classmethod
+    def _sound_rules(cls, rules: list[RuleSpec]) -> list[RuleSpec]:
+        names = [rule.name for rule in rules]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"two rules are named {min(twice)!r}; give each a name of its own")
-        return self
+        return rules
 
     @classmethod
     def parse(cls, body: object) -> RouteSpec:
@@ -117,11 +129,12 @@ class RouteSpec(_Part):
         try:
             return cls.model_validate({key: value for key, value in body.items() if key != "shadow"})
         except ValidationError as error:
-            problems = [_problem(found) for found in error.errors(include_url=False)]
-            first = problems[0]
+            found = error.errors(include_url=False)
+            problems = [problem_of(one, _PATTERNS) for one in found]
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            message = f"the route's spec does not fit: {first.field}: expected {first.expected}, got {first.got}{more}"
-            raise InvalidInput(message, *problems) from None
+            raise InvalidInput(
+                f"the route's spec does not fit: {sentence_of(found[0], _PATTERNS)}{more}", *problems
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         """What is asked, without what is only a default; ``parse`` gives the same spec again."""
@@ -141,16 +154,16 @@ class RouteSpec(_Part):
                 yield f"rules[{place}].use[{index}]", arm
 
 
-def _check_arms(arms: list[ArmSpec], what: str) -> None:
+def _check_arms(arms: list[ArmSpec]) -> None:
     numbers = [arm.version for arm in arms]
     twice = {number for number in numbers if numbers.count(number) > 1}
     if not arms or len(arms) > MAX_ARMS:
-        raise ValueError(f"{what} has {len(arms)} arms; expected 1 to {MAX_ARMS}")
+        raise ValueError(f"it has {len(arms)} arms; expected 1 to {MAX_ARMS}")
     if twice:
-        raise ValueError(f"{what} names version {min(twice)} twice; give each version one arm")
+        raise ValueError(f"it names version {min(twice)} twice; give each version one arm")
     total = sum(arm.weight for arm in arms)
     if not 1 <= total <= MAX_TOTAL_WEIGHT:
-        raise ValueError(f"the weights of {what} add up to {total}; expected 1 to {MAX_TOTAL_WEIGHT}")
+        raise ValueError(f"its weights add up to {total}; expected 1 to {MAX_TOTAL_WEIGHT}")
 
 
 def _refuse_later(body: Mapping[str, Any]) -> None:
@@ -168,24 +181,6 @@ def _refuse_later(body: Mapping[str, Any]) -> None:
                 "write the condition as JSON Logic under 'if', and the version under 'use'",
                 problem,
             )
-
-
-def _problem(found: Any) -> FieldProblem:
-    """Pydantic's finding in our words: where, what was expected, what came."""
-    place = ""
-    for part in found["loc"]:
-        if part in _UNION_MEMBERS:
-            continue
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    kind, context = found["type"], found.get("ctx", {})
-    expected = found["msg"][:1].lower() + found["msg"][1:]
-    if kind == "missing":
-        return FieldProblem(place.lstrip("."), "a value: the field is required", "nothing")
-    if kind == "extra_forbidden":
-        return FieldProblem(place.lstrip("."), "no such field", repr(found["input"])[:100])
-    if kind == "value_error":
-        return FieldProblem(place.lstrip(".") or "spec", str(context.get("error", expected))[:500], "what is given")
-    return FieldProblem(place.lstrip("."), expected, repr(found["input"])[:100])
 
 
 @dataclass(frozen=True, slots=True)
