@@ -31,7 +31,7 @@ from gateway.control.token_control import TokenControl
 from gateway.dataplane import Dataplane
 from gateway.events import FanOut
 from gateway.registry.blobs import BlobStore
-from gateway.server import Listener, bind, hold_home
+from gateway.server import Listener, allow_descriptors, bind, hold_home
 from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
@@ -52,6 +52,8 @@ from runtimes.catalog import preloads
 __all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
 
 log = logging.getLogger("turnout")
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 View = dict[str, Any]
 
@@ -102,7 +104,7 @@ class Gateway:
         self.dataplane = dataplane = Dataplane(observer=observer, clock=clock)
         fork_server = ForkServer(preload=preloads(settings.runtimes.preload))
         self._ends.push_async_callback(fork_server.close)
-        fleet = Fleet(
+        self.fleet = fleet = Fleet(
             engine_factory(fork_server),
             clock=clock,
             observer=observer,
@@ -198,10 +200,14 @@ class Gateway:
 
     async def stop(self) -> None:
         """No new work; what was admitted is answered, within the drain time; then everything ends, last first."""
+        drain_s = self._settings.server.drain_s
         self.dataplane.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.server.drain_s):
+        try:
+            async with asyncio.timeout(drain_s):
                 await self.dataplane.drained()
+        except TimeoutError:
+            log.warning("%d requests are not answered after %g s and are given up", self.dataplane.inflight, drain_s)
+            await self.fleet.close(abandon=True)
         for listener in self.listeners:
             listener.stop()
         if self._serving:
@@ -251,6 +257,7 @@ def serve(settings: Settings) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and end are told in our own words
+    allow_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
@@ -258,7 +265,7 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, told.set)
     gateway = Gateway(settings)
     await gateway.start()
@@ -271,6 +278,9 @@ async def _serve(settings: Settings) -> int:
         log.error("a listener ended by itself; stopping")
     log.info("stopping: no new work, answering what was admitted")
     await gateway.stop()
+    for number in _ENDING:  # one more, while the interpreter ends, would turn the exit status into a failure's
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     return 0 if told.is_set() else 1
 
 

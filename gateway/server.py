@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp
 from gateway.errors import SettingsError
 from gateway.settings import ServerSettings
 
-__all__ = ["Listener", "bind", "hold_home"]
+__all__ = ["Listener", "allow_descriptors", "bind", "hold_home"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,13 @@ def _load(config: uvicorn.Config) -> None:
             f"server.tls_certificate {config.ssl_certfile} and server.tls_key {config.ssl_keyfile} cannot be used: "
             f"{reason}; expected two PEM files that this user may read, the key that of the certificate"
         ) from None
+
+
+def allow_descriptors() -> None:
+    """As many as the system lets this process have: past the soft limit connections are dropped without a word."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int, backlog: int) -> socket.socket:

@@ -141,8 +141,8 @@ def main(arguments: Sequence[str]) -> None:
     gc.freeze()  # keeps the children's collector from touching, and so copying, what was imported
     control = socket.socket(fileno=told.fd)
     server = Server(control)
-    server._tell({"op": "ready", "skipped": skipped})  # noqa: SLF001 - the first word is the server's own
-    with suppress(ConnectionError):
+    with suppress(ConnectionError):  # the gateway is gone, or never meant to wait
+        server._tell({"op": "ready", "skipped": skipped})  # noqa: SLF001 - the first word is the server's own
         server.serve()
     os._exit(0)
 
