@@ -76,7 +76,7 @@ class Loads:
             return
         task = asyncio.ensure_future(self._load(ref, digest))
         self._tasks[ref] = task
-        task.add_done_callback(lambda done: self._ended(ref, done))
+        task.add_done_callback(lambda done: self._ended(ref, digest, done))
 
     def refuse(self, ref: VersionRef, reason: str) -> None:
         """The version cannot even be tried: desired state does not know it."""
@@ -106,7 +106,7 @@ class Loads:
         else:
             self._recovered(ref)
 
-    def _ended(self, ref: VersionRef, task: asyncio.Task[None]) -> None:
+    def _ended(self, ref: VersionRef, digest: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(ref) is task:
             del self._tasks[ref]
         if task.cancelled():
@@ -114,7 +114,7 @@ class Loads:
         fault = task.exception()
         if fault is not None:
             log.error("loading %s went wrong", ref, exc_info=fault)
-            self._fail(ref, "", f"{type(fault).__name__}: {fault}")
+            self._fail(ref, digest, f"{type(fault).__name__}: {fault}")
         self._changed()
 
     def _fail(self, ref: VersionRef, digest: str, reason: str, *, told: bool = False) -> None:

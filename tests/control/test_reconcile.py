@@ -85,6 +85,23 @@ async def test_a_version_that_fails_to_load_leaves_the_old_state_in_force_and_is
         assert (await stage.plane.routes.get(MODEL))["status"]["applied"] is True
 
 
+async def test_a_version_whose_load_meets_the_unforeseen_is_tried_again_with_pauses_too(tmp_path: Path) -> None:
+    """Not at once, and again at once: that would load for ever, at the cost of whatever serves."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock) as stage:
+        await stage.put({1: 100})
+        stage.script(2).every_load = RuntimeError("nobody foresaw this")  # type: ignore[assignment]
+        view = await stage.put({1: 50, 2: 50})
+        assert "nobody foresaw this" in view["status"]["failed"]["2"]
+        assert stage.arms() == {1: 100}
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(stage.script(2).engines) == 1
+        stage.script(2).every_load = None
+        clock.advance(1.0)
+        await until(lambda: stage.arms() == {1: 50, 2: 50})
+
+
 async def test_at_first_start_a_route_serves_with_what_can_run(tmp_path: Path) -> None:
     """The arm that fails is answered for by the fallback; the version is listed as failed, with the reason."""
     async with scene(tmp_path) as stage:
