@@ -81,12 +81,24 @@ def from_canonical(data: bytes) -> Arrays:
 
 def _from_numpy(data: bytes, suffix: str, signature: Signature | None) -> Arrays:
     try:
+        if suffix == ".npz":
+            _require_bounded(data)
         loaded = np.load(BytesIO(data), allow_pickle=False)
         if suffix == ".npy":
             return {_only_name(signature): loaded}
         return {name: loaded[name] for name in loaded.files}
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"not a numpy file: {error}") from None
+    except MemoryError:  # its header may claim any shape, and numpy asks for the room before it reads
+        raise ValueError("a numpy file whose header claims more than memory holds") from None
+
+
+def _require_bounded(data: bytes) -> None:
+    """A few kilobytes can unfold into any number of gigabytes."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        unfolded = sum(member.file_size for member in archive.infolist())
+    if unfolded > MAX_BYTES:
+        raise ValueError(f"it unfolds into {unfolded} bytes; at most {MAX_BYTES} are read. One row is enough")
 
 
 def _from_body(body: Any, signature: Signature | None) -> Arrays:

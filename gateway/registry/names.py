@@ -14,6 +14,8 @@ _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _MAX_PATH = 512
+_MAX_PART = 255
+"""Bytes: what file systems take."""
 _MAX_TAG_VALUE = 512
 
 
@@ -52,6 +54,8 @@ def check_file_name(name: str) -> str:
         fault = "expected a relative path without empty parts, . or .."
     elif any(part != part.strip() for part in parts):
         fault = "parts may not begin or end with white space"
+    elif any(len(part.encode("utf-8", "surrogatepass")) > _MAX_PART for part in parts):
+        fault = f"expected at most {_MAX_PART} bytes between slashes"
     if fault:
         raise InvalidRegistration(f"file name {name!r}: {fault}; rename the file")
     return name

@@ -46,6 +46,10 @@ def read_offered_json(path: Path, what: str) -> Any:
         try:
             # A safe loader: nothing but scalars, lists and mappings comes out of it.
             return canonical.thaw(canonical.freeze(yaml.load(data, Loader=_PlainLoader)))  # noqa: S506
+        except RecursionError:
+            raise InvalidRegistration(
+                f"{what} {path} is nested too deeply; at most {canonical.MAX_DEPTH} levels are read"
+            ) from None
         except yaml.YAMLError as error:
             raise InvalidRegistration(f"{what} {path} is not valid YAML: {error}") from error
 

@@ -35,7 +35,7 @@ class ModelEndpoints:
 
     async def register(self, call: AdminCall) -> Response:
         """201 for a new version, 200 for one that was registered already."""
-        with self._uploads.folder() as folder:
+        async with self._uploads.folder() as folder:
             if is_multipart(call.exchange):
                 upload = await self._uploads.receive(call.exchange, folder)
                 asked = read_registration(upload.fields, folder, upload=upload, sources=self._sources)

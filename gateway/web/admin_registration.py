@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 
 from gateway.errors import FieldProblem, InvalidInput, InvalidRegistration
+from gateway.registry import canonical
+from gateway.registry.disk import explained
 from gateway.registry.registration import RegistrationOptions
 from gateway.web.admin_upload import ATTACHMENTS, Upload
 
@@ -97,8 +99,16 @@ def _attachment(name: str, value: Any, folder: Path, sources: Sequence[Path]) ->
     if not isinstance(value, dict | list) or name == "reference":
         raise _wrong(name, "a file: on the gateway's machine, or (but for reference) the JSON itself", value)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
+    with explained(f"keep the {name}"):
+        path.write_bytes(_dumped(name, value))
     return path
+
+
+def _dumped(name: str, value: Any) -> bytes:
+    try:
+        return json.dumps(value).encode()
+    except RecursionError:
+        raise _wrong(name, f"at most {canonical.MAX_DEPTH} levels", "more") from None
 
 
 def _source(value: Any, sources: Sequence[Path]) -> Path:

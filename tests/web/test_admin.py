@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from gateway.clock import SystemClock
@@ -373,6 +375,17 @@ SIGNED = ("signature.json", json.dumps(SIGNATURE).encode())
 FIELDS = {"verify": "false", "tags": '{"team": "a"}', "max_rows": "8", "retry": "false"}
 
 
+def _numpy_files() -> tuple[bytes, bytes]:
+    """A header that claims a petabyte, and a small archive that unfolds into 80 MB."""
+    endless, unfolding = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(endless, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
+    np.savez_compressed(unfolding, x=np.zeros((5_000_000, 4), np.float32))
+    return endless.getvalue(), unfolding.getvalue()
+
+
+ENDLESS, UNFOLDING = zip(("e.npy", "e.npz"), _numpy_files(), strict=True)
+
+
 async def test_a_version_is_registered_by_upload(admin: Admin) -> None:
     """201 and its number; again 200 and the same; options and attachments arrive; nothing is left on the disk."""
     path = "/models/echo/versions"
@@ -415,6 +428,11 @@ async def test_a_folder_is_uploaded_file_by_file(admin: Admin) -> None:
         ([("file", ("big.echo.json", b"x" * 200_000))], {}, 413, "too-large"),
         ([("file", ARTIFACT)], {"device": "x" * 70_000}, 413, "too-large"),
         ([("file", ("model.xyz", b"x"))], {}, 422, "invalid-registration"),
+        ([("file", ("x" * 256 + ".echo.json", b"x"))], {}, 400, "bad-request"),
+        ([("file", ARTIFACT), ("lineage", ("l.yaml", b"notes: " + b"[" * 3000))], {}, 422, "invalid-registration"),
+        ([("file", ARTIFACT), ("lineage", ("l.yaml", b"a: &a [1]\nb: *a"))], {}, 422, "invalid-registration"),
+        ([("file", ARTIFACT), ("signature", SIGNED), ("example", ENDLESS)], {}, 422, "invalid-registration"),
+        ([("file", ARTIFACT), ("signature", SIGNED), ("example", UNFOLDING)], {}, 422, "invalid-registration"),
     ],
 )
 async def test_an_upload_that_does_not_fit_is_refused_and_leaves_nothing(
@@ -426,6 +444,18 @@ async def test_an_upload_that_does_not_fit_is_refused_and_leaves_nothing(
     assert list((admin.sources.parent / "uploads").iterdir()) == []
     assert not (admin.sources.parent / "evil.echo.json").exists()
     problem(await admin.call("GET", "/models/echo"), 404, "unknown-model")
+
+
+async def test_a_form_that_was_cut_short_registers_nothing(admin: Admin) -> None:
+    """Every byte of the body came, but not the last boundary: the artifact may lack its end."""
+    whole = httpx.Request("POST", "http://x", data={"verify": "false"}, files=parts(signature=SIGNED, file=ARTIFACT))
+    content, headers = whole.read(), {"content-type": whole.headers["content-type"]}
+    cut = content[: content.index(ARTIFACT[1]) + 10]
+    refused = await admin.call("POST", "/models/echo/versions", content=cut, headers=headers)
+    assert "last boundary" in problem(refused, 400, "bad-request")["detail"]
+    assert list((admin.sources.parent / "uploads").iterdir()) == []
+    made = await admin.call("POST", "/models/echo/versions", content=content, headers=headers)
+    assert (made.status_code, made.json()["version"]) == (201, 1)
 
 
 async def test_a_form_that_is_none_is_refused(admin: Admin) -> None:
