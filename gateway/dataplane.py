@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.clock import Clock
 from gateway.errors import (
+    DeadlineExceeded,
     DeadlineUnreachable,
     QueueFull,
     ServiceDraining,
@@ -50,6 +51,7 @@ class Trail:
 
     ``route`` is set once the route is known to exist (``request_started`` has then been told).
     ``chosen_failure`` is the class name of the VersionFailed that the *chosen* version met;
+    ``queue_s`` of a request that missed its deadline is all the time that the version had.
     ``slow``: the chosen version took longer than its route's ``slow_ms``, or failed after that.
     """
 
@@ -194,7 +196,12 @@ class Dataplane:
         with handle.lease():
             arrays, trail.rows = asked.decode(handle.signature)
             deadline = self._deadline(route, asked)
-            answer = await handle.infer(arrays, trail.rows, deadline, queue_rows=route.limits.queue_rows)
+            handed = self._clock.monotonic()
+            try:
+                answer = await handle.infer(arrays, trail.rows, deadline, queue_rows=route.limits.queue_rows)
+            except DeadlineExceeded:
+                trail.queue_s = self._clock.monotonic() - handed
+                raise
         trail.answered_by = decision.version
         trail.queue_s, trail.compute_s = answer.queue_s, answer.compute_s
         return InferResponse(decision, answer.outputs, handle.signature, trail.rows, answer.queue_s, answer.compute_s)

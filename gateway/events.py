@@ -24,7 +24,9 @@ class RequestRecord:
     ``decision`` is None when none was taken (bad envelope, unknown route). ``chosen_failure``
     is the class name of the VersionFailed that the *chosen* version met, also when a
     fallback then answered; ``answered_by`` is the version whose outputs were returned.
-    ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch. ``sampled``:
+    ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch; ``queue_s`` of
+    a request that missed its deadline is all the time that the version had for it, which a client that was slow to
+    send may have left very short. ``sampled``:
     the trace is kept, so a span is worth making.
     """
 

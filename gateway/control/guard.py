@@ -118,7 +118,7 @@ class Guard(Observer):
             return Outcome.FAILED if record.decision and self._has_died(record.decision.version) else None
         if failure is not None:
             return Outcome.FAILED
-        if record.error == "DeadlineExceeded" and record.duration_s >= self._policy.patience_s:
+        if record.error == "DeadlineExceeded" and record.queue_s >= self._policy.patience_s:
             return Outcome.LATE
         return None
 
@@ -149,6 +149,13 @@ class Guard(Observer):
         )
         weighted = any(arm.version == version.number and arm.weight for arm in route.arms)
         return weighted or ruled or (route.name, version) in self._windows
+
+    def table_applied(self, revision: int) -> None:
+        """A route that is gone leaves nothing behind; one made later under its name starts anew."""
+        routes = self._dataplane.current.table.routes
+        for key in [key for key in self._windows if key[0] not in routes]:
+            self._forget(key)
+        self._said = {situation for situation in self._said if situation.route in routes}
 
     def version_retired(self, version: VersionRef) -> None:
         self._deaths.pop(version, None)
@@ -218,7 +225,12 @@ class Guard(Observer):
         reason = f"{version} failed: {verdict.reason}"
         try:
             outcome = await self._rollbacks.roll_back(
-                route.name, to=route.known_good, reason=reason, actor=ACTOR, trigger=f"guard:{verdict.rule}"
+                route.name,
+                to=route.known_good,
+                reason=reason,
+                actor=ACTOR,
+                trigger=f"guard:{verdict.rule}",
+                offender=version.number,
             )
         except (Conflict, NotFound) as error:
             self._say_once(route, version, verdict, f"it cannot be rolled back: {error}")

@@ -28,8 +28,8 @@ __all__ = ["GuardPolicy", "Verdict", "judge"]
 class GuardPolicy:
     """``min_requests`` must have failed (or been held up) before anything is done. ``burst_s``: the last moment, in
     which a version that was healthy shows that it no longer is. ``deaths``: with so many of any
-    kind in a row a poison request, found by halving, is ruled out. ``patience_s``: a request that waited less
-    missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang."""
+    kind in a row a poison request, found by halving, is ruled out. ``patience_s``: a request that the version had for
+    less missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang."""
 
     window_s: float = 5.0
     min_requests: int = 5

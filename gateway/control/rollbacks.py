@@ -61,10 +61,18 @@ class Rollbacks:
             log.error("route %s: the rollback to %d was never stored; it ends here", route, override.target)
 
     async def roll_back(
-        self, route: str, *, to: int | None, reason: str, actor: str, trigger: str = "operator"
+        self,
+        route: str,
+        *,
+        to: int | None,
+        reason: str,
+        actor: str,
+        trigger: str = "operator",
+        offender: int | None = None,
     ) -> Outcome:
         """Everything to ``to`` (the known good if None), in force for every request that starts after this returns.
 
+        ``offender``: Conflict unless that takes this version off the route; then going back would only hurt others.
         Raises UnknownRoute, Conflict (nowhere to go) or Quarantined. Cancelling it while the store
         is asked leaves it in force; it is then written in the background.
         """
@@ -77,6 +85,11 @@ class Rollbacks:
         by = trigger if trigger.startswith("guard:") else actor
         override = Override(target, reason, by, self._clock.wall())
         document = override.apply(desired.document)
+        if offender is not None and offender not in document.status.quarantined:
+            raise Conflict(
+                f"version {offender} is the fallback and nothing else, which a rollback leaves in its place: only pins "
+                "choose it. Name another fallback"
+            )
         if document == desired.document:
             return Outcome(document, desired.revision, durable=not desired.local, changed=False)
         fresh = sorted(set(document.status.quarantined) - set(desired.document.status.quarantined))
@@ -114,7 +127,7 @@ class Rollbacks:
 
         Raises StoreUnavailable, or Conflict when the store moved on so that it cannot be: then it is void here too.
         """
-        key = route_key(route)
+        key, entry = route_key(route), self._entries[route, override]
         for _ in range(MAX_RACES):
             found = await self._store.read(key)
             if found is None or found.body is None:
@@ -125,7 +138,7 @@ class Rollbacks:
                 if document == standing:
                     return self._done(route, override, found.revision)
                 change = Change(key, document.to_json(), found.revision)
-                revision = await self._store.commit([change], self._entries[route, override])
+                revision = await self._store.commit([change], entry)
                 return self._done(route, override, revision)
             except StaleRevision:
                 continue

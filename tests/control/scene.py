@@ -168,10 +168,17 @@ class Scene:
         return [record.entry for record in await self.store.audit() if record.entry.action == action]
 
     async def predict(
-        self, *, value: float = 1.0, key: str | None = None, timeout_s: float | None = 30.0, **facts: Any
+        self,
+        *,
+        value: float = 1.0,
+        key: str | None = None,
+        timeout_s: float | None = 30.0,
+        sending_s: float = 0.0,
+        **facts: Any,
     ) -> RequestRecord:
+        """``sending_s``: how long the client took to send it; the deadline counts from its beginning."""
         self._sent += 1
-        began, trail, error = self.clock.monotonic(), Trail(), None
+        began, trail, error = self.clock.monotonic() - sending_s, Trail(), None
         request = InferRequest(
             route=facts.pop("route", MODEL),
             request_id=str(self._sent),
@@ -194,6 +201,7 @@ class Scene:
             chosen_failure=trail.chosen_failure,
             error=error,
             rows=trail.rows,
+            queue_s=trail.queue_s,
             started_wall=0.0,
             duration_s=self.clock.monotonic() - began,
         )

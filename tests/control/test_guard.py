@@ -149,6 +149,52 @@ async def test_deadlines_too_short_for_anybody_are_the_callers_doing(tmp_path: P
         assert stage.recording.rollbacks == []
 
 
+@pytest.mark.parametrize("sending_s", [0.55, 0.7])
+async def test_a_client_that_is_slow_to_send_moves_nothing(tmp_path: Path, sending_s: float) -> None:
+    """Its deadline passes on the way, or so soon after that no version could have met it."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock) as stage:
+        await canary(stage, 100)
+        stage.script(2).delay_s = lambda _: 0.1
+        for _ in range(20):
+            call = asyncio.ensure_future(stage.predict(timeout_s=0.6, sending_s=sending_s))
+            await until(lambda: stage.script(2).running or call.done())  # noqa: B023 - awaited within the turn
+            clock.advance(0.11)
+            assert (await call).error == "DeadlineExceeded"
+            await until(lambda: not stage.script(2).running)
+        assert stage.recording.rollbacks == []
+
+
+async def test_a_failing_version_that_is_only_the_fallback_costs_no_other_its_traffic(tmp_path: Path) -> None:
+    """A rollback would leave it in its place, so none is made: the canary beside it is innocent."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 90, 2: 10}, known_good=1, fallback=3, pin="allowed")
+        stage.script(3).model = raising
+        for _ in range(20):
+            await stage.predict(pin=3)
+        await until(lambda: "0 acting" in repr(stage.plane.guard))
+        assert stage.recording.rollbacks == []
+        assert stage.arms() == {1: 90, 2: 10}
+        [note] = await stage.audited("guard-no-target")
+        assert "digits/3 failed" in note.reason
+        assert "only pins choose it" in note.reason
+
+
+async def test_a_route_made_anew_under_an_old_name_starts_with_no_evidence(tmp_path: Path) -> None:
+    """Four failures of the route before it and one of its own are no burst; and what is gone is not watched."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 50, 2: 50}, name="other")
+        for failures in (4, 1):
+            await canary(stage, 100)
+            stage.script(2).model = raising
+            for _ in range(failures):
+                await stage.predict()
+            assert stage.recording.rollbacks == []
+            await stage.plane.routes.delete(MODEL, actor="olga")
+            await until(lambda: MODEL not in stage.dataplane.current.table.routes)
+            assert repr(stage.plane.guard) == "<Guard [0 watched | 0 suspected | 0 acting]>"
+
+
 async def test_bad_input_and_one_poison_request_do_not_move_it(tmp_path: Path) -> None:
     """A hundred refusals by the model, a request that kills its process, one that raises: the canary stays."""
     async with scene(tmp_path) as stage:
