@@ -21,6 +21,7 @@ from loadtests.page import Result, machine, read_results, render, rewrite, write
 from loadtests.peers import PEERS
 from loadtests.scenarios import calm, cost, long, overhead
 from loadtests.scenarios.rounds import Plan
+from loadtests.usage import machine_time
 from loadtests.wrk import MissingTool, require_wrk
 
 __all__ = ["WORK", "main"]
@@ -62,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     failed = []
     for name in names:
+        all_before, stolen_before = machine_time()
         outcome = measure(name, chosen)
+        all_after, stolen_after = machine_time()
         if outcome is None:
             failed.append(name)
             continue
-        result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds)
+        stolen = 100 * (stolen_after - stolen_before) / max(1, all_after - all_before)
+        result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds, stolen)
         print(render({name: result}), flush=True)
         if chosen.page:
             publish(chosen.page, {name: result})
@@ -95,6 +99,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--with {unknown[0]}: unknown peer; there are {', '.join(PEERS)}")
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.page = 1, 1.0, None
+    if chosen.soak is not None:
+        chosen.rounds, chosen.seconds = 1, chosen.soak * 60
     if chosen.rounds < 1 or chosen.seconds < 1:
         parser.error("--rounds and --seconds are 1 or more: processor time is counted in steps of 10 ms")
     return chosen

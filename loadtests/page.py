@@ -27,7 +27,8 @@ _PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "numpy", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One kind of work: what was found, where, when and how."""
+    """One kind of work: what was found, where, when and how. ``stolen_percent``: of the machine's time, by its host for
+    other machines meanwhile; throughput and latency suffer from it, processor time hardly."""
 
     outcome: Outcome
     machine: str
@@ -35,6 +36,7 @@ class Result:
     command: str
     rounds: int
     seconds: float
+    stolen_percent: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -97,12 +99,13 @@ def render(results: Mapping[str, Result]) -> str:
 
 def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
     """Work that was measured together shares a line."""
-    runs: dict[tuple[str, str, str, int, float], list[str]] = {}
+    runs: dict[tuple[str, str, str, int, float], dict[str, float]] = {}
     for name, result in results.items():
         key = (result.date, result.command, result.machine, result.rounds, result.seconds)
-        runs.setdefault(key, []).append(name)
+        runs.setdefault(key, {})[name] = result.stolen_percent
     for (date, command, where, rounds, seconds), names in runs.items():
-        yield f"* {', '.join(names)}: {date}, `{command}`, medians of {rounds} rounds of {seconds:g} s."
+        stolen = f"The host took up to {max(names.values()):.0f}% of the machine's time for others meanwhile."
+        yield f"* {', '.join(names)}: {date}, `{command}`, medians of {rounds} rounds of {seconds:g} s. {stolen}"
         yield f"  {where}"
     yield ""
 

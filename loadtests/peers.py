@@ -92,7 +92,8 @@ class Tiny(MLModel):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``files`` gives, for a port, what to write into the folder where ``command`` runs (after the interpreter)."""
+    """``command`` is a program of the virtual environment with its arguments; it runs in a folder that holds
+    ``files``. Both are made for a port."""
 
     packages: tuple[str, ...]
     command: Callable[[int], list[str]]
@@ -131,13 +132,13 @@ def _mlserver_ask() -> Ask:
 PEERS: Mapping[str, Peer] = {
     "litserve": Peer(
         ("litserve==0.2.17", "onnxruntime", "numpy"),
-        lambda port: ["serve.py", str(port)],
+        lambda port: ["python", "serve.py", str(port)],
         lambda _port: {"serve.py": _LITSERVE},
         lambda: Ask("/predict", TINY.json().body),
     ),
     "mlserver": Peer(
         ("mlserver==1.7.1", "onnxruntime", "numpy"),
-        lambda _port: ["-m", "mlserver.cli", "start", "."],
+        lambda _port: ["mlserver", "start", "."],
         _mlserver_files,
         _mlserver_ask,
     ),
@@ -149,19 +150,20 @@ def peer(name: str, cores: Cores) -> Iterator[Entrant]:
     """Raises KeyError for a name that is not in ``PEERS``, RuntimeError when it cannot be installed or started."""
     chosen, port = PEERS[name], free_port()
     folder = CACHE / name
-    python = _installed(name, chosen, folder)
+    programs = _installed(name, chosen, folder)
     for path, text in chosen.files(port).items():
         (folder / path).write_text(text, encoding="utf-8")
     make_model(TINY, folder)
     log = folder / "server.log"
+    program, *arguments = chosen.command(port)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*cores.server_prefix, str(python), *chosen.command(port)], cwd=folder, stdout=output, stderr=output
-        )
+        command = [*cores.server_prefix, str(programs / program), *arguments]
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
     try:
         ask = chosen.ask()
         wait_until(lambda: _answers(process, port, ask, log), within_s=_BOOT_S, what=f"{name} on port {port}")
-        yield Entrant(Server(name, process.pid, port, cores), ask)
+        called = chosen.packages[0].replace("==", " ")
+        yield Entrant(Server(called, process.pid, port, cores), ask)
     finally:
         process.terminate()
         try:
@@ -172,14 +174,15 @@ def peer(name: str, cores: Cores) -> Iterator[Entrant]:
 
 
 def _installed(name: str, chosen: Peer, folder: Path) -> Path:
-    python = folder / "venv" / "bin" / "python"
+    """The folder of the environment's programs."""
+    programs = folder / "venv" / "bin"
     if (folder / "ready").exists():
-        return python
+        return programs
     print(f"{name}: installing {', '.join(chosen.packages)} into {folder} (once)", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")], check=True)
     done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *chosen.packages],
+        [str(programs / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *chosen.packages],
         capture_output=True,
         text=True,
         check=False,
@@ -187,7 +190,7 @@ def _installed(name: str, chosen: Peer, folder: Path) -> Path:
     if done.returncode:
         raise RuntimeError(f"{name} could not be installed: {done.stderr.strip()[-800:]}")
     (folder / "ready").touch()
-    return python
+    return programs
 
 
 def _answers(process: subprocess.Popen[bytes], port: int, ask: Ask, log: Path) -> bool:

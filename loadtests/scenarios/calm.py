@@ -31,15 +31,14 @@ def faults(answers: Answers) -> int:
 
 def big_bodies(plan: Plan) -> Outcome:
     """200 small requests a second (Poisson); beside them one client that sends 16 MB bodies without a pause."""
-    cores, big = shared(), IMAGE.json(10)
+    cores, big, seconds = shared(), IMAGE.json(10), 2 * plan.seconds
     ratios, rows, failed = [], [], 0
     with gateway(plan.folder, "bodies", cores, [TINY, IMAGE]) as server:
         server.closed(big, clients=1, seconds=1)
         for number in range(plan.rounds):
-            load = {"rate": 200.0, "seconds": plan.seconds, "prefix": cores.client_prefix, "seed": number}
-            alone = open_loop(server.port, TINY.json(), **load)
-            with stream(server, big, plan.seconds) as bodies:
-                beside = open_loop(server.port, TINY.json(), **load)
+            alone = trickle(server, seconds, number)
+            with stream(server, big, seconds) as bodies:
+                beside = trickle(server, seconds, number)
             sent = bodies[0]
             ratios.append(beside.percentile_ms(99) / alone.percentile_ms(99))
             failed += faults(alone) + faults(beside) + sent.refused + sent.broken + (sent.good == 0)
@@ -48,6 +47,10 @@ def big_bodies(plan: Plan) -> Outcome:
     figure = Figure(work, "p99 over p99 alone", tuple(ratios), must=3, aim=1.5, errors=failed)
     head = ("round", "p99 alone ms", "p99 beside ms", "big bodies/s")
     return Outcome((figure,), (value_table(work, head, rows),))
+
+
+def trickle(server: Server, seconds: float, seed: int) -> Answers:
+    return open_loop(server.port, TINY.json(), rate=200, seconds=seconds, prefix=server.cores.client_prefix, seed=seed)
 
 
 @contextlib.contextmanager
@@ -61,9 +64,11 @@ def stream(server: Server, ask: Ask, seconds: float) -> Iterator[list[ClosedLoop
 
     thread = threading.Thread(target=send)
     thread.start()
-    time.sleep(0.5)
-    yield found
-    thread.join()
+    try:
+        time.sleep(0.5)
+        yield found
+    finally:
+        thread.join()
 
 
 def step(plan: Plan) -> Outcome:

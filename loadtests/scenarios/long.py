@@ -22,7 +22,7 @@ _READ_S = 5.0
 
 
 def soak(plan: Plan) -> Outcome:
-    """In pieces of a minute. What has settled counts from the sixth minute on, in a short soak after the first tenth."""
+    """In pieces of a minute. Growth counts from the sixth minute on, in a short soak after the first tenth."""
     cores, total = shared(), plan.soak_minutes * 60
     readings: list[tuple[float, float]] = []
     failed, asked, number = 0, 0, 0

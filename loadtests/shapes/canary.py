@@ -1,0 +1,49 @@
+"""A canary under load: 50 users for two minutes while weight moves from the first version to the second, and back.
+
+Needs a token that may change weights in ``TURNOUT_TOKEN``; the route digits of ``make serve``. In the end the
+weights are as they were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import gevent
+import httpx
+from locust import LoadTestShape, events
+from locust.env import Environment
+
+ROUTE = "digits"
+SHARES = (1, 5, 25, 50, 100, 50, 0)
+STEP_S = 15
+
+
+class Steady(LoadTestShape):
+    """As many users all the way, so that a change in latency is the canary's."""
+
+    def tick(self) -> tuple[int, float] | None:
+        return None if self.get_run_time() > STEP_S * (len(SHARES) + 1) else (50, 50.0)
+
+
+@events.test_start.add_listener
+def begin(environment: Environment, **_: Any) -> None:
+    gevent.spawn(walk, str(environment.host))
+
+
+def walk(host: str) -> None:
+    """Moves the weights step by step. Raises when the gateway refuses: locust shows it."""
+    headers = {"authorization": f"Bearer {os.environ.get('TURNOUT_TOKEN', '')}"}
+    with httpx.Client(base_url=f"{host}/admin/routes/{ROUTE}", headers=headers, timeout=10) as admin:
+        split = admin.get("").raise_for_status().json()["spec"]["split"]
+        before = {str(arm["version"]): int(arm["weight"]) for arm in split}
+        first, second, *_ = before
+        for share in SHARES:
+            put(admin, {first: 100 - share, second: share})
+            gevent.sleep(STEP_S)
+        put(admin, before)
+
+
+def put(admin: httpx.Client, weights: Mapping[str, int]) -> None:
+    admin.post("/weights", json={"weights": weights}).raise_for_status()
