@@ -1,4 +1,7 @@
-"""Route documents in YAML files: one or more documents, each ``route:`` with its spec, or ``{name: spec}``."""
+"""Route documents in YAML files: one or more documents, each ``route:`` with its spec, or ``{name: spec}``.
+
+A spec without a name is the route that is named like its model.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,11 @@ def _named(document: Any, place: str) -> Iterator[tuple[str, Spec]]:
     if "route" in document and not isinstance(document["route"], dict):
         yield _one(document, place)
         return
+    if isinstance(document.get("model"), str):
+        yield document["model"], document
+        return
     if "split" in document and not isinstance(document["split"], dict):
-        raise CommandFailed(f"{place}: a spec without its name; add 'route: NAME' beside 'model' and 'split'")
+        raise CommandFailed(f"{place}: neither 'route: NAME' nor 'model: NAME' beside 'split'; add what it is of")
     for name, spec in document.items():
         if not isinstance(spec, dict):
             raise CommandFailed(f"{place}: route {name!r}: expected its spec (a mapping), got {type(spec).__name__}")

@@ -110,8 +110,8 @@ def _by_split(table: RoutingTable, route: Route, arms: tuple[Arm, ...], key: str
         total += arm.weight
     if total <= 0:
         raise VersionUnavailable(
-            f"no version of route {route.name!r} has any weight;"
-            " give one a weight above 0 (quarantined versions count as 0)"
+            f"no version of route {route.name!r} can get traffic: each is still loading, quarantined, "
+            "or of weight 0 (GET /readyz tells which)"
         )
     place = bucket(route.name, key, total)
     return Decision(route.name, _ref(route.model, pick(arms, place)), reason, place, table.revision)

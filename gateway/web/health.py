@@ -31,7 +31,8 @@ def health_routes(services: Services) -> Sequence[BaseRoute]:
             "routes": {route.name: route.to_json() for route in routes},
             "degraded": [text for route in routes for text in route.degraded],
         }
-        return Response(dump_json(body), 200 if fine else 503, media_type="application/json")
+        headers = {} if fine else {"retry-after": "1"}
+        return Response(dump_json(body), 200 if fine else 503, headers, media_type="application/json")
 
     return [Route("/healthz", alive), Route("/readyz", ready)]
 

@@ -12,6 +12,7 @@ from gateway.cli.route_files import read_route_file
 SPEC = {"model": "digits", "split": [{"version": 1, "weight": 1}]}
 INLINE = "route: digits\nmodel: digits\nsplit: [{version: 1, weight: 1}]\n"
 NESTED = "route: digits\nspec: {model: digits, split: [{version: 1, weight: 1}]}\n"
+BARE = "model: digits\nsplit: [{version: 1, weight: 1}]\n"
 NAMED = "digits: {model: digits, split: [{version: 1, weight: 1}]}\n"
 
 
@@ -21,9 +22,9 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("text", [INLINE, NESTED, NAMED], ids=["inline", "nested", "named"])
-def test_the_three_forms_of_a_document_mean_the_same(tmp_path: Path, text: str) -> None:
-    """A spec beside its name, under ``spec``, or under its name."""
+@pytest.mark.parametrize("text", [INLINE, NESTED, NAMED, BARE], ids=["inline", "nested", "named", "bare"])
+def test_the_forms_of_a_document_mean_the_same(tmp_path: Path, text: str) -> None:
+    """A spec beside its name, under ``spec``, under its name, or alone: then the route is named like the model."""
     assert read_route_file(written(tmp_path, text)) == {"digits": SPEC}
 
 
@@ -44,7 +45,7 @@ def test_what_get_answered_can_be_applied_again(tmp_path: Path) -> None:
         ("", "no route in it"),
         ("a: [b", "not valid YAML"),
         ("- 1\n", "document 1: expected a mapping, got list"),
-        ("model: digits\nsplit: []\n", "add 'route: NAME'"),
+        ("split: []\n", "neither 'route: NAME' nor 'model: NAME'"),
         ("digits: 3\n", "route 'digits': expected its spec"),
         ("route: 3\nmodel: digits\n", "'route': expected the route's name, got 3"),
         ("route: digits\nspec: 3\n", "'spec' is int"),

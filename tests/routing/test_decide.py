@@ -175,7 +175,7 @@ def test_a_rule_can_ask_for_the_key_and_the_route_as_in_flagd() -> None:
 def test_a_split_without_weight_is_unavailable_and_says_what_to_do() -> None:
     """All zero, or all quarantined."""
     for empty in (route(arms=(Arm(3, 0),)), route(quarantined=frozenset({3, 4})), route(arms=())):
-        with pytest.raises(VersionUnavailable, match="give one a weight above 0"):
+        with pytest.raises(VersionUnavailable, match="still loading, quarantined, or of weight 0"):
             version(empty)
 
 

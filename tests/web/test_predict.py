@@ -224,7 +224,7 @@ async def test_while_draining_new_work_is_refused_and_readiness_is_gone(
     assert stage.observer.rejections == [("digits", "draining")]
     assert (await client.get("/healthz")).status_code == 200
     ready = await client.get("/readyz")
-    assert (ready.status_code, ready.json()["draining"]) == (503, True)
+    assert (ready.status_code, ready.headers["retry-after"], ready.json()["draining"]) == (503, "1", True)
     assert (await client.get("/v2/health/ready")).status_code == 503
 
 
