@@ -66,11 +66,12 @@ class _Connection:
             if not self.ready.done():
                 self.ready.set_result(report["skipped"])
         elif report["op"] == "spawned":
-            self._spawned(report, fds[0])
+            if fds:
+                self._spawned(report, fds[0])
+            else:  # the kernel had no number for it; the child ends with the channel that its asker gives up
+                self._refused(report["id"], "the gateway has no free descriptor; raise its limit of open files")
         elif report["op"] == "refused":
-            waiting = self.pending.pop(report["id"], None)
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(LoadError(f"no process could be started: {report['reason']}"))
+            self._refused(report["id"], report["reason"])
         else:
             child = self.children.pop(report["pid"], None)
             if child is not None:
@@ -84,6 +85,11 @@ class _Connection:
             child.kill()  # whoever asked has left
         else:
             waiting.set_result(child)
+
+    def _refused(self, number: int, reason: str) -> None:
+        waiting = self.pending.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(LoadError(f"no process could be started: {reason}"))
 
     def end(self) -> None:
         """The process is gone or is told to go: nobody waits for it any longer."""

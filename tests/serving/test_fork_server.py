@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -65,6 +66,28 @@ async def test_many_children_can_be_asked_for_at_once():
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
+
+
+async def test_a_gateway_without_a_free_descriptor_is_told_so_at_once():
+    """The child's handle cannot be taken in: nobody waits, the child ends with its channel, the next comes."""
+    server = ForkServer(preload=())
+    await server.start()
+    ours, theirs = channel()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(LoadError, match="descriptor"):
+            async with asyncio.timeout(LONG_S / 2):
+                await server.spawn(theirs, name="digits/3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    ours.close()
+    await eventually(lambda: not psutil.Process(server.pid).children())
+    assert await server.spawn(theirs, name="digits/3")
+    theirs.close()
+    await server.close()
 
 
 async def test_children_die_with_the_server_and_the_next_spawn_starts_a_new_one():
