@@ -88,6 +88,8 @@ class Loads:
             self._tasks.pop(ref).cancel()
         for ref in [ref for ref in self._failures if ref not in keep]:
             self._recovered(ref)
+            if ref not in self._fleet.handles:  # nothing of it is here that could say so when it goes
+                self._observer.version_retired(ref)
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

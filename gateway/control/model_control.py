@@ -22,6 +22,10 @@ from gateway.registry.registration import Permissions, RegistrationOptions, prep
 
 __all__ = ["ModelControl", "model_key", "users_of"]
 
+REGISTRATIONS_AT_ONCE = 2
+"""Each takes a thread for as long as its version is tried, up to minutes. The threads are few, and large bodies of
+requests are inflated on them."""
+
 View = dict[str, Any]
 
 
@@ -34,6 +38,7 @@ class ModelControl:
         self._clock = clock
         self._permissions = permissions or Permissions()
         self._changes = Changes(store)
+        self._preparing = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
 
     async def list(self) -> Sequence[View]:
         snapshot = await self._store.snapshot()
@@ -75,9 +80,10 @@ class ModelControl:
         it leaves at most blobs that nobody refers to, which gc removes.
         """
         with self._blobs.registering():
-            manifest = await asyncio.to_thread(
-                prepare, model, source, options, self._blobs, progress, permissions=self._permissions
-            )
+            async with self._preparing:
+                manifest = await asyncio.to_thread(
+                    prepare, model, source, options, self._blobs, progress, permissions=self._permissions
+                )
             digest, key = manifest.digest, model_key(model)
             made: list[tuple[int, bool]] = []
 

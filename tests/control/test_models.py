@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from gateway.control.memory_store import MemoryStore
 from gateway.errors import Conflict, InvalidRegistration, StoreUnavailable, UnknownModel, UnknownVersion
 from gateway.registry.registration import RegistrationOptions
-from tests.control.scene import MODEL, Scene, scene
+from tests.control.scene import MODEL, Scene, scene, until
 
 SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}],
@@ -61,6 +62,30 @@ async def test_of_many_registrations_at_once_each_gets_a_number_of_its_own(tmp_p
             *(stage.plane.models.register("echo", source, opts, actor="olga") for source in sources)
         )
         assert sorted(row["version"] for row in made) == list(range(1, 9))
+
+
+async def test_registrations_leave_threads_to_others(tmp_path: Path) -> None:
+    """Forty at once, each held up in its thread: two are under way, and somebody else's work gets a thread."""
+    async with scene(tmp_path / "home", versions=0) as stage:
+        opts, started, go_on = options(tmp_path), set[int](), threading.Event()
+
+        def progress(done: int, total: int) -> None:
+            started.add(threading.get_ident())
+            go_on.wait(30)
+
+        calls = [
+            asyncio.ensure_future(
+                stage.plane.models.register("echo", artifact(tmp_path, n), opts, actor="olga", progress=progress)
+            )
+            for n in range(40)
+        ]
+        try:
+            await until(lambda: len(started) == 2)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "answered"), 20) == "answered"
+            assert len(started) == 2
+        finally:
+            go_on.set()
+        assert sorted(row["version"] for row in await asyncio.gather(*calls)) == list(range(1, 41))
 
 
 async def test_a_registration_that_the_store_does_not_take_registers_nothing(tmp_path: Path) -> None:

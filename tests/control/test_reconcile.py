@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.control.documents import ResidentDocument
 from gateway.control.memory_store import MemoryStore
 from gateway.control.store import AuditEntry, Change, DocumentKey
 from gateway.errors import Conflict, LoadError, TurnoutError, UnknownModel, UnknownVersion
 from gateway.serving.handle import VersionState
+from gateway.telemetry.metrics import Metrics
 from gateway.web.standing import standings
 from tests.control.scene import MODEL, Scene, ref, scene, until
 
@@ -234,6 +236,19 @@ async def test_a_document_that_cannot_be_read_spoils_no_other(tmp_path: Path) ->
         assert stage.arms() == {1: 100}
         assert stage.arms("other") == {2: 100}
         assert (await stage.predict()).answered_by == ref(1)
+
+
+async def test_a_version_that_could_never_be_tried_leaves_nothing_in_the_metrics(tmp_path: Path) -> None:
+    """While it is wanted it is failed; afterwards no alert goes on about it."""
+    async with scene(tmp_path) as stage:
+        metrics = Metrics(table=lambda: stage.dataplane.current.table)
+        stage.observer.add(metrics)
+        wanted, entry = ResidentDocument(MODEL, 99), AuditEntry("other", "load", "resident/digits/99")
+        revision = await stage.store.commit([Change(wanted.key, wanted.to_json(), 0)], entry)
+        await until(lambda: metrics.statistics().versions == 1)
+        assert stage.plane.whereabouts(ref(99))[0] == "failed"
+        await stage.store.commit([Change(wanted.key, None, revision)], entry)
+        await until(lambda: metrics.statistics().versions == 0)
 
 
 async def test_a_version_that_becomes_unwanted_while_it_loads_is_given_up(tmp_path: Path) -> None:
