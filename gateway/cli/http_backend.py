@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -36,8 +36,17 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
         raise CommandFailed(f"TURNOUT_URL is {url!r}; expected an address like http://127.0.0.1:8000")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        # A proxy of the environment is for the world outside, never for this machine.
-        client = httpx.AsyncClient(base_url=address, headers=headers, timeout=TIMEOUT, trust_env=not is_loopback(url))
+        client = httpx.AsyncClient(
+            base_url=address,
+            headers=headers,
+            timeout=TIMEOUT,
+            # A proxy of the environment is for the world outside, never for this machine. The authorities that it
+            # names (SSL_CERT_FILE) are for both.
+            trust_env=not is_loopback(url),
+            verify=httpx.create_ssl_context() if address.startswith("https:") else True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error}") from None
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise CommandFailed(f"TURNOUT_URL or TURNOUT_TOKEN cannot be used: {error}") from None
     async with client:
@@ -153,11 +162,15 @@ class HttpBackend:
         raise self._refusal(response)
 
     def _unreachable(self, error: httpx.TransportError) -> str:
-        secure = (
-            " (does it speak TLS? then write https:// in TURNOUT_URL)" if isinstance(error, httpx.ReadError) else ""
-        )
-        if isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__context__, ssl.SSLError):
-            secure = " (check TURNOUT_URL and the certificate)"
+        refused = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)
+        if isinstance(refused, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of {self._address} is not trusted: {refused.verify_message}. "
+                f"Set SSL_CERT_FILE to a PEM file with that certificate, or with the authority that signed it."
+            )
+        secure = " (does it speak TLS? then write https:// in TURNOUT_URL)" if _ended(error) else ""
+        if refused is not None:
+            secure = " (does it speak TLS? else write http:// in TURNOUT_URL)"
         return (
             f"no gateway answers at {self._address}: {error or type(error).__name__}{secure}. "
             f"Start one with turnout serve, or unset TURNOUT_URL to work on the store in TURNOUT_HOME."
@@ -185,6 +198,18 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _ended(error: httpx.TransportError) -> bool:
+    """A server that speaks TLS hangs up on one who does not."""
+    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
 
 
 def _part(name: str) -> str:
