@@ -15,7 +15,7 @@ import httpx
 from locust import LoadTestShape, events
 from locust.env import Environment
 
-ROUTE = "digits"
+PATH = "/admin/routes/digits"
 SHARES = (1, 5, 25, 50, 100, 50, 0)
 STEP_S = 15
 
@@ -35,15 +35,17 @@ def begin(environment: Environment, **_: Any) -> None:
 def walk(host: str) -> None:
     """Moves the weights step by step. Raises when the gateway refuses: locust shows it."""
     headers = {"authorization": f"Bearer {os.environ.get('TURNOUT_TOKEN', '')}"}
-    with httpx.Client(base_url=f"{host}/admin/routes/{ROUTE}", headers=headers, timeout=10) as admin:
-        split = admin.get("").raise_for_status().json()["spec"]["split"]
+    with httpx.Client(base_url=host, headers=headers, timeout=10) as admin:
+        split = admin.get(PATH).raise_for_status().json()["spec"]["split"]
         before = {str(arm["version"]): int(arm["weight"]) for arm in split}
         first, second, *_ = before
-        for share in SHARES:
-            put(admin, {first: 100 - share, second: share})
-            gevent.sleep(STEP_S)
-        put(admin, before)
+        try:
+            for share in SHARES:
+                put(admin, {first: 100 - share, second: share})
+                gevent.sleep(STEP_S)
+        finally:
+            put(admin, before)
 
 
 def put(admin: httpx.Client, weights: Mapping[str, int]) -> None:
-    admin.post("/weights", json={"weights": weights}).raise_for_status()
+    admin.post(f"{PATH}/weights", json={"weights": weights}).raise_for_status()
