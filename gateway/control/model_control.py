@@ -192,9 +192,10 @@ def _model(snapshot: Snapshot, name: str) -> ModelDocument:
 def _model_view(snapshot: Snapshot, name: str) -> View:
     model = _model(snapshot, name)
     return {
+        "model": model.name,
         "name": model.name,
         "revision": snapshot.documents[model_key(name)].revision,
-        "versions": [entry.to_json() for entry in model.versions],
+        "versions": [{"version": entry.number, **entry.to_json()} for entry in model.versions],
         "aliases": dict(model.aliases),
         "notes": model.notes,
     }

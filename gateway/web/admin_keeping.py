@@ -37,7 +37,10 @@ class KeepingEndpoints:
         return json_response({"replicas": [replica]})
 
     async def audit(self, call: AdminCall) -> Response:
-        after, limit = call.query_number("after", 0, most=2**53), call.query_number("limit", 100, most=1000)
+        """The newest records, oldest of them first; with ``?after=``, those that follow that one."""
+        limit = call.query_number("limit", 100, most=1000)
+        newest = (await self._plane.store.snapshot()).revision - limit  # one record a revision
+        after = call.query_number("after", max(0, newest), most=2**53)
         return json_response({"records": await self._plane.audit(after=after, limit=limit)})
 
     async def verify(self, call: AdminCall) -> Response:

@@ -1,7 +1,8 @@
 """Artifacts sent as ``multipart/form-data``: streamed to disk as they come, within a limit, gone afterwards.
 
-A part ``file`` is an artifact file, its file name the name within the version (several make a
-folder); a part with another name and a file name is an attachment; a part without is an option.
+A part ``file`` (or ``source``, or ``artifact``) is an artifact file, its file name the name within the
+version (several make a folder); a part with another name and a file name is an attachment (``eval`` is
+``evaluation``, as on the command line); a part without is an option.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gateway.web.exchange import ClientLeft, Exchange
 
 __all__ = ["Upload", "Uploads", "is_multipart"]
 
-ARTIFACT = "file"
+ARTIFACT = frozenset({"file", "source", "artifact"})
 ATTACHMENTS = frozenset({"signature", "example", "golden", "reference", "evaluation", "lineage"})
 MAX_FIELD_BYTES = 64 * 1024
 MAX_PARTS = 10_000
@@ -179,7 +180,8 @@ class _Form:
 
     def _open(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._name = "evaluation" if name == "eval" else name
         file_name = options.get(b"filename")
         if file_name is None:
             self._text = bytearray()
@@ -191,7 +193,7 @@ class _Form:
                 raise BadRequest(f"{name[:100]!r} is sent as a file and as a folder; rename one") from None
 
     def _target(self, file_name: str) -> Path:
-        if self._name == ARTIFACT:
+        if self._name in ARTIFACT:
             try:
                 check_file_name(file_name)
             except RegistryError as error:
@@ -203,8 +205,8 @@ class _Form:
             self._upload.names.append(file_name)
             return path
         if self._name not in ATTACHMENTS or self._name in self._upload.attachments:
-            known = ", ".join(sorted({ARTIFACT, *ATTACHMENTS}))
-            raise BadRequest(f"part {self._name[:40]!r} with a file: expected one each of {known}")
+            known = ", ".join(sorted(ATTACHMENTS))
+            raise BadRequest(f"part {self._name[:40]!r} with a file: expected file, or one each of {known}")
         # The suffix tells the format of an example (JSON or .npz); nothing else of the name is used.
         path = self._folder / f"{self._name}{Path(file_name).suffix[:10]}"
         self._upload.attachments[self._name] = path

@@ -52,7 +52,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.TurnoutError: Row(500, "internal", "The gateway failed"),
         errors.BadRequest: Row(400, "bad-request", "The request cannot be read"),
         ReceiveTimeout: Row(408, "receive-timeout", "The body did not arrive in time"),
-        errors.InvalidInput: Row(422, "invalid-input", "The input does not fit the model"),
+        errors.InvalidInput: Row(422, "invalid-input", "The input does not fit"),
         errors.TooLarge: Row(413, "too-large", "A limit on the request was passed"),
         errors.UnsupportedContent: Row(415, "unsupported-content", "The content is not handled"),
         errors.Unauthenticated: Row(401, "unauthenticated", "A valid token is needed"),

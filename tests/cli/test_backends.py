@@ -29,7 +29,7 @@ from tests.cli.conftest import echo_source
 
 ROUTE_KEYS = {"route", "revision", "spec", "status"}
 STATUS_KEYS = {"split", "known_good", "quarantined", "epoch", "revision", "durable"}
-MODEL_KEYS = {"name", "revision", "versions", "aliases", "notes"}
+MODEL_KEYS = {"model", "name", "revision", "versions", "aliases", "notes"}
 VERSION_KEYS = {"model", "version", "number", "digest", "created_at", "tags", "notes", "archived", "gates", "aliases"}
 _names = itertools.count()
 
@@ -139,7 +139,7 @@ async def test_the_catalogue_lists_models_and_versions(backend: Backend, model: 
     found = {row["name"]: row for row in await backend.models()}[model]
     assert found == await backend.model(model)
     assert found.keys() == MODEL_KEYS
-    assert [row["number"] for row in found["versions"]] == [1, 2]
+    assert [(row["version"], row["number"]) for row in found["versions"]] == [(1, 1), (2, 2)]
     assert all(row.keys() < VERSION_KEYS for row in found["versions"])
 
 

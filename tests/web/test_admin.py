@@ -251,7 +251,7 @@ async def test_a_token_bound_to_a_route_reaches_that_route_only(admin: Admin) ->
             (422, "invalid-input", "weights." + "1" * 40),
         ),
         (("POST", "/routes/digits/weights", {"weights": {"99": 5}}), (422, "invalid-input", "weights.99")),
-        (("POST", "/routes/digits/weights", {"weights": {"1": 0}}), (422, "invalid-input", "spec")),
+        (("POST", "/routes/digits/weights", {"weights": {"1": 0}}), (422, "invalid-input", "split")),
         (("POST", "/routes/digits/weights", {"weight": {"1": 5}}), (422, "invalid-input", "weight")),
         (("POST", "/routes/digits/rollback", {"to": "1"}), (422, "invalid-input", "to")),
         (("POST", "/routes/digits/rollback", {"to": True}), (422, "invalid-input", "to")),
@@ -343,9 +343,11 @@ async def test_what_is_resident_and_who_changed_what_can_be_read(admin: Admin) -
     [replica] = (await admin.call("GET", "/replicas")).json()["replicas"]
     revision = (await admin.stage.store.snapshot()).revision
     assert (replica["revision"], replica["store_up"]) == (revision, True)
-    first = (await admin.call("GET", "/audit?limit=2")).json()["records"]
+    first = (await admin.call("GET", "/audit?after=0&limit=2")).json()["records"]
     second = (await admin.call("GET", f"/audit?after={first[-1]['sequence']}&limit=1000")).json()["records"]
     assert [row["sequence"] for row in first + second] == list(range(1, revision + 1))
+    newest = (await admin.call("GET", "/audit?limit=2")).json()["records"]
+    assert [row["sequence"] for row in newest] == [revision - 1, revision]
     proof = (await admin.call("GET", "/audit/verify")).json()
     assert proof == {"ok": True, "records": revision, "head": second[-1]["digest"], "fault": None}
 
@@ -409,6 +411,17 @@ async def test_a_folder_is_uploaded_file_by_file(admin: Admin) -> None:
     assert made.status_code == 201, made.text
     view = (await admin.call("GET", "/models/echo/versions/1")).json()
     assert [file["name"] for file in view["manifest"]["files"]] == ["data/words.txt", "m.echo.json"]
+
+
+@pytest.mark.parametrize("part", ["file", "source", "artifact"])
+async def test_the_artifact_may_be_called_what_the_command_line_calls_it(admin: Admin, part: str) -> None:
+    """``curl -F source=@model.onnx -F eval=@eval.json``: the other calls' words do as well."""
+    evaluation = ("e.json", b'{"accuracy": 0.9}')
+    files = [(part, ARTIFACT), ("signature", SIGNED), ("eval", evaluation)]
+    made = await admin.call("POST", "/models/echo/versions", data=FIELDS, files=files)
+    assert made.status_code == 201, made.text
+    view = (await admin.call("GET", "/models/echo/versions/1")).json()
+    assert view["manifest"]["evaluation"][0]["metric"] == "accuracy"
 
 
 @pytest.mark.parametrize(
