@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import pickle
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,12 @@ from runtimes.base import Array, Arrays, Files, InvalidInput, LoadFailed, LoadSp
 from runtimes.signature import Signature, TensorSpec
 
 __all__ = ["TorchRuntime", "load"]
+
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_PICKLE_ADVICE = (
+    "loading that runs whatever code its author put in: export the model with tensors and plain values alone, "
+    "or allow pickles for this model by name in the settings (allow_pickle)"
+)
 
 _TYPES = {
     torch.bool: "BOOL",
@@ -150,9 +159,35 @@ def _is_exported(content: bytes) -> bool:
         return False
 
 
+@contextmanager
+def _weights_only(spec: LoadSpec, content: bytes) -> Iterator[None]:
+    """``torch.export.load`` unpickles what a file asks it to, if need be without ``weights_only``: its sample inputs,
+    weights marked as pickled, opaque constants. That is code of the author's choice, as in any pickle, so it needs
+    the operator's word. For ``torch.load`` the variable wins over what its callers say; constants go past it."""
+    if spec.allow_pickle:
+        yield
+        return
+    if any("opaque_obj" in name for name in torch.PyTorchFileReader(io.BytesIO(content)).get_all_records()):
+        raise LoadFailed(f"{spec.entry!r} holds a pickled constant; {_PICKLE_ADVICE}")
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise LoadFailed(f"{spec.entry!r} holds a pickle of more than tensors; {_PICKLE_ADVICE}") from error
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before
+
+
 def _load_exported(spec: LoadSpec, content: bytes, device: str) -> Runtime:
     try:
-        program = torch.export.load(io.BytesIO(content))
+        with _weights_only(spec, content):
+            program = torch.export.load(io.BytesIO(content))
+    except LoadFailed:
+        raise
     except Exception as error:  # anything may come out of a file that is none
         raise LoadFailed(f"torch {torch.__version__} cannot load {spec.entry!r}: {_short(error)}") from error
     if device != "cpu":

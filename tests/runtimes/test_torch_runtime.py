@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
+import os
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +62,61 @@ def test_an_exported_program_saved_as_pt_is_one_all_the_same(tmp_path: Path):
     runtime = loaded(tmp_path, exported_torch(), "m.pt")
     assert [spec.name for spec in runtime.signature.outputs] == ["logits", "label"]
     assert execute(runtime, {"x": np.zeros((2, 4), np.float32)}, 2)["label"].shape == (2,)
+
+
+class Touch:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._place,)
+
+
+def _with_pickled_weights(name: str, data: bytes, evil: Touch) -> bytes:
+    if name.endswith("weights_config.json"):
+        return data.replace(b'"use_pickle": false', b'"use_pickle": true')
+    return _saved(evil) if "/data/weights/weight_" in name else data
+
+
+def _with_pickled_inputs(name: str, data: bytes, evil: Touch) -> bytes:
+    return _saved(evil) if "/sample_inputs/" in name else data
+
+
+def _with_an_opaque_constant(name: str, data: bytes, evil: Touch) -> bytes:
+    if name.endswith("constants_config.json"):
+        meta = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+        return json.dumps({"config": {"x": meta}}).encode()
+    return data
+
+
+def _saved(value: object) -> bytes:
+    target = io.BytesIO()
+    torch.save(value, target)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("change", [_with_pickled_weights, _with_pickled_inputs, _with_an_opaque_constant])
+def test_an_exported_program_runs_no_pickle_unless_the_model_is_allowed_to(tmp_path: Path, change: Any):
+    """PyTorch would unpickle each of them; where the operator allows it, it does."""
+    evil, target = Touch(tmp_path / "touched"), io.BytesIO()
+    first, second = tmp_path / "refused", tmp_path / "allowed"
+    first.mkdir()
+    second.mkdir()
+    with zipfile.ZipFile(io.BytesIO(exported_torch())) as whole, zipfile.ZipFile(target, "w") as changed:
+        for name in whole.namelist():
+            changed.writestr(name, change(name, whole.read(name), evil))
+        root = whole.namelist()[0].partition("/")[0]
+        if change is _with_an_opaque_constant:
+            changed.writestr(f"{root}/data/constants/opaque_obj_0", pickle.dumps(evil))
+    with pytest.raises(LoadFailed, match="allow_pickle"):
+        loaded(first, target.getvalue())
+    assert not (tmp_path / "touched").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    with contextlib.suppress(LoadFailed):
+        loaded(second, target.getvalue(), allow_pickle=True)
+    assert (tmp_path / "touched").exists()
 
 
 def test_a_trained_convolutional_network_is_served_as_trained(tmp_path: Path):
