@@ -30,6 +30,13 @@ def test_an_unknown_key_offers_the_nearest_name(tmp_path: Path) -> None:
         load_settings(_written(tmp_path, "sever: {port: 1}"))
 
 
+def test_a_time_without_end_is_refused(tmp_path: Path) -> None:
+    """No timer can be set to it."""
+    for value in (".inf", ".nan", "0", "-1"):
+        with pytest.raises(SettingsError, match=r"server\.drain_s: got .*; input should be"):
+            load_settings(_written(tmp_path, f"server: {{drain_s: {value}}}"))
+
+
 def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
     """And the other way round; the message names the one that is missing."""
     with pytest.raises(SettingsError, match=r"server: tls_certificate is set and tls_key is not"):

@@ -99,7 +99,8 @@ class Rollbacks:
         revision = await self._store_now(route, override)
         record = RollbackRecord(route, trigger, target, tuple(fresh), reason, durable=revision is not None)
         self._observer.rolled_back(record)
-        log.warning("route %s went back to version %d (%s): %s", route, target, trigger, reason or "no reason given")
+        # %r: a reason with line breaks in it must not pass for lines of the log.
+        log.warning("route %s went back to version %d (%s): %r", route, target, trigger, reason or "no reason given")
         return Outcome(document, revision or desired.revision, durable=revision is not None, changed=True)
 
     def _require_active(self, ref: VersionRef) -> None:

@@ -51,6 +51,17 @@ async def test_after_a_rollback_no_request_reaches_the_bad_version_by_split_rule
         assert (told.trigger, told.target, told.quarantined, told.durable) == ("operator", 1, (2,), True)
 
 
+async def test_a_reason_cannot_write_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It stands there with its line breaks escaped, and in the audit as it was given."""
+    async with scene(tmp_path) as stage:
+        await stage.put({1: 50, 2: 50})
+        await stage.plane.routes.rollback(MODEL, to=None, reason="bad\nERROR turnout: all is lost", actor="olga")
+        assert "bad\\nERROR turnout: all is lost" in caplog.text
+        assert not any("\n" in record.getMessage() for record in caplog.records)
+        [entry] = await stage.audited("rollback")
+        assert entry.reason == "bad\nERROR turnout: all is lost"
+
+
 async def test_a_rollback_needs_no_load(tmp_path: Path) -> None:
     """The known good is resident and warm: it is in force before the store has even been asked."""
     async with scene(tmp_path) as stage:
