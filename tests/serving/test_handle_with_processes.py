@@ -120,9 +120,7 @@ async def test_a_child_that_hangs_is_killed_and_the_version_goes_on(forks: ForkS
     """Those who wait for it hear VersionHung; once it no longer hangs, the version answers again."""
     control = tmp_path / "control.json"
     observer = RecordingObserver()
-    async with serving(
-        forks, batch=BatchPolicy(hang_floor_ms=400), observer=observer, control=str(control)
-    ) as handle:
+    async with serving(forks, batch=BatchPolicy(hang_floor_ms=400), observer=observer, control=str(control)) as handle:
         first = handle.statistics().pid
         control.write_text('{"hang": "always"}')
         outcomes = await asyncio.gather(ask(handle, 1), ask(handle, 2), return_exceptions=True)
