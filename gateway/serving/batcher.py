@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from gateway.clock import Clock
-from gateway.errors import DeadlineExceeded, QueueFull, TurnoutError, VersionUnavailable
+from gateway.errors import DeadlineExceeded, DeadlineUnreachable, QueueFull, TurnoutError, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import plan, shape_key
@@ -23,14 +23,12 @@ from gateway.serving.deadlines import DeadlineAlarm
 from gateway.serving.engine import VersionSpec
 from gateway.serving.isolation import BatchRunner
 from gateway.serving.item import Answer, Item
+from gateway.serving.pace import Pace
 from gateway.serving.supervision import Supervisor
 
 __all__ = ["Batcher", "BatcherStatistics"]
 
 log = logging.getLogger("turnout.serving")
-
-DRAIN_WEIGHT = 0.2
-"""Weight of the newest batch in the mean seconds a row: about the last ten batches count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,8 @@ class Batcher:
         self._waiting: dict[Item, None] = {}
         self._waiting_rows = 0
         self._running: tuple[Item, ...] = ()
-        self._row_s = curve.per_row_s()
+        self._running_since = 0.0
+        self._pace = Pace(curve)
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -177,6 +176,8 @@ class Batcher:
             bound = min(bound, queue_rows)
         if self._waiting and self._waiting_rows + rows > bound:
             raise self._full(rows, bound)
+        if deadline is not None and self._running:
+            self._require_reachable(rows, deadline - now, now)
         key = shape_key(inputs, batched=self._batched)
         item = Item(inputs, rows, key, deadline, now, self._loop.create_future())
         self._waiting[item] = None
@@ -188,19 +189,42 @@ class Batcher:
 
     def _full(self, rows: int, bound: int) -> QueueFull:
         """The wait it names is what the rows now waiting will take at the pace of the last batches."""
-        wait = 1.0 if self._row_s is None else self._row_s * self._waiting_rows
+        wait = self._pace.queue_s(self._waiting_rows, self._most_rows) if self._pace.known else 1.0
         return QueueFull(
             f"the queue of {self._spec.ref} is full: {self._waiting_rows} rows wait, {rows} more would pass the limit"
             f" of {bound}; try again in {wait:.3g} s",
             retry_after_s=wait,
         )
 
+    def _require_reachable(self, rows: int, left_s: float, now: float) -> None:
+        """Refuses what would be answered after its deadline. An engine that is free refuses nothing: whether the
+        model is quick enough for a deadline is then the model's to show."""
+        running_rows = sum(item.rows for item in self._running)
+        running_s = max(0.0, self._pace.batch_s(running_rows) - (now - self._running_since))
+        wait_s = running_s + self._pace.queue_s(self._waiting_rows + rows, self._most_rows)
+        if wait_s > left_s:
+            raise DeadlineUnreachable(
+                f"{self._waiting_rows} rows wait for {self._spec.ref}; an answer takes {wait_s:.3g} s, the deadline"
+                f" is in {left_s:.3g} s; try again in {wait_s - left_s:.3g} s, or allow more time",
+                retry_after_s=wait_s - left_s,
+            )
+
+    @property
+    def _most_rows(self) -> int:
+        """Rows of a batch when plenty wait."""
+        return self._max_rows if self._batched and self._spec.retry else 1
+
     async def _serve(self) -> None:
         while True:
             batch = self._next_batch()
             if batch:
                 self._running = batch
+                self._running_since = self._clock.monotonic()
+                good = self._batches
                 await self._runner.settle(batch)
+                if self._batches == good + 1:  # else it was halved or run again, which says nothing of the pace
+                    seconds = self._clock.monotonic() - self._running_since
+                    self._pace.ran(sum(item.rows for item in batch), seconds)
                 self._running = ()
             else:
                 self._idle.set()
@@ -253,8 +277,6 @@ class Batcher:
         self._batches += 1
         self._rows += rows
         self._compute_s += seconds
-        row_s = seconds / max(rows, 1)
-        self._row_s = row_s if self._row_s is None else self._row_s + DRAIN_WEIGHT * (row_s - self._row_s)
         self._succeeded()
 
     def _expire(self, item: Item, now: float) -> None:

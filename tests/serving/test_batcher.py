@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.errors import DeadlineExceeded, ModelError, QueueFull, VersionUnavailable
+from gateway.errors import DeadlineExceeded, DeadlineUnreachable, ModelError, QueueFull, VersionUnavailable
 from gateway.messages import Arrays, Signature, TensorSpec
 from gateway.serving.cost import CostCurve
 from gateway.serving.engine import BatchPolicy
@@ -184,6 +184,32 @@ async def test_a_full_queue_is_refused_with_the_wait_it_really_has(stage: Stage)
     gate.set()
     await asyncio.gather(*clients)
     assert await ask(batcher, 1) == [2.0]
+
+
+async def test_what_would_be_answered_too_late_is_refused_at_the_door(stage: Stage):
+    """100 ms a row, one row a batch: within 350 ms an engine that has just begun answers three, the fourth is told."""
+    batcher = await stage.batcher(batch=BatchPolicy(max_rows=1), curve=CostCurve(((1, 0.1),)))
+    stage.script().delay_s = lambda rows: 0.1 * rows
+    deadline = stage.clock.monotonic() + 0.35
+    admitted = [ask(batcher, 0, deadline=deadline)]
+    await until(lambda: stage.script().running)
+    admitted += [ask(batcher, number, deadline=deadline) for number in (1, 2)]
+    await turns()
+    with pytest.raises(DeadlineUnreachable, match="2 rows wait") as refusal:
+        await ask(batcher, 3, deadline=deadline)
+    assert refusal.value.retry_after_s == pytest.approx(0.05)
+    patient = ask(batcher, 4)
+    for number in range(4):
+        await until(lambda number=number: len(stage.script().runs) == number + 1)
+        stage.clock.advance(0.1)
+        await turns()
+    assert await asyncio.gather(*admitted, patient) == [[0.0], [2.0], [4.0], [8.0]]
+
+
+async def test_a_free_engine_refuses_nothing_for_its_deadline(stage: Stage):
+    """A model known to be slower than the deadline is asked all the same when nothing waits: it may be quicker."""
+    batcher = await stage.batcher(curve=CostCurve(((1, 5.0),)))
+    assert await ask(batcher, 1, deadline=stage.clock.monotonic() + 0.1) == [2.0]
 
 
 async def test_the_wait_told_follows_the_pace_of_the_last_batches(stage: Stage):

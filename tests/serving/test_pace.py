@@ -1,0 +1,46 @@
+"""What a queue takes: predicted by the warm curve, corrected by what batches really took."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.serving.cost import CostCurve
+from gateway.serving.pace import Pace
+
+CURVE = CostCurve(((1, 0.010), (8, 0.024)))
+
+
+def test_a_queue_takes_its_full_batches_and_the_rest() -> None:
+    """Nineteen rows at eight a batch: two full ones and one of three."""
+    pace = Pace(CURVE)
+    assert pace.queue_s(19, 8) == pytest.approx(2 * 0.024 + pace.batch_s(3))
+    assert pace.queue_s(0, 8) == 0.0
+
+
+def test_batches_that_take_twice_as_long_double_the_prediction() -> None:
+    """At every size, since what slows one size down slows all."""
+    pace = Pace(CURVE)
+    for _ in range(50):
+        pace.ran(8, 0.048)
+    assert pace.batch_s(1) == pytest.approx(0.020, rel=0.01)
+    assert pace.batch_s(8) == pytest.approx(0.048, rel=0.01)
+
+
+def test_one_stall_does_not_shut_the_door_for_long() -> None:
+    """An hour for one batch counts as fifty times its cost, and is forgotten within a few dozen batches."""
+    pace = Pace(CURVE)
+    pace.ran(8, 3600.0)
+    assert pace.batch_s(8) <= 0.024 * 11
+    for _ in range(40):
+        pace.ran(8, 0.024)
+    assert pace.batch_s(8) == pytest.approx(0.024, rel=0.01)
+
+
+def test_without_a_curve_the_rows_of_late_stand_in() -> None:
+    """And before the first batch nothing is known, so nothing is predicted."""
+    pace = Pace(CostCurve())
+    assert not pace.known
+    assert pace.queue_s(100, 8) == 0.0
+    pace.ran(4, 0.04)
+    assert pace.known
+    assert pace.queue_s(16, 8) == pytest.approx(0.16)
