@@ -201,7 +201,7 @@ class Batcher:
         model is quick enough for a deadline is then the model's to show."""
         running_rows = sum(item.rows for item in self._running)
         running_s = max(0.0, self._pace.batch_s(running_rows) - (now - self._running_since))
-        wait_s = running_s + self._pace.queue_s(self._waiting_rows + rows, self._most_rows)
+        wait_s = self._pace.safe_s(running_s + self._pace.queue_s(self._waiting_rows + rows, self._most_rows))
         if wait_s > left_s:
             raise DeadlineUnreachable(
                 f"{self._waiting_rows} rows wait for {self._spec.ref}; an answer takes {wait_s:.3g} s, the deadline"

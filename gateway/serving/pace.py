@@ -14,6 +14,12 @@ __all__ = ["Pace"]
 WEIGHT = 0.2
 """Of the newest batch: about the last ten count."""
 
+LONGEST_S = 1.0
+"""A batch that took longer counts so much towards the jitter: one stall is not a habit."""
+
+MARGIN = 1.05
+JITTERS = 3
+
 LARGEST_FACTOR = 50.0
 """Of one batch over its warm cost: a single stall must not shut the door for long."""
 
@@ -24,6 +30,7 @@ class Pace:
     def __init__(self, curve: CostCurve) -> None:
         self._curve = curve
         self._factor = 1.0
+        self._jitter_s = 0.0
         self._row_s = curve.per_row_s()
 
     def __repr__(self) -> str:
@@ -31,6 +38,9 @@ class Pace:
 
     def ran(self, rows: int, seconds: float) -> None:
         """A good batch went through."""
+        if self.known:
+            miss_s = abs(min(seconds, LONGEST_S) - self.batch_s(rows))
+            self._jitter_s += WEIGHT * (miss_s - self._jitter_s)
         row_s = seconds / max(rows, 1)
         self._row_s = row_s if self._row_s is None else self._row_s + WEIGHT * (row_s - self._row_s)
         warm_s = self._curve.predict(rows)
@@ -46,6 +56,11 @@ class Pace:
         """Until an engine that is free now has answered ``rows`` in batches of at most ``max_rows``."""
         full, rest = divmod(rows, max_rows)
         return full * self.batch_s(max_rows) + (self.batch_s(rest) if rest else 0.0)
+
+    def safe_s(self, seconds: float) -> float:
+        """``seconds`` as predicted, so much longer that it is rarely passed: an answer at the deadline's very edge is
+        late as often as not, and has cost as much as one in time."""
+        return seconds * MARGIN + JITTERS * self._jitter_s
 
     @property
     def known(self) -> bool:

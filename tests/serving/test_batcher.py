@@ -197,7 +197,7 @@ async def test_what_would_be_answered_too_late_is_refused_at_the_door(stage: Sta
     await turns()
     with pytest.raises(DeadlineUnreachable, match="2 rows wait") as refusal:
         await ask(batcher, 3, deadline=deadline)
-    assert refusal.value.retry_after_s == pytest.approx(0.05)
+    assert refusal.value.retry_after_s == pytest.approx(0.07)
     patient = ask(batcher, 4)
     for number in range(4):
         await until(lambda number=number: len(stage.script().runs) == number + 1)

@@ -44,3 +44,13 @@ def test_without_a_curve_the_rows_of_late_stand_in() -> None:
     pace.ran(4, 0.04)
     assert pace.known
     assert pace.queue_s(16, 8) == pytest.approx(0.16)
+
+
+def test_the_safe_time_grows_with_how_much_batches_vary() -> None:
+    """A steady engine needs a twentieth more; one whose batches swing by 5 ms some 15 ms on top."""
+    steady, swinging = Pace(CURVE), Pace(CURVE)
+    for number in range(200):
+        steady.ran(8, 0.024)
+        swinging.ran(8, 0.019 if number % 2 else 0.029)
+    assert steady.safe_s(0.1) == pytest.approx(0.105)
+    assert swinging.safe_s(0.1) == pytest.approx(0.105 + 0.015, abs=0.003)
