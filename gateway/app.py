@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -269,6 +270,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, told.set)
     gateway = Gateway(settings)
     await gateway.start()
+    _spare_the_collector()
     for listener in gateway.listeners:
         log.info("listening on %s, home %s", listener.url, settings.home)
     log.info("admin token in %s", settings.home / "admin-token")
@@ -282,6 +284,14 @@ async def _serve(settings: Settings) -> int:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
     return 0 if told.is_set() else 1
+
+
+def _spare_the_collector() -> None:
+    """What start has made stays to the end, so no collection need walk it: a quarter of a small request's cost, measured.
+    Requests make a hundred objects each and no cycles; a wider young generation lets them die young."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
