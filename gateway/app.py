@@ -159,7 +159,7 @@ class Gateway:
 
     def _sinks(self, clock: SystemClock) -> Iterable[RequestLog | Tracing]:
         telemetry = self._settings.telemetry
-        sink = open_sink(telemetry.request_log)
+        sink = open_sink(telemetry.request_log, self._settings.home)
         if sink is not None:
             lines = RequestLog(sink, clock=clock, limit=telemetry.request_log_queue)
             self._ends.callback(lines.close)

@@ -47,16 +47,20 @@ class DescriptorSink:
         os.close(self._descriptor)
 
 
-def open_sink(where: str) -> DescriptorSink | None:
-    """``stdout``, ``stderr``, ``off`` (None) or a file to append to, made with mode 0640. Raises SettingsError."""
+def open_sink(where: str, folder: Path = Path()) -> DescriptorSink | None:
+    """``stdout``, ``stderr``, ``off`` (None) or a file to append to, in ``folder`` if its path is relative.
+
+    A file is made with mode 0640. Raises SettingsError.
+    """
     if where == "off":
         return None
     if where in ("stdout", "stderr"):
         return DescriptorSink(os.dup(1 if where == "stdout" else 2))
+    path = folder / where
     try:
-        return DescriptorSink(os.open(Path(where), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        return DescriptorSink(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
     except OSError as error:
         raise SettingsError(
-            f"telemetry.request_log: {where!r} cannot be opened for appending: {error.strerror};"
+            f"telemetry.request_log: {str(path)!r} cannot be opened for appending: {error.strerror};"
             " expected stdout, stderr, off or a writable file"
         ) from None

@@ -311,6 +311,11 @@ print("still here")
 def test_off_is_no_sink_and_an_unwritable_file_is_a_settings_error(tmp_path: Path) -> None:
     """Said at start, with the key, the value and what was expected."""
     assert open_sink("off") is None
+    relative = open_sink("requests.jsonl", tmp_path)
+    assert relative is not None
+    relative.write(b"line\n")
+    relative.close()
+    assert (tmp_path / "requests.jsonl").read_bytes() == b"line\n"
     with pytest.raises(
         SettingsError, match=r"telemetry\.request_log: '.*/none/log' cannot be opened .* expected stdout"
     ):
