@@ -127,13 +127,16 @@ class ControlPlane:
         return [rows[ref] for ref in sorted(rows)]
 
     def whereabouts(self, ref: VersionRef) -> tuple[str, str]:
-        """State and reason of a version that does not answer now: ``absent`` when nothing wants it here."""
-        handle = self.fleet.handles.get(ref)
-        if handle is not None:
-            return str(handle.state), handle.reason
+        """State and reason of a version that does not answer now: ``absent`` when nothing wants it here.
+
+        One that did not come up stays ``failed``, also while it is tried again.
+        """
         reason = self.reconciler.failure(ref)
         if reason is not None:
             return "failed", reason
+        handle = self.fleet.handles.get(ref)
+        if handle is not None:
+            return str(handle.state), handle.reason
         if ref in self.reconciler.desired.wanted():
             return "registered", "waits for its turn to load"
         return "absent", "not loaded here"

@@ -50,7 +50,9 @@ class VersionStanding:
 
 @dataclass(frozen=True, slots=True)
 class RouteStanding:
-    """``ready``: a warm version with weight, or the fallback, can answer. ``degraded``: what is not as it should be."""
+    """``ready``: a warm version with weight, or the fallback, can answer, and no version with weight is still
+    coming up for the first time: who asks before would meet other shares than the split's. ``degraded``: what is
+    not as it should be."""
 
     name: str
     model: str
@@ -119,7 +121,7 @@ def _stand(route: Route, current: Current, whereabouts: Whereabouts) -> RouteSta
     ready = any(version.ready for version in answering)
     if not ready:
         degraded.insert(0, f"{route.name}: no warm version can answer")
-    elif not any(version.ready and version.version == route.fallback for version in versions):
+    else:
         ready = not any(version.state in ON_ITS_WAY and version.weight > 0 for version in answering)
     return RouteStanding(route.name, route.model, ready, versions, tuple(degraded))
 

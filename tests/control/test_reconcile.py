@@ -115,6 +115,7 @@ async def test_at_first_start_a_route_serves_with_what_can_run(tmp_path: Path) -
         assert rows[2]["state"] == "failed"
         assert "the file is odd" in rows[2]["reason"]
         assert await stage.audited("rollback") == []
+        assert all(standing.ready for standing in standings(stage.dataplane.current, stage.plane.whereabouts))
 
 
 async def test_a_new_route_is_closed_until_it_is_known_what_can_answer(tmp_path: Path) -> None:
@@ -128,8 +129,12 @@ async def test_a_new_route_is_closed_until_it_is_known_what_can_answer(tmp_path:
         assert (await stage.plane.routes.get(MODEL))["status"]["applied"] is False
         await stage.put({1: 50, 2: 50}, wait=False, name="other", fallback=1)
         assert {(await stage.predict(key=key, route="other")).error for key in "abcdef"} == {None}
+        # Its fallback answers, with other shares than the split's: who waits for readiness waits for those.
+        assert not any(standing.ready for standing in standings(stage.dataplane.current, stage.plane.whereabouts))
         gate.set()
         assert await stage.plane.routes.wait_applied(MODEL, view["revision"], timeout_s=60)
+        assert await stage.plane.routes.wait_applied("other", view["revision"], timeout_s=60)
+        assert all(standing.ready for standing in standings(stage.dataplane.current, stage.plane.whereabouts))
         assert {(await stage.predict(key=key)).answered_by for key in "abcdefgh"} == {ref(1), ref(2)}
         stage.script(3).every_load = LoadError("odd")
         await stage.put({1: 50, 3: 50}, name="third")

@@ -63,7 +63,7 @@ def test_a_child_that_dies_at_each_start_leaves_the_route_to_its_fallback(gatewa
         return json.dumps(gateway.client.get("/readyz").json())
 
     wait_until(lambda: f"{ROUTE}/{number}" in degraded() or f'"version": {number}' in degraded(), what="readyz")
-    assert gateway.client.get("/readyz").status_code == 200
+    wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="readyz, once it is known to fail")
     state = f'gateway_version_state{{model="{ROUTE}",state="failed",version="{number}"}} 1.0'
     wait_until(lambda: state in gateway.metrics(), what="the metric of the failed version")
 
