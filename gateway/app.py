@@ -287,7 +287,7 @@ async def _serve(settings: Settings) -> int:
 
 
 def _spare_the_collector() -> None:
-    """What start has made stays to the end, so no collection need walk it: a quarter of a small request's cost, measured.
+    """What start has made stays, so no collection need walk it: that was a quarter of a small request's cost.
     Requests make a hundred objects each and no cycles; a wider young generation lets them die young."""
     gc.collect()
     gc.freeze()
