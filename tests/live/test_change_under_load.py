@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
+from pathlib import Path
 
 import pytest
 
@@ -114,16 +116,31 @@ def test_after_a_rollback_is_acknowledged_nothing_reaches_the_bad_version(gatewa
     assert "quarantine" in refused["detail"].lower()
 
 
-def test_sigterm_answers_every_admitted_request_and_exits_with_zero(gateway: LiveGateway) -> None:
-    """Under 32 clients: whatever was admitted is answered, readyz turns 503, then exit status 0."""
-    register(gateway, ROUTE, 2)
-    gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]})
-    with load(gateway, ROUTE) as running:
-        after(running, 300)
-        pids = [process.pid for process in gateway.descendants()]
-        assert gateway.terminate() == 0
-    # A connection that the server closed between two requests breaks the next one before it is admitted.
-    admitted = [answer for answer in running.answers if answer.status != 0]
-    assert {answer.status for answer in admitted} <= {200, 503}
+def test_sigterm_answers_every_admitted_request_and_exits_with_zero(tmp_path: Path) -> None:
+    """Under 32 clients, then exit status 0: the requests that the gateway's log says it took are, one for one, those
+    whose answers arrived. A connection that breaks on the client's side must belong to none of them."""
+    lines = tmp_path / "requests.jsonl"
+
+    def named(client: int, sequence: int) -> tuple[dict[str, object], dict[str, str]]:
+        name = f"c{client}-{sequence}"
+        return {"inputs": [ROW], "key": name, "id": name}, {"x-request-id": name}
+
+    with LiveGateway(tmp_path / "home", settings={"telemetry": {"request_log": str(lines)}}) as gateway:
+        register(gateway, ROUTE, 2)
+        gateway.put_route(
+            ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
+        )
+        with load(gateway, ROUTE, make=named) as running:
+            after(running, 300)
+            pids = [process.pid for process in gateway.descendants()]
+            assert gateway.terminate() == 0
+    logged = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    taken = [entry for entry in logged if entry["event"] == "request"]
+    assert {entry["code"] for entry in taken} <= {200, 503}
+    answered = {answer.body["id"] for answer in running.answers if answer.status == 200}
+    assert {entry["request_id"] for entry in taken if entry["code"] == 200} == answered
+    refused = sum(answer.status == 503 for answer in running.answers)
+    assert sum(entry["code"] == 503 for entry in taken) == refused
+    assert {answer.status for answer in running.answers} <= {0, 200, 503}
     assert mislabelled(running.answers) == []
     assert alive(pids) == []
