@@ -21,6 +21,7 @@ TurnoutError
 ├── DeadlineExceeded          the deadline passed after the request was admitted
 ├── VersionFailed             the chosen version did not deliver: a fallback may
 │   ├── VersionUnavailable    not loaded, draining, backing off
+│   │   └── NotBegun          its process ended under an earlier batch; nothing of this one ran
 │   ├── ModelError            the model raised
 │   ├── VersionCrashed        its process died on this work
 │   ├── VersionHung           its process did not answer in time
@@ -52,6 +53,7 @@ __all__ = [
     "InvalidRegistration",
     "LoadError",
     "ModelError",
+    "NotBegun",
     "NotFound",
     "Overloaded",
     "Quarantined",
@@ -176,6 +178,10 @@ class VersionFailed(TurnoutError):
 
 
 class VersionUnavailable(VersionFailed):
+    pass
+
+
+class NotBegun(VersionUnavailable):
     pass
 
 

@@ -1,4 +1,4 @@
-"""The interface of an engine: something that holds one loaded version and runs one batch at a time.
+"""The interface of an engine: something that holds one loaded version and runs batches in order.
 
 Four kinds are meant: a child process, inline, remote (another Open Inference Protocol
 server) and Ray. The batcher sees only this page.
@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
 from runtimes.base import LoadSpec
 
-__all__ = ["BatchPolicy", "BatchResult", "Engine", "EngineFactory", "EngineInfo", "VersionSpec"]
+__all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +67,32 @@ class BatchResult:
     compute_s: float
 
 
+Done = Callable[["BatchResult | TurnoutError"], None]
+"""Told the outcome of one batch, once, on the loop. It must not raise."""
+
+
 class Engine(Protocol):
-    """One loaded version. Calls come from the event loop, one ``run`` at a time.
+    """One loaded version. Calls come from the event loop.
 
     ``start`` loads; raises LoadError or IntegrityError and leaves nothing behind; cancelling it
-    ends the child. ``run`` takes the items' inputs and joins them along the first axis (a
-    single part when the signature is not batched); the parts stay unchanged and valid until it
-    returns. It raises ModelError, InvalidInput, DeviceMemoryExhausted (engine still good) or
-    VersionCrashed, VersionHung (engine ended; start a new one). ``limit_s`` passed: the child
-    is killed, VersionHung. Cancelling ``run`` ends the engine too. ``close`` is idempotent and
-    returns when every byte is back with the system. ``on_exit`` is called once, on the loop,
-    if the child dies while no ``run`` is under way. ``memory_bytes`` may be slow, and is asked
-    from any thread.
+    ends the child. ``launch`` hands one batch over, joined along the first axis out of the items'
+    inputs (a single part when the signature is not batched); the parts stay unchanged and valid
+    until ``done``. At most ``depth`` batches are under way at once, and they are answered in the
+    order of their launch. Outcomes: BatchResult; ModelError, InvalidInput, DeviceMemoryExhausted
+    (engine still good); VersionCrashed, VersionHung (engine ended; start a new one), and then
+    NotBegun for each batch behind it. ``limit_s`` counts from when a batch is the oldest under way;
+    past it the child is killed. ``run`` is a launch and the wait for it; cancelling it ends the engine.
+    ``close`` is idempotent and returns when every byte is back with the system. ``on_exit`` is
+    called once, on the loop, if the child dies while nothing is under way. ``memory_bytes`` may be
+    slow, and is asked from any thread.
     """
 
+    @property
+    def depth(self) -> int: ...
+
     async def start(self) -> EngineInfo: ...
+
+    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None: ...
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult: ...
 
