@@ -11,10 +11,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 from gateway.clock import Clock
-from gateway.errors import DeadlineExceeded, DeadlineUnreachable, QueueFull, TurnoutError, VersionUnavailable
+from gateway.errors import DeadlineExceeded, DeadlineUnreachable, QueueFull, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import plan, shape_key
@@ -22,7 +23,7 @@ from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.deadlines import DeadlineAlarm
 from gateway.serving.engine import VersionSpec
 from gateway.serving.isolation import BatchRunner
-from gateway.serving.item import Answer, Item
+from gateway.serving.item import Answer, Item, Priority
 from gateway.serving.pace import Pace
 from gateway.serving.supervision import Supervisor
 
@@ -111,28 +112,63 @@ class Batcher:
         """Time a batch is given before its child counts as hung."""
         return hang_limit_s(self._spec.batch.hang_floor_ms, self._curve.predict(rows))
 
-    async def submit(
-        self, inputs: Arrays, rows: int, deadline: float | None, *, queue_rows: int | None = None
-    ) -> Answer:
-        """Queues one item and waits for its answer; ``queue_rows`` lowers the queue's bound for this one.
+    def submit(
+        self,
+        inputs: Arrays,
+        rows: int,
+        deadline: float | None,
+        *,
+        queue_rows: int | None = None,
+        priority: Priority = Priority.NORMAL,
+        client: str = "",
+    ) -> Item:
+        """Queues one item; its future has the answer, or the failure. ``queue_rows`` lowers the queue's bound for this
+        one. Who no longer waits for the future says so with ``forget``.
 
-        Raises QueueFull, DeadlineExceeded, InvalidInput and any VersionFailed. Cancelling it takes
-        the item out of the queue; if it runs already, its neighbours are not touched.
+        Raises QueueFull, DeadlineUnreachable, DeadlineExceeded and VersionUnavailable. The future raises
+        DeadlineExceeded, InvalidInput and any VersionFailed.
         """
-        item = self._admit(inputs, rows, deadline, queue_rows)
+        item = self._admit(inputs, rows, deadline, queue_rows, priority, client)
+        item.future.add_done_callback(partial(self._settled, item))
+        return item
+
+    async def infer(
+        self,
+        inputs: Arrays,
+        rows: int,
+        deadline: float | None,
+        *,
+        queue_rows: int | None = None,
+        priority: Priority = Priority.NORMAL,
+        client: str = "",
+    ) -> Answer:
+        """``submit`` and the wait. Cancelling it takes the item out of the queue; if it runs already, its neighbours
+        are not touched."""
+        item = self.submit(inputs, rows, deadline, queue_rows=queue_rows, priority=priority, client=client)
         try:
-            answer = await item.future
+            return await item.future
         except asyncio.CancelledError:
-            self._forget(item)
+            self.forget(item)
             raise
-        except TurnoutError:
+
+    def forget(self, item: Item) -> None:
+        """Its client left: it is not run any more, unless it runs already. Its neighbours are not touched."""
+        if not item.future.cancel() and not item.future.cancelled():
+            item.future.exception()  # seen: nobody else will look
+        if item in self._waiting:
+            self._take(item)
+            self._observer.queue_changed(self._spec.ref, self._waiting_rows)
+
+    def _settled(self, item: Item, future: asyncio.Future[Answer]) -> None:
+        if future.cancelled():
+            return
+        if future.exception() is not None:
             self._failed += 1
             self._failed_s += self._clock.monotonic() - item.enqueued
-            raise
+            return
         self._answered += 1
-        self._queue_s += answer.queue_s
+        self._queue_s += future.result().queue_s
         self._last_answer_wall = self._clock.wall()
-        return answer
 
     async def drained(self) -> None:
         """Returns when nothing waits and nothing runs."""
@@ -162,7 +198,15 @@ class Batcher:
             last_answer_wall=self._last_answer_wall,
         )
 
-    def _admit(self, inputs: Arrays, rows: int, deadline: float | None, queue_rows: int | None) -> Item:
+    def _admit(  # noqa: PLR0917
+        self,
+        inputs: Arrays,
+        rows: int,
+        deadline: float | None,
+        queue_rows: int | None,
+        priority: Priority,
+        client: str,
+    ) -> Item:
         ref = self._spec.ref
         now = self._clock.monotonic()
         if self._closed is not None:
@@ -179,7 +223,7 @@ class Batcher:
         if deadline is not None and self._running:
             self._require_reachable(rows, deadline - now, now)
         key = shape_key(inputs, batched=self._batched)
-        item = Item(inputs, rows, key, deadline, now, self._loop.create_future())
+        item = Item(inputs, rows, key, deadline, now, self._loop.create_future(), priority, client)
         self._waiting[item] = None
         self._waiting_rows += rows
         self._idle.clear()
@@ -266,12 +310,6 @@ class Batcher:
     def _take(self, item: Item) -> None:
         del self._waiting[item]
         self._waiting_rows -= item.rows
-
-    def _forget(self, item: Item) -> None:
-        """Its client left."""
-        if item in self._waiting:
-            self._take(item)
-            self._observer.queue_changed(self._spec.ref, self._waiting_rows)
 
     def _batch_succeeded(self, rows: int, seconds: float) -> None:
         self._batches += 1

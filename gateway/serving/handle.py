@@ -18,14 +18,14 @@ from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
-from gateway.serving.item import Answer
+from gateway.serving.item import Answer, Item, Priority
 from gateway.serving.leases import Leases
 from gateway.serving.readiness import Readiness
 from gateway.serving.states import HandleStatistics, VersionState
 from gateway.serving.supervision import Supervisor, within
 from gateway.serving.warmup import Rehearsal, Warmth
 
-__all__ = ["Answer", "Handle", "HandleStatistics", "VersionState"]
+__all__ = ["Answer", "Handle", "HandleStatistics", "Item", "Priority", "VersionState"]
 
 
 class Handle:
@@ -130,16 +130,49 @@ class Handle:
             raise VersionUnavailable(f"{self.ref} is {self._state}{': ' if self._reason else ''}{self._reason}")
         return self._leases
 
-    async def infer(
-        self, inputs: Arrays, rows: int, deadline: float | None, *, queue_rows: int | None = None
-    ) -> Answer:
-        """Answers ``rows`` rows that fit the signature; ``queue_rows`` lowers the queue's bound for this request.
+    def submit(
+        self,
+        inputs: Arrays,
+        rows: int,
+        deadline: float | None,
+        *,
+        queue_rows: int | None = None,
+        priority: Priority = Priority.NORMAL,
+        client: str = "",
+    ) -> Item:
+        """Queues ``rows`` rows that fit the signature; ``await item.future`` gives the Answer. Who stops waiting for
+        it calls ``forget``. ``queue_rows`` lowers the queue's bound for this request; ``client`` is who asks: a
+        queue in want of room shares it fairly among clients.
 
-        Raises InvalidInput, QueueFull, DeadlineExceeded, or a VersionFailed. Cancelling it drops the work.
+        Raises QueueFull, DeadlineUnreachable, DeadlineExceeded and VersionUnavailable at once; the future raises
+        InvalidInput, QueueFull (something of higher priority took its place), DeadlineExceeded, or a VersionFailed.
         """
         if self._batcher is None:
             raise VersionUnavailable(f"{self.ref} is {self._state}: {self._reason or 'not yet active'}")
-        return await self._batcher.submit(inputs, rows, deadline, queue_rows=queue_rows)
+        return self._batcher.submit(inputs, rows, deadline, queue_rows=queue_rows, priority=priority, client=client)
+
+    def forget(self, item: Item) -> None:
+        """Nobody waits for the item any more: it leaves the queue. One that runs already is run to its end."""
+        if self._batcher is not None:
+            self._batcher.forget(item)
+
+    async def infer(
+        self,
+        inputs: Arrays,
+        rows: int,
+        deadline: float | None,
+        *,
+        queue_rows: int | None = None,
+        priority: Priority = Priority.NORMAL,
+        client: str = "",
+    ) -> Answer:
+        """``submit`` and the wait for the answer. Cancelling it drops the work."""
+        item = self.submit(inputs, rows, deadline, queue_rows=queue_rows, priority=priority, client=client)
+        try:
+            return await item.future
+        except asyncio.CancelledError:
+            self.forget(item)
+            raise
 
     async def retire(self, *, abandon: bool = False) -> None:
         """Ends the version: waits for leases and queue, at most for the drain time, then closes.
@@ -254,7 +287,7 @@ class Handle:
             raise VersionUnavailable(f"{self.ref} is not warm")
         patience_s = hang_limit_s(0, self._warmth.curve.predict(self._warmth.max_rows))
         deadline = self._clock.monotonic() + max(self._probe_interval_s, patience_s)
-        await self._batcher.submit(self._rehearsal.inputs(1), 1, deadline)
+        await self._batcher.infer(self._rehearsal.inputs(1), 1, deadline)
 
     async def _retire(self) -> None:
         if self._loading is not None and not self._loading.done():

@@ -6,15 +6,25 @@ import asyncio
 import copy
 from collections.abc import Hashable
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
 
 from gateway.errors import TurnoutError
 from gateway.messages import Arrays
 
-__all__ = ["Answer", "Item"]
+__all__ = ["Answer", "Item", "Priority"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Priority(IntEnum):
+    """Who goes first. ``SPARE`` runs only when nothing else waits, and is dropped first: shadows."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+    SPARE = 3
+
+
+class Answer(NamedTuple):
     """One item's outputs (views into its batch's), seconds until the run that answered began, and its seconds."""
 
     outputs: Arrays
@@ -32,6 +42,8 @@ class Item:
     deadline: float | None
     enqueued: float
     future: asyncio.Future[Answer]
+    priority: Priority = Priority.NORMAL
+    client: str = ""
     attempts: int = 0
 
     @property

@@ -166,7 +166,7 @@ async def test_a_deadline_already_passed_is_refused_at_the_door(stage: Stage):
     """It is not queued."""
     batcher = await stage.batcher()
     with pytest.raises(DeadlineExceeded, match="had passed"):
-        await batcher.submit(rows(1), 1, stage.clock.monotonic() - 0.5)
+        await batcher.infer(rows(1), 1, stage.clock.monotonic() - 0.5)
     assert stage.script().runs == []
 
 
@@ -243,7 +243,7 @@ async def test_a_route_may_lower_the_bound_of_the_queue_for_its_own_requests(sta
     waiting = ask(batcher, 1, 2)
     await turns()
     with pytest.raises(QueueFull, match="limit of 2"):
-        await batcher.submit(rows(3), 1, None, queue_rows=2)
+        await batcher.infer(rows(3), 1, None, queue_rows=2)
     other = ask(batcher, 3)
     await turns()
     assert batcher.statistics().queued_rows == 3
@@ -305,7 +305,7 @@ async def test_closing_answers_everybody_and_ends_the_engine(stage: Stage):
     assert all(isinstance(failure, VersionUnavailable) for failure in failures)
     assert stage.script().alive == 0
     with pytest.raises(VersionUnavailable, match="rolled back"):
-        await batcher.submit(rows(1), 1, None)
+        await batcher.infer(rows(1), 1, None)
     assert repr(batcher) == "<Batcher digits/3 [closed | 0 queued | 0 running]>"
 
 
@@ -332,7 +332,7 @@ async def test_an_answer_names_its_time_in_the_queue_and_in_the_engine(stage: St
     stage.script().delay_s = lambda rows: 0.3 if rows == 1 else 0.2
     first = ask(batcher, 0)
     await until(lambda: stage.script().running)
-    second = asyncio.ensure_future(batcher.submit(rows(1, 2), 2, None))
+    second = asyncio.ensure_future(batcher.infer(rows(1, 2), 2, None))
     await turns()
     stage.clock.advance(0.3)
     await first

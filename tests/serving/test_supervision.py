@@ -68,7 +68,7 @@ async def test_a_child_that_dies_at_each_start_backs_off_and_refuses_at_once_mea
         await until(partial(backing_off, stage, wait))
         waits.append(stage.supervisor.reason)
         with pytest.raises(VersionUnavailable, match="digits/3 cannot answer now: restarting after failed start"):
-            await batcher.submit(rows(1), 1, None)
+            await batcher.infer(rows(1), 1, None)
         await turns()
         stage.clock.advance(wait + 1e-6)
     assert waits[-1] == "restarting after failed start: the child died while loading: signal 6, next try in 0.8 s"
@@ -94,7 +94,7 @@ async def test_work_is_not_kept_waiting_for_a_start_that_follows_a_back_off(stag
     await turns()
     assert stage.supervisor.reason.endswith("trying again now")
     with pytest.raises(VersionUnavailable):
-        await batcher.submit(rows(1), 1, None)
+        await batcher.infer(rows(1), 1, None)
 
 
 async def test_good_work_makes_the_next_restart_immediate_again(stage: Stage):
