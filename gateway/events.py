@@ -115,6 +115,13 @@ class Observer:
     def rolled_back(self, record: RollbackRecord) -> None:
         """A route went back to a known good, by hand or by the guard."""
 
+    def cache_asked(self, route: str, outcome: str) -> None:
+        """A request of a route with a response cache: ``hit``, ``miss``, ``joined`` (it shared the answer of an equal
+        request under way) or ``bypass``."""
+
+    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        """What a route's response cache holds now, and how many entries have just made room for others."""
+
 
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
@@ -131,6 +138,7 @@ class RecordingObserver(Observer):
         self.fallbacks: list[tuple[Decision, str]] = []
         self.rejections: list[tuple[str, str]] = []
         self.revisions: list[int] = []
+        self.cache_outcomes: list[tuple[str, str]] = []
 
     def request_finished(self, record: RequestRecord) -> None:
         self.requests.append(record)
@@ -155,6 +163,9 @@ class RecordingObserver(Observer):
 
     def rolled_back(self, record: RollbackRecord) -> None:
         self.rollbacks.append(record)
+
+    def cache_asked(self, route: str, outcome: str) -> None:
+        self.cache_outcomes.append((route, outcome))
 
 
 class FanOut(Observer):
@@ -224,6 +235,12 @@ class FanOut(Observer):
 
     def rolled_back(self, record: RollbackRecord) -> None:
         self._tell("rolled_back", record)
+
+    def cache_asked(self, route: str, outcome: str) -> None:
+        self._tell("cache_asked", route, outcome)
+
+    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        self._tell("cache_changed", route, entries, held_bytes, evicted)
 
 
 def _watches(observer: Observer, event: str) -> bool:

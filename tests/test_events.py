@@ -27,6 +27,8 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "table_applied": (7,),
     "store_reachable": (True,),
     "rolled_back": (ROLLBACK,),
+    "cache_asked": ("digits", "hit"),
+    "cache_changed": ("digits", 3, 4096, 0),
 }
 
 
