@@ -7,11 +7,12 @@ child ends between two readings.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "cpu_s", "machine_time", "processes", "resident_mb", "usage"]
+__all__ = ["Usage", "cpu_s", "each_cpu_s", "machine_time", "processes", "resident_mb", "threads_cpu_s", "usage"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -48,7 +49,7 @@ def usage(pid: int) -> Usage:
     for each in processes(pid):
         fields = _fields(each)
         if fields is not None:
-            ticks += sum(int(field) for field in fields[_FIRST_TIME:_LAST_TIME])
+            ticks += _ticks(fields)
             pages += int(fields[_RESIDENT])
             alive += 1
     return Usage(ticks / _TICKS, pages * _PAGE / 1e6, alive)
@@ -56,6 +57,22 @@ def usage(pid: int) -> Usage:
 
 def cpu_s(pid: int) -> float:
     return usage(pid).cpu_s
+
+
+def each_cpu_s(pid: int) -> dict[int, float]:
+    """By process, of ``pid`` and all that descend from it."""
+    found = {each: _fields(each) for each in processes(pid)}
+    return {each: _ticks(fields) / _TICKS for each, fields in found.items() if fields is not None}
+
+
+def threads_cpu_s(pid: int) -> dict[int, float]:
+    """By thread, of ``pid`` and all that descend from it; finer than ticks."""
+    found = {}
+    for each in processes(pid):
+        for path in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(path.parent.name)] = int(path.read_text(encoding="utf-8").split()[0]) / 1e9
+    return found
 
 
 def resident_mb(pid: int) -> float:
@@ -70,6 +87,10 @@ def machine_time() -> tuple[int, int]:
     """Ticks of all cores since the machine started: altogether, and stolen by its host for other machines."""
     ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
     return sum(ticks), ticks[7]
+
+
+def _ticks(fields: list[str]) -> int:
+    return sum(int(field) for field in fields[_FIRST_TIME:_LAST_TIME])
 
 
 def _fields(pid: int) -> list[str] | None:
