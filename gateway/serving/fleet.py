@@ -13,6 +13,7 @@ from gateway.events import Observer
 from gateway.messages import VersionRef
 from gateway.serving.engine import EngineFactory, VersionSpec
 from gateway.serving.handle import Handle, HandleStatistics, VersionState
+from gateway.serving.warmup import Warmth
 
 __all__ = ["Fleet", "FleetStatistics", "Footprint"]
 
@@ -67,8 +68,9 @@ class Fleet:
         """A live view: also those that load, drain or failed. What routing may use is ``active``."""
         return MappingProxyType(self._handles)
 
-    async def ensure(self, spec: VersionSpec) -> Handle:
-        """The version's handle, active; loads it if need be. Who asks meanwhile shares that load.
+    async def ensure(self, spec: VersionSpec, warmth: Warmth | None = None) -> Handle:
+        """The version's handle, active; loads it if need be. Who asks meanwhile shares that load. ``warmth``: what
+        warming its engine found elsewhere, which is then not repeated.
 
         Raises LoadError (IntegrityError), also when the version is retired while it loads; a later
         call tries again. A version that drains is loaded anew once it is gone. Cancelling this
@@ -82,8 +84,8 @@ class Fleet:
         load = self._loads.get(spec.ref)
         if load is None:
             if handle is None or handle.state is VersionState.FAILED:
-                handle = self._handles[spec.ref] = self._made(spec)
-            load = asyncio.ensure_future(self._load(spec, handle))
+                handle = self._handles[spec.ref] = self._made(spec, warmth)
+            load = asyncio.ensure_future(self._load(spec, handle, warmth))
             self._loads[spec.ref] = load
             load.add_done_callback(lambda done: self._loaded(spec.ref, done))
         try:
@@ -122,15 +124,15 @@ class Fleet:
         held = [(ref, handle.info, handle.memory_bytes()) for ref, handle in handles]
         return tuple(Footprint(ref, info.device, count) for ref, info, count in held if info is not None)
 
-    async def _load(self, spec: VersionSpec, handle: Handle) -> Handle:
+    async def _load(self, spec: VersionSpec, handle: Handle, warmth: Warmth | None) -> Handle:
         if handle.state is not VersionState.REGISTERED:  # the same version, on its way out
             await handle.retire()
-            handle = self._handles[spec.ref] = self._made(spec)
+            handle = self._handles[spec.ref] = self._made(spec, warmth)
         async with self._slots:
             await handle.start()
         return handle
 
-    def _made(self, spec: VersionSpec) -> Handle:
+    def _made(self, spec: VersionSpec, warmth: Warmth | None) -> Handle:
         return Handle(
             spec,
             self._factory,
@@ -138,6 +140,7 @@ class Fleet:
             observer=self._observer,
             drain_timeout_s=self._drain_timeout_s,
             probe_interval_s=self._probe_interval_s,
+            warmth=warmth,
         )
 
     def _loaded(self, ref: VersionRef, load: asyncio.Task[Handle]) -> None:
