@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -46,13 +46,16 @@ class Fleet:
         loads_at_once: int = 1,
         drain_timeout_s: float = 30.0,
         probe_interval_s: float = 5.0,
+        warmth: Callable[[VersionSpec], Warmth | None] = lambda _: None,
     ) -> None:
-        """``loads_at_once``: more would only slow each other down, and what serves beside them."""
+        """``loads_at_once``: more would only slow each other down, and what serves beside them. ``warmth``: what
+        warming a version's engine found elsewhere, which is then not repeated."""
         self._factory = factory
         self._clock = clock
         self._observer = observer
         self._drain_timeout_s = drain_timeout_s
         self._probe_interval_s = probe_interval_s
+        self._warmth = warmth
         self._slots = asyncio.Semaphore(loads_at_once)
         self._handles: dict[VersionRef, Handle] = {}
         self._loads: dict[VersionRef, asyncio.Task[Handle]] = {}
@@ -68,9 +71,8 @@ class Fleet:
         """A live view: also those that load, drain or failed. What routing may use is ``active``."""
         return MappingProxyType(self._handles)
 
-    async def ensure(self, spec: VersionSpec, warmth: Warmth | None = None) -> Handle:
-        """The version's handle, active; loads it if need be. Who asks meanwhile shares that load. ``warmth``: what
-        warming its engine found elsewhere, which is then not repeated.
+    async def ensure(self, spec: VersionSpec) -> Handle:
+        """The version's handle, active; loads it if need be. Who asks meanwhile shares that load.
 
         Raises LoadError (IntegrityError), also when the version is retired while it loads; a later
         call tries again. A version that drains is loaded anew once it is gone. Cancelling this
@@ -84,8 +86,8 @@ class Fleet:
         load = self._loads.get(spec.ref)
         if load is None:
             if handle is None or handle.state is VersionState.FAILED:
-                handle = self._handles[spec.ref] = self._made(spec, warmth)
-            load = asyncio.ensure_future(self._load(spec, handle, warmth))
+                handle = self._handles[spec.ref] = self._made(spec)
+            load = asyncio.ensure_future(self._load(spec, handle))
             self._loads[spec.ref] = load
             load.add_done_callback(lambda done: self._loaded(spec.ref, done))
         try:
@@ -124,15 +126,15 @@ class Fleet:
         held = [(ref, handle.info, handle.memory_bytes()) for ref, handle in handles]
         return tuple(Footprint(ref, info.device, count) for ref, info, count in held if info is not None)
 
-    async def _load(self, spec: VersionSpec, handle: Handle, warmth: Warmth | None) -> Handle:
+    async def _load(self, spec: VersionSpec, handle: Handle) -> Handle:
         if handle.state is not VersionState.REGISTERED:  # the same version, on its way out
             await handle.retire()
-            handle = self._handles[spec.ref] = self._made(spec, warmth)
+            handle = self._handles[spec.ref] = self._made(spec)
         async with self._slots:
             await handle.start()
         return handle
 
-    def _made(self, spec: VersionSpec, warmth: Warmth | None) -> Handle:
+    def _made(self, spec: VersionSpec) -> Handle:
         return Handle(
             spec,
             self._factory,
@@ -140,7 +142,7 @@ class Fleet:
             observer=self._observer,
             drain_timeout_s=self._drain_timeout_s,
             probe_interval_s=self._probe_interval_s,
-            warmth=warmth,
+            warmth=self._warmth(spec),
         )
 
     def _loaded(self, ref: VersionRef, load: asyncio.Task[Handle]) -> None:
