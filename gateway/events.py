@@ -85,6 +85,9 @@ class Observer:
     def request_finished(self, record: RequestRecord) -> None:
         """The answer, or the error, has been decided."""
 
+    def requests_lost(self, route: str, count: int) -> None:
+        """Requests that had started end without a record: the process that had them is gone."""
+
     def request_rejected(self, route: str, reason: str) -> None:
         """Refused at the door: ``queue-full``, ``deadline``, ``rate-limit``, ``draining``."""
 
@@ -205,6 +208,9 @@ class FanOut(Observer):
 
     def request_finished(self, record: RequestRecord) -> None:
         self._tell("request_finished", record)
+
+    def requests_lost(self, route: str, count: int) -> None:
+        self._tell("requests_lost", route, count)
 
     def request_rejected(self, route: str, reason: str) -> None:
         self._tell("request_rejected", route, reason)
