@@ -16,6 +16,7 @@ import orjson
 from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
 from gateway.codec.parameters import read_priority, read_timeout, refuse_unsupported, wrong
+from gateway.codec.rows import WORTH_BYTES, fit_numbers, read_inputs
 from gateway.codec.shapes import check_count, count_rows, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
@@ -26,6 +27,7 @@ __all__ = [
     "PredictEnvelope",
     "read_context",
     "read_key",
+    "read_lists",
     "read_name",
     "read_predict",
     "refuse_duplicates",
@@ -39,7 +41,8 @@ _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
 @dataclass(frozen=True, slots=True)
 class PredictEnvelope:
-    """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are."""
+    """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are.
+    ``text``: the body of an envelope whose inputs are an array already (see ``gateway.codec.rows``)."""
 
     inputs: Any
     id: str | None
@@ -49,6 +52,7 @@ class PredictEnvelope:
     priority: str | None
     plain: bool
     limits: CodecLimits
+    text: bytes | None = None
 
     def fit(self, signature: Signature) -> tuple[Arrays, int]:
         """Arrays in the signature's order and types, and how many rows they are.
@@ -56,6 +60,9 @@ class PredictEnvelope:
         Raises InvalidInput naming each field that does not fit, TooLarge past the limits.
         Changes nothing: it may run again for another version.
         """
+        if self.text is not None:
+            fitted = self._fit_numbers(signature)
+            return read_lists(self.text, self.limits).fit(signature) if fitted is None else fitted
         faults = Faults()
         named, where = self._named(signature, faults)
         if faults:
@@ -74,6 +81,18 @@ class PredictEnvelope:
         if faults:
             raise faults.error()
         return arrays, rows
+
+    def _fit_numbers(self, signature: Signature) -> tuple[Arrays, int] | None:
+        """None when they do not fit: the lists tell better where and why."""
+        if len(signature.inputs) != 1:
+            return None
+        spec = signature.inputs[0]
+        array = fit_numbers(self.inputs, spec.datatype, len(spec.shape))
+        if array is None:
+            return None
+        faults, arrays = Faults(), {spec.name: array}
+        rows = count_rows(signature, arrays, faults, {spec.name: "inputs"})
+        return None if faults else (arrays, rows)
 
     def _named(self, signature: Signature, faults: Faults) -> tuple[Mapping[str, Any], dict[str, str]]:
         """Values by input name, and each one's place in the body."""
@@ -108,6 +127,15 @@ class PredictEnvelope:
 
 def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     """Raises BadRequest for a body that is no envelope, TooLarge past the limits."""
+    if len(body) >= WORTH_BYTES:
+        numbers = read_inputs(body)
+        if numbers is not None and numbers.size <= limits.max_elements:
+            return PredictEnvelope(numbers, None, None, {}, None, None, True, limits, body)
+    return read_lists(body, limits)
+
+
+def read_lists(body: bytes, limits: CodecLimits) -> PredictEnvelope:
+    """``read_predict`` for any body, through Python's lists."""
     document = read_document(body, limits)
     fields = document.value
     if "inputs" not in fields:
