@@ -123,7 +123,8 @@ class Observer:
         request under way) or ``bypass``."""
 
     def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
-        """What a route's response cache holds now, and how many entries have just made room for others."""
+        """Answers that a route's response cache has taken in (negative: given up), and how many made room for others.
+        Changes, so that those of several processes add up."""
 
 
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))

@@ -84,20 +84,22 @@ class AnswerCache:
         held = self.statistics()
         return f"<AnswerCache [{len(self._shelves)} versions | {held.entries} entries | {held.held_bytes} bytes]>"
 
+    @property
+    def holds(self) -> tuple[int, int]:
+        """Entries and bytes."""
+        return sum(len(shelf.entries) for shelf in self._shelves.values()), self._held_bytes
+
     def statistics(self) -> CacheStatistics:
-        entries = sum(len(shelf.entries) for shelf in self._shelves.values())
-        return CacheStatistics(entries, self._held_bytes, self.max_bytes, self._evicted)
+        return CacheStatistics(*self.holds, self.max_bytes, self._evicted)
 
     def shelf(self, digest: str) -> Shelf | None:
         """Of a version that the route may ask; None for any other."""
         return self._shelves.get(digest)
 
-    def allow(self, digests: Iterable[str]) -> bool:
-        """Only these versions have a shelf from now on; what others held is gone. Whether anything was."""
+    def allow(self, digests: Iterable[str]) -> None:
+        """Only these versions have a shelf from now on; what others held is gone."""
         wanted = frozenset(digests)
-        gone = [digest for digest in self._shelves if digest not in wanted]
-        held = self._held_bytes
-        for digest in gone:
+        for digest in [digest for digest in self._shelves if digest not in wanted]:
             shelf = self._shelves.pop(digest)
             shelf.open = False
             self._held_bytes -= shelf.held_bytes
@@ -106,7 +108,6 @@ class AnswerCache:
         for digest in wanted:
             if digest not in self._shelves:
                 self._shelves[digest] = Shelf()
-        return self._held_bytes != held
 
     def get(self, shelf: Shelf, key: bytes, now: float) -> Arrays | None:
         entry = shelf.entries.get(key)

@@ -75,6 +75,7 @@ class Answers:
         self._clock = clock
         self._observer = observer
         self._caches: dict[str, AnswerCache] = {}
+        self._told: dict[str, tuple[int, int]] = {}
         self._flights: dict[tuple[Shelf, bytes], _Flight] = {}
 
     def __repr__(self) -> str:
@@ -89,16 +90,16 @@ class Answers:
         """These routes have a cache from now on, and no others. A cache whose bounds have changed starts empty."""
         for name in self._caches.keys() - routes.keys():
             self._caches.pop(name).allow(())
+            self._tell(name)
         for name, wanted in routes.items():
             cache = self._caches.get(name)
             if cache is not None and (cache.max_bytes, cache.ttl_s) != (wanted.max_bytes, wanted.ttl_s):
                 cache.allow(())
                 cache = None
-            changed = cache is None
             if cache is None:
                 cache = self._caches[name] = AnswerCache(wanted.max_bytes, wanted.ttl_s)
-            if cache.allow(wanted.digests) or changed:
-                self._tell(name, cache, 0)
+            cache.allow(wanted.digests)
+            self._tell(name)
 
     async def ask(
         self,
@@ -173,7 +174,7 @@ class Answers:
         shared = read_only_copies(outputs)
         if takes:
             evicted = place.cache.put(place.shelf, place.key, shared, cost, self._clock.monotonic())
-            self._tell(place.route, place.cache, evicted)
+            self._tell(place.route, evicted)
         return shared
 
     async def _wait(self, flight: _Flight, deadline: float | None) -> Arrays | None:
@@ -188,10 +189,14 @@ class Answers:
         finally:
             timer.cancel()
 
-    def _tell(self, route: str, cache: AnswerCache, evicted: int) -> None:
-        if self._caches.get(route) is cache:
-            held = cache.statistics()
-            self._observer.cache_changed(route, held.entries, held.held_bytes, evicted)
+    def _tell(self, route: str, evicted: int = 0) -> None:
+        cache = self._caches.get(route)
+        entries, held_bytes = (0, 0) if cache is None else cache.holds
+        told_entries, told_bytes = self._told.pop(route, (0, 0))
+        if cache is not None:
+            self._told[route] = entries, held_bytes
+        if (entries, held_bytes) != (told_entries, told_bytes) or evicted:
+            self._observer.cache_changed(route, entries - told_entries, held_bytes - told_bytes, evicted)
 
 
 def _expire(waiter: asyncio.Future[Arrays | None]) -> None:

@@ -71,9 +71,11 @@ class Watching(Remembering):
     def __init__(self) -> None:
         super().__init__()
         self.held: list[tuple[int, int]] = []
+        self.total = 0
 
     def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         self.held.append((entries, evicted))
+        self.total += held_bytes
 
 
 def answer(value: float = 7.0, count: int = 3) -> Answer:
@@ -110,7 +112,8 @@ async def test_an_equal_request_gets_the_same_answer_without_a_computation(versi
     assert first((await versions.ask()).outputs) == 7.0
     assert not again.outputs["y"].flags.writeable
     assert versions.outcomes == ["miss", "hit", "hit"]
-    assert versions.observer.held == [(0, 0), (1, 0)]
+    assert versions.observer.held == [(1, 0)]
+    assert versions.observer.total == versions.answers.statistics()["digits"].held_bytes
     assert repr(versions.answers).startswith("<Answers [1 routes | 1 entries | ")
 
 
@@ -237,7 +240,10 @@ async def test_a_version_that_is_taken_off_leaves_nothing_behind(versions: Versi
     for value in (1.0, 2.0):
         await computed(versions, value, result=9.0)
     assert versions.outcomes == ["miss"] * 4
-    assert versions.observer.held == [(0, 0), (1, 0), (0, 0), (1, 0), (2, 0)]
+    assert versions.observer.held == [(1, 0), (-1, 0), (1, 0), (1, 0)]
+    versions.answers.install({})
+    assert versions.observer.held[-1] == (-2, 0)
+    assert versions.observer.total == 0
 
 
 async def test_a_cache_whose_bounds_change_starts_empty_and_others_stay(versions: Versions) -> None:
@@ -288,4 +294,5 @@ async def test_evictions_are_told(versions: Versions) -> None:
         versions.asked.pop().set_result(entry(number))
         await asking
     assert versions.answers.statistics()["digits"].evicted == 2
-    assert [evicted for _, evicted in versions.observer.held[-3:]] == [0, 1, 1]
+    assert versions.observer.held[-3:] == [(1, 0), (0, 1), (0, 1)]
+    assert versions.observer.total == versions.answers.statistics()["digits"].held_bytes
