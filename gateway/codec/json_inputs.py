@@ -8,8 +8,7 @@ optional: "id", "key", "context" (object for rules), "parameters" (object: timeo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,7 +18,7 @@ from gateway.codec.parameters import read_priority, read_timeout, refuse_unsuppo
 from gateway.codec.shapes import check_count, count_rows, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
-from gateway.messages import Array, Arrays, Signature, TensorSpec
+from gateway.messages import NOTHING, Array, Arrays, Signature, TensorSpec
 
 __all__ = [
     "MAX_NAME_CHARS",
@@ -37,8 +36,7 @@ MAX_NAME_CHARS = 1024
 _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
 
-@dataclass(frozen=True, slots=True)
-class PredictEnvelope:
+class PredictEnvelope(NamedTuple):
     """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are."""
 
     inputs: Any
@@ -110,6 +108,9 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     """Raises BadRequest for a body that is no envelope, TooLarge past the limits."""
     document = read_document(body, limits)
     fields = document.value
+    if len(fields) == 1 and document.strings == 1 and not document.words and type(fields.get("inputs")) is list:
+        # The one string is "inputs": rows of numbers and nothing else, as most requests are.
+        return PredictEnvelope(fields["inputs"], None, None, NOTHING, None, None, True, limits)
     if "inputs" not in fields:
         raise BadRequest(
             'the body has no "inputs"; send {"inputs": [[…], …]} or {"inputs": {"name": [[…], …]}}',
@@ -158,7 +159,7 @@ def read_key(value: Any, field: str) -> str | None:
 def read_context(value: Any, field: str, limits: CodecLimits) -> Mapping[str, Any]:
     """An optional object of bounded size and depth; BadRequest or TooLarge otherwise."""
     if value is None:
-        return {}
+        return NOTHING
     if type(value) is not dict:
         raise wrong(field, "an object", value)
     if value:
