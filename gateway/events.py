@@ -84,6 +84,9 @@ class Observer:
     def request_finished(self, record: RequestRecord) -> None:
         """The answer, or the error, has been decided."""
 
+    def requests_lost(self, route: str, count: int) -> None:
+        """Requests that had started end without a record: the process that had them is gone."""
+
     def request_rejected(self, route: str, reason: str) -> None:
         """Refused at the door: ``queue-full``, ``deadline``, ``rate-limit``, ``draining``."""
 
@@ -119,7 +122,8 @@ class Observer:
         request under way) or ``bypass``."""
 
     def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
-        """What a route's response cache holds now, and how many entries have just made room for others."""
+        """Answers that a route's response cache has taken in (negative: given up), and how many made room for others.
+        Changes, so that those of several processes add up."""
 
 
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))

@@ -53,6 +53,8 @@ EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": l
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when all the work could be measured, met or not; 1 when some failed; 2 for a tool that is missing."""
     chosen = parse(arguments)
+    if chosen.soak_from is not None:
+        return report_soak(chosen)
     try:
         require_wrk()
     except MissingTool as missing:
@@ -79,6 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def report_soak(chosen: argparse.Namespace) -> int:
+    """The record's own date and machine stand on the page: it may be from another checkout."""
+    date, where, pieces = long.read_record(chosen.soak_from.read_text(encoding="utf-8").splitlines())
+    outcome = long.summary(pieces)
+    minutes = pieces[-1].ended_s / 60
+    result = Result(outcome, where, date, f"python -m loadtests.bench --soak {minutes:.0f}", 1, 60 * minutes)
+    print(render({"soak": result}), flush=True)
+    if chosen.page:
+        publish(chosen.page, {"soak": result})
+    return 0
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -90,6 +104,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--with", dest="peers", default="", metavar="NAMES", help=f"peers: {', '.join(PEERS)}")
     parser.add_argument("--sweep", action="store_true", help="also every model at 1, 16, 64 and 256 clients")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="only a soak of so many minutes")
+    parser.add_argument(
+        "--record", type=Path, default=Path("soak.jsonl"), metavar="FILE", help="where a soak writes lines as it goes"
+    )
+    parser.add_argument(
+        "--soak-from", type=Path, metavar="FILE", help="put a soak's recorded lines on the page: a cut-short one's, too"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="where the figures go")
     parser.add_argument("--no-page", dest="page", action="store_const", const=None, help="print only")
     chosen = parser.parse_args(arguments)
@@ -120,7 +140,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Outcome | None:
     print(f"{name}: measuring ({chosen.rounds} rounds of {chosen.seconds:g} s)", flush=True)
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         minutes = chosen.soak if chosen.soak is not None else 60.0
-        plan = Plan(chosen.rounds, chosen.seconds, Path(folder), chosen.peers, minutes)
+        plan = Plan(chosen.rounds, chosen.seconds, Path(folder), chosen.peers, minutes, chosen.record)
         try:
             outcome = {**WORK, **EXTRA}[name](plan)
         except Exception:  # noqa: BLE001  (one broken piece of work must not cost an hour's other figures)

@@ -7,11 +7,23 @@ child ends between two readings.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Usage", "cpu_s", "machine_time", "processes", "resident_mb", "usage"]
+__all__ = [
+    "Held",
+    "Usage",
+    "cpu_s",
+    "each_cpu_s",
+    "held",
+    "machine_time",
+    "processes",
+    "resident_mb",
+    "threads_cpu_s",
+    "usage",
+]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -26,6 +38,30 @@ class Usage:
     cpu_s: float
     resident_mb: float
     processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one process holds. ``private_mb``: pages that no other process shares, which its end would give back."""
+
+    resident_mb: float
+    private_mb: float
+    descriptors: int
+    threads: int
+
+
+def held(pid: int) -> Held:
+    """Raises ProcessLookupError when the process is gone."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        rows = (line.split() for line in (folder / "smaps_rollup").read_text(encoding="utf-8").splitlines()[1:])
+        kilobytes = {row[0].rstrip(":"): int(row[1]) for row in rows}
+        descriptors = len(list((folder / "fd").iterdir()))
+        threads = len(list((folder / "task").iterdir()))
+    except FileNotFoundError as gone:
+        raise ProcessLookupError(f"process {pid} has ended; what it holds cannot be read any more") from gone
+    private = kilobytes.get("Private_Clean", 0) + kilobytes.get("Private_Dirty", 0)
+    return Held(kilobytes.get("Rss", 0) * 1024 / 1e6, private * 1024 / 1e6, descriptors, threads)
 
 
 def processes(pid: int) -> list[int]:
@@ -48,7 +84,7 @@ def usage(pid: int) -> Usage:
     for each in processes(pid):
         fields = _fields(each)
         if fields is not None:
-            ticks += sum(int(field) for field in fields[_FIRST_TIME:_LAST_TIME])
+            ticks += _ticks(fields)
             pages += int(fields[_RESIDENT])
             alive += 1
     return Usage(ticks / _TICKS, pages * _PAGE / 1e6, alive)
@@ -56,6 +92,22 @@ def usage(pid: int) -> Usage:
 
 def cpu_s(pid: int) -> float:
     return usage(pid).cpu_s
+
+
+def each_cpu_s(pid: int) -> dict[int, float]:
+    """By process, of ``pid`` and all that descend from it."""
+    found = {each: _fields(each) for each in processes(pid)}
+    return {each: _ticks(fields) / _TICKS for each, fields in found.items() if fields is not None}
+
+
+def threads_cpu_s(pid: int) -> dict[int, float]:
+    """By thread, of ``pid`` and all that descend from it; finer than ticks."""
+    found = {}
+    for each in processes(pid):
+        for path in Path(f"/proc/{each}/task").glob("*/schedstat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(path.parent.name)] = int(path.read_text(encoding="utf-8").split()[0]) / 1e9
+    return found
 
 
 def resident_mb(pid: int) -> float:
@@ -70,6 +122,10 @@ def machine_time() -> tuple[int, int]:
     """Ticks of all cores since the machine started: altogether, and stolen by its host for other machines."""
     ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
     return sum(ticks), ticks[7]
+
+
+def _ticks(fields: list[str]) -> int:
+    return sum(int(field) for field in fields[_FIRST_TIME:_LAST_TIME])
 
 
 def _fields(pid: int) -> list[str] | None:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from runtimes import boot, catalog, worker
 from runtimes.packets import failure, send
-from runtimes.process import close_all_but, die_with, ignore_signals, name_process, thread_environment
+from runtimes.process import close_all_but, die_with, ignore_signals, name_process, own_group, thread_environment
 
 __all__ = ["Server", "main"]
 
@@ -83,7 +83,7 @@ class Server:
     def _become(self, request: dict[str, Any], channel: socket.socket) -> NoReturn:
         """In the child. Everything the server holds is closed before model code can see it."""
         try:
-            os.setsid()  # a group of its own, so that what it starts can be ended with it
+            own_group()
             if request["interpreter"] is None:
                 worker.enter(channel, parent=self._pid, name=request["name"], threads=request["threads"])
             self._execute(request, channel)

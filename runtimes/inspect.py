@@ -22,7 +22,7 @@ import numpy as np
 
 from runtimes import execution
 from runtimes.base import Array, Arrays, LoadFailed, LoadSpec, ModelFailed, Runtime, RuntimeFailure
-from runtimes.process import cap_threads, die_with
+from runtimes.process import be_nice, cap_threads, die_with
 from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
 
 __all__ = ["Finding", "inspect", "main", "read_example"]
@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     """
     if arguments[:1] == ["--parent"]:
         die_with(int(arguments[1]))
+        be_nice()
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

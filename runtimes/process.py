@@ -8,19 +8,24 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "Priority",
+    "be_nice",
     "cap_threads",
     "close_all_but",
     "die_with",
     "go_first",
     "ignore_signals",
     "name_process",
+    "own_group",
     "reseed",
+    "step_back",
     "thread_environment",
 ]
 
@@ -28,6 +33,15 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _LOAD_NICENESS = 10
+_PATIENCE_S = 10.0
+
+# ioprio_set(2) has no wrapper in glibc.
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IOPRIO_WHO_PROCESS = 1
+_IDLE_READS = 3 << 13
+_NORMAL_READS = 0
+
+T = TypeVar("T")
 
 
 def _prctl(option: int, value: int | bytes) -> None:
@@ -66,11 +80,21 @@ def close_all_but(keep: Collection[int]) -> None:
                 os.close(fd)
 
 
+def own_group() -> None:
+    """A process group of its own, so that what the process starts can be ended with it.
+
+    Not a session: Linux gives each one an equal share of the processor (autogroups), and compares priorities within it
+    alone, so that a version loading at the lowest one would still take turns with the gateway.
+    """
+    os.setpgid(0, 0)
+
+
 def ignore_signals() -> None:
     """Ctrl-C and a stop of the whole service are for the gateway, which drains first and then closes the channel."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # printing to the terminal of a group that is not ours
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -94,39 +118,114 @@ def reseed() -> None:
 
 
 class Priority:
-    """This process's niceness while it loads, and the way back, if the system allows one."""
+    """This process behind all others while it loads, and the way back, if the system allows one.
 
-    def __init__(self) -> None:
-        self._normal = os.getpriority(os.PRIO_PROCESS, 0)
-        self._lowered = False
+    The idle class, not niceness: a thread that is merely nice finishes its slice before one that wakes up gets the
+    processor (3 ms and more on two cores, measured), an idle one gives way at once. It also gets next to nothing on a
+    machine with no idle time, so a load that takes longer than ``patience_s`` goes on as a merely nice one.
+    """
 
-    def lower(self) -> None:
-        """Does nothing where the way back is denied: a version that serves slowly for ever is worse."""
-        if self._can_return():
-            os.setpriority(os.PRIO_PROCESS, 0, min(19, self._normal + _LOAD_NICENESS))
-            self._lowered = True
+    def __init__(self, *, patience_s: float = _PATIENCE_S) -> None:
+        self._policy = os.sched_getscheduler(0)
+        self._parameters = os.sched_getparam(0)
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        self._patience_s = patience_s
+        self._back = threading.Event()
+        self._patience: threading.Thread | None = None
+
+    def run(self, work: Callable[[], T], *, movable: bool) -> T:
+        """Does the work at the lowest priority. Threads that it makes and leaves behind are brought back too.
+
+        Where the way back is denied, ``movable`` work is done in a thread of its own, which ends with it and needs
+        no way back; other work is done as it is: a version that serves slowly for ever is worse.
+        """
+        if not self.lower():
+            return _in_own_thread(work) if movable else work()
+        try:
+            return work()
+        finally:
+            self.restore()
+
+    def lower(self) -> bool:
+        """False, with nothing done, where the way back is denied."""
+        if not self._can_return():
+            return False
+        self._patience = threading.Thread(target=self._lose_patience, daemon=True)
+        self._patience.start()
+        step_back()
+        return True
 
     def restore(self) -> None:
-        """Niceness belongs to a thread on Linux, and pools made while loading have inherited ours."""
-        if not self._lowered:
-            return
-        self._lowered = False
+        """Does nothing when it was not lowered."""
+        patience, self._patience = self._patience, None
+        if patience is not None:
+            self._back.set()
+            patience.join()
+            self._restore(self._policy, self._parameters, self._niceness)
+
+    def _lose_patience(self) -> None:
+        if not self._back.wait(self._patience_s):
+            self._restore(os.SCHED_OTHER, os.sched_param(0), min(19, self._niceness + _LOAD_NICENESS))
+
+    @staticmethod
+    def _restore(policy: int, parameters: os.sched_param, niceness: int) -> None:
+        """Priority belongs to a thread on Linux, and pools made while loading have inherited ours."""
         for task in Path("/proc/self/task").iterdir():
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, int(task.name), self._normal)
+                os.sched_setscheduler(int(task.name), policy, parameters)
+                os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)
+                _reads(int(task.name), _NORMAL_READS)
 
     def _can_return(self) -> bool:
-        # Asked of a thread that ends right after: its own niceness is all that can get stuck.
+        # Asked of a thread that ends right after: its own priority is all that can get stuck.
         allowed = []
 
         def probe() -> None:
-            me = threading.get_native_id()
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, me, min(19, self._normal + 1))
-                os.setpriority(os.PRIO_PROCESS, me, self._normal)
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                os.sched_setscheduler(0, self._policy, self._parameters)
+                me = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, me, min(19, self._niceness + 1))
+                os.setpriority(os.PRIO_PROCESS, me, self._niceness)
                 allowed.append(True)
 
         thread = threading.Thread(target=probe)
         thread.start()
         thread.join()
         return bool(allowed)
+
+
+def step_back() -> None:
+    """The calling thread, and those that it makes, run when nobody else wants the processor, or the disk."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        _reads(0, _IDLE_READS)
+
+
+def be_nice() -> None:
+    """For a process that ends with its work, and need not come back."""
+    with suppress(OSError):
+        os.nice(_LOAD_NICENESS)
+        _reads(0, _IDLE_READS)
+
+
+def _reads(task: int, priority: int) -> None:
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, task, priority)
+
+
+def _in_own_thread(work: Callable[[], T]) -> T:
+    done: Future[T] = Future()
+
+    def run() -> None:
+        step_back()
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where the work was asked for
+            done.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return done.result()

@@ -17,6 +17,7 @@ ROLLBACK = RollbackRecord("digits", "operator", 3, (4,), "", durable=True)
 EVENTS: dict[str, tuple[object, ...]] = {
     "request_started": ("digits",),
     "request_finished": (REQUEST,),
+    "requests_lost": ("digits", 3),
     "request_rejected": ("digits", "queue-full"),
     "fell_back": (DECISION, "ModelError"),
     "batch_finished": (BATCH,),

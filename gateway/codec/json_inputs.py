@@ -15,7 +15,8 @@ import orjson
 from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
 from gateway.codec.parameters import read_priority, read_timeout, refuse_unsupported, wrong
-from gateway.codec.shapes import check_count, count_rows, show_shape
+from gateway.codec.rows import WORTH_BYTES, fit_numbers, read_inputs
+from gateway.codec.shapes import check_count, count_rows, rows_of, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
 from gateway.messages import NOTHING, Array, Arrays, Signature, TensorSpec
@@ -25,6 +26,7 @@ __all__ = [
     "PredictEnvelope",
     "read_context",
     "read_key",
+    "read_lists",
     "read_name",
     "read_predict",
     "refuse_duplicates",
@@ -37,7 +39,8 @@ _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
 
 class PredictEnvelope(NamedTuple):
-    """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are."""
+    """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are.
+    ``text``: the body of an envelope whose inputs are an array already (see ``gateway.codec.rows``)."""
 
     inputs: Any
     id: str | None
@@ -47,6 +50,7 @@ class PredictEnvelope(NamedTuple):
     priority: str | None
     plain: bool
     limits: CodecLimits
+    text: bytes | None = None
 
     def fit(self, signature: Signature) -> tuple[Arrays, int]:
         """Arrays in the signature's order and types, and how many rows they are.
@@ -54,6 +58,11 @@ class PredictEnvelope(NamedTuple):
         Raises InvalidInput naming each field that does not fit, TooLarge past the limits.
         Changes nothing: it may run again for another version.
         """
+        fitted = self._fit_rows(signature)
+        if fitted is not None:
+            return fitted
+        if self.text is not None:
+            return read_lists(self.text, self.limits).fit(signature)
         faults = Faults()
         named, where = self._named(signature, faults)
         if faults:
@@ -72,6 +81,20 @@ class PredictEnvelope(NamedTuple):
         if faults:
             raise faults.error()
         return arrays, rows
+
+    def _fit_rows(self, signature: Signature) -> tuple[Arrays, int] | None:
+        """One input of numbers, as most have. None when they do not fit: the longer way tells better where and why."""
+        if len(signature.inputs) != 1 or not self.plain or type(self.inputs) is dict:
+            return None
+        spec = signature.inputs[0]
+        if self.text is None:
+            array = read_values(self.inputs, spec.datatype, len(spec.shape), plain=True)
+        else:
+            array = fit_numbers(self.inputs, spec.datatype, len(spec.shape))
+        if array is None or array.size > self.limits.max_elements:
+            return None
+        rows = rows_of(array.shape, spec.shape, batched=signature.batched)
+        return None if rows is None else ({spec.name: array}, rows)
 
     def _named(self, signature: Signature, faults: Faults) -> tuple[Mapping[str, Any], dict[str, str]]:
         """Values by input name, and each one's place in the body."""
@@ -106,6 +129,15 @@ class PredictEnvelope(NamedTuple):
 
 def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     """Raises BadRequest for a body that is no envelope, TooLarge past the limits."""
+    if len(body) >= WORTH_BYTES:
+        numbers = read_inputs(body)
+        if numbers is not None and numbers.size <= limits.max_elements:
+            return PredictEnvelope(numbers, None, None, NOTHING, None, None, True, limits, body)
+    return read_lists(body, limits)
+
+
+def read_lists(body: bytes, limits: CodecLimits) -> PredictEnvelope:
+    """``read_predict`` for any body, through Python's lists."""
     document = read_document(body, limits)
     fields = document.value
     if len(fields) == 1 and document.strings == 1 and not document.words and type(fields.get("inputs")) is list:

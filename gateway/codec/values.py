@@ -17,24 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from gateway.codec import bfloat
 from gateway.codec.faults import Faults, at, describe
 from gateway.codec.limits import CodecLimits
+from gateway.codec.rows import EXACT_INTEGERS, to_floats, to_integers
 from gateway.errors import TooLarge
 from gateway.messages import DATATYPES, Array
 
 __all__ = ["Wanted", "find_faults", "read_values"]
-
-_EXACT_INTEGERS = 2**53
-"""A float from here on may stand for several integers."""
-
-_LARGEST = {
-    "FP16": float(np.finfo(np.float16).max),
-    "BF16": float.fromhex("0x1.fep127"),
-    "FP32": float(np.finfo(np.float32).max),
-    "FP64": float(np.finfo(np.float64).max),
-}
-"""What is larger would become infinite, or round to this."""
 
 _NUMBERS = frozenset({int, float})
 
@@ -62,11 +51,11 @@ def _read_plain(value: Any, datatype: str, rank: int) -> Array | None:
     if array.ndim != rank or array.dtype.kind not in "iuf":
         return None
     if target.kind == "f":
-        return _to_floats(array, datatype)
-    if array.dtype.kind == "f" and not (np.abs(array) < _EXACT_INTEGERS).all():
+        return to_floats(array, datatype)
+    if array.dtype.kind == "f" and not (np.abs(array) < EXACT_INTEGERS).all():
         # Floats, or integers too mixed for one numpy type: numpy may have lost digits.
         return _read_carefully(value, datatype, rank)
-    return _to_integers(array, target)
+    return to_integers(array, target)
 
 
 def _read_carefully(value: Any, datatype: str, rank: int) -> Array | None:
@@ -76,25 +65,6 @@ def _read_carefully(value: Any, datatype: str, rank: int) -> Array | None:
     flat, shape = flattened
     array = _read_flat(flat, datatype)
     return None if array is None else array.reshape(shape)
-
-
-def _to_floats(array: Array, datatype: str) -> Array | None:
-    """``array`` is float64, in which every number of the text has a value."""
-    if array.size and np.abs(array).max() > _LARGEST[datatype]:
-        return None
-    floats: Array = array.astype(DATATYPES[datatype], copy=False)
-    return bfloat.widen(bfloat.narrow(floats)) if datatype == "BF16" else floats
-
-
-def _to_integers(array: Array, target: np.dtype[Any]) -> Array | None:
-    if array.dtype == target:
-        return array
-    if array.dtype.kind == "f" and not (array == np.trunc(array)).all():
-        return None
-    bounds = np.iinfo(target)
-    if int(array.min()) < bounds.min or int(array.max()) > bounds.max:
-        return None
-    return array.astype(target)
 
 
 def _flatten(value: Any, rank: int) -> tuple[list[Any], tuple[int, ...]] | None:
@@ -123,7 +93,7 @@ def _read_flat(flat: list[Any], datatype: str) -> Array | None:
         return np.array(flat, dtype=target)
     if target.kind == "f":
         # Every integer goes through float: beyond uint64 the parser has made it one already.
-        return _to_floats(np.array(flat, dtype=np.float64), datatype)
+        return to_floats(np.array(flat, dtype=np.float64), datatype)
     return _read_integers(flat, types, target)
 
 
@@ -158,7 +128,7 @@ def _from_base64(item: dict[str, Any]) -> bytes | None:
 
 
 def _is_exact_integer(item: float) -> bool:
-    return type(item) is int or (item.is_integer() and abs(item) < _EXACT_INTEGERS)
+    return type(item) is int or (item.is_integer() and abs(item) < EXACT_INTEGERS)
 
 
 @dataclass(frozen=True, slots=True)

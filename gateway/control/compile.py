@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-from gateway.control.documents import ArmSpec, RouteDocument, RuleSpec
+from gateway.control.documents import ArmSpec, LimitsSpec, RouteDocument, RuleSpec
 from gateway.routing.rules import compile_condition
-from gateway.routing.table import Arm, Limits, Route, Rule
+from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule
 
 __all__ = ["compile_route"]
 
 
 def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int) -> Route:
     spec, status = document.spec, document.status
-    limits = spec.limits
     return Route(
         name=name,
         model=spec.model,
@@ -24,14 +24,23 @@ def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int
         fallback=spec.fallback,
         known_good=status.known_good,
         quarantined=frozenset(status.quarantined),
-        limits=Limits(
-            timeout_ms=default_timeout_ms if limits.timeout_ms is None else limits.timeout_ms,
-            slow_ms=limits.slow_ms,
-            queue_rows=limits.queue_rows,
-        ),
+        limits=_limits(spec.limits, default_timeout_ms),
+        cache=None if spec.cache is None else CachePolicy(spec.cache.max_bytes, spec.cache.ttl_s),
         protected=spec.access == "token",
         # The quarantined too, so that a pin on one is told that it was rolled back, not that it is unknown.
         pinnable=document.versions(),
+    )
+
+
+def _limits(limits: LimitsSpec, default_timeout_ms: int) -> Limits:
+    """Without a burst, what the rate lets through in a second may come at once."""
+    burst = math.ceil(limits.rate_per_s or 1) if limits.burst is None else limits.burst
+    return Limits(
+        timeout_ms=default_timeout_ms if limits.timeout_ms is None else limits.timeout_ms,
+        slow_ms=limits.slow_ms,
+        queue_rows=limits.queue_rows,
+        rate_per_s=limits.rate_per_s,
+        burst=burst,
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_TOTAL_WEIGHT",
     "SCHEMA",
     "ArmSpec",
+    "CacheSpec",
     "LimitsSpec",
     "Quarantine",
     "ResidentDocument",
@@ -42,6 +43,9 @@ MAX_TOTAL_WEIGHT = 2**31 - 1
 MAX_ARMS = 64
 MAX_RULES = 256
 MAX_TIMEOUT_MS = 3_600_000
+MAX_RATE_PER_S = 1_000_000.0
+MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 1024, 2**40
+MAX_TTL_S = 365 * 24 * 3600.0
 
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME_EXPECTED = "1 to 128 letters, digits, dots, dashes or underscores, the first a letter or digit"
@@ -89,6 +93,22 @@ class LimitsSpec(_Part):
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     slow_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     queue_rows: Annotated[int, Field(ge=1, le=MAX_TOTAL_WEIGHT)] | None = None
+    rate_per_s: Annotated[float, Field(gt=0, le=MAX_RATE_PER_S, allow_inf_nan=False)] | None = None
+    burst: Annotated[int, Field(ge=1, le=MAX_TOTAL_WEIGHT)] | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> LimitsSpec:
+        if self.burst is not None and self.rate_per_s is None:
+            raise ValueError(f"burst is {self.burst} without a rate_per_s; name the rate, or leave the burst out")
+        return self
+
+
+class CacheSpec(_Part):
+    """The route keeps answers and gives them again for equal inputs to the same version: at most ``max_bytes`` of
+    them in each web worker, each for ``ttl_s`` seconds if that is named."""
+
+    max_bytes: Annotated[int, Field(ge=MIN_CACHE_BYTES, le=MAX_CACHE_BYTES)] = 64 * 1024 * 1024
+    ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
 
 
 class RouteSpec(_Part):
@@ -102,6 +122,7 @@ class RouteSpec(_Part):
     fallback: VersionNumber | None = None
     known_good: VersionNumber | None = None
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
+    cache: CacheSpec | None = None
     access: Literal["public", "token"] = "public"
 
     @field_validator("split")

@@ -12,6 +12,9 @@ __all__ = ["problem_of", "sentence_of"]
 _NAME = "letters, digits, dots, dashes or underscores, the first a letter or digit"
 _EXPECTED: Mapping[str, str] = {
     "extra_forbidden": "no such field",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
     "int_type": "a whole number",
     "less_than_equal": "at most {le}",

@@ -91,7 +91,7 @@ class Inspector:
             command.insert(1, "-E")  # PYTHONPATH and PYTHONHOME would point it at this interpreter's packages
         try:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, process_group=0
             )
         except OSError as error:
             message = f"interpreter {command[0]} cannot be started: {error.strerror}; check its path"

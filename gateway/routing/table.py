@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.messages import VersionRef
 
-__all__ = ["Arm", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
+__all__ = ["Arm", "CachePolicy", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 """A compiled rule: context to yes or no. Never raises; an error inside it is no match."""
@@ -31,9 +31,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """``rate_per_s`` requests of one client, of which ``burst`` may come at once; None: as many as come."""
+
     timeout_ms: int = 10_000
     slow_ms: int | None = None
     queue_rows: int | None = None
+    rate_per_s: float | None = None
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How much a route's response cache may hold, and for how many seconds an answer is good (None: for ever)."""
+
+    max_bytes: int
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Route:
     known_good: int | None = None
     quarantined: frozenset[int] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    cache: CachePolicy | None = None
     protected: bool = False
     pinnable: frozenset[int] = frozenset()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,6 +13,7 @@ from gateway.events import Observer
 from gateway.messages import VersionRef
 from gateway.serving.engine import EngineFactory, VersionSpec
 from gateway.serving.handle import Handle, HandleStatistics, VersionState
+from gateway.serving.warmup import Warmth
 
 __all__ = ["Fleet", "FleetStatistics", "Footprint"]
 
@@ -45,13 +46,16 @@ class Fleet:
         loads_at_once: int = 1,
         drain_timeout_s: float = 30.0,
         probe_interval_s: float = 5.0,
+        warmth: Callable[[VersionSpec], Warmth | None] = lambda _: None,
     ) -> None:
-        """``loads_at_once``: more would only slow each other down, and what serves beside them."""
+        """``loads_at_once``: more would only slow each other down, and what serves beside them. ``warmth``: what
+        warming a version's engine found elsewhere, which is then not repeated."""
         self._factory = factory
         self._clock = clock
         self._observer = observer
         self._drain_timeout_s = drain_timeout_s
         self._probe_interval_s = probe_interval_s
+        self._warmth = warmth
         self._slots = asyncio.Semaphore(loads_at_once)
         self._handles: dict[VersionRef, Handle] = {}
         self._loads: dict[VersionRef, asyncio.Task[Handle]] = {}
@@ -138,6 +142,7 @@ class Fleet:
             observer=self._observer,
             drain_timeout_s=self._drain_timeout_s,
             probe_interval_s=self._probe_interval_s,
+            warmth=self._warmth(spec),
         )
 
     def _loaded(self, ref: VersionRef, load: asyncio.Task[Handle]) -> None:

@@ -40,7 +40,9 @@ class Handle:
         observer: Observer,
         drain_timeout_s: float = 30.0,
         probe_interval_s: float = 5.0,
+        warmth: Warmth | None = None,
     ) -> None:
+        """``warmth``: what warming found elsewhere, for an engine that is borrowed warm."""
         self._spec = spec
         self._clock = clock
         self._observer = observer
@@ -55,7 +57,8 @@ class Handle:
         self._signature: Signature | None = spec.load.signature
         self._info: EngineInfo | None = None
         self._rehearsal: Rehearsal | None = None
-        self._warmth = Warmth(CostCurve(), spec.batch.max_rows)
+        self._warm_already = warmth is not None
+        self._warmth = warmth or Warmth(CostCurve(), spec.batch.max_rows)
         self._batcher: Batcher | None = None
         self._leases = Leases()
         self._abandoned = asyncio.Event()
@@ -96,6 +99,11 @@ class Handle:
     def info(self) -> EngineInfo | None:
         """What was really loaded: the running engine's, else that of the one before it."""
         return self._supervisor.info or self._info
+
+    @property
+    def warmth(self) -> Warmth:
+        """What warming found: for whoever borrows the engine."""
+        return self._warmth
 
     @property
     def ready(self) -> bool:
@@ -191,6 +199,14 @@ class Handle:
         """``retire(abandon=True)``: for a version that hangs or must not answer again."""
         await self.retire(abandon=True)
 
+    async def engine(self) -> Engine:
+        """The engine that runs it now, for whoever shares it. VersionUnavailable when there is none."""
+        return await self._supervisor.engine()
+
+    def forgive(self) -> None:
+        """The last death of its engine was one request's fault, as those who share the engine have found."""
+        self._supervisor.forgive()
+
     def memory_bytes(self) -> int:
         """What its end would give back. Any thread may ask, and a thread should: the system counts a large process's
         memory for tens of milliseconds."""
@@ -269,7 +285,8 @@ class Handle:
         self._info = info
         self._signature = info.signature
         self._rehearsal = Rehearsal(self._spec, info.signature)
-        self._warmth = await self._rehearsal.warm(engine, self._clock)
+        if not self._warm_already:
+            self._warmth = await self._rehearsal.warm(engine, self._clock)
 
     async def _check(self, engine: Engine, info: EngineInfo) -> None:
         """A restarted engine must hold the very same thing, and answer once."""

@@ -165,6 +165,10 @@ class Supervisor:
         self._failures = 0
         return result
 
+    async def engine(self) -> Engine:
+        """The engine that is up, waiting out a restart under way. VersionUnavailable while backing off or closed."""
+        return await self._alive()
+
     def forgive(self) -> None:
         """The last death counted was one request's fault, not the version's."""
         self._failures = max(0, self._failures - 1)

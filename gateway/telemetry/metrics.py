@@ -106,6 +106,10 @@ class Metrics(Observer):
         else:
             series.duration.observe(record.duration_s)
 
+    def requests_lost(self, route: str, count: int) -> None:
+        if route in self._tally.inflight:
+            self._tally.inflight[route] = max(0, self._tally.inflight[route] - count)
+
     def request_rejected(self, route: str, reason: str) -> None:
         _add(self._tally.rejected, (self._known(route), reason if reason in REJECTIONS else OTHER))
 

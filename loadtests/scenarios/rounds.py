@@ -18,13 +18,15 @@ Samples = Mapping[str, Sequence[Sample]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``seconds`` of one measurement; ``folder`` for models and homes; ``peers`` to run beside, by name."""
+    """``seconds`` of one measurement; ``folder`` for models and homes; ``peers`` to run beside, by name; ``record``:
+    where a soak writes what it finds as it goes."""
 
     rounds: int
     seconds: float
     folder: Path
     peers: tuple[str, ...] = ()
     soak_minutes: float = 60.0
+    record: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from gateway.control.transitions import Catalogue, faults
 from gateway.errors import BadRequest, Conflict, InvalidInput, Quarantined, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
 from gateway.routing.decide import Facts, decide
-from gateway.routing.table import RoutingTable
+from gateway.routing.table import CachePolicy, Route, RoutingTable
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)), frozenset({7}))
 SPLIT = [{"version": 3, "weight": 95}, {"version": 4, "weight": 5}]
@@ -27,6 +27,10 @@ def spec(**changes: Any) -> RouteSpec:
 
 def made(**changes: Any) -> RouteDocument:
     return transitions.put(spec(**changes), None, DIGITS)
+
+
+def compiled(asked: RouteSpec) -> Route:
+    return compile_route("digits", transitions.put(asked, None, DIGITS), default_timeout_ms=10_000)
 
 
 def rolled_back(document: RouteDocument, to: int | None = None) -> RouteDocument:
@@ -65,6 +69,16 @@ def arms(document: RouteDocument) -> dict[int, int]:
         ({"model": "digits", "split": SPLIT, "pin": "maybe"}, "pin", "allowed"),
         ({"model": "digits", "split": SPLIT, "access": "secret"}, "access", "token"),
         ({"model": "digits", "split": SPLIT, "limits": {"timeout_ms": 0}}, "limits.timeout_ms", "1"),
+        ({"model": "digits", "split": SPLIT, "limits": {"rate_per_s": 0}}, "limits.rate_per_s", "more than 0"),
+        ({"model": "digits", "split": SPLIT, "limits": {"rate_per_s": "5"}}, "limits.rate_per_s", "a number"),
+        ({"model": "digits", "split": SPLIT, "limits": {"rate_per_s": float("nan")}}, "limits.rate_per_s", ""),
+        ({"model": "digits", "split": SPLIT, "limits": {"burst": 5}}, "limits", "burst is 5 without a rate_per_s"),
+        ({"model": "digits", "split": SPLIT, "cache": {"max_bytes": 1000}}, "cache.max_bytes", "at least 65536"),
+        ({"model": "digits", "split": SPLIT, "cache": {"max_bytes": "64MiB"}}, "cache.max_bytes", "a whole number"),
+        ({"model": "digits", "split": SPLIT, "cache": {"ttl_s": 0}}, "cache.ttl_s", "more than 0"),
+        ({"model": "digits", "split": SPLIT, "cache": {"ttl_s": float("inf")}}, "cache.ttl_s", ""),
+        ({"model": "digits", "split": SPLIT, "cache": {"size": 5}}, "cache.size", "no such field"),
+        ({"model": "digits", "split": SPLIT, "cache": True}, "cache", ""),
         ({"model": "digits", "split": SPLIT, "shadow": [{"version": 5, "share": 0.1}]}, "shadow", "later"),
         ({"model": "digits", "split": SPLIT, "rules": [{"name": "b", "flag": "f"}]}, "rules[0].flag", "later"),
         (
@@ -110,7 +124,8 @@ def test_a_spec_survives_storage_without_its_defaults() -> None:
         "rules": [{"name": "staff", "if": {"==": [{"var": "group"}, "staff"]}, "use": 4}],
         "fallback": 3,
         "known_good": 3,
-        "limits": {"timeout_ms": 2000, "slow_ms": 200, "queue_rows": 4096},
+        "limits": {"timeout_ms": 2000, "slow_ms": 200, "queue_rows": 4096, "rate_per_s": 2.5, "burst": 10},
+        "cache": {"max_bytes": 1_000_000, "ttl_s": 60.0},
         "access": "token",
     }
     assert RouteSpec.parse(body).to_json() == body
@@ -118,6 +133,23 @@ def test_a_spec_survives_storage_without_its_defaults() -> None:
     assert spec().to_json() == {"model": "digits", "split": SPLIT}
     document = transitions.put(RouteSpec.parse(body), None, DIGITS)
     assert RouteDocument.from_json(document.to_json()) == document
+
+
+def test_a_cache_without_its_own_figures_takes_the_defaults_and_stays_as_it_was_asked_for() -> None:
+    """``cache: {}`` turns it on; nothing, or null, leaves it off."""
+    assert spec(cache={}).to_json()["cache"] == {}
+    assert compiled(spec(cache={})).cache == CachePolicy(64 * 1024 * 1024, None)
+    assert compiled(spec(cache={"max_bytes": 65536, "ttl_s": 5})).cache == CachePolicy(65536, 5.0)
+    assert compiled(spec(cache=None)).cache is None
+    assert compiled(spec()).cache is None
+
+
+def test_a_rate_without_a_burst_lets_through_at_once_what_it_lets_through_in_a_second() -> None:
+    """At least one; without a rate there is no limit."""
+    for limits, burst in (({"rate_per_s": 2.5}, 3), ({"rate_per_s": 0.1}, 1), ({"rate_per_s": 5, "burst": 2}, 2)):
+        found = compiled(spec(limits=limits)).limits
+        assert (found.rate_per_s, found.burst) == (limits["rate_per_s"], burst)
+    assert compiled(spec()).limits.rate_per_s is None
 
 
 def test_a_document_of_a_newer_schema_is_refused_and_an_older_one_migrates() -> None:

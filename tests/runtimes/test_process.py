@@ -2,69 +2,124 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import runtimes
-from runtimes.process import Priority, thread_environment
+from runtimes.process import own_group, thread_environment
 
 ROOT = Path(runtimes.__file__).parents[1]
 
 PROBE = """
-import os, resource, sys, threading
+import json, os, resource, sys, threading
 from runtimes.process import Priority
 if sys.argv[1] == "nobody":
     resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
     os.setuid(65534)
-priority = Priority()
-before = os.getpriority(os.PRIO_PROCESS, 0)
-priority.lower()
-low = os.getpriority(os.PRIO_PROCESS, 0)
-ready, done, seen = threading.Event(), threading.Event(), []
+
+def standing(task=0):
+    return [os.sched_getscheduler(task), os.getpriority(os.PRIO_PROCESS, task)]
+
+told = {"before": standing()}
+done = threading.Event()
+
 def pool():
     ready.set()
     done.wait()
-    seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-thread = threading.Thread(target=pool)
-thread.start()
-ready.wait()
-priority.restore()
+    told["left behind"] = standing(threading.get_native_id())
+
+def work():
+    told["during"] = standing()
+    told["in the main thread"] = threading.current_thread() is threading.main_thread()
+    if sys.argv[3] == "fail":
+        raise ValueError("as asked")
+    if sys.argv[3] == "late":
+        while os.sched_getscheduler(0) == os.SCHED_IDLE:
+            pass
+        told["late"] = standing()
+    thread.start()
+    ready.wait()
+    return "result"
+
+ready, thread = threading.Event(), threading.Thread(target=pool)
+try:
+    priority = Priority(patience_s=0.01 if sys.argv[3] == "late" else 60)
+    told["gave"] = priority.run(work, movable=sys.argv[2] == "movable")
+except ValueError as error:
+    told["gave"] = str(error)
+told["after"] = standing()
 done.set()
-thread.join()
-print(before, low, os.getpriority(os.PRIO_PROCESS, 0), seen[0])
+if thread.ident:
+    thread.join()
+print(json.dumps(told))
 """
 
-
-def probed(who: str) -> list[int]:
-    """Niceness before, lowered and after, and after of a thread that was started while it was low."""
-    done = subprocess.run([sys.executable, "-c", PROBE, who], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [int(word) for word in done.stdout.split()]
+NORMAL, IDLE = os.SCHED_OTHER, os.SCHED_IDLE
+may_return = pytest.mark.skipif(os.geteuid() != 0, reason="only root is sure to be allowed back")
+may_become_another = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
 
 
-def test_priority_is_low_only_where_the_way_back_is_allowed() -> None:
-    """And the way back takes along the threads made meanwhile, which inherited it."""
-    before, low, after, thread = probed("me")
-    assert low in (before, min(19, before + 10))
-    assert (after, thread) == (before, before)
+def probed(who: str, kind: str = "fixed", how: str = "well") -> dict[str, Any]:
+    """Scheduling class and niceness, as the process itself saw them."""
+    command = [sys.executable, "-c", PROBE, who, kind, how]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not")
-def test_a_process_that_could_not_come_back_stays_as_it_is() -> None:
+@may_return
+def test_work_is_done_behind_everybody_else_and_the_process_is_back_after_it() -> None:
+    """Threads that the work leaves behind had inherited its priority, and are back as well."""
+    told = probed("me")
+    assert told["gave"] == "result"
+    assert told["during"][0] == IDLE
+    assert told["after"] == told["left behind"] == told["before"]
+
+
+@may_return
+def test_work_that_fails_brings_the_process_back_too() -> None:
+    """A load that fails is followed by another."""
+    told = probed("me", how="fail")
+    assert (told["gave"], told["after"]) == ("as asked", told["before"])
+
+
+@may_return
+def test_a_machine_without_idle_time_does_not_keep_a_version_from_loading() -> None:
+    """The idle class gets next to nothing there, so after a while the work is merely nice."""
+    told = probed("me", how="late")
+    assert told["late"] == [NORMAL, min(19, told["before"][1] + 10)]
+    assert told["after"] == told["before"]
+
+
+@may_become_another
+def test_who_could_not_come_back_does_movable_work_in_a_thread_that_ends() -> None:
+    """In a container without CAP_SYS_NICE too, a version loads behind those that serve."""
+    told = probed("nobody", "movable")
+    assert told["during"][0] == IDLE
+    assert (told["gave"], told["in the main thread"], told["after"]) == ("result", False, told["before"])
+
+
+@may_become_another
+def test_who_could_not_come_back_does_other_work_as_it_is() -> None:
     """A version that serves slowly for ever is worse than one that loads at normal priority."""
-    before, low, after, thread = probed("nobody")
-    assert [low, after, thread] == [before] * 3
+    told = probed("nobody")
+    assert told["during"] == told["after"] == told["left behind"] == told["before"]
+    assert told["in the main thread"] is True
 
 
-def test_restoring_what_was_never_lowered_does_nothing() -> None:
-    """Nor does asking whether one may return."""
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    Priority().restore()
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+def test_a_group_of_its_own_stays_in_the_session() -> None:
+    """The scheduler compares priorities within a session alone (autogroups)."""
+    pid = os.fork()
+    if pid == 0:
+        own_group()
+        os._exit(0 if os.getpgrp() == os.getpid() and os.getsid(0) != os.getpid() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_threads_are_capped_for_vendors_that_read_it_at_import() -> None:

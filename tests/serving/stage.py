@@ -159,7 +159,7 @@ def ask(
         if isinstance(batcher, Handle):
             answer = await batcher.infer(inputs, len(values), deadline)
         else:
-            answer = await batcher.submit(inputs, len(values), deadline)
+            answer = await batcher.infer(inputs, len(values), deadline)
         return first_column(answer.outputs)
 
     return asyncio.ensure_future(client())
