@@ -9,8 +9,9 @@ decided anew, on the newest pair: it fails with nobody's version.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gateway.clock import Clock
 from gateway.errors import (
@@ -27,11 +28,17 @@ from gateway.messages import Arrays, Decision, InferRequest, InferResponse, Sign
 from gateway.routing.decide import decide
 from gateway.routing.table import Route, RoutingTable
 from gateway.serving.handle import Handle, VersionState
+from gateway.serving.item import Priority
 
-__all__ = ["Current", "Dataplane", "Decode", "Trail"]
+__all__ = ["Current", "Dataplane", "Decode", "Fitted", "Trail"]
 
-Decode = Callable[[Signature], tuple[Arrays, int]]
-"""A request's arrays and rows, typed by a version's signature. Pure; may be asked twice. Raises InvalidInput."""
+Fitted = tuple[Arrays, int]
+"""A request's arrays, typed by a version's signature, and its rows."""
+
+Decode = Callable[[Signature], Fitted | Awaitable[Fitted]]
+"""Pure; may be asked twice. To be awaited where the body is decoded in another process. Raises InvalidInput."""
+
+_PRIORITIES = {None: Priority.NORMAL, "high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,6 @@ class Current:
 EMPTY = Current(RoutingTable(routes={}, default_route=None, revision=0))
 
 
-@dataclass(slots=True)
 class Trail:
     """What became of one request, filled as it goes, also when it ends in an error.
 
@@ -55,14 +61,19 @@ class Trail:
     ``slow``: the chosen version took longer than its route's ``slow_ms``, or failed after that.
     """
 
-    route: str | None = None
-    decision: Decision | None = None
-    chosen_failure: str | None = None
-    answered_by: VersionRef | None = None
-    rows: int = 0
-    queue_s: float = 0.0
-    compute_s: float = 0.0
-    slow: bool = False
+    __slots__ = (
+        "answered_by", "chosen_failure", "compute_s", "decision", "queue_s", "route", "rows", "slow",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.route: str | None = None
+        self.decision: Decision | None = None
+        self.chosen_failure: str | None = None
+        self.answered_by: VersionRef | None = None
+        self.rows = 0
+        self.queue_s = 0.0
+        self.compute_s = 0.0
+        self.slow = False
 
 
 class Dataplane:
@@ -75,7 +86,6 @@ class Dataplane:
         self._draining = False
         self._inflight = 0
         self._quiet = asyncio.Event()
-        self._quiet.set()
 
     def __repr__(self) -> str:
         state = "draining" if self._draining else "open"
@@ -100,8 +110,10 @@ class Dataplane:
         self._draining = True
 
     async def drained(self) -> None:
-        """Returns when nothing is in flight."""
-        await self._quiet.wait()
+        """Returns when nothing is in flight; for after ``drain``."""
+        while self._inflight:
+            self._quiet.clear()
+            await self._quiet.wait()
 
     async def infer(self, request: InferRequest, decode: Decode, trail: Trail) -> InferResponse:
         """Decides, asks the chosen version, then the route's fallback if that one failed.
@@ -112,7 +124,6 @@ class Dataplane:
         """
         self._begin(request, trail)
         self._inflight += 1
-        self._quiet.clear()
         try:
             return await self._story(_Request(request, decode, trail, self._clock.monotonic()))
         except (QueueFull, DeadlineUnreachable) as refusal:
@@ -121,7 +132,7 @@ class Dataplane:
             raise
         finally:
             self._inflight -= 1
-            if not self._inflight:
+            if not self._inflight and self._draining:
                 self._quiet.set()
 
     def _begin(self, request: InferRequest, trail: Trail) -> None:
@@ -138,28 +149,27 @@ class Dataplane:
     async def _story(self, asked: _Request) -> InferResponse:
         while True:
             current = self.current
-            decision = decide(current.table, asked.request)
+            decision = asked.trail.decision = decide(current.table, asked.request)
             route = current.table.routes[decision.route]
-            asked.trail.decision = decision
             try:
-                return await self._chosen(current, route, decision, asked)
+                response = await self._ask(current, route, decision, asked)
             except VersionFailed as failure:
+                self._judge_pace(route, asked)
                 if self._ended_under(current, decision.version):
                     continue
-                return await self._fallback(route, decision, failure, asked)
-
-    async def _chosen(self, current: Current, route: Route, decision: Decision, asked: _Request) -> InferResponse:
-        """Asks the chosen version; whatever it did wrong is on the trail before any fallback hides it."""
-        try:
-            return await self._ask(current, route, decision, asked)
-        except VersionFailed as failure:
-            if not self._ended_under(current, decision.version):
+                # Whatever it did wrong is on the trail before any fallback hides it.
                 asked.trail.chosen_failure = type(failure).__name__
-            raise
-        finally:
-            slow_ms = route.limits.slow_ms
-            elapsed = self._clock.monotonic() - asked.began
-            asked.trail.slow = slow_ms is not None and elapsed * 1000 > slow_ms
+                return await self._fallback(route, decision, failure, asked)
+            except TurnoutError:
+                self._judge_pace(route, asked)
+                raise
+            self._judge_pace(route, asked)
+            return response
+
+    def _judge_pace(self, route: Route, asked: _Request) -> None:
+        slow_ms = route.limits.slow_ms
+        if slow_ms is not None:
+            asked.trail.slow = (self._clock.monotonic() - asked.began) * 1000 > slow_ms
 
     async def _fallback(self, route: Route, chosen: Decision, failure: VersionFailed, asked: _Request) -> InferResponse:
         """The route's other way, by the table now in force, within the same deadline; else ``failure`` stands.
@@ -173,7 +183,7 @@ class Dataplane:
             number = route.fallback
             if number is None or number in route.quarantined or route.ref(number) == chosen.version:
                 raise failure
-            decision = replace(chosen, version=route.ref(number), reason="fallback", revision=current.table.revision)
+            decision = chosen._replace(version=route.ref(number), reason="fallback", revision=current.table.revision)
             if not told:
                 self._observer.fell_back(chosen, type(failure).__name__)
                 told = True
@@ -185,31 +195,38 @@ class Dataplane:
             except TurnoutError as second:
                 raise second from failure
             else:
-                return replace(response, fallback_from=chosen.version)
+                return response._replace(fallback_from=chosen.version)
 
     async def _ask(self, current: Current, route: Route, decision: Decision, asked: _Request) -> InferResponse:
         """Lease, decode, submit, respond."""
         handle = current.handles.get(decision.version)
         if handle is None:
             raise VersionUnavailable(f"{decision.version} is not loaded here; see its state for why, or wait for it")
-        trail = asked.trail
+        request, decode, trail, began = asked
+        limits = route.limits
         with handle.lease():
-            arrays, trail.rows = asked.decode(handle.signature)
-            deadline = self._deadline(route, asked)
-            handed = self._clock.monotonic()
+            fitted = decode(handle.signature)
+            arrays, rows = fitted if isinstance(fitted, tuple) else await fitted
+            trail.rows = rows
+            deadline = request.deadline
+            item = handle.submit(
+                arrays,
+                rows,
+                began + limits.timeout_ms / 1000 if deadline is None else deadline,
+                queue_rows=limits.queue_rows,
+                priority=_PRIORITIES[request.priority],
+                client=request.client,
+            )
             try:
-                answer = await handle.infer(arrays, trail.rows, deadline, queue_rows=route.limits.queue_rows)
-            except DeadlineExceeded:
-                trail.queue_s = self._clock.monotonic() - handed
+                outputs, queue_s, compute_s = await item.future
+            except asyncio.CancelledError:
+                handle.forget(item)
                 raise
-        trail.answered_by = decision.version
-        trail.queue_s, trail.compute_s = answer.queue_s, answer.compute_s
-        return InferResponse(decision, answer.outputs, handle.signature, trail.rows, answer.queue_s, answer.compute_s)
-
-    def _deadline(self, route: Route, asked: _Request) -> float:
-        if asked.request.deadline is not None:
-            return asked.request.deadline
-        return asked.began + route.limits.timeout_ms / 1000
+            except DeadlineExceeded:
+                trail.queue_s = self._clock.monotonic() - item.enqueued
+                raise
+        trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
+        return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
 
     def _ended_under(self, current: Current, version: VersionRef) -> bool:
         """Whether the version was taken away by a change, which has put something newer in force."""
@@ -218,8 +235,7 @@ class Dataplane:
         return gone and self.current is not current
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """A request on its way: what was asked, its trail, and when it came."""
 
     request: InferRequest

@@ -7,8 +7,9 @@ event loop and must return at once; what they keep of a record they copy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.messages import Decision, VersionRef
 
@@ -17,8 +18,7 @@ __all__ = ["BatchRecord", "FanOut", "Observer", "RecordingObserver", "RequestRec
 log = logging.getLogger("turnout.events")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One finished request, whatever became of it.
 
     ``decision`` is None when none was taken (bad envelope, unknown route). ``chosen_failure``
@@ -52,8 +52,7 @@ class RequestRecord:
     sampled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
+class BatchRecord(NamedTuple):
     """One batch that ran. ``waits_s`` holds each item's time in the queue; ``failure`` the error's class name."""
 
     version: VersionRef
@@ -179,7 +178,6 @@ class FanOut(Observer):
 
     def __init__(self, *observers: Observer) -> None:
         self._observers: tuple[Observer, ...] = ()
-        self._listeners: dict[str, tuple[tuple[Observer, Callable[..., None]], ...]] = {}
         self._install(observers)
 
     def __repr__(self) -> str:
@@ -190,64 +188,26 @@ class FanOut(Observer):
         self._install((*self._observers, observer))
 
     def _install(self, observers: tuple[Observer, ...]) -> None:
+        """Each event becomes a function of this very object: a call less for whoever tells it. One that nobody watches
+        is left to the class, which does nothing."""
         self._observers = observers
-        self._listeners = {
-            event: tuple((observer, getattr(observer, event)) for observer in observers if _watches(observer, event))
-            for event in EVENTS
-        }
+        for event in EVENTS:
+            listeners = [(observer, getattr(observer, event)) for observer in observers if _watches(observer, event)]
+            if listeners:
+                setattr(self, event, self._teller(event, listeners))
+            else:
+                vars(self).pop(event, None)
 
-    def _tell(self, event: str, *args: object) -> None:
-        for observer, listen in self._listeners[event]:
-            try:
-                listen(*args)
-            except Exception:  # an observer's fault must never reach the work it watches
-                log.exception("observer %s failed in %s and is dropped", type(observer).__name__, event)
-                self._install(tuple(other for other in self._observers if other is not observer))
+    def _teller(self, event: str, listeners: Sequence[tuple[Observer, Callable[..., None]]]) -> Callable[..., None]:
+        def tell(*args: object) -> None:
+            for observer, listen in listeners:
+                try:
+                    listen(*args)
+                except Exception:  # an observer's fault must never reach the work it watches
+                    log.exception("observer %s failed in %s and is dropped", type(observer).__name__, event)
+                    self._install(tuple(other for other in self._observers if other is not observer))
 
-    def request_started(self, route: str) -> None:
-        self._tell("request_started", route)
-
-    def request_finished(self, record: RequestRecord) -> None:
-        self._tell("request_finished", record)
-
-    def requests_lost(self, route: str, count: int) -> None:
-        self._tell("requests_lost", route, count)
-
-    def request_rejected(self, route: str, reason: str) -> None:
-        self._tell("request_rejected", route, reason)
-
-    def fell_back(self, decision: Decision, cause: str) -> None:
-        self._tell("fell_back", decision, cause)
-
-    def batch_finished(self, record: BatchRecord) -> None:
-        self._tell("batch_finished", record)
-
-    def queue_changed(self, version: VersionRef, rows: int) -> None:
-        self._tell("queue_changed", version, rows)
-
-    def version_state(self, version: VersionRef, state: str, reason: str) -> None:
-        self._tell("version_state", version, state, reason)
-
-    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
-        self._tell("version_crashed", version, cause, isolating)
-
-    def version_retired(self, version: VersionRef) -> None:
-        self._tell("version_retired", version)
-
-    def table_applied(self, revision: int) -> None:
-        self._tell("table_applied", revision)
-
-    def store_reachable(self, up: bool) -> None:
-        self._tell("store_reachable", up)
-
-    def rolled_back(self, record: RollbackRecord) -> None:
-        self._tell("rolled_back", record)
-
-    def cache_asked(self, route: str, outcome: str) -> None:
-        self._tell("cache_asked", route, outcome)
-
-    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
-        self._tell("cache_changed", route, entries, held_bytes, evicted)
+        return tell
 
 
 def _watches(observer: Observer, event: str) -> bool:

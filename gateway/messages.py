@@ -1,10 +1,13 @@
-"""The nouns that travel between the layers. Frozen values; nothing here acts."""
+"""The nouns that travel between the layers. Frozen values; nothing here acts.
+
+What is made for each request is a NamedTuple: as immutable as a frozen dataclass, and made in a fifth of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +15,7 @@ from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
 
 __all__ = [
     "DATATYPES",
+    "NOTHING",
     "Array",
     "Arrays",
     "Decision",
@@ -19,6 +23,7 @@ __all__ = [
     "InferResponse",
     "Signature",
     "TensorSpec",
+    "Texts",
     "VersionRef",
     "datatype_of",
 ]
@@ -27,8 +32,16 @@ Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class VersionRef:
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Texts(Protocol):
+    """Read by name, as headers are."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+class VersionRef(NamedTuple):
     """A version by model and number. Written ``digits/3``."""
 
     model: str
@@ -38,8 +51,7 @@ class VersionRef:
         return f"{self.model}/{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Which version answers a request, and why.
 
     ``reason`` is ``pin``, ``rule:<name>``, ``split`` or ``fallback``; ``bucket`` is the key's
@@ -53,13 +65,13 @@ class Decision:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """One request as the data plane takes it: facts to decide on, and a body not yet decoded.
 
     The version's signature types the tensors, so decoding comes after deciding: ``decode``
     is pure and may run twice (once for a fallback version with another signature).
-    ``deadline`` is on the monotonic clock. ``decision_id`` is made by the server.
+    ``deadline`` is on the monotonic clock. ``decision_id`` is made by the server. ``client`` is who
+    asks, as far as known: work is shared fairly among clients.
     """
 
     route: str | None
@@ -67,16 +79,17 @@ class InferRequest:
     decision_id: str
     deadline: float | None
     key: str | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = NOTHING
+    headers: Texts = NOTHING
     pin: int | None = None
     pin_by_protocol: bool = False
     client_id: str | None = None
     trace: str | None = None
+    priority: str | None = None
+    client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(NamedTuple):
     """One answer. ``digest`` is the chosen version's manifest digest."""
 
     decision: Decision

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["TraceContext", "accept", "child", "new_context", "parse"]
 
@@ -24,10 +24,10 @@ _MAX_HEADER_CHARACTERS = 512
 _MAX_STATE_MEMBERS = 32
 _SAMPLED, _RANDOM = 0x01, 0x02
 _ID_SPACE = 2**64
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16  # which the specification keeps for "no id"
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """One span's place in a trace. Ids are lower-case hexadecimal, 32 and 16 digits, never all zero.
 
     ``parent_span_id`` is the caller's span, None where the trace starts here. ``random`` is
@@ -44,8 +44,7 @@ class TraceContext:
     @property
     def traceparent(self) -> str:
         """The header for the next hop, and for the answer."""
-        flags = (_SAMPLED if self.sampled else 0) | (_RANDOM if self.random else 0)
-        return f"00-{self.trace_id}-{self.span_id}-{flags:02x}"
+        return f"00-{self.trace_id}-{self.span_id}-0{self.sampled * _SAMPLED | self.random * _RANDOM}"
 
 
 def accept(traceparent: str | None, tracestate: str | None = None, *, ratio: float) -> TraceContext:
@@ -74,22 +73,22 @@ def parse(traceparent: str | None, tracestate: str | None = None) -> TraceContex
 
 def child(caller: TraceContext) -> TraceContext:
     """A new span under the caller's, with the caller's sampling."""
-    span_id = f"{_random_bits(64):016x}"
+    span_id = f"{random.getrandbits(64) or 1:016x}"
     return TraceContext(caller.trace_id, span_id, caller.sampled, caller.state, caller.span_id, caller.random)
 
 
 def new_context(*, ratio: float) -> TraceContext:
     """A trace that starts here. Sampled when the id's lower half falls into the first ``ratio`` of its
-    range, as OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree."""
-    trace_id, span_id = _random_bits(128), _random_bits(64)
-    sampled = (trace_id & (_ID_SPACE - 1)) < round(ratio * _ID_SPACE)
-    return TraceContext(f"{trace_id:032x}", f"{span_id:016x}", sampled, random=True)
+    range, as OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree.
 
-
-def _random_bits(count: int) -> int:
-    """Never zero, which the specification keeps for "no id". Ids name and do not protect, so the system's
-    generator, at seven microseconds a call, is not asked for them."""
-    return random.getrandbits(count) or 1
+    Ids name and do not protect, so the system's generator, at seven microseconds a call, is not asked for them.
+    """
+    ids = f"{random.getrandbits(192):048x}"
+    trace_id, span_id = ids[:32], ids[32:]
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return new_context(ratio=ratio)
+    sampled = ratio > 0 and int(trace_id[16:], 16) < round(ratio * _ID_SPACE)
+    return TraceContext(trace_id, span_id, sampled, "", None, True)
 
 
 def _state(header: str) -> str:

@@ -58,10 +58,10 @@ def tell(observer: Observer, *events: str) -> None:
 
 
 def test_the_events_here_are_all_there_are() -> None:
-    """A new event needs a line in this file and a method in the fan-out."""
+    """A new event needs a line in this file; the fan-out has it then."""
     methods = {name for name, member in vars(Observer).items() if inspect.isfunction(member)}
     assert methods == EVENTS.keys()
-    assert methods <= vars(FanOut).keys()
+    assert methods <= vars(FanOut(Diary())).keys()
 
 
 def test_an_observer_watches_only_what_it_overrides() -> None:

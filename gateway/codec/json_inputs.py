@@ -8,8 +8,7 @@ optional: "id", "key", "context" (object for rules), "parameters" (object: timeo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,10 +16,10 @@ from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
 from gateway.codec.parameters import read_priority, read_timeout, refuse_unsupported, wrong
 from gateway.codec.rows import WORTH_BYTES, fit_numbers, read_inputs
-from gateway.codec.shapes import check_count, count_rows, show_shape
+from gateway.codec.shapes import check_count, count_rows, rows_of, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
-from gateway.messages import Array, Arrays, Signature, TensorSpec
+from gateway.messages import NOTHING, Array, Arrays, Signature, TensorSpec
 
 __all__ = [
     "MAX_NAME_CHARS",
@@ -39,8 +38,7 @@ MAX_NAME_CHARS = 1024
 _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
 
-@dataclass(frozen=True, slots=True)
-class PredictEnvelope:
+class PredictEnvelope(NamedTuple):
     """``plain``: the inputs are numbers and nothing else, so numpy may read them as they are.
     ``text``: the body of an envelope whose inputs are an array already (see ``gateway.codec.rows``)."""
 
@@ -60,9 +58,11 @@ class PredictEnvelope:
         Raises InvalidInput naming each field that does not fit, TooLarge past the limits.
         Changes nothing: it may run again for another version.
         """
+        fitted = self._fit_rows(signature)
+        if fitted is not None:
+            return fitted
         if self.text is not None:
-            fitted = self._fit_numbers(signature)
-            return read_lists(self.text, self.limits).fit(signature) if fitted is None else fitted
+            return read_lists(self.text, self.limits).fit(signature)
         faults = Faults()
         named, where = self._named(signature, faults)
         if faults:
@@ -82,17 +82,19 @@ class PredictEnvelope:
             raise faults.error()
         return arrays, rows
 
-    def _fit_numbers(self, signature: Signature) -> tuple[Arrays, int] | None:
-        """None when they do not fit: the lists tell better where and why."""
-        if len(signature.inputs) != 1:
+    def _fit_rows(self, signature: Signature) -> tuple[Arrays, int] | None:
+        """One input of numbers, as most have. None when they do not fit: the longer way tells better where and why."""
+        if len(signature.inputs) != 1 or not self.plain or type(self.inputs) is dict:
             return None
         spec = signature.inputs[0]
-        array = fit_numbers(self.inputs, spec.datatype, len(spec.shape))
-        if array is None:
+        if self.text is None:
+            array = read_values(self.inputs, spec.datatype, len(spec.shape), plain=True)
+        else:
+            array = fit_numbers(self.inputs, spec.datatype, len(spec.shape))
+        if array is None or array.size > self.limits.max_elements:
             return None
-        faults, arrays = Faults(), {spec.name: array}
-        rows = count_rows(signature, arrays, faults, {spec.name: "inputs"})
-        return None if faults else (arrays, rows)
+        rows = rows_of(array.shape, spec.shape, batched=signature.batched)
+        return None if rows is None else ({spec.name: array}, rows)
 
     def _named(self, signature: Signature, faults: Faults) -> tuple[Mapping[str, Any], dict[str, str]]:
         """Values by input name, and each one's place in the body."""
@@ -130,7 +132,7 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     if len(body) >= WORTH_BYTES:
         numbers = read_inputs(body)
         if numbers is not None and numbers.size <= limits.max_elements:
-            return PredictEnvelope(numbers, None, None, {}, None, None, True, limits, body)
+            return PredictEnvelope(numbers, None, None, NOTHING, None, None, True, limits, body)
     return read_lists(body, limits)
 
 
@@ -138,6 +140,9 @@ def read_lists(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     """``read_predict`` for any body, through Python's lists."""
     document = read_document(body, limits)
     fields = document.value
+    if len(fields) == 1 and document.strings == 1 and not document.words and type(fields.get("inputs")) is list:
+        # The one string is "inputs": rows of numbers and nothing else, as most requests are.
+        return PredictEnvelope(fields["inputs"], None, None, NOTHING, None, None, True, limits)
     if "inputs" not in fields:
         raise BadRequest(
             'the body has no "inputs"; send {"inputs": [[…], …]} or {"inputs": {"name": [[…], …]}}',
@@ -186,7 +191,7 @@ def read_key(value: Any, field: str) -> str | None:
 def read_context(value: Any, field: str, limits: CodecLimits) -> Mapping[str, Any]:
     """An optional object of bounded size and depth; BadRequest or TooLarge otherwise."""
     if value is None:
-        return {}
+        return NOTHING
     if type(value) is not dict:
         raise wrong(field, "an object", value)
     if value:

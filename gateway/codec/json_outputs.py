@@ -21,10 +21,12 @@ __all__ = ["dump_json", "jsonable", "write_predict"]
 
 def write_predict(head: Mapping[str, Any], outputs: Arrays) -> bytes:
     """``head`` with ``outputs`` behind it; arrays nested by row."""
-    return orjson.dumps(
-        {**head, "outputs": {name: jsonable(array) for name, array in outputs.items()}},
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+    try:
+        return orjson.dumps({**head, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:
+        # Strings, scalars, and arrays that do not lie as orjson reads them.
+        written = {name: jsonable(array) for name, array in outputs.items()}
+        return orjson.dumps({**head, "outputs": written}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def jsonable(array: Array) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,8 +29,7 @@ class CodecLimits:
     ratio_free_bytes: int = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A JSON object as read, with what the text tells faster than the values do.
 
     ``strings`` is the number of strings in the text, keys included; ``words`` False proves that
@@ -51,11 +50,8 @@ def read_document(text: bytes | memoryview, limits: CodecLimits) -> Document:
     are used, so that plain rows need no walk of their own.
     """
     raw = bytes(text) if isinstance(text, memoryview) else text
-    commas = raw.count(b",") if len(raw) > 2 * limits.max_elements else 0  # each value takes two bytes
-    if commas >= limits.max_elements:
-        raise TooLarge(
-            f"the body holds {commas + 1} or more values, the limit is {limits.max_elements}; send fewer rows"
-        )
+    if len(raw) > 2 * limits.max_elements:  # each value takes two bytes
+        _refuse_too_many(raw.count(b",") + 1, limits)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as fault:
@@ -65,6 +61,11 @@ def read_document(text: bytes | memoryview, limits: CodecLimits) -> Document:
     if not isinstance(value, dict):
         raise BadRequest(f"the body is a JSON {_kind(value)}, expected an object")
     return Document(value, raw, _count_string_tokens(raw), _may_hold_words(raw))
+
+
+def _refuse_too_many(values: int, limits: CodecLimits) -> None:
+    if values > limits.max_elements:
+        raise TooLarge(f"the body holds {values} or more values, the limit is {limits.max_elements}; send fewer rows")
 
 
 def count_strings(value: Any, limits: CodecLimits, *, max_values: int | None = None) -> int:

@@ -10,7 +10,7 @@ from gateway.codec.limits import CodecLimits
 from gateway.errors import TooLarge
 from gateway.messages import Arrays, Signature, TensorSpec
 
-__all__ = ["check_count", "count_rows", "show_shape"]
+__all__ = ["check_count", "count_rows", "rows_of", "show_shape"]
 
 
 def check_count(shapes: Mapping[str, tuple[int, ...]], limits: CodecLimits) -> None:
@@ -21,6 +21,21 @@ def check_count(shapes: Mapping[str, tuple[int, ...]], limits: CodecLimits) -> N
         total += math.prod(shape)
         if max(total, longest) > limits.max_elements:
             raise TooLarge(f"more than {limits.max_elements} values in one request; send fewer rows")
+
+
+def rows_of(shape: tuple[int, ...], wanted: tuple[int | str, ...], *, batched: bool) -> int | None:
+    """Rows of a model's only input, None where ``count_rows`` would have anything to say or to compare."""
+    if len(shape) != len(wanted):
+        return None
+    named = 0
+    for size, want in zip(shape, wanted, strict=True):
+        if size != want:
+            if type(want) is int:
+                return None
+            named += 1
+    if named > 1 and len(set(wanted)) < len(wanted):
+        return None  # two axes of one name, which must be equal
+    return (shape[0] or None) if batched and shape else 1
 
 
 def count_rows(signature: Signature, arrays: Arrays, faults: Faults, where: Mapping[str, str]) -> int:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import Forbidden, Quarantined, UnknownRoute, UnknownVersion, VersionUnavailable
-from gateway.messages import Decision, InferRequest, VersionRef
+from gateway.messages import NOTHING, Decision, InferRequest, Texts, VersionRef
 from gateway.routing.split import bucket, pick
 from gateway.routing.table import Arm, Route, RoutingTable
 
 __all__ = ["Facts", "decide"]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a decision may depend on; an ``InferRequest`` carries the same and can stand in for it.
 
     ``route`` None asks for the default route. ``headers`` have lower-case names. ``pin`` is the
@@ -32,8 +30,8 @@ class Facts:
 
     route: str | None
     key: str | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = NOTHING
+    headers: Texts = NOTHING
     pin: int | None = None
     pin_by_protocol: bool = False
     decision_id: str = ""

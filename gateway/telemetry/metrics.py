@@ -92,13 +92,15 @@ class Metrics(Observer):
             self._tally.inflight[route] += 1
 
     def request_finished(self, record: RequestRecord) -> None:
-        if self._tally.inflight.get(record.route, 0) > 0:
-            self._tally.inflight[record.route] -= 1
-        series = self._series(record)
+        inflight, route, code = self._tally.inflight, record.route, record.code
+        if inflight.get(route, 0) > 0:
+            inflight[route] -= 1
+        series = self._series(record.decision)
         if series is None:
-            _add(self._tally.undecided, (self._known(record.route), record.code))
+            _add(self._tally.undecided, (self._known(route), code))
             return
-        series.codes[record.code] = series.codes.get(record.code, 0) + 1
+        codes = series.codes
+        codes[code] = codes.get(code, 0) + 1
         if record.sampled and record.trace_id is not None:
             series.duration.observe_traced(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
         else:
@@ -194,9 +196,8 @@ class Metrics(Observer):
     def _known(self, route: str) -> str:
         return route if route in self._routes else UNKNOWN
 
-    def _series(self, record: RequestRecord) -> RequestSeries | None:
+    def _series(self, decision: Decision | None) -> RequestSeries | None:
         """The series of the version that was chosen; None when none was, or it or its route is gone."""
-        decision = record.decision
         if decision is None:
             return None
         key = (decision.route, decision.version)

@@ -119,7 +119,7 @@ class Application:
         self, inference: Inference, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect
     ) -> None:
         if exchange.method == "POST":
-            await inference.serve(exchange, lambda: locate(exchange.path), dialect)
+            await inference.serve(exchange, locate, dialect)
         else:
             await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 
 from gateway.control.tokens import Principal, Role
 from gateway.errors import Unauthenticated
+from gateway.messages import Texts
 from gateway.routing.table import Route
 from gateway.web.services import Verify
 
@@ -15,7 +15,7 @@ __all__ = ["authenticate", "authorise", "authorise_route"]
 _MAX_TOKEN_CHARS = 512
 
 
-async def authenticate(headers: Mapping[str, str], verify: Verify) -> Principal:
+async def authenticate(headers: Texts, verify: Verify) -> Principal:
     """The principal of ``Authorization: Bearer …``; Unauthenticated when there is none or it is wrong."""
     sent = headers.get("authorization")
     if sent is None:
@@ -31,14 +31,14 @@ async def authenticate(headers: Mapping[str, str], verify: Verify) -> Principal:
     return principal
 
 
-async def authorise(headers: Mapping[str, str], verify: Verify, role: Role) -> Principal:
+async def authorise(headers: Texts, verify: Verify, role: Role) -> Principal:
     """Authenticated, and of ``role`` or above for everything; else Unauthenticated or Forbidden."""
     principal = await authenticate(headers, verify)
     principal.require_everywhere(role)
     return principal
 
 
-async def authorise_route(headers: Mapping[str, str], verify: Verify, route: Route) -> None:
+async def authorise_route(headers: Texts, verify: Verify, route: Route) -> None:
     """A protected route needs a token that covers it; any other is open."""
     if route.protected:
         principal = await authenticate(headers, verify)

@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.trace_context import TraceContext, accept
+from gateway.trace_context import accept, new_context
+from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
 
@@ -28,13 +29,15 @@ class ClientLeft(Exception):
 
 
 class Exchange:
-    """What every handler needs of a request, read once. Headers have lower-case names; of equal ones the last counts.
+    """What every handler needs of a request, read once, and the way back.
 
     ``whole`` becomes True when the body has been received to its end (set by ``gateway.web.body``);
-    ``started`` when the answer's first byte has gone out.
+    ``started`` when the answer's first byte has gone out. ``body`` is there from the start where the whole
+    request was; a client that leaves then cancels the work itself, and nobody need watch ``receive``.
     """
 
     __slots__ = (
+        "body",
         "headers",
         "path",
         "receive",
@@ -52,12 +55,15 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.path: str = scope["path"]
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        self.request_id = request_id_of(self.headers.get("x-request-id"))
-        self.trace: TraceContext = accept(
-            self.headers.get("traceparent"), self.headers.get("tracestate"), ratio=trace_ratio
-        )
+        self.headers = headers = Headers(scope["headers"])
+        raw = headers.raw
+        if b"traceparent" in raw:
+            self.trace = accept(headers.get("traceparent"), headers.get("tracestate"), ratio=trace_ratio)
+        else:
+            self.trace = new_context(ratio=trace_ratio)
         self.traceparent = self.trace.traceparent
+        self.request_id = request_id_of(raw.get(b"x-request-id"), self.trace)
+        self.body: bytes | None = None
         self.started = False
         self.whole = False
 
@@ -75,14 +81,14 @@ class Exchange:
     def names(self) -> list[HeaderLine]:
         """The headers that every answer carries."""
         return [
-            (b"x-request-id", self.request_id.encode("latin-1")),
-            (b"traceparent", self.traceparent.encode("latin-1")),
+            (b"x-request-id", self.request_id.encode()),
+            (b"traceparent", self.traceparent.encode()),
         ]
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
         """Sends the whole answer. If the request's body is still on its way, the rest of it is let in and
         dropped, up to a bound, so that the client gets to read the answer; then the connection ends."""
-        lines = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *self.names(), *headers]
+        lines = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *self.names(), *headers]
         unread = not self.whole and self._expects_body()
         if unread:
             lines.append((b"connection", b"close"))

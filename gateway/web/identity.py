@@ -7,6 +7,7 @@ import secrets
 from string import ascii_letters, digits
 
 from gateway.clock import Clock
+from gateway.trace_context import TraceContext
 
 __all__ = ["MAX_REQUEST_ID_CHARS", "DecisionIds", "request_id_of"]
 
@@ -15,6 +16,7 @@ _REQUEST_ID_CHARS = frozenset(ascii_letters + digits + "-_.:/+=@~,;#")
 
 _RANDOM_BITS = 74
 _STEP_BITS = 32
+_LOW, _NODE = (1 << 62) - 1, (1 << 48) - 1
 
 
 class DecisionIds:
@@ -29,6 +31,8 @@ class DecisionIds:
         self._clock = clock
         self._milliseconds = 0
         self._random = 0
+        # The text of the milliseconds, made once for all ids of one.
+        self._prefix = ""
 
     def __repr__(self) -> str:
         return f"<DecisionIds [last at {self._milliseconds} ms]>"
@@ -36,21 +40,25 @@ class DecisionIds:
     def __call__(self) -> str:
         now = int(self._clock.wall() * 1000)
         if now > self._milliseconds:
-            self._milliseconds = now
-            self._random = secrets.randbits(_RANDOM_BITS - 1)  # the top bit stays free for steps
+            self._begin(now)
         else:
             self._random += 1 + random.getrandbits(_STEP_BITS)
             if self._random >> _RANDOM_BITS:
-                self._milliseconds += 1
-                self._random = secrets.randbits(_RANDOM_BITS - 1)
-        high, low = self._random >> 62, self._random & ((1 << 62) - 1)
-        number = (self._milliseconds << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low
-        text = f"{number:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+                self._begin(self._milliseconds + 1)
+        high, low = self._random >> 62, self._random & _LOW
+        return f"{self._prefix}-7{high:03x}-{0x8000 | low >> 48:04x}-{low & _NODE:012x}"
+
+    def _begin(self, milliseconds: int) -> None:
+        self._milliseconds = milliseconds
+        self._random = secrets.randbits(_RANDOM_BITS - 1)  # the top bit stays free for steps
+        self._prefix = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}"
 
 
-def request_id_of(sent: str | None) -> str:
-    """The client's id when it is short and of plain characters (it goes into headers and logs), else a new one."""
-    if sent and len(sent) <= MAX_REQUEST_ID_CHARS and _REQUEST_ID_CHARS.issuperset(sent):
-        return sent
-    return f"{random.getrandbits(128):032x}"
+def request_id_of(sent: bytes | None, trace: TraceContext) -> str:
+    """The client's id when it is short and of plain characters (it goes into headers and logs), else a new one:
+    the trace's where the trace starts here, so that one name finds both."""
+    if sent and len(sent) <= MAX_REQUEST_ID_CHARS:
+        text = sent.decode("latin-1")
+        if _REQUEST_ID_CHARS.issuperset(text):
+            return text
+    return trace.trace_id if trace.parent_span_id is None else f"{random.getrandbits(128):032x}"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 from gateway.codec.inflate import accepted_encoding, deflate
-from gateway.dataplane import Trail
+from gateway.dataplane import Fitted, Trail
 from gateway.errors import RateLimited, TurnoutError, UnknownRoute
 from gateway.events import RequestRecord
-from gateway.messages import Arrays, InferRequest, InferResponse, Signature
+from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.table import Route
 from gateway.web.auth import authorise_route
 from gateway.web.body import check_content_type, receive_body
 from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange, HeaderLine
+from gateway.web.headers import Headers
 from gateway.web.identity import DecisionIds
 from gateway.web.problems import explain
 from gateway.web.request_facts import RequestFacts, read_facts
@@ -25,13 +26,15 @@ from gateway.web.services import Services
 __all__ = ["Answer", "Asked", "Dialect", "Envelope", "Inference", "unknown_route"]
 
 _DEFLATE_IN_THREAD_BYTES = 64 * 1024
+_JSON = b"application/json"
 
 CLIENT_CLOSED_REQUEST = 499
 """What nginx made customary for a client that left; never sent, only recorded."""
 
 
 class Envelope(Protocol):
-    """A request's body as read. ``fit`` types its tensors by a version's signature; pure, may run twice."""
+    """A request's body as read. ``fit`` types its tensors by a version's signature; pure, may run twice, and may have
+    to be awaited where the body lies in another process."""
 
     @property
     def id(self) -> str | None: ...
@@ -45,11 +48,13 @@ class Envelope(Protocol):
     @property
     def timeout_s(self) -> float | None: ...
 
-    def fit(self, signature: Signature) -> tuple[Arrays, int]: ...
+    @property
+    def priority(self) -> str | None: ...
+
+    def fit(self, signature: Signature) -> Fitted | Awaitable[Fitted]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A successful answer's body and the headers that are its own."""
 
     body: bytes
@@ -57,8 +62,7 @@ class Answer:
     headers: tuple[HeaderLine, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What the URL says: the route (None: the default one), and the version if it names one."""
 
     route: str | None
@@ -97,18 +101,18 @@ class Inference:
         self._services = services
         self._decision_ids = DecisionIds(services.clock)
 
-    async def serve(self, exchange: Exchange, locate: Callable[[], Asked], dialect: Dialect) -> None:
+    async def serve(self, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect) -> None:
         """Answers the exchange. Raises what no answer was found for, after recording it as a 500."""
         story = _Story(self._services, exchange, dialect, self._decision_ids())
         try:
             try:
-                answer = await story.run(locate)
+                body, content_type, headers = await story.run(locate)
             except TurnoutError as error:
                 story.failed(error)
                 await exchange.answer_problem(explain(error), story.names())
             else:
                 story.code = 200
-                await exchange.answer(200, answer.body, answer.content_type, (*answer.headers, *story.names()))
+                await exchange.answer(200, body, content_type, (*story.names(), *headers))
         except ClientLeft:
             story.left()
         except asyncio.CancelledError:
@@ -118,44 +122,53 @@ class Inference:
             story.tell()
 
 
-class _Story:
+class _Story(Trail):
     """One inference under way; what the record will say of it is gathered here."""
 
     __slots__ = (
-        "_began", "_dialect", "_ended", "_envelope", "_exchange", "_route", "_services", "_started_wall",
-        "code", "decision_id", "error", "response", "trail",
+        "_began", "_dialect", "_ended", "_exchange", "_found", "_services", "_started_wall",
+        "client_id", "code", "decision_id", "error", "response",
     )  # fmt: skip
 
     def __init__(self, services: Services, exchange: Exchange, dialect: Dialect, decision_id: str) -> None:
+        super().__init__()
         self._services = services
         self._exchange = exchange
         self._dialect = dialect
-        self._began = services.clock.monotonic()
-        self._started_wall = services.clock.wall()
+        clock = services.clock
+        self._began = clock.monotonic()
+        self._started_wall = clock.wall()
         self._ended: float | None = None
-        self._envelope: Envelope | None = None
-        self._route: Route | None = None
+        self._found: Route | None = None
         self.decision_id = decision_id
-        self.trail = Trail()
+        self.client_id: str | None = None
         self.response: InferResponse | None = None
         self.code = 500
         self.error: str | None = None
 
-    async def run(self, locate: Callable[[], Asked]) -> Answer:
-        asked = locate()
+    async def run(self, locate: Callable[[str], Asked]) -> Answer:
         services, exchange, dialect = self._services, self._exchange, self._dialect
-        self._route = route = self._find(asked.route)
-        await authorise_route(exchange.headers, services.verify, route)
-        check_content_type(exchange, dialect.content_types)
-        facts = read_facts(exchange.headers, services.limits.codec)
-        body = await receive_body(exchange, services.limits)
-        self._envelope = envelope = dialect.read(body, exchange)
+        limits, headers = services.limits, exchange.headers
+        asked = locate(exchange.path)
+        self._found = route = self._find(asked.route)
+        if route.protected:
+            await authorise_route(headers, services.verify, route)
+        if headers.raw.get(b"content-type") != _JSON:
+            check_content_type(exchange, dialect.content_types)
+        facts = read_facts(headers, limits.codec)
+        body = exchange.body
+        if body is None:
+            body = await receive_body(exchange, limits)
+        envelope = dialect.read(body, exchange)
         request = self._request(asked, facts, envelope)
-        with DisconnectWatch(exchange.receive, after_s=services.limits.watch_after_s):
-            self.response = await services.dataplane.infer(request, envelope.fit, self.trail)
+        if exchange.body is not None:
+            self.response = await services.dataplane.infer(request, envelope.fit, self)
+        else:
+            with DisconnectWatch(exchange.receive, after_s=limits.watch_after_s):
+                self.response = await services.dataplane.infer(request, envelope.fit, self)
         answer: Answer = dialect.write(envelope, self.response, self.decision_id)
-        if dialect.compresses:
-            answer = await _compressed(answer, exchange.headers, from_bytes=services.limits.compress_from_bytes)
+        if dialect.compresses and b"accept-encoding" in headers.raw:
+            answer = await _compressed(answer, headers, from_bytes=limits.compress_from_bytes)
         self._ended = services.clock.monotonic()
         return answer
 
@@ -163,8 +176,8 @@ class _Story:
         self._ended = self._services.clock.monotonic()
         self.code = explain(error).status
         self.error = type(error).__name__
-        if isinstance(error, RateLimited) and self._route is not None:
-            self._services.observer.request_rejected(self._route.name, "rate-limit")
+        if isinstance(error, RateLimited) and self._found is not None:
+            self._services.observer.request_rejected(self._found.name, "rate-limit")
 
     def left(self) -> None:
         self._ended = self._services.clock.monotonic()
@@ -172,44 +185,41 @@ class _Story:
             self.code = CLIENT_CLOSED_REQUEST
             self.error = ClientLeft.__name__
 
-    def names(self) -> list[HeaderLine]:
+    def names(self) -> tuple[HeaderLine, ...]:
         """Which decision and version the answer is of, as far as known."""
-        lines = [(b"x-decision-id", self.decision_id.encode())]
-        decision = self.trail.decision if self.response is None else self.response.decision
-        if decision is not None:
-            lines.append((b"x-model", decision.version.model.encode("latin-1", "replace")))
-            lines.append((b"x-model-version", str(decision.version.number).encode()))
-        return lines
+        mine = (b"x-decision-id", self.decision_id.encode())
+        decision = self.decision if self.response is None else self.response.decision
+        return (mine,) if decision is None else (mine, *_version_lines(decision.version))
 
     def tell(self) -> None:
-        trail, observer = self.trail, self._services.observer
-        ended = self._services.clock.monotonic() if self._ended is None else self._ended
-        if trail.route is None and self._route is not None:
+        services, exchange = self._services, self._exchange
+        ended = services.clock.monotonic() if self._ended is None else self._ended
+        if self.route is None and self._found is not None:
             # Refused before the data plane saw it; whoever counts what is in flight needs both ends.
-            observer.request_started(self._route.name)
-        trace = self._exchange.trace
-        observer.request_finished(
+            services.observer.request_started(self._found.name)
+        trace = exchange.trace
+        services.observer.request_finished(
             RequestRecord(
-                route=trail.route or ("" if self._route is None else self._route.name),
-                request_id=self._exchange.request_id,
-                decision_id=self.decision_id,
-                decision=trail.decision,
-                answered_by=trail.answered_by if self.code == 200 else None,
-                code=self.code,
-                chosen_failure=trail.chosen_failure,
-                error=self.error or (None if self.code == 200 else "internal"),
-                rows=trail.rows,
-                started_wall=self._started_wall,
-                duration_s=ended - self._began,
-                queue_s=trail.queue_s,
-                compute_s=trail.compute_s,
-                slow=trail.slow,
-                protocol=self._dialect.protocol,
-                trace_id=trace.trace_id,
-                span_id=trace.span_id,
-                parent_span_id=trace.parent_span_id,
-                client_id=None if self._envelope is None else self._envelope.id,
-                sampled=trace.sampled,
+                self.route or ("" if self._found is None else self._found.name),
+                exchange.request_id,
+                self.decision_id,
+                self.decision,
+                self.answered_by if self.code == 200 else None,
+                self.code,
+                self.chosen_failure,
+                self.error or (None if self.code == 200 else "internal"),
+                self.rows,
+                self._started_wall,
+                ended - self._began,
+                self.queue_s,
+                self.compute_s,
+                self.slow,
+                self._dialect.protocol,
+                trace.trace_id,
+                trace.span_id,
+                trace.parent_span_id,
+                self.client_id,
+                trace.sampled,
             )
         )
 
@@ -223,30 +233,39 @@ class _Story:
 
     def _request(self, asked: Asked, facts: RequestFacts, envelope: Envelope) -> InferRequest:
         exchange = self._exchange
+        self.client_id = envelope.id
         return InferRequest(
-            route=asked.route,
-            request_id=exchange.request_id,
-            decision_id=self.decision_id,
-            deadline=self._deadline(facts, envelope),
-            key=envelope.key or facts.key,
-            context=envelope.context or facts.context,
-            headers=exchange.headers,
-            pin=facts.pin if asked.version is None else asked.version,
-            pin_by_protocol=self._dialect.pins_by_protocol,
-            client_id=envelope.id,
-            trace=exchange.traceparent,
+            asked.route,
+            exchange.request_id,
+            self.decision_id,
+            self._deadline(facts, envelope),
+            envelope.key or facts.key,
+            envelope.context or facts.context,
+            exchange.headers,
+            facts.pin if asked.version is None else asked.version,
+            self._dialect.pins_by_protocol,
+            envelope.id,
+            exchange.traceparent,
+            envelope.priority or facts.priority,
         )
 
     def _deadline(self, facts: RequestFacts, envelope: Envelope) -> float | None:
         """The nearest of header, body and route; None leaves it to the route alone."""
-        asked_s = [seconds for seconds in (facts.timeout_s, envelope.timeout_s) if seconds is not None]
-        if not asked_s:
+        header_s, body_s = facts.timeout_s, envelope.timeout_s
+        if header_s is None and body_s is None:
             return None
-        route_s = [] if self._route is None else [self._route.limits.timeout_ms / 1000]
+        asked_s = [seconds for seconds in (header_s, body_s) if seconds is not None]
+        route_s = [] if self._found is None else [self._found.limits.timeout_ms / 1000]
         return self._began + min(*asked_s, *route_s)
 
 
-async def _compressed(answer: Answer, headers: Mapping[str, str], *, from_bytes: int) -> Answer:
+@lru_cache(maxsize=4096)
+def _version_lines(version: VersionRef) -> tuple[HeaderLine, HeaderLine]:
+    model = version.model.encode("latin-1", "replace")
+    return (b"x-model", model), (b"x-model-version", str(version.number).encode())
+
+
+async def _compressed(answer: Answer, headers: Headers, *, from_bytes: int) -> Answer:
     """The answer as Accept-Encoding allows; one that is small goes out as it is, one that is large takes a thread."""
     accept = headers.get("accept-encoding")
     encoding = accepted_encoding(accept) if accept is not None and len(answer.body) >= from_bytes else None

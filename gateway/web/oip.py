@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from gateway.codec.limits import CodecLimits
 from gateway.codec.oip_binary import read_header_length
 from gateway.codec.oip_json import InferEnvelope
@@ -45,6 +47,7 @@ class OpenInferenceDialect:
         return Answer(body, b"application/octet-stream", (header,))
 
 
+@lru_cache(maxsize=4096)
 def locate_infer(path: str) -> Asked:
     """Route and version of ``/v2/models/{name}[/versions/{version}]/infer``."""
     parts = path.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("/")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from gateway.codec.json_inputs import PredictEnvelope, read_predict
 from gateway.codec.json_outputs import write_predict
 from gateway.codec.limits import CodecLimits
@@ -43,6 +45,7 @@ class PredictDialect:
         return Answer(write_predict(head, response.outputs), b"application/json")
 
 
+@lru_cache(maxsize=4096)
 def locate_predict(path: str) -> Asked:
     """The route of a path that begins with ``/predict``."""
     if path == "/predict":

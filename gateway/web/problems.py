@@ -71,6 +71,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.DeadlineExceeded: Row(504, "deadline-exceeded", "The deadline has passed"),
         errors.VersionFailed: Row(500, "version-failed", "The version failed"),
         errors.VersionUnavailable: Row(503, "version-unavailable", "Nothing can answer now", 1.0),
+        errors.NotBegun: Row(503, "not-begun", "The work had not begun", 1.0),
         errors.ModelError: Row(500, "model-error", "The model raised"),
         errors.VersionCrashed: Row(500, "version-crashed", "The version's process died on this request"),
         errors.VersionHung: Row(500, "version-hung", "The version did not answer"),

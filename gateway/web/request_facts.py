@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,6 +11,8 @@ from gateway.codec.faults import shorten
 from gateway.codec.json_inputs import read_context, read_key
 from gateway.codec.limits import CodecLimits
 from gateway.errors import BadRequest
+from gateway.messages import NOTHING
+from gateway.web.headers import Headers
 
 __all__ = ["PRIORITIES", "RequestFacts", "read_facts", "read_version"]
 
@@ -20,9 +21,8 @@ PRIORITIES = frozenset({"high", "normal", "low"})
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """None where the header is absent. ``priority`` is checked and kept; the queue does not use it yet."""
+class RequestFacts(NamedTuple):
+    """None where the header is absent."""
 
     timeout_s: float | None
     priority: str | None
@@ -31,13 +31,13 @@ class RequestFacts:
     context: Mapping[str, Any]
 
 
-_NOTHING = RequestFacts(None, None, None, None, {})
-_NAMES = ("x-timeout-ms", "x-priority", "x-model-version", "x-key", "x-context")
+_NOTHING = RequestFacts(None, None, None, None, NOTHING)
+_NAMES = frozenset({b"x-timeout-ms", b"x-priority", b"x-model-version", b"x-key", b"x-context"})
 
 
-def read_facts(headers: Mapping[str, str], limits: CodecLimits) -> RequestFacts:
+def read_facts(headers: Headers, limits: CodecLimits) -> RequestFacts:
     """BadRequest naming the header and what it should hold."""
-    if not any(name in headers for name in _NAMES):
+    if _NAMES.isdisjoint(headers.raw):
         return _NOTHING
     timeout = headers.get("x-timeout-ms")
     pin = headers.get("x-model-version")
@@ -72,7 +72,7 @@ def _priority(text: str | None) -> str | None:
 
 def _context(text: str | None, limits: CodecLimits) -> Mapping[str, Any]:
     if text is None:
-        return {}
+        return NOTHING
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as fault:
