@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -21,7 +20,6 @@ from typing import Any
 import uvloop
 
 from gateway.clock import SystemClock
-from gateway.codec.limits import CodecLimits
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
@@ -30,13 +28,22 @@ from gateway.control.route_control import RouteControl
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.token_control import TokenControl
 from gateway.dataplane import Dataplane
+from gateway.errors import SettingsError
 from gateway.events import FanOut
 from gateway.registry.blobs import BlobStore
-from gateway.server import Listener, allow_descriptors, bind, hold_home
+from gateway.server import (
+    ASGIApplication,
+    Listener,
+    SharedAddress,
+    allow_descriptors,
+    bind,
+    hold_home,
+    spare_the_collector,
+)
 from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
-from gateway.settings import LimitSettings, Settings
+from gateway.settings import Settings
 from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.request_log import RequestLog
@@ -46,8 +53,13 @@ from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
 from gateway.web.admin_upload import Uploads
 from gateway.web.application import build_admin_application, build_application
-from gateway.web.services import Services, WebLimits
+from gateway.web.services import Services
 from gateway.web.statistics import ModelStatistics
+from gateway.workers.assembly import NodeParts, assemble_crew, fleet_observer
+from gateway.workers.begin import web_limits
+from gateway.workers.crew import Crew
+from gateway.workers.deaths import Deaths
+from gateway.workers.face import Settled
 from runtimes.catalog import preloads
 
 __all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
@@ -55,6 +67,8 @@ __all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "st
 log = logging.getLogger("turnout")
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_WORKER_END_S = 8.0
+"""Beyond the drain time: what a web worker takes to close its connections, and to tell what happened last."""
 
 View = dict[str, Any]
 
@@ -80,7 +94,9 @@ class Gateway:
         self._settings = settings
         self._ends = contextlib.AsyncExitStack()
         self._serving: list[asyncio.Task[None]] = []
+        self._crew: Crew | None = None
         self.listeners: tuple[Listener, ...] = ()
+        self.urls: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Gateway {self._settings.home} {list(self.listeners)}>"
@@ -102,13 +118,14 @@ class Gateway:
         blobs = BlobStore(settings.home)
 
         observer = FanOut()
+        deaths = fleet_observer(observer, clock, lambda: self.fleet) if settings.server.workers > 1 else None
         self.dataplane = dataplane = Dataplane(observer=observer, clock=clock)
         fork_server = ForkServer(preload=preloads(settings.runtimes.preload))
         self._ends.push_async_callback(fork_server.close)
         self.fleet = fleet = Fleet(
             engine_factory(fork_server),
             clock=clock,
-            observer=observer,
+            observer=deaths or observer,
             loads_at_once=settings.runtimes.parallel_loads,
             drain_timeout_s=settings.server.drain_s,
             probe_interval_s=settings.runtimes.readiness_s,
@@ -139,15 +156,38 @@ class Gateway:
             verify=control.ring.verify,
             repository=ControlRepository(control.residents),
             statistics=statistics,
-            limits=_web_limits(settings.limits),
+            limits=web_limits(settings.limits),
             trace_ratio=settings.telemetry.trace_ratio,
             whereabouts=control.whereabouts,
         )
-        self._listen(services, control, endpoint, sockets)
+        applications = self._applications(services, control, endpoint)
+        if deaths is not None:
+            parts = NodeParts(settings, clock, observer, fleet, dataplane, control)
+            applications = await self._start_crew(parts, deaths, applications)
+        self._listen(applications, sockets)
+
+    async def _start_crew(
+        self, parts: NodeParts, deaths: Deaths, applications: list[ASGIApplication]
+    ) -> list[ASGIApplication]:
+        """Web workers take the public address; what is left for this process to listen to is the admin plane's own."""
+        if self._address is None:
+            raise SettingsError("no address is shared")
+        public, *others = applications
+        crew = assemble_crew(parts, deaths, self._address, public)
+        self._ends.push_async_callback(crew.stop, drain_s=0.0)
+        await crew.start()
+        self._crew = crew
+        return [Settled(other, crew.in_force) for other in others]
 
     def _bind(self) -> list[socket.socket]:
+        """What this process listens on itself: with web workers, only the admin plane's own address, if it has one."""
         server = self._settings.server
         addresses = [(server.host, server.port)]
+        self._address: SharedAddress | None = None
+        if server.workers > 1:
+            self._address = SharedAddress(server.host, server.port, server.backlog)
+            self._ends.callback(self._address.close)
+            addresses = []
         if server.admin_port is not None:
             addresses.append((server.admin_host, server.admin_port))
         sockets = []
@@ -170,10 +210,10 @@ class Gateway:
             self._ends.callback(tracing.close)
             yield tracing
 
-    def _listen(
-        self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint, sockets: list[socket.socket]
-    ) -> None:
-        server = self._settings.server
+    def _applications(
+        self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint
+    ) -> list[ASGIApplication]:
+        """The public one, and the admin plane's where it has an address of its own."""
         uploads = Uploads(
             self._settings.home / "uploads",
             max_bytes=self._settings.limits.upload_bytes,
@@ -182,27 +222,33 @@ class Gateway:
         uploads.sweep()
         sources = self._settings.registry.source_directories
         admin = AdminPlane(control, services, uploads=uploads, sources=sources)
-        if server.admin_port is None:
-            applications = [
-                build_application(services, metrics=endpoint, admin_routes=admin.routes(), admin_paths=admin.paths)
-            ]
-        else:
-            applications = [
-                build_application(services),
-                build_admin_application(services, metrics=endpoint, admin_routes=admin.routes()),
-            ]
+        if self._settings.server.admin_port is None:
+            return [build_application(services, metrics=endpoint, admin_routes=admin.routes(), admin_paths=admin.paths)]
+        return [
+            build_application(services),
+            build_admin_application(services, metrics=endpoint, admin_routes=admin.routes()),
+        ]
+
+    def _listen(self, applications: list[ASGIApplication], sockets: list[socket.socket]) -> None:
+        server = self._settings.server
         pairs = zip(applications, sockets, strict=True)
         self.listeners = tuple(Listener(application, listening, server) for application, listening in pairs)
         self._serving = [asyncio.create_task(listener.serve()) for listener in self.listeners]
+        shared = () if self._address is None else (self._address.url(server),)
+        self.urls = (*shared, *(listener.url for listener in self.listeners))
 
     async def failed(self) -> None:
         """Returns when a listener has ended by itself."""
+        if not self._serving:
+            await asyncio.Event().wait()
         await asyncio.wait(self._serving, return_when=asyncio.FIRST_COMPLETED)
 
     async def stop(self) -> None:
         """No new work; what was admitted is answered, within the drain time; then everything ends, last first."""
         drain_s = self._settings.server.drain_s
         self.dataplane.drain()
+        if self._crew is not None:
+            await self._crew.stop(drain_s=drain_s + _WORKER_END_S)
         try:
             async with asyncio.timeout(drain_s):
                 await self.dataplane.drained()
@@ -270,9 +316,11 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, told.set)
     gateway = Gateway(settings)
     await gateway.start()
-    _spare_the_collector()
-    for listener in gateway.listeners:
-        log.info("listening on %s, home %s", listener.url, settings.home)
+    spare_the_collector()
+    for url in gateway.urls:
+        log.info("listening on %s, home %s", url, settings.home)
+    if settings.server.workers > 1:
+        log.info("%d web workers share %s", settings.server.workers, gateway.urls[0])
     log.info("admin token in %s", settings.home / "admin-token")
     ended = asyncio.ensure_future(gateway.failed())
     await asyncio.wait({ended, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -286,18 +334,5 @@ async def _serve(settings: Settings) -> int:
     return 0 if told.is_set() else 1
 
 
-def _spare_the_collector() -> None:
-    """What start has made stays, so no collection need walk it: that was a quarter of a small request's cost.
-    Requests make a hundred objects each and no cycles; a wider young generation lets them die young."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-
-
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
     return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]
-
-
-def _web_limits(limits: LimitSettings) -> WebLimits:
-    codec = CodecLimits(max_depth=limits.depth, max_elements=limits.elements, max_ratio=limits.compression_ratio)
-    return WebLimits(body_bytes=limits.body_bytes, receive_s=limits.receive_s, codec=codec)

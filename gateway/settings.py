@@ -48,7 +48,8 @@ class _Group(BaseModel):
 
 
 class ServerSettings(_Group):
-    """Where HTTP is spoken. ``admin_port`` gives the admin plane and the metrics an address of their own."""
+    """Where HTTP is spoken. ``admin_port`` gives the admin plane and the metrics an address of their own.
+    ``workers``: processes that share the port, each with a processor's worth of requests; 1 does it all in one."""
 
     host: str = "127.0.0.1"
     port: Port = 8000
@@ -58,6 +59,7 @@ class ServerSettings(_Group):
     tls_key: Path | None = None
     drain_s: Seconds = 30.0
     backlog: Positive = 2048
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
 
     @model_validator(mode="after")
     def _whole(self) -> ServerSettings:

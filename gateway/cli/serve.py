@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from gateway.app import serve
-from gateway.cli.failures import USAGE, CommandFailed
 from gateway.settings import load_settings
 
 __all__ = ["commands"]
@@ -26,16 +25,13 @@ def serve_gateway(
     port: Annotated[
         int | None, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0: any free one.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Web workers; 1 for now.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, max=256, help="Web processes that share the port; default 1."),
+    ] = None,
 ) -> None:
     """Run the gateway. SIGTERM or Ctrl-C: answer what was admitted, then stop."""
-    if workers > 1:
-        raise CommandFailed(
-            f"--workers {workers}: several web workers come with a later version. Leave the option out; "
-            f"models already run in processes of their own, so one worker uses several cores.",
-            status=USAGE,
-        )
-    chosen: dict[str, Any] = {"server.host": host, "server.port": port}
+    chosen: dict[str, Any] = {"server.host": host, "server.port": port, "server.workers": workers}
     settings = load_settings(config, overrides={key: value for key, value in chosen.items() if value is not None})
     status = serve(settings)
     if status:

@@ -58,6 +58,9 @@ class ControlPlane:
         observer: Observer,
         assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
     ) -> None:
+        self._follow: Callable[[], None] = lambda: None
+        self._elsewhere: Callable[[VersionRef], int] = lambda _: 0
+        self.workers: Callable[[], Sequence[View]] = tuple
         self.store = store
         self.blobs = blobs
         self.fleet = fleet
@@ -72,6 +75,7 @@ class ControlPlane:
             default_route=settings.default_route,
             default_timeout_ms=settings.limits.timeout_ms,
             took=self._took,
+            applied=lambda: self._follow(),
         )
         self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
         here = ReplicaHere(self.reconciler, self.rollbacks)
@@ -107,6 +111,17 @@ class ControlPlane:
             await self.guard.close()
         await self.rollbacks.close()
         await self.reconciler.close()
+
+    def share(
+        self,
+        *,
+        follow: Callable[[], None],
+        waiting: Callable[[VersionRef], int],
+        view: Callable[[], Sequence[View]],
+    ) -> None:
+        """Other processes serve what is in force here: ``follow`` is told whenever it may have changed, ``waiting``
+        gives the requests that a version holds there, ``view`` shows them."""
+        self._follow, self._elsewhere, self.workers = follow, waiting, view
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
@@ -147,7 +162,8 @@ class ControlPlane:
     def _waiting(self, ref: VersionRef) -> int:
         handle = self.fleet.handles.get(ref)
         batcher = None if handle is None else handle.statistics().batcher
-        return 0 if batcher is None else batcher.queued_items + batcher.running_items
+        here = 0 if batcher is None else batcher.queued_items + batcher.running_items
+        return here + self._elsewhere(ref)
 
 
 def permissions(settings: Settings) -> Permissions:

@@ -54,7 +54,7 @@ class ReconcilerStatistics:
 class Reconciler:
     """Owns what is in force here. Used from the event loop only.
 
-    ``took`` is told of every snapshot (tokens are refreshed by it). ``assemble`` makes a version's
+    ``took`` is told of every snapshot (tokens are refreshed by it), ``applied`` whenever anything may be newly in force. ``assemble`` makes a version's
     spec out of its digest; it blocks, and runs in a thread.
     """
 
@@ -70,6 +70,7 @@ class Reconciler:
         default_route: str | None = None,
         default_timeout_ms: int = 10_000,
         took: Callable[[Snapshot], None] = lambda _: None,
+        applied: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -79,6 +80,7 @@ class Reconciler:
         self._default_route = default_route
         self._default_timeout_ms = default_timeout_ms
         self._took = took
+        self._told_applied = applied
         self._loads = Loads(fleet, assemble, clock=clock, observer=observer, changed=self._apply)
         self._stored = Desired()
         self._desired = Desired()
@@ -224,6 +226,7 @@ class Reconciler:
         barred, hopeless = quarantined(desired), abandoned(desired)
         for ref in sorted(set(self._fleet.handles) - keep - self._retirements.under_way):
             self._retirements.begin(ref, quarantined=ref in barred, hopeless=ref in hopeless)
+        self._told_applied()
         self._waiting.wake()
 
     def _install(self, desired: Desired, active: frozenset[VersionRef]) -> None:

@@ -172,6 +172,11 @@ class TokenRing:
     def __repr__(self) -> str:
         return f"<TokenRing [{len(self._by_digest)} tokens]>"
 
+    @property
+    def tokens(self) -> Mapping[str, TokenDocument]:
+        """Those in force, by the digest of their secret."""
+        return self._by_digest
+
     def install(self, documents: Iterable[Document]) -> None:
         """Takes the ring from a snapshot's token documents; one that cannot be read opens nothing."""
         ring: dict[str, TokenDocument] = {}

@@ -33,6 +33,7 @@ class KeepingEndpoints:
             "loading": now.loading,
             "failed": now.failed,
             "not_durable": now.overrides,
+            "workers": self._plane.workers(),
         }
         return json_response({"replicas": [replica]})
 

@@ -1,0 +1,41 @@
+"""What of the settings a web worker begins with. Sent by the node, so that both read the same, overrides included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.codec.limits import CodecLimits
+from gateway.settings import LimitSettings, ServerSettings, Settings
+from gateway.web.services import WebLimits
+
+__all__ = ["Beginning", "web_limits"]
+
+
+class Beginning(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    server: ServerSettings
+    limits: LimitSettings
+    readiness_s: float
+    trace_ratio: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> dict[str, Any]:
+        """As it is sent."""
+        beginning = cls(
+            server=settings.server,
+            limits=settings.limits,
+            readiness_s=settings.runtimes.readiness_s,
+            trace_ratio=settings.telemetry.trace_ratio,
+        )
+        return beginning.model_dump(mode="json")
+
+    def web_limits(self) -> WebLimits:
+        return web_limits(self.limits)
+
+
+def web_limits(limits: LimitSettings) -> WebLimits:
+    codec = CodecLimits(max_depth=limits.depth, max_elements=limits.elements, max_ratio=limits.compression_ratio)
+    return WebLimits(body_bytes=limits.body_bytes, receive_s=limits.receive_s, codec=codec)

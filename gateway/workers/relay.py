@@ -1,0 +1,103 @@
+"""The observer of a web worker: gathers what happened and tells the node in bursts, never waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.events import EVENTS, BatchRecord, Observer, RequestRecord
+from gateway.messages import Decision, VersionRef
+from gateway.workers.link import Link
+from gateway.workers.records import Burst, Event, pack_burst, pack_event
+
+__all__ = ["Relay"]
+
+GATHER_S = 0.01
+"""A burst's message and the node's waking for it cost as much as ten requests' events; at load a burst holds many."""
+
+_FULL_EVENTS = 512
+
+
+class Relay(Observer):
+    """``flush`` tells the rest at once. What the node does not read is dropped and counted, newest first."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._events: list[Event] = []
+        self._started: dict[str, int] = {}
+        self._waiting: dict[tuple[str, int], int] = {}
+        self._dropped = 0
+        self._lost: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Relay [{len(self._events)} gathered | {self._dropped} dropped]>"
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not (self._events or self._started or self._waiting):
+            return
+        burst = Burst(self._started, self._waiting, self._events, self._dropped, self._lost)
+        if self._link.offer(pack_burst(burst)):
+            self._dropped, self._lost = 0, {}
+        else:
+            self._drop()
+        self._events, self._started, self._waiting = [], {}, {}
+
+    def _drop(self) -> None:
+        """Requests begun and ended in what is lost cancel out; what is left corrects what is in flight."""
+        finished: dict[str, int] = {}
+        for name, args in self._events:
+            if name == _FINISHED:
+                route = args[0][0]
+                finished[route] = finished.get(route, 0) + 1
+        for route in {*finished, *self._started}:
+            self._lost[route] = self._lost.get(route, 0) + finished.get(route, 0) - self._started.get(route, 0)
+        self._dropped += len(self._events)
+
+    def _tell(self, name: str, *args: Any) -> None:
+        self._events.append(pack_event(name, args))
+        if len(self._events) >= _FULL_EVENTS:
+            self.flush()
+        elif self._timer is None:
+            self._wind()
+
+    def _wind(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+
+    def request_started(self, route: str) -> None:
+        self._started[route] = self._started.get(route, 0) + 1
+        if self._timer is None:
+            self._wind()
+
+    def request_finished(self, record: RequestRecord) -> None:
+        self._tell("request_finished", record)
+
+    def request_rejected(self, route: str, reason: str) -> None:
+        self._tell("request_rejected", route, reason)
+
+    def fell_back(self, decision: Decision, cause: str) -> None:
+        self._tell("fell_back", decision, cause)
+
+    def batch_finished(self, record: BatchRecord) -> None:
+        self._tell("batch_finished", record)
+
+    def queue_changed(self, version: VersionRef, rows: int) -> None:
+        self._waiting[version.model, version.number] = rows
+        if self._timer is None:
+            self._wind()
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        self._tell("version_crashed", version, cause, isolating)
+
+    def cache_asked(self, route: str, outcome: str) -> None:
+        self._tell("cache_asked", route, outcome)
+
+    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        self._tell("cache_changed", route, entries, held_bytes, evicted)
+
+
+_FINISHED = EVENTS.index("request_finished")

@@ -1,0 +1,117 @@
+"""What the workers saw, told to the node's own observers, so that metrics, logs and the guard see one gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.events import Observer
+from gateway.messages import VersionRef
+from gateway.workers.records import Burst, unpack_burst, unpack_event
+
+__all__ = ["Crash", "Replay", "Replays"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """One worker's word that a child died under it."""
+
+    version: VersionRef
+    cause: str
+    isolating: bool
+
+
+class Replays:
+    """What is summed over all workers: rows waiting. ``crashed`` is told of deaths, which every worker reports."""
+
+    def __init__(self, observer: Observer, crashed: Callable[[Crash], None]) -> None:
+        self.observer = observer
+        self.crashed = crashed
+        self.dropped = 0
+        self._waiting: dict[VersionRef, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Replays [{sum(self._waiting.values())} rows waiting | {self.dropped} events lost]>"
+
+    def waiting_rows(self, version: VersionRef) -> int:
+        return self._waiting.get(version, 0)
+
+    def change(self, version: VersionRef, rows: int) -> None:
+        total = self._waiting.get(version, 0) + rows
+        if total:
+            self._waiting[version] = total
+        else:
+            self._waiting.pop(version, None)
+        self.observer.queue_changed(version, total)
+
+
+@dataclass(slots=True)
+class Replay:
+    """One worker's part. ``end`` takes off what it had in flight, in its queues and in its caches when it died."""
+
+    shared: Replays
+    requests: int = 0
+    inflight: dict[str, int] = field(default_factory=dict)
+    waiting: dict[VersionRef, int] = field(default_factory=dict)
+    cached: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, body: bytes) -> None:
+        """Raises ValueError for what is no burst."""
+        burst = unpack_burst(body)
+        self._begin(burst)
+        observer = self.shared.observer
+        for event in burst.events:
+            name, args = unpack_event(event)
+            if name == "request_finished":
+                self.requests += 1
+                self.inflight[args[0].route] = self.inflight.get(args[0].route, 0) - 1
+                observer.request_finished(args[0])
+            elif name == "version_crashed":
+                self.shared.crashed(Crash(*args))
+            elif name == "cache_changed":
+                self._cache(*args)
+            else:
+                getattr(observer, name)(*args)
+
+    def _cache(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        before = self.cached.get(route, (0, 0))
+        self.cached[route] = (before[0] + entries, before[1] + held_bytes)
+        self.shared.observer.cache_changed(route, entries, held_bytes, evicted)
+
+    def _begin(self, burst: Burst) -> None:
+        observer = self.shared.observer
+        self.shared.dropped += burst.dropped
+        for route, count in burst.lost.items():
+            self._abandon(route, count)
+        for route, count in burst.started.items():
+            self.inflight[route] = self.inflight.get(route, 0) + count
+            for _ in range(count):
+                observer.request_started(route)
+        for (model, number), rows in burst.waiting.items():
+            self._wait(VersionRef(model, number), rows)
+
+    def _abandon(self, route: str, count: int) -> None:
+        """Their end was never told, or (negative) their beginning was not."""
+        self.inflight[route] = self.inflight.get(route, 0) - count
+        if count > 0:
+            self.shared.observer.requests_lost(route, count)
+        else:
+            for _ in range(-count):
+                self.shared.observer.request_started(route)
+
+    def _wait(self, version: VersionRef, rows: int) -> None:
+        change = rows - self.waiting.get(version, 0)
+        self.waiting[version] = rows
+        if change:
+            self.shared.change(version, change)
+
+    def end(self) -> None:
+        for route, count in list(self.inflight.items()):
+            if count > 0:
+                self._abandon(route, count)
+        for version in list(self.waiting):
+            self._wait(version, 0)
+        for route, (entries, held_bytes) in self.cached.items():
+            self.shared.observer.cache_changed(route, -entries, -held_bytes, 0)
+        for told in (self.inflight, self.waiting, self.cached):
+            told.clear()

@@ -1,0 +1,224 @@
+"""A web worker: HTTP, queues and leases of its own, over engines, a table and tokens that the node gives it.
+
+Started by the node (``--fd``: its link, ``--parent``: whom it ends with). It stores nothing, and
+what it knows came over the link, so one that dies is replaced by one that is told the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvloop
+
+from gateway.clock import SystemClock
+from gateway.control.tokens import TokenRing
+from gateway.dataplane import Dataplane
+from gateway.errors import NotFound
+from gateway.messages import VersionRef
+from gateway.server import Listener, allow_descriptors, spare_the_collector
+from gateway.serving.engine import VersionSpec
+from gateway.serving.fleet import Fleet
+from gateway.serving.warmup import Warmth
+from gateway.web.application import build_application
+from gateway.web.services import IndexEntry, Services
+from gateway.web.statistics import ModelStatistics
+from gateway.workers.begin import Beginning
+from gateway.workers.borrowing import Borrower
+from gateway.workers.face import Face
+from gateway.workers.follower import Follower, Told
+from gateway.workers.link import Link
+from gateway.workers.relay import Relay
+from runtimes.process import die_with, ignore_signals, name_process
+
+__all__ = ["WebWorker", "main"]
+
+log = logging.getLogger("turnout.workers")
+
+_BORROWS_AT_ONCE = 8
+_FLUSH_S = 2.0
+
+
+class _NodeRepository:
+    """The model repository is the node's: its paths never reach this process."""
+
+    async def index(self) -> Sequence[IndexEntry]:
+        return ()
+
+    async def load(self, reference: str, *, actor: str) -> None:
+        raise NotFound(f"{reference} is not loaded from a web worker")
+
+    async def unload(self, reference: str, *, actor: str) -> None:
+        raise NotFound(f"{reference} is not unloaded from a web worker")
+
+
+class WebWorker:
+    """``ended`` is done when the worker is through: told to drain, or its link lost."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._borrower = Borrower(link, self._holds)
+        self._listeners: list[Listener] = []
+        self._serving: list[asyncio.Task[None]] = []
+        self._stopping: asyncio.Task[None] | None = None
+        self._beginning: Beginning | None = None
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<WebWorker {self._listeners}>"
+
+    def start(self) -> None:
+        self._link.start(self)
+
+    # What the node says
+
+    def control(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        match message["op"]:
+            case "begin":
+                self._begin(Beginning.model_validate(message["settings"]))
+            case "table":
+                self._link.send({"op": "taken", "number": message["number"]})
+                self._follower.take(message)
+            case "listen":
+                self._listen([socket.socket(fileno=fd) for fd in fds])
+            case "lent":
+                self._borrower.lent(message, fds)
+            case "refused":
+                self._borrower.refused(message)
+            case "drain" if self._stopping is None:
+                self._stopping = asyncio.ensure_future(self._stop())
+
+    def telemetry(self, body: bytes) -> None:
+        """The node tells none."""
+
+    def ended(self, why: str) -> None:
+        log.error("the node is gone (%s): this worker ends", why)
+        if not self.over.done():
+            self.over.set_exception(ConnectionError(why))
+
+    def _begin(self, beginning: Beginning) -> None:
+        self._beginning = beginning
+        clock = SystemClock()
+        self._relay = relay = Relay(self._link)
+        self._dataplane = dataplane = Dataplane(observer=relay, clock=clock)
+        ring = TokenRing(clock)
+        self._fleet = fleet = Fleet(
+            self._borrower.factory,
+            clock=clock,
+            observer=relay,
+            loads_at_once=_BORROWS_AT_ONCE,
+            drain_timeout_s=beginning.server.drain_s,
+            probe_interval_s=beginning.readiness_s,
+            warmth=self._warmth,
+        )
+        self._follower = Follower(
+            fleet=fleet,
+            dataplane=dataplane,
+            ring=ring,
+            clock=clock,
+            observer=relay,
+            told=Told(applied=self._applied, released=self._released),
+            default_timeout_ms=beginning.limits.timeout_ms,
+        )
+        self._services = Services(
+            dataplane=dataplane,
+            observer=relay,
+            clock=clock,
+            verify=ring.verify,
+            repository=_NodeRepository(),
+            statistics=ModelStatistics(),
+            limits=beginning.web_limits(),
+            trace_ratio=beginning.trace_ratio,
+        )
+
+    def _warmth(self, spec: VersionSpec) -> Warmth | None:
+        return self._follower.warmth(spec)
+
+    def _holds(self, ref: VersionRef) -> int:
+        handle = self._fleet.handles.get(ref)
+        batcher = None if handle is None else handle.statistics().batcher
+        return 0 if batcher is None else batcher.queued_items + batcher.running_items
+
+    def _applied(self, number: int) -> None:
+        self._link.send({"op": "applied", "number": number})
+
+    def _released(self, lending: int) -> None:
+        self._relay.flush()  # what was seen of the version is told before it is given back
+        self._link.send({"op": "released", "lending": lending})
+
+    def _listen(self, sockets: Sequence[socket.socket]) -> None:
+        if self._beginning is None or self._stopping is not None:
+            return
+        face = Face(build_application(self._services), self._ask)
+        for listening in sockets:
+            listening.setblocking(False)
+            listener = Listener(face, listening, self._beginning.server)
+            self._listeners.append(listener)
+            self._serving.append(asyncio.create_task(listener.serve()))
+        spare_the_collector()
+
+    def _ask(self, fd: int) -> None:
+        self._link.send({"op": "ask"}, [fd])
+
+    async def _stop(self) -> None:
+        """What was admitted is answered, within the drain time; what happened is told; then it is over."""
+        drain_s = 0.0 if self._beginning is None else self._beginning.server.drain_s
+        self._dataplane.drain()
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._dataplane.drained()
+        except TimeoutError:
+            log.warning("%d requests are not answered after %g s and are given up", self._dataplane.inflight, drain_s)
+            await self._fleet.close(abandon=True)
+        for listener in self._listeners:
+            listener.stop()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5.0)
+        await self._follower.close()
+        await self._fleet.close()
+        await self._told_all()
+        if not self.over.done():
+            self.over.set_result(None)
+
+    async def _told_all(self) -> None:
+        self._relay.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._link.sent()
+
+
+async def _run(fd: int) -> int:
+    worker = WebWorker(Link(socket.socket(fileno=fd)))
+    worker.start()
+    try:
+        await worker.over
+    except ConnectionError:
+        return 1
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="gateway.workers.web", description="Started by turnout serve --workers N.")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    given = parser.parse_args(arguments)
+    die_with(given.parent)
+    ignore_signals()
+    name_process("turnout web")
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    allow_descriptors()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(given.fd))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
