@@ -24,11 +24,12 @@ from gateway.errors import (
     VersionUnavailable,
 )
 from gateway.events import Observer
-from gateway.messages import Arrays, Decision, InferRequest, InferResponse, Signature, VersionRef
+from gateway.messages import Arrays, Decision, InferRequest, InferResponse, Signature, Texts, VersionRef
 from gateway.routing.decide import decide
 from gateway.routing.table import Route, RoutingTable
+from gateway.serving.answers import Answers, CachedRoute
 from gateway.serving.handle import Handle, VersionState
-from gateway.serving.item import Priority
+from gateway.serving.item import Answer, Priority
 
 __all__ = ["Current", "Dataplane", "Decode", "Fitted", "Trail"]
 
@@ -39,6 +40,8 @@ Decode = Callable[[Signature], Fitted | Awaitable[Fitted]]
 """Pure; may be asked twice. To be awaited where the body is decoded in another process. Raises InvalidInput."""
 
 _PRIORITIES = {None: Priority.NORMAL, "high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
+
+_OWN_ANSWER = frozenset({"no-store", "no-cache", "max-age=0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Dataplane:
 
     def __init__(self, *, observer: Observer, clock: Clock) -> None:
         self.current = EMPTY
+        self.answers = Answers(clock=clock, observer=observer)
         self._observer = observer
         self._clock = clock
         self._draining = False
@@ -103,6 +107,7 @@ class Dataplane:
         """Puts a new pair in force for every request from now on; the old one, whose handles may now be retired."""
         before, self.current = self.current, current
         self._observer.table_applied(current.table.revision)
+        self.answers.install(_cached_routes(current))
         return before
 
     def drain(self) -> None:
@@ -208,25 +213,54 @@ class Dataplane:
             fitted = decode(handle.signature)
             arrays, rows = fitted if isinstance(fitted, tuple) else await fitted
             trail.rows = rows
-            deadline = request.deadline
-            item = handle.submit(
-                arrays,
-                rows,
-                began + limits.timeout_ms / 1000 if deadline is None else deadline,
-                queue_rows=limits.queue_rows,
-                priority=_PRIORITIES[request.priority],
-                client=request.client,
-            )
-            try:
-                outputs, queue_s, compute_s = await item.future
-            except asyncio.CancelledError:
-                handle.forget(item)
-                raise
-            except DeadlineExceeded:
-                trail.queue_s = self._clock.monotonic() - item.enqueued
-                raise
+            deadline = began + limits.timeout_ms / 1000 if request.deadline is None else request.deadline
+            if route.cache is not None:
+                fresh = decision.reason == "fallback" or _asks_afresh(request.headers)
+                outputs, queue_s, compute_s = await self._kept(handle, route, asked, arrays, deadline, fresh=fresh)
+            else:
+                item = handle.submit(
+                    arrays,
+                    rows,
+                    deadline,
+                    queue_rows=limits.queue_rows,
+                    priority=_PRIORITIES[request.priority],
+                    client=request.client,
+                )
+                try:
+                    outputs, queue_s, compute_s = await item.future
+                except asyncio.CancelledError:
+                    handle.forget(item)
+                    raise
+                except DeadlineExceeded:
+                    trail.queue_s = self._clock.monotonic() - item.enqueued
+                    raise
         trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
+
+    async def _kept(
+        self, handle: Handle, route: Route, asked: _Request, arrays: Arrays, deadline: float, *, fresh: bool
+    ) -> Answer:
+        """Submit by way of the route's response cache."""
+        request, trail = asked.request, asked.trail
+        priority, handed = _PRIORITIES[request.priority], self._clock.monotonic()
+
+        def compute() -> Awaitable[Answer]:
+            return handle.infer(
+                arrays,
+                trail.rows,
+                deadline,
+                queue_rows=route.limits.queue_rows,
+                priority=priority,
+                client=request.client,
+            )
+
+        try:
+            return await self.answers.ask(
+                route.name, handle.spec, arrays, compute, deadline=deadline, priority=priority, bypass=fresh
+            )
+        except DeadlineExceeded:
+            trail.queue_s = self._clock.monotonic() - handed
+            raise
 
     def _ended_under(self, current: Current, version: VersionRef) -> bool:
         """Whether the version was taken away by a change, which has put something newer in force."""
@@ -242,3 +276,21 @@ class _Request(NamedTuple):
     decode: Decode
     trail: Trail
     began: float
+
+
+def _asks_afresh(headers: Texts) -> bool:
+    """Whether the client wants an answer of its own (RFC 9111, 5.2.1)."""
+    sent = headers.get("cache-control")
+    return sent is not None and not _OWN_ANSWER.isdisjoint(part.strip().lower() for part in sent.split(","))
+
+
+def _cached_routes(current: Current) -> dict[str, CachedRoute]:
+    """The routes with a cache, each with the versions that it may ask and that are here."""
+    found = {}
+    for name, route in current.table.routes.items():
+        if route.cache is not None:
+            numbers = ({arm.version for arm in route.arms} | route.pinnable) - route.quarantined
+            handles = map(current.handles.get, map(route.ref, numbers))
+            digests = frozenset(handle.spec.digest for handle in handles if handle is not None)
+            found[name] = CachedRoute(route.cache.max_bytes, route.cache.ttl_s, digests)
+    return found

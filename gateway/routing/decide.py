@@ -17,7 +17,7 @@ from gateway.messages import NOTHING, Decision, InferRequest, Texts, VersionRef
 from gateway.routing.split import bucket, pick
 from gateway.routing.table import Arm, Route, RoutingTable
 
-__all__ = ["Facts", "decide"]
+__all__ = ["Facts", "decide", "key_by_route", "unknown_route"]
 
 
 class Facts(NamedTuple):
@@ -46,10 +46,10 @@ def decide(table: RoutingTable, facts: Facts | InferRequest) -> Decision:
     name = facts.route if facts.route is not None else table.default_route
     route = table.routes.get(name) if name is not None else None
     if route is None:
-        raise _unknown_route(table, facts.route)
+        raise unknown_route(facts.route, table.routes)
     if facts.pin is not None:
         return _pinned(table, route, facts.pin, facts.pin_by_protocol)
-    key = facts.key or _key_by_route(route, facts)
+    key = facts.key or (None if route.key is None else key_by_route(route.key, facts.headers, facts.context))
     if route.rules:
         decision = _by_rule(table, route, facts, key)
         if decision is not None:
@@ -63,8 +63,9 @@ def _ref(model: str, number: int) -> VersionRef:
     return VersionRef(model, number)
 
 
-def _unknown_route(table: RoutingTable, asked: str | None) -> UnknownRoute:
-    known = ", ".join(sorted(table.routes)[:10]) or "none yet"
+def unknown_route(asked: str | None, routes: Mapping[str, Route]) -> UnknownRoute:
+    """``asked`` None: the default one."""
+    known = ", ".join(sorted(routes)[:10]) or "none yet"
     if asked is None:
         return UnknownRoute(f"no default route is set; name one in the URL (routes here: {known})")
     return UnknownRoute(f"no route {asked!r:.200}; routes here: {known}")
@@ -119,15 +120,13 @@ def _total(arms: tuple[Arm, ...], without: frozenset[int]) -> int:
     return sum(arm.weight for arm in arms if arm.version not in without)
 
 
-def _key_by_route(route: Route, facts: Facts | InferRequest) -> str | None:
-    """The header or context field that the route names, as text; None when it is absent or no scalar."""
-    if route.key is None:
-        return None
-    place, _, name = route.key.partition(":")
+def key_by_route(key: str, headers: Texts, context: Mapping[str, Any]) -> str | None:
+    """The header or context field that a route's ``key`` names, as text; None when it is absent or no scalar."""
+    place, _, name = key.partition(":")
     if place == "header":
-        return facts.headers.get(name.lower()) or None
+        return headers.get(name.lower()) or None
     if place == "context":
-        return _text(_field(facts.context, name))
+        return _text(_field(context, name))
     return None
 
 

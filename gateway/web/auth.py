@@ -38,8 +38,8 @@ async def authorise(headers: Texts, verify: Verify, role: Role) -> Principal:
     return principal
 
 
-async def authorise_route(headers: Texts, verify: Verify, route: Route) -> None:
-    """A protected route needs a token that covers it; any other is open."""
-    if route.protected:
-        principal = await authenticate(headers, verify)
-        principal.require(Role.PREDICT, route.name)
+async def authorise_route(headers: Texts, verify: Verify, route: Route) -> Principal:
+    """Who calls a protected route: its token must cover it. Any other route is open, and need not be asked."""
+    principal = await authenticate(headers, verify)
+    principal.require(Role.PREDICT, route.name)
+    return principal

@@ -9,21 +9,24 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.codec.inflate import accepted_encoding, deflate
 from gateway.dataplane import Fitted, Trail
-from gateway.errors import RateLimited, TurnoutError, UnknownRoute
+from gateway.errors import RateLimited, TurnoutError
 from gateway.events import RequestRecord
 from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
+from gateway.routing.decide import key_by_route, unknown_route
 from gateway.routing.table import Route
 from gateway.web.auth import authorise_route
 from gateway.web.body import check_content_type, receive_body
+from gateway.web.clients import client_of
 from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange, HeaderLine
 from gateway.web.headers import Headers
 from gateway.web.identity import DecisionIds
 from gateway.web.problems import explain
+from gateway.web.rates import Rates
 from gateway.web.request_facts import RequestFacts, read_facts
 from gateway.web.services import Services
 
-__all__ = ["Answer", "Asked", "Dialect", "Envelope", "Inference", "unknown_route"]
+__all__ = ["Answer", "Asked", "Dialect", "Envelope", "Inference"]
 
 _DEFLATE_IN_THREAD_BYTES = 64 * 1024
 _JSON = b"application/json"
@@ -100,10 +103,11 @@ class Inference:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._decision_ids = DecisionIds(services.clock)
+        self._rates = Rates(services.clock)
 
     async def serve(self, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect) -> None:
         """Answers the exchange. Raises what no answer was found for, after recording it as a 500."""
-        story = _Story(self._services, exchange, dialect, self._decision_ids())
+        story = _Story(self._services, self._rates, exchange, dialect, self._decision_ids())
         try:
             try:
                 body, content_type, headers = await story.run(locate)
@@ -126,13 +130,16 @@ class _Story(Trail):
     """One inference under way; what the record will say of it is gathered here."""
 
     __slots__ = (
-        "_began", "_dialect", "_ended", "_exchange", "_found", "_services", "_started_wall",
-        "client_id", "code", "decision_id", "error", "response",
+        "_began", "_dialect", "_ended", "_exchange", "_found", "_rates", "_services", "_started_wall",
+        "client", "client_id", "code", "decision_id", "error", "response",
     )  # fmt: skip
 
-    def __init__(self, services: Services, exchange: Exchange, dialect: Dialect, decision_id: str) -> None:
+    def __init__(
+        self, services: Services, rates: Rates, exchange: Exchange, dialect: Dialect, decision_id: str
+    ) -> None:
         super().__init__()
         self._services = services
+        self._rates = rates
         self._exchange = exchange
         self._dialect = dialect
         clock = services.clock
@@ -141,6 +148,7 @@ class _Story(Trail):
         self._ended: float | None = None
         self._found: Route | None = None
         self.decision_id = decision_id
+        self.client: str | None = None
         self.client_id: str | None = None
         self.response: InferResponse | None = None
         self.code = 500
@@ -152,7 +160,7 @@ class _Story(Trail):
         asked = locate(exchange.path)
         self._found = route = self._find(asked.route)
         if route.protected:
-            await authorise_route(headers, services.verify, route)
+            await self._authorise(route)
         if headers.raw.get(b"content-type") != _JSON:
             check_content_type(exchange, dialect.content_types)
         facts = read_facts(headers, limits.codec)
@@ -160,7 +168,9 @@ class _Story(Trail):
         if body is None:
             body = await receive_body(exchange, limits)
         envelope = dialect.read(body, exchange)
-        request = self._request(asked, facts, envelope)
+        request = self._request(asked, route, facts, envelope)
+        if route.limits.rate_per_s is not None and not route.protected:
+            self._rates.admit(route, request.client)
         if exchange.body is not None:
             self.response = await services.dataplane.infer(request, envelope.fit, self)
         else:
@@ -171,6 +181,13 @@ class _Story(Trail):
             answer = await _compressed(answer, headers, from_bytes=limits.compress_from_bytes)
         self._ended = services.clock.monotonic()
         return answer
+
+    async def _authorise(self, route: Route) -> None:
+        """Who has a token is known by it: one that asks too often is refused before its body is read."""
+        principal = await authorise_route(self._exchange.headers, self._services.verify, route)
+        self.client = client_of(token=principal.name)
+        if route.limits.rate_per_s is not None:
+            self._rates.admit(route, self.client)
 
     def failed(self, error: TurnoutError) -> None:
         self._ended = self._services.clock.monotonic()
@@ -231,22 +248,27 @@ class _Story(Trail):
             raise unknown_route(name, table.routes)
         return route
 
-    def _request(self, asked: Asked, facts: RequestFacts, envelope: Envelope) -> InferRequest:
+    def _request(self, asked: Asked, route: Route, facts: RequestFacts, envelope: Envelope) -> InferRequest:
         exchange = self._exchange
         self.client_id = envelope.id
+        key, context = envelope.key or facts.key, envelope.context or facts.context
+        if self.client is None:
+            said = key if key or route.key is None else key_by_route(route.key, exchange.headers, context)
+            self.client = client_of(key=said, peer=exchange.scope.get("client"))
         return InferRequest(
             asked.route,
             exchange.request_id,
             self.decision_id,
             self._deadline(facts, envelope),
-            envelope.key or facts.key,
-            envelope.context or facts.context,
+            key,
+            context,
             exchange.headers,
             facts.pin if asked.version is None else asked.version,
             self._dialect.pins_by_protocol,
             envelope.id,
             exchange.traceparent,
             envelope.priority or facts.priority,
+            self.client,
         )
 
     def _deadline(self, facts: RequestFacts, envelope: Envelope) -> float | None:
@@ -277,10 +299,3 @@ async def _compressed(answer: Answer, headers: Headers, *, from_bytes: int) -> A
         body = await asyncio.to_thread(deflate, answer.body, encoding)
     added: tuple[HeaderLine, ...] = ((b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
     return Answer(body, answer.content_type, (*answer.headers, *added))
-
-
-def unknown_route(name: str | None, routes: Mapping[str, Route]) -> UnknownRoute:
-    known = ", ".join(sorted(routes)[:10]) or "none yet"
-    if name is None:
-        return UnknownRoute(f"no default route is set; name one in the URL (routes here: {known})")
-    return UnknownRoute(f"no route {name!r:.200}; routes here: {known}")

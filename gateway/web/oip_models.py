@@ -13,11 +13,11 @@ from gateway import __version__
 from gateway.codec.json_outputs import dump_json
 from gateway.errors import VersionUnavailable
 from gateway.messages import Signature, TensorSpec
+from gateway.routing.decide import unknown_route
 from gateway.routing.table import Route as ServedRoute
 from gateway.serving.handle import Handle
 from gateway.web.auth import authorise_route
 from gateway.web.health import is_ready
-from gateway.web.inference import unknown_route
 from gateway.web.request_facts import read_version
 from gateway.web.services import Services
 from gateway.web.standing import handle_for, versions_named
@@ -127,7 +127,8 @@ class ModelEndpoints:
         if route is None:
             raise unknown_route(name, routes)
         headers = {name: value for name, value in request.headers.items() if name == "authorization"}
-        await authorise_route(headers, self._services.verify, route)
+        if route.protected:
+            await authorise_route(headers, self._services.verify, route)
         return route
 
     async def _model(self, request: Request) -> tuple[ServedRoute, Handle]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Self
 
@@ -25,7 +26,8 @@ DIGITS = VersionRef("digits", 3)
 def spec(ref: VersionRef = DIGITS, **fields: object) -> VersionSpec:
     """A version to serve; ``fields`` are those of VersionSpec."""
     load = LoadSpec(format="echo", entry="model", files=())
-    return VersionSpec(ref=ref, digest="sha256:" + "0" * 64, load=load, **fields)  # type: ignore[arg-type]
+    digest = "sha256:" + hashlib.sha256(str(ref).encode()).hexdigest()
+    return VersionSpec(ref=ref, digest=digest, load=load, **fields)  # type: ignore[arg-type]
 
 
 def rows(*values: float, width: int = 2) -> dict[str, Array]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import hashlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.clock import SystemClock
 from gateway.codec.limits import CodecLimits
@@ -21,7 +24,7 @@ from gateway.dataplane import Current, Dataplane
 from gateway.errors import Conflict, Unauthenticated, UnknownModel
 from gateway.events import FanOut, RecordingObserver, RequestRecord
 from gateway.messages import DATATYPES, Signature, TensorSpec, VersionRef
-from gateway.routing.table import Arm, Limits, Route, RoutingTable
+from gateway.routing.table import Arm, CachePolicy, Limits, Route, RoutingTable
 from gateway.serving.engine import BatchPolicy, Engine, VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.inline_engine import InlineEngine
@@ -29,6 +32,7 @@ from gateway.serving.scripted_engine import Script, ScriptedEngine
 from gateway.web.application import Application, build_application
 from gateway.web.services import IndexEntry, Services, WebLimits
 from gateway.web.statistics import ModelStatistics
+from gateway.web.wire import WireProtocol
 from runtimes.base import LoadSpec
 
 T = TypeVar("T")
@@ -63,6 +67,8 @@ MODELS: Mapping[VersionRef, tuple[Signature, Mapping[str, Any]]] = {
 """What is loaded. ``slow`` is a scripted engine that waits at a gate when told to. ``fussy`` refuses 13
 and fails on 666, so that warm-up with ones passes."""
 
+RATED = Limits(rate_per_s=0.01, burst=2)
+
 ROUTES: Sequence[Route] = (
     Route("digits", "digits", (Arm(1, 100), Arm(2, 0)), pinnable=frozenset({1, 2, 9}), known_good=1),
     Route("pinned", "digits", (Arm(1, 100),), pin="allowed", pinnable=frozenset({1, 2}), quarantined=frozenset({2})),
@@ -75,12 +81,16 @@ ROUTES: Sequence[Route] = (
     Route("bytes", "bytes", (Arm(1, 1),), pinnable=frozenset({1})),
     Route("locked", "digits", (Arm(1, 1),), pinnable=frozenset({1}), protected=True),
     Route("falls", "digits", (Arm(9, 1),), fallback=1, pinnable=frozenset({9, 1})),
+    Route("kept", "digits", (Arm(1, 1),), pinnable=frozenset({1}), cache=CachePolicy(1 << 20)),
+    Route("rated", "digits", (Arm(1, 1),), pinnable=frozenset({1}), limits=RATED),
+    Route("rated-locked", "digits", (Arm(1, 1),), pinnable=frozenset({1}), limits=RATED, protected=True),
 )
 """Version 9 of ``digits`` is named and never loaded."""
 
 TOKENS = {
     "operator-token": Principal("olga", Role.OPERATOR),
     "locked-token": Principal("lars", Role.PREDICT, frozenset({"locked"})),
+    "rated-token": Principal("rita", Role.PREDICT, frozenset({"rated-locked"})),
     "other-token": Principal("otto", Role.PREDICT, frozenset({"digits"})),
 }
 
@@ -191,7 +201,8 @@ def _spec(ref: VersionRef, signature: Signature, options: Mapping[str, Any]) -> 
     load = LoadSpec(format="echo", entry="", files=(), signature=signature, options=options)
     example = {spec.name: _ones(spec) for spec in signature.inputs}
     policy = BatchPolicy(max_rows=8, hang_floor_ms=60_000)  # a gate that is held is no hang
-    return VersionSpec(ref, "sha256:" + "0" * 64, load, placement="inline", batch=policy, example=example)
+    digest = "sha256:" + hashlib.sha256(str(ref).encode()).hexdigest()
+    return VersionSpec(ref, digest, load, placement="inline", batch=policy, example=example)
 
 
 def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
@@ -201,9 +212,11 @@ def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
 
 
 class ServedStage:
-    """A stage behind a real uvicorn on a free port, in a thread with its own loop."""
+    """A stage behind a real uvicorn on a free port, in a thread with its own loop. ``protocol``: the gateway's own, or
+    uvicorn's, through which everything takes the round through ASGI."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: type[HttpToolsProtocol]) -> None:
+        self._protocol = protocol
         self.stage: Stage | None = None
         self.socket = socket.create_server(("127.0.0.1", 0))
         self._up = threading.Event()
@@ -231,6 +244,13 @@ class ServedStage:
         self._thread.start()
         assert self._up.wait(60), "the server did not come up"
 
+    def begin_stop(self) -> None:
+        """No new connections; returns when those that are open have been told."""
+        if self._server is not None:
+            self._server.should_exit = True
+            while self._server.servers and any(one.is_serving() for one in self._server.servers):
+                time.sleep(0.01)
+
     def stop(self) -> None:
         if self._server is not None:
             self._server.should_exit = True
@@ -241,7 +261,13 @@ class ServedStage:
         self._loop = asyncio.get_running_loop()
         async with build_stage() as self.stage:
             config = uvicorn.Config(
-                self.stage.application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5
+                self.stage.application,
+                http=self._protocol,
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
             )
             self._server = uvicorn.Server(config)
             self._up.set()
@@ -249,8 +275,8 @@ class ServedStage:
 
 
 @contextlib.contextmanager
-def serve_stage() -> Iterator[ServedStage]:
-    served = ServedStage()
+def serve_stage(protocol: type[HttpToolsProtocol] = WireProtocol) -> Iterator[ServedStage]:
+    served = ServedStage(protocol)
     served.start()
     try:
         yield served
