@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from gateway.errors import SettingsError
 from gateway.settings import ServerSettings
+from gateway.web.wire import WireProtocol
 
 __all__ = ["Listener", "allow_descriptors", "bind", "hold_home"]
 
@@ -54,7 +55,8 @@ class Listener:
     def __init__(self, application: ASGIApp, listening: socket.socket, settings: ServerSettings) -> None:
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http=WireProtocol,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,
