@@ -7,6 +7,7 @@ trying out the benchmarks, writes nothing and proves nothing.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -16,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtests.measurement import Outcome
+from loadtests.measurement import Outcome, Skipped
 from loadtests.page import Result, machine, read_results, render, rewrite, write_results
 from loadtests.peers import PEERS
-from loadtests.scenarios import calm, cost, long, overhead
+from loadtests.scenarios import batches, calm, cost, fair, long, overhead
 from loadtests.scenarios.rounds import Plan
 from loadtests.usage import machine_time
 from loadtests.wrk import MissingTool, require_wrk
@@ -27,6 +28,17 @@ from loadtests.wrk import MissingTool, require_wrk
 __all__ = ["WORK", "main"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def _gpu(plan: Plan) -> Outcome:
+    """Imported when asked for: it needs packages that a machine without a GPU has no use for."""
+    try:
+        scenario = importlib.import_module("loadtests.scenarios.gpu")
+    except ModuleNotFoundError as missing:
+        raise Skipped(f"the GPU benchmark cannot be loaded here: {missing}") from missing
+    outcome: Outcome = scenario.gpu(plan)
+    return outcome
+
 
 WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "tiny": cost.tiny,
@@ -42,7 +54,12 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "loading": calm.loading,
     "decide": overhead.decisions,
     "memory": overhead.memory,
+    "workers": cost.workers,
+    "batch-size": batches.batch_size,
+    "fair": fair.fair,
+    "cache": overhead.cache,
     "swap": overhead.swapping,
+    "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""
 
@@ -66,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = []
     for name in names:
         all_before, stolen_before = machine_time()
-        outcome = measure(name, chosen)
+        try:
+            outcome = measure(name, chosen)
+        except Skipped as reason:
+            print(f"{name}: left out: {reason}", flush=True)
+            continue
         all_after, stolen_after = machine_time()
         if outcome is None:
             failed.append(name)
@@ -135,7 +156,8 @@ def wanted(chosen: argparse.Namespace) -> list[str]:
 
 
 def measure(name: str, chosen: argparse.Namespace) -> Outcome | None:
-    """None, with the traceback printed, when the work itself failed: the other figures are still worth having."""
+    """None, with the traceback printed, when the work itself failed: the other figures are still worth having. Raises
+    Skipped when this machine cannot do it."""
     began = time.monotonic()
     print(f"{name}: measuring ({chosen.rounds} rounds of {chosen.seconds:g} s)", flush=True)
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
@@ -143,6 +165,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Outcome | None:
         plan = Plan(chosen.rounds, chosen.seconds, Path(folder), chosen.peers, minutes, chosen.record)
         try:
             outcome = {**WORK, **EXTRA}[name](plan)
+        except Skipped:
+            raise
         except Exception:  # noqa: BLE001  (one broken piece of work must not cost an hour's other figures)
             traceback.print_exc()
             return None

@@ -40,11 +40,18 @@ def wait_until(condition: Callable[[], Any], *, within_s: float = 30.0, what: st
 
 class LiveGateway:
     """``settings`` are dotted groups as in config/gateway.yaml; ``prefix`` stands before the command, as ``taskset``
-    does. Use as a context manager."""
+    does; ``options`` are further ones of ``turnout serve``. Use as a context manager."""
 
-    def __init__(self, home: Path, *, settings: Mapping[str, Any] | None = None, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        prefix: Sequence[str] = (),
+        options: Sequence[str] = (),
+    ) -> None:
         self.home = home
-        self.prefix = tuple(prefix)
+        self.prefix, self.options = tuple(prefix), tuple(options)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = home.parent / f"{home.name}.log"
@@ -71,7 +78,7 @@ class LiveGateway:
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config)]
             self.process = subprocess.Popen(
-                [*self.prefix, *command, "--port", str(self.port)],
+                [*self.prefix, *command, "--port", str(self.port), *self.options],
                 stdout=log,
                 stderr=log,
                 env=environment,

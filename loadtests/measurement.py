@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Ask", "ClosedLoop", "Figure", "Outcome", "Sample", "Table", "median_sample"]
+__all__ = ["COUNT", "Ask", "ClosedLoop", "Figure", "Outcome", "Sample", "Skipped", "Table", "joined", "median_sample"]
+
+COUNT = b"@COUNT@"
+"""Where it stands in a body, wrk puts a number that no other request has."""
+
+
+class Skipped(Exception):
+    """Work that this machine cannot do, with the reason: nothing failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One POST, always the same."""
+    """One POST, always the same (but for ``COUNT`` in its body)."""
 
     path: str
     body: bytes
@@ -97,3 +105,17 @@ def median_sample(samples: Iterable[Sample]) -> Sample:
     rows = [asdict(sample) for sample in samples]
     middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     return Sample(**middle | {"errors": sum(row["errors"] for row in rows)})
+
+
+def joined(slices: Sequence[Sample]) -> Sample:
+    """One server's slices of one round, all equally long, as if they had been one stretch; the percentiles are the
+    slices' medians."""
+    answers = sum(each.per_second for each in slices)
+    return Sample(
+        per_second=answers / len(slices),
+        cpu_ms=sum(each.cpu_ms * each.per_second for each in slices) / answers if answers else math.nan,
+        p50_ms=statistics.median(each.p50_ms for each in slices),
+        p99_ms=statistics.median(each.p99_ms for each in slices),
+        resident_mb=max(each.resident_mb for each in slices),
+        errors=sum(each.errors for each in slices),
+    )

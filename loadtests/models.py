@@ -20,7 +20,7 @@ import onnx
 import orjson
 from onnx import TensorProto, helper, numpy_helper
 
-from loadtests.measurement import Ask
+from loadtests.measurement import COUNT, Ask
 
 __all__ = ["CNN", "IMAGE", "MLP", "STEP", "TINY", "Model", "make_big", "make_model"]
 
@@ -39,10 +39,17 @@ class Model:
     def rows(self, count: int = 1) -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.random.default_rng(11).random((count, *self.shape), dtype=np.float32)
 
-    def json(self, count: int = 1) -> Ask:
-        """Eight decimals, what a float32 needs: 150,528 numbers are 1.65 MB."""
+    def json(self, count: int = 1, *, route: str | None = None, **more: Any) -> Ask:
+        """Eight decimals, what a float32 needs: 150,528 numbers are 1.65 MB. ``more``: further fields of the body."""
         rows = self.rows(count).astype(np.float64).round(8).tolist()
-        return Ask(f"/predict/{self.name}", orjson.dumps({"inputs": rows}))
+        return Ask(f"/predict/{route or self.name}", orjson.dumps({"inputs": rows, **more}))
+
+    def counted_json(self, *, route: str | None = None) -> Ask:
+        """A row whose first number no other request has."""
+        ask = self.json(route=route)
+        before, _, after = ask.body.partition(b"[[")
+        _, comma, rest = after.partition(b",")
+        return Ask(ask.path, before + b"[[" + COUNT + comma + rest)
 
     def binary(self, count: int = 1) -> Ask:
         """The Open Inference Protocol with its binary tensor extension, both ways."""
@@ -140,7 +147,7 @@ def _save_cnn(path: Path) -> None:
         torch.nn.Linear(32, 10),
     ).eval()
 
-    class Named(torch.nn.Module):
+    class Named(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network

@@ -69,20 +69,31 @@ def _listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def start_gateway(
-    folder: Path, name: str, cores: Cores, *, settings: Mapping[str, Any] | None = None
+    folder: Path, name: str, cores: Cores, *, settings: Mapping[str, Any] | None = None, workers: int = 1
 ) -> Iterator[LiveGateway]:
     """A gateway as users start it, but for ``settings``; its home and log lie in ``folder``."""
+    more = ("--workers", str(workers)) if workers > 1 else ()
     chosen: dict[str, Any] = {"runtimes": {}, **(settings or {})}
     chosen["runtimes"] = {"preload": ["onnx", "echo"], **chosen["runtimes"]}
     home = folder / f"home-{name.replace(' ', '-')}"
-    with LiveGateway(home, settings=chosen, prefix=cores.server_prefix) as live:
+    with LiveGateway(home, settings=chosen, prefix=cores.server_prefix, options=more) as live:
         yield live
 
 
-def place(live: LiveGateway, model: Model, folder: Path, **options: Any) -> int:
-    """Registers the model and gives it all traffic of a route with its name; returns when it answers."""
-    version = live.register(model.name, make_model(model, folder), **options)
-    live.put_route(model.name, {"model": model.name, "split": [{"version": version, "weight": 100}]})
+def place(
+    live: LiveGateway,
+    model: Model,
+    folder: Path,
+    *,
+    called: str | None = None,
+    route: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> int:
+    """Registers the model (under another name when ``called`` so) and gives it all traffic of a route with its name,
+    with the further fields of ``route``; returns when it answers."""
+    name = called or model.name
+    version = live.register(name, make_model(model, folder), **options)
+    live.put_route(name, {"model": name, "split": [{"version": version, "weight": 100}], **(route or {})})
     return version
 
 
@@ -95,6 +106,7 @@ def gateway(
     *,
     placement: str = "process",
     settings: Mapping[str, Any] | None = None,
+    workers: int = 1,
     **options: Any,
 ) -> Iterator[Server]:
     """A gateway that serves ``models``, all with one placement, with its telemetry as it is by default but for the
@@ -103,7 +115,7 @@ def gateway(
     chosen: dict[str, Any] = {"telemetry": {"request_log": str(folder / f"{name.replace(' ', '-')}.jsonl")}}
     chosen |= settings or {}
     chosen["runtimes"] = runtimes | dict(chosen.get("runtimes", {}))
-    with start_gateway(folder, name, cores, settings=chosen) as live:
+    with start_gateway(folder, name, cores, settings=chosen, workers=workers) as live:
         for model in models:
             place(live, model, folder, placement=placement, **options)
         yield Server(name, live.pid, live.port, cores)

@@ -8,6 +8,7 @@ A round of changes is weight changes, new versions (loaded, warmed, put on the r
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -48,6 +49,7 @@ class Report:
     rollbacks: int
     quiet: Phase
     changing: Phase
+    p99_ratios: tuple[float, ...]
     p99_ratio: float
     p50_ratio: float
     failed: int
@@ -130,7 +132,8 @@ def _measure(
         time.sleep(2)
         for number in range(plan.rounds):
             quiet.append(_phase(load, lambda: time.sleep(plan.quiet_s)))
-            changing.append(_phase(load, lambda n=number: change(n)))
+            changing.append(_phase(load, functools.partial(change, number)))
+    ratios = tuple(b.p99_ms / a.p99_ms for a, b in zip(quiet, changing, strict=True))
     return Report(
         rounds=plan.rounds,
         clients=plan.clients,
@@ -139,7 +142,8 @@ def _measure(
         rollbacks=counts["rollbacks"],
         quiet=_median(quiet),
         changing=_median(changing),
-        p99_ratio=statistics.median(b.p99_ms / a.p99_ms for a, b in zip(quiet, changing, strict=True)),
+        p99_ratios=ratios,
+        p99_ratio=statistics.median(ratios),
         p50_ratio=statistics.median(b.p50_ms / a.p50_ms for a, b in zip(quiet, changing, strict=True)),
         failed=sum(answer.status != 200 for answer in load.answers),
         rollback_ms=statistics.median(took) * 1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtests.measurement import Ask, ClosedLoop
+from loadtests.measurement import COUNT, Ask, ClosedLoop
 
 __all__ = ["MissingTool", "closed_loop", "require_wrk", "script"]
 
@@ -19,6 +20,7 @@ local file = assert(io.open({body}, "rb"))
 wrk.body = file:read("*a")
 file:close()
 {headers}
+{request}
 done = function(summary, latency)
   local errors = summary.errors
   io.stderr:write(string.format(
@@ -28,6 +30,16 @@ done = function(summary, latency)
     latency:percentile(50), latency:percentile(99)))
 end
 """
+
+_COUNTED = """\
+local head, tail = wrk.body:match("^(.*){count}(.*)$")
+local count = {start}
+request = function()
+  count = count + 1
+  return wrk.format(nil, nil, nil, head .. count .. tail)
+end
+"""
+_starts = itertools.count()
 
 
 class MissingTool(Exception):
@@ -46,7 +58,11 @@ def require_wrk(*, search: str | None = None) -> None:
 def script(ask: Ask, body: Path) -> str:
     """The Lua text; ``body`` is the file that holds the bytes to send."""
     headers = "\n".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in ask.headers.items())
-    return _SCRIPT.format(body=json.dumps(str(body)), headers=headers)
+    request = ""
+    if COUNT in ask.body:
+        # Whole numbers up to 2**24 are exact in a float32, and no run sends more than 200,000.
+        request = _COUNTED.format(count=COUNT.decode(), start=next(_starts) % 80 * 200_000)
+    return _SCRIPT.format(body=json.dumps(str(body)), headers=headers, request=request)
 
 
 def closed_loop(

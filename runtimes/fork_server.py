@@ -24,7 +24,16 @@ from typing import Any, NoReturn
 
 from runtimes import boot, catalog, worker
 from runtimes.packets import failure, send
-from runtimes.process import close_all_but, die_with, ignore_signals, name_process, own_group, thread_environment
+from runtimes.process import (
+    Priority,
+    close_all_but,
+    die_with,
+    ignore_signals,
+    name_process,
+    own_group,
+    step_back,
+    thread_environment,
+)
 
 __all__ = ["Server", "main"]
 
@@ -84,6 +93,8 @@ class Server:
         """In the child. Everything the server holds is closed before model code can see it."""
         try:
             own_group()
+            if Priority().may_return:
+                step_back()  # until it has loaded: what it sets up before is work beside traffic too
             if request["interpreter"] is None:
                 worker.enter(channel, parent=self._pid, name=request["name"], threads=request["threads"])
             self._execute(request, channel)

@@ -126,9 +126,11 @@ class Priority:
     """
 
     def __init__(self, *, patience_s: float = _PATIENCE_S) -> None:
-        self._policy = os.sched_getscheduler(0)
-        self._parameters = os.sched_getparam(0)
-        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        # This process may have been started low already; the one that started it never is.
+        parent = os.getppid()
+        self._policy = os.sched_getscheduler(parent)
+        self._parameters = os.sched_getparam(parent)
+        self._niceness = os.getpriority(os.PRIO_PROCESS, parent)
         self._patience_s = patience_s
         self._back = threading.Event()
         self._patience: threading.Thread | None = None
@@ -148,7 +150,7 @@ class Priority:
 
     def lower(self) -> bool:
         """False, with nothing done, where the way back is denied."""
-        if not self._can_return():
+        if not self.may_return:
             return False
         self._patience = threading.Thread(target=self._lose_patience, daemon=True)
         self._patience.start()
@@ -176,7 +178,9 @@ class Priority:
                 os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)
                 _reads(int(task.name), _NORMAL_READS)
 
-    def _can_return(self) -> bool:
+    @property
+    def may_return(self) -> bool:
+        """Whether this process, once lowered, could come back."""
         # Asked of a thread that ends right after: its own priority is all that can get stuck.
         allowed = []
 

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -32,12 +33,14 @@ __all__ = ["Worker", "enter", "main"]
 
 
 class Worker:
-    """One slot of two memories, both made by the gateway; the input mapping cannot be written here."""
+    """Slots of two memories each, all made by the gateway; an input mapping cannot be written here."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._input: Memory | None = None
-        self._output: Memory | None = None
+        self._inputs: dict[int, Memory] = {}
+        self._outputs: dict[int, Memory] = {}
+        # Batches that came while a larger output was awaited for the one before them.
+        self._waiting: deque[Packet] = deque()
         self._loaded: execution.Loaded | None = None
         self._priority = Priority()
 
@@ -48,44 +51,44 @@ class Worker:
                 self._load(packet)
             elif packet.op is Op.RUN:
                 self._run(packet)
-            elif packet.op is Op.NORMAL:
-                self._priority.restore()
         if self._loaded is not None:
             self._loaded.runtime.close()
 
     def _next(self) -> Packet | None:
         """The next packet that is not a memory; those are taken in as they come."""
-        while True:
-            came = receive(self._channel, fds=1)
-            if came is None:
-                return None
-            packet, fds = came
-            if packet.op is Op.INPUT:
-                self._close(self._input)
-                self._input = Memory.attach(fds[0], writable=False)
-            elif packet.op is Op.OUTPUT:
-                self._close(self._output)
-                self._output = Memory.attach(fds[0], writable=True)
-            else:
+        if self._waiting:
+            return self._waiting.popleft()
+        while (packet := self._received()) is not None:
+            if packet.op not in (Op.INPUT, Op.OUTPUT):
                 return packet
+        return None
 
-    @staticmethod
-    def _close(memory: Memory | None) -> None:
-        if memory is not None:
-            memory.close()
+    def _received(self) -> Packet | None:
+        came = receive(self._channel, fds=1)
+        if came is None:
+            return None
+        packet, fds = came
+        if packet.op in (Op.INPUT, Op.OUTPUT):
+            memories = self._inputs if packet.op is Op.INPUT else self._outputs
+            old = memories.pop(packet.slot, None)
+            if old is not None:
+                old.close()
+            memories[packet.slot] = Memory.attach(fds[0], writable=packet.op is Op.OUTPUT)
+        return packet
 
-    @property
-    def _source(self) -> Memory:
-        if self._input is None:
+    def _source(self, packet: Packet) -> Memory:
+        memory = self._inputs.get(packet.slot)
+        if memory is None:
             raise ChannelFault("work came before the memory it lies in")
-        return self._input
+        return memory
 
     def _load(self, packet: Packet) -> None:
-        spec = LoadSpec.from_json(read_json(self._source, packet.header_bytes))
+        spec = LoadSpec.from_json(read_json(self._source(packet), packet.header_bytes))
         cap_threads(spec.threads)
-        self._priority.lower()
+        # Model code may count on the main thread, and pools of threads keep the priority they were made with.
+        movable = spec.threads == 1 and spec.format not in ("python", "sklearn")
         try:
-            self._loaded = execution.load(spec)
+            self._loaded = self._priority.run(lambda: execution.load(spec), movable=movable)
         except LoadFailed as error:
             send(self._channel, failure(error.kind, str(error)))
             return
@@ -98,47 +101,50 @@ class Worker:
                 "pid": os.getpid(),
             }
         )
-        output = self._room(len(body))
+        output = self._room(packet.slot, len(body))
         output.buffer[: len(body)] = body
-        send(self._channel, Packet(Op.LOADED, header_bytes=len(body)))
+        send(self._channel, Packet(Op.LOADED, packet.slot, header_bytes=len(body)))
 
     def _run(self, packet: Packet) -> None:
         if self._loaded is None:
             raise ChannelFault("a batch came before anything was loaded")
-        header = read_header(self._source, packet.header_bytes)
+        source = self._source(packet)
+        header = read_header(source, packet.header_bytes)
         began = time.perf_counter()
         try:
-            outputs = execution.execute(self._loaded.runtime, header.views(self._source), header.rows)
+            outputs = execution.execute(self._loaded.runtime, header.views(source), header.rows)
             seconds = time.perf_counter() - began
-            answer = self._written(outputs, header.rows)
+            answer = self._written(outputs, header.rows, packet.slot)
         except RuntimeFailure as error:
             send(self._channel, failure(error.kind, str(error)))
             return
-        send(self._channel, Packet(Op.DONE, header_bytes=answer, seconds=seconds))
+        send(self._channel, Packet(Op.DONE, packet.slot, header_bytes=answer, seconds=seconds))
 
-    def _written(self, outputs: dict[str, Array], rows: int | None) -> int:
+    def _written(self, outputs: dict[str, Array], rows: int | None, slot: int) -> int:
         try:
             plan = Plan([outputs], list(outputs), rows=rows)
         except ValueError as error:
             raise ModelFailed(f"the outputs cannot be sent: {error}") from error
         if plan.total_bytes > MAX_BYTES:
             raise ModelFailed(f"the outputs take {plan.total_bytes} bytes; a batch may give {MAX_BYTES} at most")
-        return plan.write(self._room(plan.total_bytes))
+        return plan.write(self._room(slot, plan.total_bytes))
 
-    def _room(self, needed_bytes: int) -> Memory:
-        """The output memory, after the gateway has sent a larger one where that is needed."""
-        if self._output is None or self._output.size_bytes < needed_bytes:
-            send(self._channel, Packet(Op.GROW, size_bytes=needed_bytes))
-            while self._output is None or self._output.size_bytes < needed_bytes:
-                came = receive(self._channel, fds=1)
-                if came is None:
-                    raise ConnectionResetError("the gateway closed the channel")
-                packet, fds = came
-                if packet.op is not Op.OUTPUT:
-                    raise ChannelFault(f"expected a larger output, got {packet.op.name}")
-                self._close(self._output)
-                self._output = Memory.attach(fds[0], writable=True)
-        return self._output
+    def _room(self, slot: int, needed_bytes: int) -> Memory:
+        """The slot's output, after the gateway has sent a larger one where that is needed."""
+        output = self._outputs.get(slot)
+        if output is not None and output.size_bytes >= needed_bytes:
+            return output
+        send(self._channel, Packet(Op.GROW, slot, size_bytes=needed_bytes))
+        while True:
+            packet = self._received()
+            if packet is None:
+                raise ConnectionResetError("the gateway closed the channel")
+            if packet.op is Op.RUN:
+                self._waiting.append(packet)
+            elif packet.op is Op.OUTPUT and packet.slot == slot:
+                return self._room(slot, needed_bytes)
+            elif packet.op not in (Op.INPUT, Op.OUTPUT):
+                raise ChannelFault(f"expected a larger output, got {packet.op.name}")
 
 
 def enter(channel: socket.socket, *, parent: int, name: str, threads: int) -> NoReturn:

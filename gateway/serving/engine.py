@@ -6,6 +6,7 @@ server) and Ray. The batcher sees only this page.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +15,7 @@ from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
 from runtimes.base import LoadSpec
 
-__all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec"]
+__all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec", "run_on"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,18 @@ class Engine(Protocol):
 
 EngineFactory = Callable[[VersionSpec, Callable[[str], None]], Engine]
 """Makes an engine, not started: ``factory(spec, on_exit)``; ``on_exit`` gets how the child ended."""
+
+
+async def run_on(engine: Engine, parts: Sequence[Arrays], limit_s: float) -> BatchResult:
+    """``Engine.run`` out of its ``launch``; what cancellation ends is the engine's own business."""
+    answered: asyncio.Future[BatchResult | TurnoutError] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: BatchResult | TurnoutError) -> None:
+        if not answered.done():
+            answered.set_result(outcome)
+
+    engine.launch(parts, limit_s=limit_s, done=done)
+    outcome = await answered
+    if isinstance(outcome, TurnoutError):
+        raise outcome
+    return outcome

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.errors import InvalidInput, LoadError, ModelError, VersionCrashed, VersionHung
+from gateway.errors import InvalidInput, LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature
-from gateway.serving.engine import BatchResult, EngineInfo, VersionSpec
-from gateway.serving.process_engine import FAILURES
+from gateway.serving.conversation import FAILURES
+from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
+from gateway.serving.hang_watch import HangWatch
+from gateway.serving.work_thread import WorkThread
 from runtimes import execution
 from runtimes.base import RuntimeFailure
 
@@ -28,9 +29,19 @@ __all__ = ["InlineEngine"]
 
 log = logging.getLogger("turnout.serving")
 
-T = TypeVar("T")
-
+_DEPTH = 2
 _CLOSE_GRACE_S = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A batch under way. ``outcome`` is set by the thread that knows it, and read by the loop after that."""
+
+    done: Done
+    limit_s: float
+    inputs: Arrays
+    rows: int | None
+    outcome: BatchResult | TurnoutError | None = None
 
 
 class InlineEngine:
@@ -38,20 +49,26 @@ class InlineEngine:
 
     def __init__(self, spec: VersionSpec) -> None:
         self._spec = spec
-        self._thread: _Worker | None = None
+        self._thread: WorkThread[_Work] | None = None
         self._loaded: execution.Loaded | None = None
+        self._underway: deque[_Work] = deque()
+        self._watch: HangWatch | None = None
 
     def __repr__(self) -> str:
         return f"<InlineEngine {self._spec.ref} [{'closed' if self._loaded is None else 'loaded'}]>"
+
+    @property
+    def depth(self) -> int:
+        return _DEPTH
 
     async def start(self) -> EngineInfo:
         """Loads in the engine's own thread. Cancelled, the thread ends as soon as the load returns."""
         if self._thread is not None:
             raise LoadError(f"{self._spec.ref}: this engine was started before; make a new one")
-        self._thread = _Worker(f"inline {self._spec.ref}")
+        thread = self._thread = WorkThread(f"inline {self._spec.ref}", self._execute, self._advance)
         try:
             async with asyncio.timeout(self._spec.load_timeout_s):
-                loaded = await self._thread.call(lambda: execution.load(self._spec.load))
+                loaded = await thread.call(lambda: execution.load(self._spec.load))
         except RuntimeFailure as error:
             await self.close()
             raise FAILURES[error.kind](f"{self._spec.ref}: {error}") from error
@@ -62,32 +79,35 @@ class InlineEngine:
             await self.close()
             raise
         self._loaded = loaded
+        self._watch = HangWatch(asyncio.get_running_loop(), self._advance, self._on_hang)
         return EngineInfo(loaded.runtime.signature, loaded.runtime.device, None, dict(loaded.digests))
 
-    async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
-        """One batch. Past the limit or cancelled, the engine is given up with its thread."""
+    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None:
+        """One batch, as the interface says; on an engine that has ended it is not begun."""
+        loop = asyncio.get_running_loop()
         if self._thread is None or self._loaded is None:
-            raise VersionCrashed(f"{self._spec.ref}: this engine is closed; start a new one")
-        runtime = self._loaded.runtime
-        inputs, rows = self._joined(parts, runtime.signature)
-
-        def work() -> BatchResult:
-            began = time.perf_counter()
-            outputs = execution.execute(runtime, inputs, rows)
-            seconds = time.perf_counter() - began
-            # A model may answer with its input, or with memory of its own that the next batch writes over.
-            return BatchResult({name: array.copy() for name, array in outputs.items()}, seconds)
-
+            gone = NotBegun(f"{self._spec.ref}: this engine is closed; start a new one")
+            loop.call_soon(done, gone)
+            return
+        if len(self._underway) >= _DEPTH:
+            raise ValueError(f"{self._spec.ref}: {_DEPTH} batches are under way; an engine takes no more")
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._thread.call(work)
-        except RuntimeFailure as error:
-            raise FAILURES.get(error.kind, ModelError)(f"{self._spec.ref}: {error}") from error
-        except TimeoutError:
-            self._give_up()
-            raise VersionHung(f"{self._spec.ref}: no answer within {limit_s:.3g} s; its thread was given up") from None
+            work = _Work(done, limit_s, *self._joined(parts, self._loaded.runtime.signature))
+        except InvalidInput as error:
+            work = _Work(done, limit_s, {}, None, error)
+            loop.call_soon(self._advance)
+        else:
+            self._thread.put(work)
+        self._underway.append(work)
+        if len(self._underway) == 1:
+            self._watch_next()
+
+    async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
+        """One batch and the wait for it. Past the limit or cancelled, the engine is given up with its thread."""
+        try:
+            return await run_on(self, parts, limit_s)
         except asyncio.CancelledError:
-            self._give_up()
+            self._give_up(VersionCrashed(f"{self._spec.ref}: a batch on it was cancelled; its thread was given up"))
             raise
 
     async def close(self) -> None:
@@ -96,11 +116,16 @@ class InlineEngine:
         loaded, self._loaded = self._loaded, None
         if thread is None:
             return
+        self._settle(thread, VersionCrashed(f"{self._spec.ref}: its engine was closed"))
         if loaded is not None:
             await self._closed(thread, loaded)
         thread.stop()
 
-    async def _closed(self, thread: _Worker, loaded: execution.Loaded) -> None:
+    def memory_bytes(self) -> int:
+        """Nothing that could be told apart from the gateway's own."""
+        return 0
+
+    async def _closed(self, thread: WorkThread[_Work], loaded: execution.Loaded) -> None:
         """The runtime's own end is model code as well: it may raise, or never return."""
         ending = asyncio.ensure_future(thread.call(loaded.runtime.close))
         await asyncio.wait({ending}, timeout=_CLOSE_GRACE_S)
@@ -109,10 +134,6 @@ class InlineEngine:
             log.warning("%s did not close within %g s; its thread was given up", self._spec.ref, _CLOSE_GRACE_S)
         elif (fault := ending.exception()) is not None:
             log.warning("%s raised while it closed: %s: %s", self._spec.ref, type(fault).__name__, fault)
-
-    def memory_bytes(self) -> int:
-        """Nothing that could be told apart from the gateway's own."""
-        return 0
 
     def _joined(self, parts: Sequence[Arrays], signature: Signature) -> tuple[Arrays, int | None]:
         names = [spec.name for spec in signature.inputs]
@@ -126,54 +147,61 @@ class InlineEngine:
         except (ValueError, TypeError) as error:
             raise InvalidInput(f"{self._spec.ref}: {error}") from error
 
-    def _give_up(self) -> None:
+    def _execute(self, work: _Work) -> None:
+        """In the thread."""
+        loaded = self._loaded
+        if loaded is None:
+            work.outcome = NotBegun(f"{self._spec.ref}: its engine was closed")
+            return
+        began = time.perf_counter()
+        try:
+            outputs = execution.execute(loaded.runtime, work.inputs, work.rows)
+            seconds = time.perf_counter() - began
+            # A model may answer with its input, or with memory of its own that the next batch writes over.
+            work.outcome = BatchResult({name: array.copy() for name, array in outputs.items()}, seconds)
+        except RuntimeFailure as error:
+            work.outcome = FAILURES.get(error.kind, ModelError)(f"{self._spec.ref}: {error}")
+        except MemoryError as error:
+            work.outcome = ModelError(f"{self._spec.ref}: no memory for the answer: {error}")
+
+    def _advance(self) -> bool:
+        """Tells all that are known, in order; True if any was."""
+        told = False
+        while self._underway and (outcome := self._underway[0].outcome) is not None:
+            work = self._underway.popleft()
+            self._watch_next()
+            work.done(outcome)
+            told = True
+        return told
+
+    def _watch_next(self) -> None:
+        if self._watch is None:
+            return
+        if self._underway:
+            self._watch.begin(self._underway[0].limit_s)
+        else:
+            self._watch.rest()
+
+    def _on_hang(self, limit_s: float) -> None:
+        self._give_up(VersionHung(f"{self._spec.ref}: no answer within {limit_s:.3g} s; its thread was given up"))
+
+    def _give_up(self, verdict: TurnoutError) -> None:
         thread, self._thread = self._thread, None
         self._loaded = None
         if thread is not None:
+            self._settle(thread, verdict)
             thread.stop()
 
-
-class _Worker:
-    """A daemon thread that runs calls in order and hands results to the loop."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """The call's result or exception. Cancelled, the call runs on and its result is dropped."""
-        result: asyncio.Future[T] = self._loop.create_future()
-
-        def work() -> None:
-            try:
-                value = function()
-            except Exception as error:  # noqa: BLE001 - the batch boundary: carried over to whoever waits
-                self._tell(result, error=error)
+    def _settle(self, thread: WorkThread[_Work], verdict: TurnoutError) -> None:
+        """Whoever waits is told; what the thread has not taken up will never run."""
+        if self._watch is not None:
+            self._watch.cancel()
+        withdrawn = set(map(id, thread.withdraw()))
+        left, self._underway = self._underway, deque()
+        for work in left:
+            if work.outcome is not None:
+                work.done(work.outcome)
+            elif id(work) in withdrawn:
+                work.done(NotBegun(f"{self._spec.ref}: its engine ended before this batch was begun: {verdict}"))
             else:
-                self._tell(result, value=value)
-
-        self._calls.put(work)
-        return await result
-
-    def stop(self) -> None:
-        """After the calls already made."""
-        self._calls.put(None)
-
-    def _serve(self) -> None:
-        while (work := self._calls.get()) is not None:
-            work()
-
-    def _tell(self, result: asyncio.Future[T], *, value: T | None = None, error: Exception | None = None) -> None:
-        def settle() -> None:
-            if result.done():
-                return
-            if error is not None:
-                result.set_exception(error)
-            else:
-                result.set_result(value)  # type: ignore[arg-type]
-
-        try:
-            self._loop.call_soon_threadsafe(settle)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits
+                work.done(verdict)

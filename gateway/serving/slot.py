@@ -16,7 +16,8 @@ class Slot:
     Both are made here and never there, so that no child can choose what the gateway maps.
     """
 
-    def __init__(self, send: Callable[[Packet, Sequence[int]], None]) -> None:
+    def __init__(self, number: int, send: Callable[[Packet, Sequence[int]], bool]) -> None:
+        self.number = number
         self._send = send
         self._input: Memory | None = None
         self._output: Memory | None = None
@@ -45,7 +46,7 @@ class Slot:
     def _replaced(self, old: Memory | None, op: Op, needed_bytes: int) -> Memory:
         memory = Memory.create(f"turnout {op.name.lower()}", needed_bytes, writable_by_child=op is Op.OUTPUT)
         try:
-            self._send(Packet(op, size_bytes=memory.size_bytes), [memory.fd])
+            self._send(Packet(op, self.number, size_bytes=memory.size_bytes), [memory.fd])
         except BaseException:
             memory.close()
             raise

@@ -45,6 +45,7 @@ class Families(Collector):
         yield from self._request_families()
         yield from self._version_families()
         yield from self._route_families()
+        yield from self._cache_families()
         yield GaugeMetricFamily(
             "gateway_state_revision", "Revision of desired state that is served.", self._tally.revision
         )
@@ -130,6 +131,26 @@ class Families(Collector):
             for version, total in weights.items():
                 weight.add_metric((name, str(version)), total)
         yield from (inflight, weight)
+
+    def _cache_families(self) -> Iterator[Metric]:
+        caches = list(self._tally.caches.items())
+        asked = [((route, outcome), count) for route, cache in caches for outcome, count in list(cache.asked.items())]
+        yield _counter(
+            "gateway_cache_requests",
+            "Requests of a route with a response cache, by what it did for them.",
+            ("route", "outcome"),
+            asked,
+        )
+        evicted = [((route,), cache.evicted) for route, cache in caches]
+        yield _counter(
+            "gateway_cache_evictions", "Answers that made room for others in a response cache.", ("route",), evicted
+        )
+        entries = GaugeMetricFamily("gateway_cache_entries", "Answers that a response cache holds.", labels=("route",))
+        size = GaugeMetricFamily("gateway_cache_bytes", "Memory that a response cache holds.", labels=("route",))
+        for route, cache in caches:
+            entries.add_metric((route,), cache.entries)
+            size.add_metric((route,), cache.held_bytes)
+        yield from (entries, size)
 
 
 def _names(version: VersionRef) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from gateway.events import BatchRecord, Observer, RequestRecord, RollbackRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.table import Route, RoutingTable
 from gateway.telemetry.families import Families, VersionMemory
-from gateway.telemetry.series import RequestSeries, Tally, VersionSeries
+from gateway.telemetry.series import CacheSeries, RequestSeries, Tally, VersionSeries
 
 __all__ = ["FALLBACK_CAUSES", "OTHER", "REJECTIONS", "UNKNOWN", "Metrics", "MetricsStatistics", "VersionMemory"]
 
@@ -151,8 +151,10 @@ class Metrics(Observer):
         routes = self._table().routes
         self._routes = frozenset(routes)
         self._named = frozenset(ref for route in routes.values() for ref in _named_by(route))
-        for name in self._routes:
+        for name, route in routes.items():
             self._tally.inflight.setdefault(name, 0)
+            if route.cache is not None and name not in self._tally.caches:
+                self._tally.caches[name] = CacheSeries()
         self._forget_what_is_gone()
 
     def store_reachable(self, up: bool) -> None:
@@ -162,9 +164,22 @@ class Metrics(Observer):
         if record.route in self._routes:
             _add(self._tally.rollbacks, (record.route, record.trigger))
 
+    def cache_asked(self, route: str, outcome: str) -> None:
+        cache = self._tally.caches.get(route)
+        if cache is not None and outcome in cache.asked:
+            cache.asked[outcome] += 1
+
+    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        cache = self._tally.caches.get(route)
+        if cache is not None:
+            cache.entries += entries
+            cache.held_bytes += held_bytes
+            cache.evicted += evicted
+
     def _forget_what_is_gone(self) -> None:
         tally, kept = self._tally, self._routes | {UNKNOWN}
         _forget(tally.inflight, lambda route: route not in self._routes)
+        _forget(tally.caches, lambda route: route not in self._routes or self._table().routes[route].cache is None)
         _forget(tally.requests, lambda key: not self._has(*key))
         _forget(tally.fallbacks, lambda key: not self._has(key[0], key[1]))
         _forget(tally.rollbacks, lambda key: key[0] not in self._routes)

@@ -16,7 +16,17 @@ from prometheus_client.samples import Exemplar
 
 from gateway.messages import VersionRef
 
-__all__ = ["ROWS", "SECONDS", "Bounds", "Distribution", "RequestSeries", "Tally", "VersionSeries"]
+__all__ = [
+    "CACHE_OUTCOMES",
+    "ROWS",
+    "SECONDS",
+    "Bounds",
+    "CacheSeries",
+    "Distribution",
+    "RequestSeries",
+    "Tally",
+    "VersionSeries",
+]
 
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
@@ -75,6 +85,8 @@ class Distribution:
         return buckets, total
 
 
+CACHE_OUTCOMES = ("hit", "miss", "joined", "bypass")
+
 SECONDS = Bounds.of(
     (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 )
@@ -101,6 +113,16 @@ class VersionSeries:
 
 
 @dataclass(slots=True)
+class CacheSeries:
+    """The response cache of one route. ``asked`` counts its requests by outcome."""
+
+    entries: int = 0
+    held_bytes: int = 0
+    evicted: int = 0
+    asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CACHE_OUTCOMES, 0))
+
+
+@dataclass(slots=True)
 class Tally:
     """Everything counted so far, by label values. Written on the event loop only, read by a scrape on its thread.
 
@@ -115,5 +137,6 @@ class Tally:
     rejected: dict[tuple[str, str], int] = field(default_factory=dict)
     fallbacks: dict[tuple[str, VersionRef, str], int] = field(default_factory=dict)
     rollbacks: dict[tuple[str, str], int] = field(default_factory=dict)
+    caches: dict[str, CacheSeries] = field(default_factory=dict)
     revision: int = 0
     store_up: bool | None = None

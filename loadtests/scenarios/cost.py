@@ -7,17 +7,17 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from loadtests.cores import Cores, pinned, shared
-from loadtests.measurement import Ask, Figure, Outcome, Sample
-from loadtests.models import CNN, IMAGE, MLP, TINY, Model, make_model
+from loadtests.measurement import Ask, Figure, Outcome, Sample, Table
+from loadtests.models import CNN, IMAGE, MLP, STEP, TINY, Model, make_model
 from loadtests.peers import peer
-from loadtests.scenarios.rounds import Entrant, Plan, errors, over, table, take_turns, value_table
+from loadtests.scenarios.rounds import Entrant, Plan, clients_table, errors, over, table, take_turns, value_table
 from loadtests.servers import Server, floor, gateway
 
-__all__ = ["cnn", "image_binary", "image_json", "mlp", "one_client", "sweep", "tiny"]
+__all__ = ["cnn", "image_binary", "image_json", "mlp", "one_client", "sweep", "tiny", "workers"]
 
 BARE, BARE_ORT, INLINE, PROCESS = "bare", "bare-ort", "inline", "process"
 
@@ -42,17 +42,18 @@ def asked(servers: Sequence[Server], ask: Ask) -> list[Entrant]:
 
 def tiny(plan: Plan) -> Outcome:
     cores = pinned()
+    floors: list[dict[int, float]] = []
     with field(TINY, cores, plan) as servers, contextlib.ExitStack() as stack:
         entrants = asked(servers, TINY.json())
         entrants += [stack.enter_context(peer(name, cores)) for name in plan.peers]
-        samples = take_turns(entrants, plan, clients=64)
+        samples = take_turns(entrants, plan, clients=64, slices=3, after_round=offline_floor(TINY, plan, floors))
     work = "`tiny`, JSON, 64 clients, one core"
     return Outcome(
         (
             _ratio(work, samples, INLINE, must=2.0, aim=1.6),
             _ratio(work, samples, PROCESS, must=2.3, aim=1.7),
         ),
-        (table(work, samples),),
+        (table(work, samples), _offline_table(TINY, floors)),
     )
 
 
@@ -71,7 +72,7 @@ def _ratio(
 
 def one_client(plan: Plan) -> Outcome:
     with field(TINY, pinned(), plan) as servers:
-        samples = take_turns(asked(servers, TINY.json()), plan, clients=1)
+        samples = take_turns(asked(servers, TINY.json()), plan, clients=1, slices=3)
     work = "`tiny`, JSON, 1 client, one core"
 
     def beyond(server: str) -> tuple[float, ...]:
@@ -85,39 +86,54 @@ def one_client(plan: Plan) -> Outcome:
 
 
 def mlp(plan: Plan) -> Outcome:
-    cores = shared()
-    path = make_model(MLP, plan.folder)
-    with field(MLP, cores, plan) as servers:
+    floors: list[dict[int, float]] = []
+    with field(MLP, shared(), plan) as servers:
         entrants = asked(servers, MLP.json())
-        samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
-        floors = []
-        for number in range(plan.rounds):
-            turn = Plan(1, plan.seconds, plan.folder)
-            shifted = entrants[number % len(entrants) :] + entrants[: number % len(entrants)]
-            for name, each in take_turns(shifted, turn, clients=64).items():
-                samples[name] += each
-            floors.append(offline(path, pinned()))
-    best = [min(costs.values()) for costs in floors]
+        samples = take_turns(entrants, plan, clients=64, slices=3, after_round=offline_floor(MLP, plan, floors))
     work = "`mlp`, JSON of 784 numbers, 64 clients, two cores free"
-
-    def figure(server: str, must: float | None, aim: float | None) -> Figure:
-        rounds = zip(samples[server], samples[BARE], best, strict=True)
-        ratios = tuple(mine.cpu_ms / (its.cpu_ms + row) for mine, its, row in rounds)
-        name = f"`{server}`: CPU per request over (offline a row + bare)"
-        return Figure(work, name, ratios, must=must, aim=aim, errors=errors(samples, server, BARE))
-
-    rows = [(batch, statistics.median(costs[batch] for costs in floors)) for batch in floors[0]]
-    return Outcome(
-        (figure(PROCESS, 1.8, 1.4), figure(INLINE, None, None)),
-        (table(work, samples), value_table("`mlp` offline, one core", ("rows a batch", "CPU ms a row"), rows)),
+    figures = (
+        _over_work(work, samples, PROCESS, floors, must=1.8, aim=1.4),
+        _over_work(work, samples, INLINE, floors),
     )
+    return Outcome(figures, (table(work, samples), _offline_table(MLP, floors)))
+
+
+def _over_work(
+    work: str,
+    samples: dict[str, list[Sample]],
+    server: str,
+    floors: Sequence[dict[int, float]],
+    *,
+    must: float | None = None,
+    aim: float | None = None,
+) -> Figure:
+    """Over what nobody can do without: the model's own work at its best batch size, and bare's, given the same body."""
+    rounds = zip(samples[server], samples[BARE], floors, strict=True)
+    ratios = tuple(mine.cpu_ms / (its.cpu_ms + min(costs.values())) for mine, its, costs in rounds)
+    name = f"`{server}`: CPU per request over (offline a row + bare)"
+    return Figure(work, name, ratios, must=must, aim=aim, errors=errors(samples, server, BARE))
+
+
+def offline_floor(model: Model, plan: Plan, floors: list[dict[int, float]]) -> Callable[[], None]:
+    """To be called after each round, when no server has anything to do: adds batch size to CPU ms a row."""
+    path = make_model(model, plan.folder)
+
+    def measure() -> None:
+        floors.append(offline(path, pinned()))
+
+    return measure
 
 
 def offline(path: Path, cores: Cores) -> dict[int, float]:
-    """Batch size to CPU ms a row, in a process of its own on the servers' core."""
+    """In a process of its own on the servers' core, with one thread as the gateway's versions have."""
     command = [*cores.server_prefix, sys.executable, "-m", "loadtests.floors", "offline", "--model", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return {int(batch): cost for batch, cost in json.loads(done.stdout).items()}
+
+
+def _offline_table(model: Model, floors: Sequence[dict[int, float]]) -> Table:
+    rows = [(batch, statistics.median(costs[batch] for costs in floors)) for batch in floors[0]]
+    return value_table(f"`{model.name}` offline, one core, one thread", ("rows a batch", "CPU ms a row"), rows)
 
 
 def image_binary(plan: Plan) -> Outcome:
@@ -144,19 +160,52 @@ def image_json(plan: Plan) -> Outcome:
 
 
 def cnn(plan: Plan) -> Outcome:
+    floors: list[dict[int, float]] = []
     with field(CNN, pinned(), plan) as servers:
-        samples = take_turns(asked(servers, CNN.binary()), plan, clients=16)
+        entrants = asked(servers, CNN.binary())
+        samples = take_turns(entrants, plan, clients=16, after_round=offline_floor(CNN, plan, floors))
     work = "`cnn` (torch), 48 KB binary, 16 clients, one core"
-    return Outcome((_ratio(work, samples, PROCESS), _ratio(work, samples, INLINE)), (table(work, samples),))
+    figures = (_over_work(work, samples, PROCESS, floors), _over_work(work, samples, INLINE, floors))
+    return Outcome(figures, (table(work, samples), _offline_table(CNN, floors)))
+
+
+def workers(plan: Plan) -> Outcome:
+    cores, names = shared(), {1: "1 worker", 2: "2 workers"}
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(gateway(plan.folder, name, cores, [TINY], workers=count))
+            for count, name in names.items()
+        ]
+        samples = take_turns(asked(servers, TINY.json()), plan, clients=64, slices=3)
+    work = "`tiny`, JSON, 64 clients, `process`, two cores free: `--workers 2` over 1"
+    failed = errors(samples, *names.values())
+    ratios = over(samples, names[2], names[1])
+    throughput = over(samples, names[2], names[1], "per_second")
+    return Outcome(
+        (
+            Figure(work, "CPU per request", ratios, must=1.15, aim=1.05, errors=failed),
+            Figure(work, "throughput", throughput, at_least=True, errors=failed),
+        ),
+        (table(work, samples, floor=names[1]),),
+    )
 
 
 def sweep(plan: Plan) -> Outcome:
     """Every model at 1, 16, 64 and 256 clients, on one core and on two; no claims, tables only."""
+    work = (
+        (TINY, TINY.json(), "JSON"),
+        (MLP, MLP.json(), "JSON"),
+        (IMAGE, IMAGE.binary(), "binary"),
+        (IMAGE, IMAGE.json(), "JSON"),
+        (CNN, CNN.binary(), "binary"),
+        (STEP, STEP.json(), "JSON"),
+    )
     tables = []
-    for model, ask in ((TINY, TINY.json()), (MLP, MLP.json()), (IMAGE, IMAGE.binary()), (CNN, CNN.binary())):
+    for model, ask, envelope in work:
         for cores in (pinned(), shared()):
             with field(model, cores, plan) as servers:
-                for clients in (1, 16, 64, 256):
-                    samples = take_turns(asked(servers, ask), plan, clients=clients)
-                    tables.append(table(f"`{model.name}`, {clients} clients, {cores.name}", samples))
+                found = {
+                    clients: take_turns(asked(servers, ask), plan, clients=clients) for clients in (1, 16, 64, 256)
+                }
+            tables.append(clients_table(f"`{model.name}`, {envelope}, {cores.name}", found))
     return Outcome((), tuple(tables))

@@ -1,4 +1,4 @@
-"""What comes on top: telemetry, decisions, memory at rest, changing versions."""
+"""What comes on top: telemetry, decisions, memory at rest, a cache, changing versions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 from gateway.settings import Settings
 from loadtests import decide, swap
 from loadtests.cores import pinned
-from loadtests.measurement import Figure, Outcome
-from loadtests.models import TINY
+from loadtests.measurement import Ask, Figure, Outcome
+from loadtests.models import MLP, TINY
 from loadtests.scenarios.rounds import Entrant, Plan, errors, over, table, take_turns, value_table
-from loadtests.servers import gateway
+from loadtests.servers import Server, gateway, place, start_gateway
 from loadtests.usage import resident_mb, usage
 
-__all__ = ["decisions", "memory", "swapping", "telemetry"]
+__all__ = ["cache", "decisions", "memory", "swapping", "telemetry"]
 
 _TRACED_SHARE = 0.01
 _REST_S = 3.0
+_CACHE_BYTES = 16 * 1024 * 1024
 
 
 def telemetry(plan: Plan) -> Outcome:
@@ -35,7 +36,7 @@ def telemetry(plan: Plan) -> Outcome:
         for name, chosen in configurations.items():
             started = gateway(plan.folder, name, cores, [TINY], settings={"telemetry": chosen})
             entrants.append(Entrant(stack.enter_context(started), TINY.json()))
-        samples = take_turns(entrants, plan, clients=64)
+        samples = take_turns(entrants, plan, clients=64, slices=3)
     work = "`tiny`, 64 clients, one core: all telemetry on over off"
     failed = errors(samples, "on", "off")
     rates = over(samples, "on", "off", "per_second")
@@ -79,6 +80,36 @@ def memory(plan: Plan) -> Outcome:
     return Outcome((figure,), (value_table(work, head, rows),))
 
 
+def cache(plan: Plan) -> Outcome:
+    """Two routes to the same model, one with a response cache. *hits*: always the same request. *misses*: every one
+    another, so that what the cache costs those who gain nothing from it shows."""
+    cores, kept = pinned(), f"{MLP.name}-kept"
+    chosen = {"telemetry": {"request_log": str(plan.folder / "cache.jsonl")}}
+    with start_gateway(plan.folder, "cache", cores, settings=chosen) as live:
+        place(live, MLP, plan.folder)
+        place(live, MLP, plan.folder, called=kept, route={"cache": {"max_bytes": _CACHE_BYTES}})
+
+        def entrant(name: str, ask: Ask) -> Entrant:
+            return Entrant(Server(name, live.pid, live.port, cores), ask)
+
+        entrants = [
+            entrant("no cache", MLP.json()),
+            entrant("hits", MLP.json(route=kept)),
+            entrant("no cache, each another", MLP.counted_json()),
+            entrant("misses", MLP.counted_json(route=kept)),
+        ]
+        samples = take_turns(entrants, plan, clients=64, slices=3)
+    work = "`mlp`, JSON, 64 clients, one core, `process`: a route's response cache"
+    hits, misses = over(samples, "hits", "no cache"), over(samples, "misses", "no cache, each another")
+    return Outcome(
+        (
+            Figure(work, "CPU per request: a hit over no cache", hits, errors=errors(samples, "hits", "no cache")),
+            Figure(work, "CPU per request: a miss over no cache", misses, errors=errors(samples, "misses")),
+        ),
+        (table(work, samples, floor="no cache"),),
+    )
+
+
 def swapping(plan: Plan) -> Outcome:
     """See loadtests/swap.py; it has rounds of its own."""
     report = swap.measure(swap.Plan(plan.rounds, clients=32, quiet_s=max(2.0, plan.seconds * 2)))
@@ -91,5 +122,5 @@ def swapping(plan: Plan) -> Outcome:
         for name, phase in (("quiet", report.quiet), ("changing", report.changing))
     ]
     head = ("phase", "answers", "failed", "requests/s", "p50 ms", "p99 ms")
-    figure = Figure(work, "p99 during over steady", (report.p99_ratio,), aim=1.1, errors=report.failed)
+    figure = Figure(work, "p99 during over steady", report.p99_ratios, aim=1.1, errors=report.failed)
     return Outcome((figure,), (value_table(work, head, rows),))

@@ -18,7 +18,7 @@ from gateway.errors import (
     InvalidInput,
     LoadError,
     ModelError,
-    VersionCrashed,
+    NotBegun,
     VersionHung,
 )
 from gateway.messages import VersionRef
@@ -67,7 +67,7 @@ async def test_a_batch_is_joined_and_answered_off_the_loop():
         assert repr(engine) == "<InlineEngine tiny/1 [loaded]>"
     await eventually(lambda: not threads())
     assert engine.memory_bytes() == 0
-    with pytest.raises(VersionCrashed, match="closed"):
+    with pytest.raises(NotBegun, match="closed"):
         await engine.run([rows()], limit_s=LONG_S)
 
 
@@ -113,7 +113,7 @@ async def test_a_batch_beyond_its_limit_gives_the_engine_up(tmp_path: Path):
     async with running(echo(delay_ms=300)) as (engine, _):
         with pytest.raises(VersionHung, match="its thread was given up"):
             await engine.run([rows()], limit_s=0.01)
-        with pytest.raises(VersionCrashed):
+        with pytest.raises(NotBegun):
             await engine.run([rows()], limit_s=0.01)
     async with running(echo(delay_ms=300)) as (engine, _):
         work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
@@ -143,7 +143,7 @@ class Model:
     assert await engine.run([rows()], limit_s=LONG_S)
     async with asyncio.timeout(LONG_S):
         await engine.close()
-    with pytest.raises(VersionCrashed):
+    with pytest.raises(NotBegun):
         await engine.run([rows()], limit_s=LONG_S)
 
 

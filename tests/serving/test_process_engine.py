@@ -26,6 +26,7 @@ from gateway.errors import (
     InvalidInput,
     LoadError,
     ModelError,
+    NotBegun,
     VersionCrashed,
     VersionHung,
 )
@@ -187,7 +188,7 @@ async def test_a_child_killed_at_work_is_a_crash_that_names_the_signal(forks: Fo
         with pytest.raises(VersionCrashed, match="digits/3: its process ended on this work: killed by SIGKILL"):
             await engine.run([rows(value=13)], limit_s=LONG_S)
         assert gone(info.pid)
-        with pytest.raises(VersionCrashed, match="start a new engine"):
+        with pytest.raises(NotBegun, match="start a new engine"):
             await engine.run([rows()], limit_s=LONG_S)
         assert exits == []
     async with running(forks, echo(delay_ms=60_000)) as (engine, info, exits):
@@ -207,7 +208,7 @@ async def test_a_child_killed_while_idle_is_told_once(forks: ForkServer):
         os.kill(info.pid, signal.SIGKILL)
         await asyncio.wait_for(exits.came.wait(), LONG_S)
         assert exits == ["killed by SIGKILL"]
-        with pytest.raises(VersionCrashed):
+        with pytest.raises(NotBegun):
             await engine.run([rows()], limit_s=LONG_S)
     assert exits == ["killed by SIGKILL"]
 
@@ -425,7 +426,7 @@ async def test_a_memory_that_cannot_be_sent_is_never_taken_for_the_one_before_it
     engine, channel, output = await taken_over(impostor, spec_of(echo(signature_=given)))
     with suppress(BlockingIOError):
         while True:
-            send(engine._channel, Packet(Op.NORMAL))
+            send(engine._conversation._channel, Packet(Op.NORMAL))
     large = rows(100_000)
     with pytest.raises(ModelError, match="no shared memory for this batch"):
         await engine.run([large], limit_s=LONG_S)

@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway.errors import VersionFailed
 from gateway.events import FanOut, RollbackRecord
 from gateway.messages import VersionRef
-from gateway.routing.table import Arm, Route, RoutingTable
+from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable
 from gateway.serving.handle import VersionState
 from gateway.telemetry.families import STATES
 from gateway.telemetry.metrics import FALLBACK_CAUSES, Metrics, VersionMemory
+from gateway.telemetry.series import CACHE_OUTCOMES
 from tests.telemetry.records import DIGITS_3, DIGITS_4, PARENT_ID, TRACE_ID, batch, decision, digits, request, table
 
 CONTRACT: Mapping[str, tuple[str, ...]] = {
@@ -35,6 +36,10 @@ CONTRACT: Mapping[str, tuple[str, ...]] = {
     "gateway_version_state": ("model", "version", "state"),
     "gateway_version_memory_bytes": ("model", "version", "device"),
     "gateway_rollbacks": ("route", "trigger"),
+    "gateway_cache_requests": ("route", "outcome"),
+    "gateway_cache_evictions": ("route",),
+    "gateway_cache_entries": ("route",),
+    "gateway_cache_bytes": ("route",),
     "gateway_state_revision": (),
     "gateway_state_store_up": (),
 }
@@ -72,8 +77,8 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Watched:
-    """Route ``digits`` with versions 3 and 4 resident, revision 7 applied."""
-    found = Watched(digits())
+    """Route ``digits``, which has a cache, with versions 3 and 4 resident, revision 7 applied."""
+    found = Watched(digits(cache=CachePolicy(65536)))
     found.metrics.table_applied(7)
     for version in (DIGITS_3, DIGITS_4):
         found.metrics.version_state(version, "active", "")
@@ -91,6 +96,8 @@ def busy(watched: Watched) -> None:
     metrics.batch_finished(batch())
     metrics.queue_changed(DIGITS_3, 5)
     metrics.rolled_back(RollbackRecord("digits", "error-burst", 3, (4,), "it raised", durable=True))
+    metrics.cache_asked("digits", "hit")
+    metrics.cache_changed("digits", 1, 700, 0)
 
 
 def test_names_and_labels_are_the_contracts(watched: Watched) -> None:
@@ -163,6 +170,31 @@ def test_a_batch_gives_rows_compute_time_and_each_items_wait(watched: Watched) -
     assert watched.value("gateway_compute_duration_seconds_count", **labels) == 1
     assert watched.value("gateway_queue_duration_seconds_count", **labels) == 2
     assert watched.value("gateway_queue_rows", **labels) == 9
+
+
+def test_a_cache_counts_its_requests_by_outcome_and_what_it_holds(watched: Watched) -> None:
+    """The hit share is hits over all; changes add up, whichever process they come from; strange words count nowhere."""
+    for outcome in ("hit", "hit", "miss", "joined", "bypass", "strange"):
+        watched.metrics.cache_asked("digits", outcome)
+    watched.metrics.cache_changed("digits", 3, 2100, 0)
+    watched.metrics.cache_changed("digits", -1, -700, 2)
+    asked = {
+        name: watched.value("gateway_cache_requests_total", route="digits", outcome=name) for name in CACHE_OUTCOMES
+    }
+    assert asked == {"hit": 2, "miss": 1, "joined": 1, "bypass": 1}
+    assert watched.value("gateway_cache_entries", route="digits") == 2
+    assert watched.value("gateway_cache_bytes", route="digits") == 1400
+    assert watched.value("gateway_cache_evictions_total", route="digits") == 2
+
+
+def test_a_route_has_cache_series_for_as_long_as_it_has_a_cache(watched: Watched) -> None:
+    """From the first scrape on, with zeros; gone with the cache, and late words do not bring them back."""
+    assert watched.value("gateway_cache_requests_total", route="digits", outcome="hit") == 0
+    watched.apply(digits())
+    watched.metrics.cache_asked("digits", "hit")
+    watched.metrics.cache_changed("digits", 1, 700, 0)
+    assert watched.value("gateway_cache_requests_total", route="digits", outcome="hit") is None
+    assert watched.value("gateway_cache_bytes", route="digits") is None
 
 
 def test_requests_in_flight_are_those_started_and_not_finished(watched: Watched) -> None:
@@ -271,6 +303,7 @@ def test_a_thousand_invented_names_mint_one_series_each_kind(watched: Watched) -
         watched.metrics.fell_back(decision(DIGITS_4), f"Cause{number}")
         watched.metrics.fell_back(decision(VersionRef(name, number), route=name), "ModelError")
         watched.metrics.batch_finished(batch(VersionRef(name, number)))
+        watched.metrics.cache_asked(name, "hit")
         watched.metrics.rolled_back(RollbackRecord(name, "operator", 3, (), "", durable=True))
     assert watched.series() == before
     assert watched.label_values("route") == {"digits", "unknown"}
