@@ -23,7 +23,6 @@ from starlette.types import ASGIApp
 
 from gateway.errors import SettingsError
 from gateway.settings import ServerSettings
-from gateway.web.wire import WireProtocol
 
 __all__ = ["Listener", "allow_descriptors", "bind", "hold_home"]
 
@@ -55,8 +54,7 @@ class Listener:
     def __init__(self, application: ASGIApp, listening: socket.socket, settings: ServerSettings) -> None:
         config = uvicorn.Config(
             application,
-            http=WireProtocol,
-            interface="asgi3",
+            http="httptools",
             ws="none",
             lifespan="off",
             log_config=None,
