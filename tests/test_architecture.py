@@ -26,6 +26,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "runtimes"} | WORDS
     ),
+    "workers": frozenset(
+        {"web", "control", "dataplane", "routing", "serving", "codec", "server", "settings", "events", "clock"}
+        | {"trace_context", "runtimes"}
+        | WORDS
+    ),
     "registry": frozenset({"settings", "runtimes"} | WORDS),
     "telemetry": frozenset({"events", "settings", "routing", "clock", "trace_context"} | WORDS),
     "dataplane": frozenset({"routing", "serving", "events", "clock"} | WORDS),
@@ -33,7 +38,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "routing": WORDS,
     "codec": WORDS | {"runtimes"},
     "server": frozenset({"settings", "errors", "web"}),
-    "settings": frozenset({"errors"}),
+    "settings": frozenset({"errors", "runtimes"}),
     "events": WORDS,
     "trace_context": frozenset(),
     "messages": frozenset({"runtimes"}),
