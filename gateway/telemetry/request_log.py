@@ -32,6 +32,7 @@ log = logging.getLogger("turnout.telemetry.request_log")
 _GATHER_S = 0.05
 _BATCH = 32
 _MAX_TEXT = 500
+_LONG_LINE_BYTES = 2000
 Line = RequestRecord | Mapping[str, Any]
 """A request's record is made into a line by the thread: the event loop has better things to do."""
 
@@ -209,7 +210,11 @@ def _request(record: RequestRecord, times: _Times) -> bytes:
         "error": record.error or record.chosen_failure,
         "fallback_from": chosen.number if fell_back and chosen is not None else None,
     }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    try:
+        written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return _encoded(line)
+    return written if len(written) <= _LONG_LINE_BYTES else _encoded(line)
 
 
 def _time(wall: float) -> str:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from gateway.errors import NotFound, TurnoutError
-from gateway.web.exchange import EXCHANGE, ClientLeft, Exchange
+from gateway.web.exchange import EXCHANGE, AsgiExchange, ClientLeft, Exchange
 from gateway.web.health import health_routes
 from gateway.web.inference import Asked, Dialect, Inference
 from gateway.web.oip import OpenInferenceDialect, locate_infer
@@ -32,6 +32,9 @@ from gateway.web.services import Services
 __all__ = ["Application", "build_admin_application", "build_application"]
 
 log = logging.getLogger("turnout.web")
+
+Endpoint = tuple[Callable[[str], Asked], Dialect]
+"""How a path of inference is read, and the dialect that is spoken there."""
 
 
 def build_application(
@@ -71,8 +74,8 @@ class Application:
     def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
         self._services = services
         self._inference = Inference(services) if inference else None
-        self._predict = PredictDialect(services.limits.codec)
-        self._open_inference = OpenInferenceDialect(services.limits.codec)
+        self._at_predict: Endpoint = (locate_predict, PredictDialect(services.limits.codec))
+        self._at_models: Endpoint = (locate_infer, OpenInferenceDialect(services.limits.codec))
         handlers: dict[Any, ExceptionHandler] = {
             HTTPException: _answer_http_error,
             TurnoutError: _answer_error,
@@ -86,42 +89,47 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            exchange = AsgiExchange(scope, receive, send, trace_ratio=self._services.trace_ratio)
+            await self.answer(self.inference_at(exchange.path), exchange)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, trace_ratio=self._services.trace_ratio)
+    @property
+    def trace_ratio(self) -> float:
+        return self._services.trace_ratio
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest body that is taken."""
+        return self._services.limits.body_bytes
+
+    def inference_at(self, path: str) -> Endpoint | None:
+        """Who answers inference at this path; None where there is none, here or at all."""
+        if self._inference is None:
+            return None
+        if path.startswith("/v2/models/") and path.endswith("/infer"):
+            return self._at_models
+        return self._at_predict if path == "/predict" or path.startswith("/predict/") else None
+
+    async def answer(self, endpoint: Endpoint | None, exchange: Exchange) -> None:
+        """Whatever happens, there is an answer, unless the client has left."""
         try:
-            await self._dispatch(exchange)
+            if endpoint is not None and self._inference is not None:
+                if exchange.method == "POST":
+                    await self._inference.serve(exchange, *endpoint)
+                else:
+                    await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
+            elif isinstance(exchange, AsgiExchange):
+                exchange.scope[EXCHANGE] = exchange
+                await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
         except ClientLeft:
             return
         except Exception:  # the outermost boundary: a fault of ours must not end the connection without an answer
             log.exception("request %s failed inside the gateway", exchange.request_id)
             if not exchange.started:
                 await exchange.answer_problem(internal_problem())
-
-    async def _dispatch(self, exchange: Exchange) -> None:
-        path = exchange.path
-        if self._inference is not None:
-            if path.startswith("/v2/models/") and path.endswith("/infer"):
-                await self._infer(self._inference, exchange, locate_infer, self._open_inference)
-                return
-            if path == "/predict" or path.startswith("/predict/"):
-                await self._infer(self._inference, exchange, locate_predict, self._predict)
-                return
-        exchange.scope[EXCHANGE] = exchange
-        await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
-
-    async def _infer(
-        self, inference: Inference, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect
-    ) -> None:
-        if exchange.method == "POST":
-            await inference.serve(exchange, locate, dialect)
-        else:
-            await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
 
 
 class _Mounted:

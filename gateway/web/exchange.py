@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
 
-__all__ = ["EXCHANGE", "ClientLeft", "Exchange", "HeaderLine"]
+__all__ = ["EXCHANGE", "AsgiExchange", "ClientLeft", "Exchange", "HeaderLine"]
 
 HeaderLine = tuple[bytes, bytes]
 
@@ -28,7 +29,7 @@ class ClientLeft(Exception):
     """The client closed the connection; nobody waits for an answer."""
 
 
-class Exchange:
+class Exchange(ABC):
     """What every handler needs of a request, read once, and the way back.
 
     ``whole`` becomes True when the body has been received to its end (set by ``gateway.web.body``);
@@ -39,26 +40,26 @@ class Exchange:
     __slots__ = (
         "body",
         "headers",
+        "method",
         "path",
         "receive",
         "request_id",
-        "scope",
-        "send",
         "started",
         "trace",
         "traceparent",
         "whole",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
-        self.scope = scope
+    def __init__(
+        self, method: str, path: str, headers: Iterable[HeaderLine], receive: Receive, *, trace_ratio: float
+    ) -> None:
+        self.method = method
+        self.path = path
         self.receive = receive
-        self.send = send
-        self.path: str = scope["path"]
-        self.headers = headers = Headers(scope["headers"])
-        raw = headers.raw
+        self.headers = named = Headers(headers)
+        raw = named.raw
         if b"traceparent" in raw:
-            self.trace = accept(headers.get("traceparent"), headers.get("tracestate"), ratio=trace_ratio)
+            self.trace = accept(named.get("traceparent"), named.get("tracestate"), ratio=trace_ratio)
         else:
             self.trace = new_context(ratio=trace_ratio)
         self.traceparent = self.trace.traceparent
@@ -68,11 +69,7 @@ class Exchange:
         self.whole = False
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.scope['method']} {self.path!r} [{self.request_id}]>"
-
-    @property
-    def method(self) -> str:
-        return str(self.scope["method"])
+        return f"<{type(self).__name__} {self.method} {self.path!r} [{self.request_id}]>"
 
     @property
     def speaks_oip(self) -> bool:
@@ -84,6 +81,29 @@ class Exchange:
             (b"x-request-id", self.request_id.encode()),
             (b"traceparent", self.traceparent.encode()),
         ]
+
+    @abstractmethod
+    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
+        """Sends the whole answer, with ``names`` among its headers."""
+
+    async def answer_problem(self, problem: Problem, headers: Iterable[HeaderLine] = ()) -> None:
+        lines = (*problem.headers, *headers)
+        if self.speaks_oip:
+            await self.answer(problem.status, render_oip(problem), b"application/json", lines)
+        else:
+            body = render_problem(problem, self.request_id)
+            await self.answer(problem.status, body, b"application/problem+json", lines)
+
+
+class AsgiExchange(Exchange):
+    """An exchange as an ASGI server has it."""
+
+    __slots__ = ("scope", "send")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
+        super().__init__(scope["method"], scope["path"], scope["headers"], receive, trace_ratio=trace_ratio)
+        self.scope = scope
+        self.send = send
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
         """Sends the whole answer. If the request's body is still on its way, the rest of it is let in and
@@ -98,14 +118,6 @@ class Exchange:
         if unread:
             await self._linger()
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def answer_problem(self, problem: Problem, headers: Iterable[HeaderLine] = ()) -> None:
-        lines = (*problem.headers, *headers)
-        if self.speaks_oip:
-            await self.answer(problem.status, render_oip(problem), b"application/json", lines)
-        else:
-            body = render_problem(problem, self.request_id)
-            await self.answer(problem.status, body, b"application/problem+json", lines)
 
     def naming_send(self) -> Send:
         """A ``send`` for handlers that know nothing of request ids: adds ``names`` to their answer."""

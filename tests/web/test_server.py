@@ -6,12 +6,22 @@ import concurrent.futures
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tests.web.stage import ServedStage, Stage
+from gateway.web.wire import WireProtocol
+from tests.web.stage import ServedStage, Stage, serve_stage
+
+
+@pytest.fixture(scope="module", params=[WireProtocol, HttpToolsProtocol], ids=["wire", "asgi"])
+def served(request: pytest.FixtureRequest) -> Iterator[ServedStage]:
+    """Both ways that a request takes behave alike."""
+    with serve_stage(request.param) as running:
+        yield running
+
 
 ROW = json.dumps({"inputs": [[1, 2, 3, 4]]}).encode()
 

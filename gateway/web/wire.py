@@ -1,0 +1,215 @@
+"""Inference without the round through ASGI, for a request that has come whole.
+
+uvicorn spends as much on a small request as everything else here together: a scope, a cycle with an
+event, a body copied twice, messages both ways, two regular expressions for each header of the
+answer. A request for inference whose head and body came in one read needs none of it: it is begun
+as soon as its last byte is parsed, and answered with one write. Whatever else a connection carries
+(other paths, bodies that come in pieces, pipelined or upgraded requests, ``Expect``) goes through
+uvicorn as ever, to the same application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.web.application import Application
+from gateway.web.exchange import Exchange, HeaderLine
+
+__all__ = ["WireProtocol"]
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+_COLD = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"content-encoding"})
+"""Headers that ask for more than is done here."""
+
+_JOINED_BYTES = 64 * 1024
+"""An answer up to here goes out in one piece; a larger one is not copied behind its head."""
+
+
+class WireProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, but for inference that comes whole.
+
+    A request is held back until its read has been parsed to the end (``_held``). Then it is either
+    complete, and answered here, or uvicorn is told of it from the first callback on.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        application = self.config.app
+        self._application = application if isinstance(application, Application) and not self.root_path else None
+        self._held = False
+        self._head_complete = False
+        self._pieces: list[bytes] = []
+        # The request being answered here; uvicorn sees it as the cycle under way.
+        self.work: _Work | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._held and not self.transport.is_closing():
+            self._let_go()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        work, self.work = self.work, None
+        if work is not None and work.task is not None:
+            work.task.cancel()
+        super().connection_lost(exc)
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self._application is None:
+            super().on_message_begin()
+            return
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._pieces = []
+        self._head_complete = False
+        self._held = True
+
+    def on_headers_complete(self) -> None:
+        if not self._held:
+            super().on_headers_complete()
+            return
+        self._head_complete = True
+        if not self._may_be_answered_here():
+            self._let_go()
+
+    def on_body(self, body: bytes) -> None:
+        if self._held:
+            self._pieces.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._held:
+            self._held = False
+            self._begin()
+        else:
+            super().on_message_complete()
+
+    def _may_be_answered_here(self) -> bool:
+        url, parser = self.url, self.parser
+        return (
+            url.startswith((b"/predict", b"/v2/models/"))
+            and parser.get_method() == b"POST"
+            and b"?" not in url
+            and b"%" not in url
+            and url.isascii()
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and _COLD.isdisjoint([name for name, _ in self.headers])
+        )
+
+    def _let_go(self) -> None:
+        """Tells uvicorn of the request, as far as it has been parsed."""
+        self._held = False
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = expects
+        if self._head_complete:
+            super().on_headers_complete()
+            for piece in self._pieces:
+                super().on_body(piece)
+        self._pieces = []
+
+    def _begin(self) -> None:
+        application = self._application
+        path = self.url.decode("ascii")
+        inference = None if application is None else application.inference_at(path)
+        size = sum(map(len, self._pieces))
+        if application is None or inference is None or size > application.body_bytes:
+            self._let_go()
+            super().on_message_complete()
+            return
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        work = _Work(self)
+        exchange = _WholeExchange(work, path, self.headers, trace_ratio=application.trace_ratio)
+        exchange.body = body
+        self.work = self.cycle = work  # type: ignore[assignment]
+        work.task = self.loop.create_task(application.answer(inference, exchange))
+
+
+class _Work:
+    """A request that is answered here, in uvicorn's eyes its cycle: ``response_complete``, ``disconnected``,
+    ``message_event`` and ``keep_alive`` are what it reads and writes of one."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete", "task")
+
+    def __init__(self, protocol: WireProtocol) -> None:
+        self._protocol = protocol
+        self.response_complete = False
+        self.disconnected = False
+        self.keep_alive = True
+        # Held here: the event loop itself has only weak references to tasks.
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def message_event(self) -> _Work:
+        return self
+
+    def set(self) -> None:
+        """Somebody would be told of the client's end; the protocol has told the task."""
+
+    def finish(self, head: list[bytes], body: bytes) -> None:
+        protocol = self._protocol
+        if protocol.work is not self:
+            return  # the client has left
+        if not self.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"\r\n")
+        transport = protocol.transport
+        if len(body) <= _JOINED_BYTES:
+            head.append(body)
+            transport.write(b"".join(head))
+        else:
+            transport.write(b"".join(head))
+            transport.write(body)
+        self.response_complete = True
+        protocol.work = None
+        if not self.keep_alive:
+            transport.close()
+        protocol.on_response_complete()
+
+
+class _WholeExchange(Exchange):
+    """A request that has come whole, and its answer in one write. Header values are not looked at: every one is ours,
+    or was checked when it was taken."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: _Work, path: str, headers: Iterable[HeaderLine], *, trace_ratio: float) -> None:
+        super().__init__("POST", path, headers, _left, trace_ratio=trace_ratio)
+        self._work = work
+        self.whole = True
+
+    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
+        self.started = True
+        head = [
+            _STATUS_LINES[status],
+            b"content-type: ",
+            content_type,
+            b"\r\ncontent-length: %d\r\nx-request-id: " % len(body),
+            self.request_id.encode(),
+            b"\r\ntraceparent: ",
+            self.traceparent.encode(),
+            b"\r\n",
+        ]
+        for name, value in headers:
+            head += (name, b": ", value, b"\r\n")
+        self._work.finish(head, body)
+
+
+async def _left() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,231 @@
+"""The short way of a request that came whole, beside uvicorn's own: same answers, and no connection left in doubt."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.web.wire import WireProtocol
+from tests.web.stage import ServedStage, serve_stage
+from tests.web.test_server import read_all, stage_of, until
+
+ROW = json.dumps({"inputs": [[1, 2, 3, 4]]}).encode()
+OIP = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}).encode()
+VARYING = {"x-request-id", "x-decision-id", "traceparent"}
+UNLIKE = {"date", "server", "connection"}
+"""The other way ends the connection of a client whose body it did not read."""
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[ServedStage]:
+    with serve_stage(WireProtocol) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asgi() -> Iterator[ServedStage]:
+    with serve_stage(HttpToolsProtocol) as running:
+        yield running
+
+
+def connect(served: ServedStage) -> socket.socket:
+    return socket.create_connection(served.socket.getsockname(), timeout=20)
+
+
+def post(path: str, body: bytes, *headers: str, method: str = "POST", version: str = "1.1") -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "host: gateway", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def ask(served: ServedStage, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """One answer on a connection of its own."""
+    with connect(served) as connection:
+        connection.sendall(request)
+        return read_answer(connection, bytearray())
+
+
+def read_answer(connection: socket.socket, buffer: bytearray) -> tuple[int, dict[str, str], bytes]:
+    while b"\r\n\r\n" not in buffer:
+        part = connection.recv(65536)
+        assert part, f"the connection ended in {bytes(buffer)!r}"
+        buffer += part
+    head, _, _ = bytes(buffer).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    end = len(head) + 4 + int(headers.get("content-length", 0))
+    while len(buffer) < end:
+        buffer += connection.recv(65536)
+    body = bytes(buffer[len(head) + 4 : end])
+    del buffer[:end]
+    return int(status.split()[1]), headers, body
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post("/predict/digits", ROW),
+        post("/predict", ROW, "content-type: application/json"),
+        post("/predict/digits", ROW, "content-type: text/plain"),
+        post("/predict/digits", ROW, "x-timeout-ms: nine"),
+        post("/predict/digits", b'{"inputs": [[1, 2, 3]]}'),
+        post("/predict/digits", b"{"),
+        post("/predict/digits", b""),
+        post("/predict/nobody", ROW),
+        post("/predict/", ROW),
+        post("/predict/digits?x=1", ROW),
+        post("/predict/d%69gits", ROW),
+        post("/predict/digits", ROW, method="PUT"),
+        post("/predict/locked", ROW),
+        post("/predict/locked", ROW, "authorization: Bearer locked-token"),
+        post("/predict/fussy", b'{"inputs": [[666, 2, 3, 4]]}'),
+        post("/v2/models/digits/infer", OIP),
+        post("/v2/models/digits/versions/1/infer", OIP, "accept-encoding: gzip"),
+        post("/v2/models/digits/infer", b"{}"),
+        post("/v2/models/nobody/infer", OIP),
+        post("/v2/models/digits/versions/x/infer", OIP),
+        post("/v2/models/digits", OIP),
+    ],
+)
+def test_it_answers_as_the_round_through_asgi_does(wire: ServedStage, asgi: ServedStage, request_bytes: bytes) -> None:
+    """Status, headers and body, but for the ids that each request has for itself."""
+
+    def shown(served: ServedStage) -> tuple[int, dict[str, str], object]:
+        status, headers, body = ask(served, request_bytes)
+        value = json.loads(body)
+        if isinstance(value, dict):
+            value = {name: item for name, item in value.items() if name not in ("decision", "request_id")}
+        known = {name: "" if name in VARYING else item for name, item in headers.items()}
+        return status, {name: item for name, item in known.items() if name not in UNLIKE}, value
+
+    assert shown(wire) == shown(asgi)
+
+
+def test_a_request_in_single_bytes_is_answered(wire: ServedStage) -> None:
+    """It does not come whole, and takes the other way."""
+    with connect(wire) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for octet in post("/predict/digits", ROW):
+            connection.sendall(bytes([octet]))
+        status, _, body = read_answer(connection, bytearray())
+
+    assert status == 200
+    assert json.loads(body)["outputs"] == {"y": [[1.0, 2.0, 3.0, 4.0]]}
+
+
+def test_one_connection_carries_requests_of_both_ways_in_turn(wire: ServedStage) -> None:
+    """Whole ones, one in two pieces, one of another path, and whole ones again; each is answered in its place."""
+    whole = post("/predict/digits", ROW)
+    with connect(wire) as connection:
+        buffer = bytearray()
+        for _ in range(3):
+            connection.sendall(whole)
+            assert read_answer(connection, buffer)[0] == 200
+            connection.sendall(whole[:-5])
+            connection.sendall(whole[-5:])
+            assert read_answer(connection, buffer)[0] == 200
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n")
+            assert read_answer(connection, buffer)[0] == 200
+
+
+def test_pipelined_requests_are_answered_in_their_order(wire: ServedStage) -> None:
+    """Ten in one write; the first is on its way when the others are read."""
+    values = range(10)
+    with connect(wire) as connection:
+        connection.sendall(
+            b"".join(post("/predict/digits", json.dumps({"inputs": [[value] * 4]}).encode()) for value in values)
+        )
+        buffer = bytearray()
+        answers = [read_answer(connection, buffer) for _ in values]
+
+    assert [status for status, _, _ in answers] == [200] * 10
+    assert [json.loads(body)["outputs"]["y"][0][0] for _, _, body in answers] == list(map(float, values))
+
+
+@pytest.mark.parametrize(("version", "line"), [("1.0", "x-nothing: 1"), ("1.1", "connection: close")])
+def test_a_client_that_wants_no_second_request_gets_the_end_of_the_connection(
+    wire: ServedStage, version: str, line: str
+) -> None:
+    """After its answer."""
+    with connect(wire) as connection:
+        connection.sendall(post("/predict/digits", ROW, line, version=version))
+        answer = read_all(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_chunked_body_is_read_by_the_other_way(wire: ServedStage) -> None:
+    """Also when it comes in one read."""
+    head = b"POST /predict/digits HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
+    with connect(wire) as connection:
+        connection.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW))
+        assert read_answer(connection, bytearray())[0] == 200
+
+
+def test_a_client_that_waits_for_leave_to_send_gets_it(wire: ServedStage) -> None:
+    """``Expect: 100-continue``."""
+    with connect(wire) as connection:
+        connection.sendall(post("/predict/digits", ROW, "expect: 100-continue")[: -len(ROW)])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(ROW)
+        assert read_answer(connection, bytearray())[0] == 200
+
+
+def test_what_is_no_http_is_refused_and_harms_no_other_connection(wire: ServedStage) -> None:
+    """Behind a good request, too."""
+    for garbage in (b"\x00\x01\x02\r\n\r\n", post("/predict/digits", ROW) + b"GARBAGE\r\n\r\n\r\n"):
+        with connect(wire) as connection:
+            connection.sendall(garbage)
+            assert b"HTTP/1.1 400" in read_all(connection)
+
+    assert ask(wire, post("/predict/digits", ROW))[0] == 200
+
+
+def test_a_large_answer_goes_out_whole(wire: ServedStage) -> None:
+    """Larger than what is joined to its head."""
+    rows = [[1.123456, 2.123456, 3.123456, 4.123456]] * 4000
+    with connect(wire) as connection:
+        connection.sendall(post("/predict/digits", json.dumps({"inputs": rows}).encode()))
+        status, _, body = read_answer(connection, bytearray())
+
+    assert status == 200
+    assert len(json.loads(body)["outputs"]["y"]) == 4000
+
+
+def test_a_client_that_left_is_recorded_once_and_its_place_is_free(wire: ServedStage) -> None:
+    """The work of a whole request ends with its connection, without a watch."""
+    stage = stage_of(wire)
+    before = len(stage.observer.requests)
+    gate = wire.on_loop(stage.slow.hold)
+    try:
+        leaving = connect(wire)
+        leaving.sendall(post("/predict/slow", ROW))
+        until(lambda: stage.dataplane.inflight == 1)
+        leaving.close()
+        until(lambda: stage.dataplane.inflight == 0)
+    finally:
+        wire.on_loop(gate.set)
+
+    until(lambda: len(stage.observer.requests) == before + 1)
+    assert stage.last().code == 499
+
+
+def test_the_end_of_the_server_waits_for_the_answer_and_says_so() -> None:
+    """A request under way is answered, with ``connection: close``."""
+    with serve_stage(WireProtocol) as served:
+        stage = stage_of(served)
+        gate = served.on_loop(stage.slow.hold)
+        connection = connect(served)
+        connection.sendall(post("/predict/slow", ROW))
+        until(lambda: stage.dataplane.inflight == 1)
+        served.begin_stop()
+        served.on_loop(gate.set)
+        status, headers, _ = read_answer(connection, bytearray())
+        connection.close()
+
+    assert status == 200
+    assert headers["connection"] == "close"
