@@ -8,12 +8,14 @@ import contextlib
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.clock import SystemClock
 from gateway.codec.limits import CodecLimits
@@ -30,6 +32,7 @@ from gateway.serving.scripted_engine import Script, ScriptedEngine
 from gateway.web.application import Application, build_application
 from gateway.web.services import IndexEntry, Services, WebLimits
 from gateway.web.statistics import ModelStatistics
+from gateway.web.wire import WireProtocol
 from runtimes.base import LoadSpec
 
 T = TypeVar("T")
@@ -209,9 +212,11 @@ def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
 
 
 class ServedStage:
-    """A stage behind a real uvicorn on a free port, in a thread with its own loop."""
+    """A stage behind a real uvicorn on a free port, in a thread with its own loop. ``protocol``: the gateway's own, or
+    uvicorn's, through which everything takes the round through ASGI."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: type[HttpToolsProtocol]) -> None:
+        self._protocol = protocol
         self.stage: Stage | None = None
         self.socket = socket.create_server(("127.0.0.1", 0))
         self._up = threading.Event()
@@ -239,6 +244,13 @@ class ServedStage:
         self._thread.start()
         assert self._up.wait(60), "the server did not come up"
 
+    def begin_stop(self) -> None:
+        """No new connections; returns when those that are open have been told."""
+        if self._server is not None:
+            self._server.should_exit = True
+            while self._server.servers and any(one.is_serving() for one in self._server.servers):
+                time.sleep(0.01)
+
     def stop(self) -> None:
         if self._server is not None:
             self._server.should_exit = True
@@ -249,7 +261,13 @@ class ServedStage:
         self._loop = asyncio.get_running_loop()
         async with build_stage() as self.stage:
             config = uvicorn.Config(
-                self.stage.application, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5
+                self.stage.application,
+                http=self._protocol,
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
             )
             self._server = uvicorn.Server(config)
             self._up.set()
@@ -257,8 +275,8 @@ class ServedStage:
 
 
 @contextlib.contextmanager
-def serve_stage() -> Iterator[ServedStage]:
-    served = ServedStage()
+def serve_stage(protocol: type[HttpToolsProtocol] = WireProtocol) -> Iterator[ServedStage]:
+    served = ServedStage(protocol)
     served.start()
     try:
         yield served
