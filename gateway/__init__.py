@@ -6,6 +6,7 @@ How this package is laid out (who may import whom runs down the list only;
     app, cli          the composition root and the commands: know everybody, nobody imports them
     workers           several web processes on one port, and what passes between them and the node
     web               HTTP: bytes in, bytes out; the one table from error to status
+    decoding          large JSON bodies, decoded in a process of their own
     control           desired state: documents, store, reconciler, guard, audit, tokens
     registry          immutable versions: manifests, blobs, catalogue
     telemetry         observers: metrics, traces, request log

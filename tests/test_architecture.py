@@ -21,13 +21,16 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "cli": frozenset({"*"}),
     "examples": frozenset(),
     "web": frozenset(
-        {"codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"} | WORDS
+        {"codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
+        | {"decoding"}
+        | WORDS
     ),
+    "decoding": frozenset({"codec", "clock", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "runtimes"} | WORDS
     ),
     "workers": frozenset(
-        {"web", "control", "dataplane", "routing", "serving", "codec", "server", "settings", "events", "clock"}
+        {"web", "decoding", "control", "dataplane", "routing", "serving", "codec", "server", "settings", "events", "clock"}
         | {"trace_context", "runtimes"}
         | WORDS
     ),
@@ -60,6 +63,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "rich": frozenset({"cli"}),
     "openfeature": frozenset({"routing"}),
     "mmh3": frozenset({"routing"}),
+    "simdjson": frozenset({"codec"}),
     "torch": frozenset({"runtimes", "examples"}),
     "onnxruntime": frozenset({"runtimes", "examples"}),
     "onnx": frozenset({"runtimes", "examples"}),

@@ -3,6 +3,9 @@
 limits        what a body may cost before anyone looks at its meaning; JSON read under them
 inflate       gzip and deflate under a cap
 faults        problems collected with their places, bounded
+rows          rectangular numbers straight from their text
+cut           long lists of numbers, cut out of a text
+large         a large body, read without an object for each number
 values        nested JSON values to one array of a datatype, exactly
 shapes        arrays against a signature: rank, sizes, equal axes, rows
 bfloat        BF16, which numpy does not have

@@ -19,7 +19,7 @@ import numpy as np
 
 from gateway.codec.faults import Faults, at, describe
 from gateway.codec.limits import CodecLimits
-from gateway.codec.rows import EXACT_INTEGERS, to_floats, to_integers
+from gateway.codec.rows import EXACT_INTEGERS, fit_numbers, to_floats, to_integers
 from gateway.errors import TooLarge
 from gateway.messages import DATATYPES, Array
 
@@ -34,7 +34,12 @@ _EXPECTED = {
 
 
 def read_values(value: Any, datatype: str, rank: int, *, plain: bool) -> Array | None:
-    """The array of ``rank`` axes, or None when the values do not make one of this datatype."""
+    """The array of ``rank`` axes, or None when the values do not make one of this datatype.
+
+    ``value`` may be what ``rows.read_numbers`` gave.
+    """
+    if type(value) is np.ndarray:
+        return fit_numbers(value, datatype, rank)
     if plain and datatype not in ("BYTES", "BOOL"):
         return _read_plain(value, datatype, rank)
     return _read_carefully(value, datatype, rank)
