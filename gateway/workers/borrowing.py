@@ -12,8 +12,8 @@ from gateway.messages import VersionRef
 from gateway.serving.borrowed_engine import BorrowedEngine
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.inline_engine import InlineEngine
+from gateway.workers.forms import info_from_json, reference_to_json
 from gateway.workers.link import Link
-from gateway.workers.wire import info_from_json, reference_to_json
 
 __all__ = ["Borrower"]
 

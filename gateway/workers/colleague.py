@@ -17,12 +17,12 @@ from gateway.errors import TurnoutError
 from gateway.messages import VersionRef
 from gateway.serving.leases import Leases
 from gateway.workers import tunnel
+from gateway.workers.forms import reference_from_json
 from gateway.workers.lender import Lender
 from gateway.workers.link import Link
 from gateway.workers.process import WebProcess
 from gateway.workers.publisher import Lent
 from gateway.workers.replay import Replay
-from gateway.workers.wire import reference_from_json
 
 __all__ = ["Colleague", "Desk", "State"]
 

@@ -5,35 +5,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from gateway.trace_context import accept
+from gateway.web.application import Application
+from gateway.web.health import health_routes
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
+from gateway.web.services import Services
 from gateway.workers import tunnel
-from gateway.workers.tunnel import Application, Message, Receive, Send
+from gateway.workers.tunnel import Message, Receive, Send
 
 __all__ = ["Face", "Settled"]
 
 
-class Face:
-    """The ASGI application of a worker. ``ask`` carries a request's descriptor to the node."""
+class Face(Application):
+    """The application of a worker. ``ask`` carries a request's descriptor to the node."""
 
-    def __init__(self, application: Application, ask: Callable[[int], None]) -> None:
-        self._application = application
+    def __init__(self, services: Services, ask: Callable[[int], None]) -> None:
+        super().__init__(services, health_routes(services))
         self._ask = ask
 
-    def __repr__(self) -> str:
-        return f"<Face of {self._application!r}>"
-
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_served_here(scope["path"]):
-            await self._application(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] == "/healthz" or self.inference_at(scope["path"]) is not None:
+            await super().__call__(scope, receive, send)
         elif not await tunnel.ask(self._ask, scope, receive, send):
             await _answer_absent(scope, send)
-
-
-def _is_served_here(path: str) -> bool:
-    if path.startswith("/v2/"):
-        return path.endswith("/infer") and path.startswith("/v2/models/")
-    return path in ("/predict", "/healthz") or path.startswith("/predict/")
 
 
 async def _answer_absent(scope: Message, send: Send) -> None:
@@ -56,7 +50,7 @@ async def _answer_absent(scope: Message, send: Send) -> None:
 class Settled:
     """Answers only once every worker has in force what the node has: so a change that is answered holds everywhere."""
 
-    def __init__(self, application: Application, in_force: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, application: tunnel.Application, in_force: Callable[[], Awaitable[bool]]) -> None:
         self._application = application
         self._in_force = in_force
 

@@ -28,7 +28,7 @@ from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.handle import VersionState
 from gateway.serving.warmup import Warmth
-from gateway.workers.wire import WarmVersion, reference_from_json, route_from_json
+from gateway.workers.forms import WarmVersion, reference_from_json, route_from_json
 
 __all__ = ["Follower", "Told"]
 

@@ -11,7 +11,7 @@ from gateway.errors import TurnoutError, VersionUnavailable
 from gateway.messages import VersionRef
 from gateway.serving.fleet import Fleet
 from gateway.serving.process_engine import ProcessEngine
-from gateway.workers.wire import info_to_json
+from gateway.workers.forms import info_to_json
 
 __all__ = ["Lender"]
 

@@ -15,7 +15,7 @@ from gateway.control.tokens import TokenDocument
 from gateway.dataplane import Current
 from gateway.messages import VersionRef
 from gateway.serving.handle import Handle
-from gateway.workers.wire import WarmVersion, reference_to_json, route_to_json
+from gateway.workers.forms import WarmVersion, reference_to_json, route_to_json
 
 __all__ = ["Lent", "Publisher", "Sources"]
 

@@ -26,7 +26,6 @@ from gateway.server import Listener, allow_descriptors, spare_the_collector
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.warmup import Warmth
-from gateway.web.application import build_application
 from gateway.web.services import IndexEntry, Services
 from gateway.web.statistics import ModelStatistics
 from gateway.workers.begin import Beginning
@@ -155,7 +154,7 @@ class WebWorker:
     def _listen(self, sockets: Sequence[socket.socket]) -> None:
         if self._beginning is None or self._stopping is not None:
             return
-        face = Face(build_application(self._services), self._ask)
+        face = Face(self._services, self._ask)
         for listening in sockets:
             listening.setblocking(False)
             listener = Listener(face, listening, self._beginning.server)
