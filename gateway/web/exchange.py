@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -42,6 +42,7 @@ class Exchange(ABC):
         "headers",
         "method",
         "path",
+        "peer",
         "receive",
         "request_id",
         "started",
@@ -51,10 +52,19 @@ class Exchange(ABC):
     )
 
     def __init__(
-        self, method: str, path: str, headers: Iterable[HeaderLine], receive: Receive, *, trace_ratio: float
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[HeaderLine],
+        receive: Receive,
+        *,
+        trace_ratio: float,
+        peer: Sequence[Any] | None = None,
     ) -> None:
+        """``peer``: host and port of the client, None where there is no such thing."""
         self.method = method
         self.path = path
+        self.peer = peer
         self.receive = receive
         self.headers = named = Headers(headers)
         raw = named.raw
@@ -101,7 +111,14 @@ class AsgiExchange(Exchange):
     __slots__ = ("scope", "send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
-        super().__init__(scope["method"], scope["path"], scope["headers"], receive, trace_ratio=trace_ratio)
+        super().__init__(
+            scope["method"],
+            scope["path"],
+            scope["headers"],
+            receive,
+            trace_ratio=trace_ratio,
+            peer=scope.get("client"),
+        )
         self.scope = scope
         self.send = send
 

@@ -254,7 +254,7 @@ class _Story(Trail):
         key, context = envelope.key or facts.key, envelope.context or facts.context
         if self.client is None:
             said = key if key or route.key is None else key_by_route(route.key, exchange.headers, context)
-            self.client = client_of(key=said, peer=exchange.scope.get("client"))
+            self.client = client_of(key=said, peer=exchange.peer)
         return InferRequest(
             asked.route,
             exchange.request_id,

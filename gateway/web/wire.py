@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.types import Message
@@ -135,7 +135,7 @@ class WireProtocol(HttpToolsProtocol):
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         work = _Work(self)
-        exchange = _WholeExchange(work, path, self.headers, trace_ratio=application.trace_ratio)
+        exchange = _WholeExchange(work, path, self.headers, trace_ratio=application.trace_ratio, peer=self.client)
         exchange.body = body
         self.work = self.cycle = work  # type: ignore[assignment]
         work.task = self.loop.create_task(application.answer(inference, exchange))
@@ -154,6 +154,10 @@ class _Work:
         self.keep_alive = True
         # Held here: the event loop itself has only weak references to tasks.
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def peer(self) -> Sequence[Any] | None:
+        return self._protocol.client
 
     @property
     def message_event(self) -> _Work:
@@ -189,10 +193,22 @@ class _WholeExchange(Exchange):
 
     __slots__ = ("_work",)
 
-    def __init__(self, work: _Work, path: str, headers: Iterable[HeaderLine], *, trace_ratio: float) -> None:
-        super().__init__("POST", path, headers, _left, trace_ratio=trace_ratio)
+    def __init__(
+        self,
+        work: _Work,
+        path: str,
+        headers: Iterable[HeaderLine],
+        *,
+        trace_ratio: float,
+        peer: tuple[str, int] | None,
+    ) -> None:
+        super().__init__("POST", path, headers, _left, trace_ratio=trace_ratio, peer=peer)
         self._work = work
         self.whole = True
+
+    @property
+    def peer(self) -> Sequence[Any] | None:
+        return self._work.peer
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
         self.started = True
