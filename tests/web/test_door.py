@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 
-from tests.web.stage import Stage
+from tests.web.stage import ServedStage, Stage
 
 ROW = {"inputs": [[1, 2, 3, 4]]}
 
@@ -98,3 +98,11 @@ async def test_many_equal_requests_at_once_are_one_row_for_the_version(client: h
     outcomes = [outcome for _, outcome in stage.observer.cache_outcomes]
     assert outcomes.count("miss") == 1
     assert outcomes.count("hit") + outcomes.count("joined") == 63
+
+
+def test_on_the_wire_a_client_without_a_key_is_its_address(served: ServedStage) -> None:
+    """Over as many connections as it likes."""
+    codes = [httpx.post(f"{served.url}/predict/rated", json=ROW).status_code for _ in range(3)]
+    assert codes == [200, 200, 429]
+    keyed = httpx.post(f"{served.url}/predict/rated", json={**ROW, "key": "ann"})
+    assert (keyed.status_code, keyed.json()["outputs"]) == (200, {"y": [[1.0, 2.0, 3.0, 4.0]]})
