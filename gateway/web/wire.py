@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import Message
@@ -156,10 +156,6 @@ class _Work:
         self.task: asyncio.Task[None] | None = None
 
     @property
-    def peer(self) -> Sequence[Any] | None:
-        return self._protocol.client
-
-    @property
     def message_event(self) -> _Work:
         return self
 
@@ -205,10 +201,6 @@ class _WholeExchange(Exchange):
         super().__init__("POST", path, headers, _left, trace_ratio=trace_ratio, peer=peer)
         self._work = work
         self.whole = True
-
-    @property
-    def peer(self) -> Sequence[Any] | None:
-        return self._work.peer
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
         self.started = True
