@@ -25,8 +25,8 @@ lint: $(READY)             ## format, rules, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)            ## the figures of docs/benchmarks.md
-	$(BIN)/python -m loadtests.bench
+bench: $(READY)            ## the figures of docs/benchmarks.md; more options in BENCH="--sweep"
+	$(BIN)/python -m loadtests.bench $(BENCH)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes the first time."

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtests.measurement import Outcome, Skipped
-from loadtests.page import Result, machine, read_results, render, rewrite, write_results
+from loadtests.page import Result, machine, read_results, render, rewrite, unexplained, write_results
 from loadtests.peers import PEERS
 from loadtests.scenarios import batches, calm, cost, fair, long, overhead
 from loadtests.scenarios.rounds import Plan
@@ -77,29 +77,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MissingTool as missing:
         print(missing, file=sys.stderr)
         return 2
-    names = [name for name in (*WORK, *EXTRA) if name in wanted(chosen)]
     command = " ".join(["python -m loadtests.bench", *(sys.argv[1:] if arguments is None else arguments)])
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    failed = []
-    for name in names:
-        all_before, stolen_before = machine_time()
-        try:
-            outcome = measure(name, chosen)
-        except Skipped as reason:
-            print(f"{name}: left out: {reason}", flush=True)
-            continue
-        all_after, stolen_after = machine_time()
-        if outcome is None:
-            failed.append(name)
-            continue
-        stolen = 100 * (stolen_after - stolen_before) / max(1, all_after - all_before)
-        result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds, stolen)
-        print(render({name: result}), flush=True)
-        if chosen.page:
-            publish(chosen.page, {name: result})
+    names = [name for name in (*WORK, *EXTRA) if name in wanted(chosen)]
+    failed = [name for name in names if not run(name, chosen, command, date)]
+    if chosen.page:
+        results = read_results(chosen.page.with_suffix(".json"))
+        silent = unexplained(chosen.page.read_text(encoding="utf-8"), results)
+        if silent:
+            print(f"not met, and the page does not say why: {', '.join(silent)}; see 'Not met' there", file=sys.stderr)
     if failed:
         print(f"could not be measured: {', '.join(failed)}; see the errors above", file=sys.stderr)
     return 1 if failed else 0
+
+
+def run(name: str, chosen: argparse.Namespace, command: str, date: str) -> bool:
+    """Measures, prints and publishes one kind of work; False when that failed."""
+    all_before, stolen_before = machine_time()
+    try:
+        outcome = measure(name, chosen)
+    except Skipped as reason:
+        print(f"{name}: left out: {reason}", flush=True)
+        return True
+    all_after, stolen_after = machine_time()
+    if outcome is None:
+        return False
+    stolen = 100 * (stolen_after - stolen_before) / max(1, all_after - all_before)
+    result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds, stolen)
+    print(render({name: result}), flush=True)
+    if chosen.page:
+        publish(chosen.page, {name: result})
+    return True
 
 
 def report_soak(chosen: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ import json
 import math
 import os
 import platform
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,25 @@ from typing import Any
 
 from loadtests.measurement import Figure, Outcome, Table
 
-__all__ = ["BEGIN", "END", "Result", "machine", "read_results", "render", "rewrite", "write_results"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "Result",
+    "machine",
+    "put_profile",
+    "read_results",
+    "render",
+    "rewrite",
+    "unexplained",
+    "write_results",
+]
 
 BEGIN, END = "<!-- figures: written by python -m loadtests.bench -->", "<!-- end of figures -->"
+PROFILES_BEGIN, PROFILES_END = (
+    "<!-- profiles: written by python -m loadtests.profile --page -->",
+    "<!-- end of profiles -->",
+)
+_REASON = re.compile(r'<a id="why-([a-z0-9-]+)">')
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "numpy", "onnxruntime")
 
 
@@ -86,45 +103,85 @@ def write_results(path: Path, results: Mapping[str, Result]) -> None:
 
 
 def rewrite(page: str, results: Mapping[str, Result]) -> str:
-    """Raises ValueError when the page has lost its markers."""
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"the page has no {BEGIN!r} … {END!r}: put both lines where the figures belong")
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{render(results)}\n{END}{rest.partition(END)[2]}"
+    """What people wrote outside the markers stays. Raises ValueError when the page has lost its markers."""
+    before, _, after = _between(page, BEGIN, END)
+    return f"{before}{BEGIN}\n\n{render(results, reasons(page))}\n{END}{after}"
 
 
-def render(results: Mapping[str, Result]) -> str:
-    return "\n".join([*_provenance(results), *_claims(results), *_behind(results)])
+def _between(page: str, begin: str, end: str) -> tuple[str, str, str]:
+    if begin not in page or end not in page:
+        raise ValueError(f"the page has no {begin!r} … {end!r}: put both lines where that belongs")
+    before, _, rest = page.partition(begin)
+    inside, _, after = rest.partition(end)
+    return before, inside, after
 
 
-def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
-    """Work that was measured together shares a line."""
+def reasons(page: str) -> frozenset[str]:
+    """The work whose missed figures the page explains: ``<a id="why-tiny">`` stands before each explanation."""
+    return frozenset(_REASON.findall(page))
+
+
+def unexplained(page: str, results: Mapping[str, Result]) -> list[str]:
+    """Work of which some figure is not met and for which the page gives no reason."""
+    given = reasons(page)
+    return [
+        name
+        for name, result in results.items()
+        if name not in given and any(figure.meets(figure.must) is False for figure in result.outcome.figures)
+    ]
+
+
+def put_profile(page: str, name: str, text: str) -> str:
+    """Replaces the profile of that name, or adds it. Raises ValueError when the page has lost its markers."""
+    before, inside, after = _between(page, PROFILES_BEGIN, PROFILES_END)
+    found = dict(re.findall(r"^### (.+)\n([\s\S]*?)(?=^### |\Z)", inside, re.MULTILINE))
+    found[name] = f"\n{text.strip()}\n\n"
+    sections = "".join(f"### {title}\n{found[title]}" for title in sorted(found))
+    return f"{before}{PROFILES_BEGIN}\n\n{sections}{PROFILES_END}{after}"
+
+
+def render(results: Mapping[str, Result], given: Container[str] = ()) -> str:
+    return "\n".join([*_provenance(results), *_claims(results, given), *_behind(results)])
+
+
+def _runs(results: Mapping[str, Result]) -> dict[tuple[str, str, str, int, float], dict[str, float]]:
+    """Work that was measured together: what each lost to the machine's host."""
     runs: dict[tuple[str, str, str, int, float], dict[str, float]] = {}
     for name, result in results.items():
         key = (result.date, result.command, result.machine, result.rounds, result.seconds)
         runs.setdefault(key, {})[name] = result.stolen_percent
-    for (date, command, where, rounds, seconds), names in runs.items():
+    return runs
+
+
+def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
+    for number, ((date, command, where, rounds, seconds), names) in enumerate(_runs(results).items(), 1):
         stolen = f"The host took up to {max(names.values()):.0f}% of the machine's time for others meanwhile."
-        yield f"* {', '.join(names)}: {date}, `{command}`, medians of {rounds} rounds of {seconds:g} s. {stolen}"
-        yield f"  {where}"
+        length = f"medians of {rounds} rounds of {seconds:g} s" if rounds > 1 else f"one round of {seconds:g} s"
+        yield f"{number}. {', '.join(names)}: {date}, `{command}`, {length}. {stolen}"
+        yield f"   {where}"
     yield ""
 
 
-def _claims(results: Mapping[str, Result]) -> Iterator[str]:
-    yield "| work | figure | measured | rounds, least to most | must | aim | |"
-    yield "|---|---|---|---|---|---|---|"
-    for result in results.values():
+def _claims(results: Mapping[str, Result], given: Container[str]) -> Iterator[str]:
+    """The last column is the number of the run above: machine, date, command."""
+    numbers = {name: number for number, names in enumerate(_runs(results).values(), 1) for name in names}
+    yield "| work | figure | measured | rounds, least to most | must | aim | | run |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, result in results.items():
         for figure in result.outcome.figures:
-            yield _claim(figure)
+            yield _claim(figure, f"#why-{name}" if name in given else None, numbers[name])
     yield ""
 
 
-def _claim(figure: Figure) -> str:
+def _claim(figure: Figure, why: str | None, run: int) -> str:
     sign = "≥" if figure.at_least else "≤"
     wanted = (f"{sign} {number(value)}" if value is not None else "" for value in (figure.must, figure.aim))
-    spread = f"{number(min(figure.rounds))} to {number(max(figure.rounds))}"
+    spread = f"{number(min(figure.rounds))} to {number(max(figure.rounds))}" if len(figure.rounds) > 1 else ""
     unit = f" {figure.unit}" if figure.unit else ""
-    cells = (figure.work, figure.name, f"**{number(figure.value)}**{unit}", spread, *wanted, verdict(figure))
+    said = verdict(figure)
+    if why is not None and figure.meets(figure.must) is False:
+        said += f" ([why]({why}))"
+    cells = (figure.work, figure.name, f"**{number(figure.value)}**{unit}", spread, *wanted, said, str(run))
     return "| " + " | ".join(cells) + " |"
 
 

@@ -20,13 +20,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtests.cores import pinned
 from loadtests.measurement import Ask
 from loadtests.models import CNN, IMAGE, MLP, STEP, TINY, Model, make_model
+from loadtests.page import machine, put_profile
 from loadtests.servers import Server, floor, gateway
-from loadtests.stacks import by_function, by_thread, parse, weigh
+from loadtests.stacks import by_function, by_part, by_thread, parse, weigh
 from loadtests.usage import each_cpu_s, threads_cpu_s
 from loadtests.wrk import MissingTool, closed_loop, require_wrk
 
@@ -34,7 +36,9 @@ __all__ = ["main"]
 
 MODELS = {model.name: model for model in (TINY, MLP, IMAGE, CNN, STEP)}
 FLOORS = ("bare", "bare-ort")
-_WORTH_US = 0.5
+_WORTH_US, _WORTH_SHARE = 0.5, 0.005
+_ON_THE_PAGE = 15
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="turnout-profile-") as name:
         folder = Path(name)
         with floor("bare", pinned()) as bare, server(chosen.placement, model, folder) as profiled:
-            cost = costs(profiled, bare, ask, chosen)
+            cost, ratio = costs(profiled, bare, ask, chosen)
             stacks = sample(py_spy, profiled, cost, ask, chosen)
             show(profiled, cost, stacks, chosen)
+            if chosen.page:
+                named = f"`{chosen.model}`, {chosen.placement}, {chosen.clients} clients, one core"
+                text = page_text(profiled, cost, stacks, ratio)
+                PAGE.write_text(put_profile(PAGE.read_text(encoding="utf-8"), named, text), encoding="utf-8")
         for pid, lines in stacks.items() if chosen.save else ():
             kind = "gateway" if pid == profiled.pid else f"child-{pid}"
             keep(lines, chosen.save, f"{chosen.model}-{chosen.placement}-{kind}")
@@ -92,6 +100,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--gil", action="store_true")
     parser.add_argument("--only", choices=["gateway", "child"])
+    parser.add_argument("--page", action="store_true", help="put a short table on docs/benchmarks.md")
     parser.add_argument("--save", type=Path, metavar="FOLDER")
     return parser.parse_args(arguments)
 
@@ -116,8 +125,8 @@ def server(placement: str, model: Model, folder: Path) -> Iterator[Server]:
         yield started
 
 
-def costs(profiled: Server, bare: Server, ask: Ask, chosen: argparse.Namespace) -> Cost:
-    """Prints each round; the round whose cost is the median. Server and bare take turns."""
+def costs(profiled: Server, bare: Server, ask: Ask, chosen: argparse.Namespace) -> tuple[Cost, float]:
+    """Prints each round; gives the one whose cost is the median, and the median ratio. Server and bare take turns."""
     for each in (profiled, bare):
         cost_round(each, ask, chosen.clients)
     rounds, ratios = [], []
@@ -133,8 +142,9 @@ def costs(profiled: Server, bare: Server, ask: Ask, chosen: argparse.Namespace) 
             flush=True,
         )
     middle = sorted(rounds, key=lambda cost: cost.all_us)[len(rounds) // 2]
-    print(f"median ratio over bare: {statistics.median(ratios):.2f}", flush=True)
-    return middle
+    ratio = statistics.median(ratios)
+    print(f"median ratio over bare: {ratio:.2f}", flush=True)
+    return middle, ratio
 
 
 def cost_round(server: Server, ask: Ask, clients: int, seconds: float = 1.0) -> Cost:
@@ -191,15 +201,37 @@ def show(server: Server, cost: Cost, stacks: Mapping[int, Sequence[str]], chosen
             continue
         whole, samples = cost.each_us[pid], sum(int(line.rpartition(" ")[2]) for line in lines)
         print(f"\n{kind} {pid}: {whole:.1f} µs a request, {samples} samples")
-        print("   thread µs (an idle thread's stacks show where it sleeps, its cost is what it did between)")
+        print("      µs  thread (an idle one's stacks show where it sleeps, its cost is what it did between)")
         for name, share in by_thread(found):
             print(f"{share * whole:9.2f}  {name}")
-        print("   own µs      %  inclusive µs      %")
+        print("   own µs      %  part")
+        for name, share in by_part(found):
+            print(f"{share * whole:9.2f} {100 * share:6.1f}  {name}")
+        print("   own µs      %  inclusive µs      %  function")
         for row in by_function(found)[: chosen.top]:
             print(
                 f"{row.own * whole:9.2f} {100 * row.own:6.1f} {row.inclusive * whole:13.2f} "
                 f"{100 * row.inclusive:6.1f}  {row.name}"
             )
+
+
+def page_text(server: Server, cost: Cost, stacks: Mapping[int, Sequence[str]], ratio: float) -> str:
+    """The same, shorter, as the page has it."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [f"{cost.all_us:.0f} µs of processor time a request, {ratio:.2f} times bare's; {date}; {machine()}", ""]
+    for pid, folded in stacks.items():
+        found, whole = weigh(parse(folded), cost.threads_s), cost.each_us[pid]
+        if not found:
+            continue
+        kind = "gateway" if pid == server.pid else "runtime child"
+        lines += [f"{kind}: {whole:.1f} µs", "", "| part | own µs | % |", "|---|---|---|"]
+        parts = (part for part in by_part(found) if part[1] >= _WORTH_SHARE)
+        lines += [f"| {name} | {share * whole:.1f} | {100 * share:.0f} |" for name, share in parts]
+        lines += ["", "| function | own µs | with callees µs |", "|---|---|---|"]
+        for row in by_function(found)[:_ON_THE_PAGE]:
+            lines.append(f"| `{row.name}` | {row.own * whole:.1f} | {row.inclusive * whole:.1f} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def keep(lines: Sequence[str], folder: Path, name: str) -> None:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["Function", "Stack", "by_function", "by_thread", "parse", "weigh"]
+__all__ = ["Function", "Stack", "by_function", "by_part", "by_thread", "parse", "weigh"]
 
 _LINE = re.compile(r":\d+\)$")
 _THREAD = re.compile(r"^thread \((\d+)\)(?:: (.*))?$")
@@ -80,3 +80,29 @@ def by_thread(stacks: Iterable[Stack]) -> list[tuple[str, float]]:
         weights[stack.thread, stack.thread_name] += stack.weight
     total = sum(weights.values())
     return sorted(((name, weight / total) for (_, name), weight in weights.items()), key=lambda row: -row[1])
+
+
+def by_part(stacks: Iterable[Stack]) -> list[tuple[str, float]]:
+    """Own time's share by package; the gateway's by part. What runs the event loop owns what uvloop, httptools and the
+    kernel do there in C."""
+    weights: defaultdict[str, float] = defaultdict(float)
+    for stack in stacks:
+        weights[part_of(stack.functions[-1])] += stack.weight
+    total = sum(weights.values())
+    return sorted(((name, weight / total) for name, weight in weights.items()), key=lambda row: -row[1])
+
+
+def part_of(function: str) -> str:
+    """``run (asyncio/runners.py)`` is *event loop*, ``decide (gateway/routing/decide.py)`` is *gateway/routing*."""
+    name, _, place = function.rpartition(" (")
+    path = place.removesuffix(")")
+    if name.endswith("Runner.run"):
+        return "event loop, in C"
+    if path == "<string>":
+        return "records being made (dataclasses, tuples)"
+    if path.endswith((".c", ".h", ".cc", ".cpp")) or ".so" in path or path == "[vdso]":
+        return "C, named by --native"
+    folders = path.split("/")[:-1]
+    if not folders:
+        return "standard library"
+    return "/".join(folders[:2]) if folders[0] == "gateway" else folders[0]

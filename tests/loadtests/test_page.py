@@ -9,7 +9,18 @@ import pytest
 
 from loadtests.bench import PAGE, WORK, publish
 from loadtests.measurement import Figure, Outcome, Table
-from loadtests.page import BEGIN, END, Result, read_results, render, rewrite, verdict
+from loadtests.page import (
+    BEGIN,
+    END,
+    PROFILES_BEGIN,
+    PROFILES_END,
+    Result,
+    put_profile,
+    read_results,
+    rewrite,
+    unexplained,
+    verdict,
+)
 
 
 def result(value: float, *, date: str = "2026-01-01") -> Result:
@@ -65,7 +76,7 @@ def test_results_read_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_page_without_markers_is_not_written() -> None:
     """Figures never land in the middle of prose."""
-    with pytest.raises(ValueError, match="put both lines where the figures belong"):
+    with pytest.raises(ValueError, match="put both lines where that belongs"):
         rewrite("no markers", {})
 
 
@@ -75,4 +86,41 @@ def test_the_page_of_the_repository_has_its_markers_and_names_no_unknown_work() 
     assert text.count(BEGIN) == text.count(END) == 1
     results = read_results(PAGE.with_suffix(".json"))
     if results:
-        assert render(results) in text
+        assert rewrite(text, results) == text
+    assert PROFILES_BEGIN in text
+    assert PROFILES_END in text
+
+
+def test_what_people_wrote_survives_new_figures_and_new_profiles() -> None:
+    """The story of the profile and the reasons stand outside the markers."""
+    page = f"intro\n{BEGIN}\nold\n{END}\nreasons\n{PROFILES_BEGIN}\n{PROFILES_END}\nstory\n"
+    page = rewrite(page, {"tiny": result(1)})
+    page = put_profile(page, "`tiny`, inline", "first")
+    page = put_profile(page, "`mlp`, process", "other")
+    page = put_profile(page, "`tiny`, inline", "second\n\n| a | b |")
+    assert page.startswith("intro\n")
+    assert page.endswith("\nstory\n")
+    assert "\nreasons\n" in page
+    assert "first" not in page
+    assert page.index("### `mlp`, process\n\nother") < page.index("### `tiny`, inline\n\nsecond")
+    assert put_profile(page, "`mlp`, process", "other") == page
+
+
+def test_a_figure_that_is_not_met_points_to_its_reason() -> None:
+    """And where there is no reason yet, the run says so."""
+    page = f"{BEGIN}{END}"
+    results = {"tiny": result(5), "mlp": result(1)}
+    assert unexplained(page, results) == ["tiny"]
+    assert "[why]" not in rewrite(page, results)
+    explained = page + '<a id="why-tiny"></a>Since the sky is blue.'
+    assert unexplained(explained, results) == []
+    assert rewrite(explained, results).count("**not met** ([why](#why-tiny))") == 1
+
+
+def test_a_row_names_the_run_that_it_is_from() -> None:
+    """Machine, date and command of every figure, without repeating them in each."""
+    page = rewrite(f"{BEGIN}{END}", {"tiny": result(1, date="monday"), "mlp": result(1, date="tuesday")})
+    assert "1. tiny: monday" in page
+    assert "2. mlp: tuesday" in page
+    rows = [line for line in page.splitlines() if line.startswith("| work |")]
+    assert [row.removesuffix(" |").rpartition(" ")[2] for row in rows] == ["run", "1", "2"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from loadtests.usage import processes, resident_mb, usage
+from loadtests.usage import each_cpu_s, held, processes, resident_mb, threads_cpu_s, usage
 
 SPIN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"""
@@ -42,3 +42,19 @@ def test_an_ended_process_costs_nothing_that_could_be_read() -> None:
     with pytest.raises(ProcessLookupError, match=str(process.pid)):
         usage(process.pid)
     assert usage(os.getpid()).processes >= 1
+
+
+def test_what_a_process_holds_is_read_from_the_kernel() -> None:
+    """An open file is one descriptor more; private memory is part of resident memory."""
+    before = held(os.getpid())
+    with open(os.devnull, encoding="utf-8"):  # noqa: PTH123
+        assert held(os.getpid()).descriptors == before.descriptors + 1
+    assert 0 < before.private_mb <= before.resident_mb
+    assert before.threads >= 1
+
+
+def test_processor_time_adds_up_over_processes_and_threads() -> None:
+    """The profile scales its tables with both."""
+    assert each_cpu_s(os.getpid())[os.getpid()] > 0
+    spent = threads_cpu_s(os.getpid())
+    assert spent[os.getpid()] > 0, "the first thread has its process's number"

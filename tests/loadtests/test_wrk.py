@@ -6,11 +6,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from loadtests.cores import pinned, shared
-from loadtests.measurement import Ask, Sample, median_sample
-from loadtests.models import TINY
+from loadtests.measurement import COUNT, Ask, Sample, median_sample
+from loadtests.models import MLP, TINY
 from loadtests.scenarios.rounds import Entrant, Plan, over, take_turns
 from loadtests.servers import floor
 from loadtests.wrk import MissingTool, require_wrk, script
@@ -30,6 +31,25 @@ def test_the_script_quotes_what_lua_would_misread() -> None:
     """Header values with quotes and backslashes arrive as they are."""
     text = script(Ask("/x", b"", {"x-note": 'a "b" \\ c'}), Path("/tmp/body"))
     assert r'wrk.headers["x-note"] = "a \"b\" \\ c"' in text
+
+
+def test_counted_bodies_never_repeat_over_runs() -> None:
+    """What one run asked would be in the response cache when the next one asks."""
+    ask = MLP.counted_json()
+    texts = [script(ask, Path("/tmp/body")) for _ in range(2)]
+    starts = [int(text.partition("local count = ")[2].split("\n", 1)[0]) for text in texts]
+    assert abs(starts[1] - starts[0]) >= 200_000
+    assert max(starts) < 2**24
+    assert "local count" not in script(MLP.json(), Path("/tmp/body"))
+
+
+def test_a_counted_body_is_the_plain_one_but_for_its_first_number() -> None:
+    """A miss and a hit are compared on the same work."""
+    counted, plain = MLP.counted_json(route="kept"), MLP.json()
+    assert counted.path == "/predict/kept"
+    rows = orjson.loads(counted.body.replace(COUNT, b"7"))["inputs"]
+    assert rows[0][0] == 7
+    assert rows[0][1:] == orjson.loads(plain.body)["inputs"][0][1:]
 
 
 @needs_wrk
