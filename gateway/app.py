@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -53,6 +54,7 @@ from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
 from gateway.web.admin_upload import Uploads
 from gateway.web.application import build_admin_application, build_application
+from gateway.web.large_bodies import large_bodies
 from gateway.web.services import Services
 from gateway.web.statistics import ModelStatistics
 from gateway.workers.assembly import NodeParts, assemble_crew, fleet_observer
@@ -144,11 +146,15 @@ class Gateway:
         metrics = Metrics(table=lambda: dataplane.current.table, memory=lambda: _memory(fleet))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
-        for part in (metrics, statistics, *self._sinks(clock), *([control.guard] if control.guard else [])):
+        watching = (metrics, statistics, control.holdings, *self._sinks(clock))
+        for part in (*watching, *([control.guard] if control.guard else [])):
             observer.add(part)
         self._ends.push_async_callback(control.close)
         await control.start(settings.home)
 
+        limits = web_limits(settings.limits)
+        large = large_bodies(limits, clock, cores=len(os.sched_getaffinity(0)))
+        self._ends.push_async_callback(large.close)
         services = Services(
             dataplane=dataplane,
             observer=observer,
@@ -156,9 +162,10 @@ class Gateway:
             verify=control.ring.verify,
             repository=ControlRepository(control.residents),
             statistics=statistics,
-            limits=web_limits(settings.limits),
+            limits=limits,
             trace_ratio=settings.telemetry.trace_ratio,
             whereabouts=control.whereabouts,
+            large=large,
         )
         applications = self._applications(services, control, endpoint)
         if deaths is not None:

@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.guard import Guard
+from gateway.control.holdings import Holdings
 from gateway.control.judge import GuardPolicy
 from gateway.control.model_control import ModelControl
 from gateway.control.reconcile import Reconciler
@@ -40,8 +41,8 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` is an observer
-    that the composition root adds to those that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` and ``holdings``
+    are observers that the composition root adds to those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """
@@ -78,7 +79,8 @@ class ControlPlane:
             applied=lambda: self._follow(),
         )
         self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
-        here = ReplicaHere(self.reconciler, self.rollbacks)
+        self.holdings = Holdings()
+        here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings)
         self.routes = RouteControl(store, here)
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.tokens = TokenControl(store, here, clock=clock)

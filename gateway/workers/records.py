@@ -19,7 +19,17 @@ from typing import Any, NamedTuple
 from gateway.events import EVENTS, BatchRecord, Observer, RequestRecord, RollbackRecord
 from gateway.messages import Decision, VersionRef
 
-__all__ = ["LOCAL", "Burst", "Event", "pack_burst", "pack_event", "unpack_burst", "unpack_event"]
+__all__ = [
+    "LOCAL",
+    "Burst",
+    "Event",
+    "pack_burst",
+    "pack_event",
+    "pack_finished",
+    "unpack_burst",
+    "unpack_event",
+    "unpack_finished",
+]
 
 LOCAL = frozenset(
     {
@@ -128,14 +138,60 @@ def unpack_event(event: Event) -> tuple[str, tuple[Any, ...]]:
 
 
 class Burst(NamedTuple):
-    """What a worker saw in a moment: requests begun, by route; rows waiting, by version (the latest); the rest in
-    order; and what it could not tell because the node did not read: events, and finished requests by route."""
+    """What a worker saw in a moment: requests begun, by route; rows waiting, by version (the latest); requests
+    finished; the rest in order; and what it could not tell because the node did not read: events, and by route the
+    requests whose end (negative: whose beginning) was among them."""
 
     started: dict[str, int]
     waiting: dict[tuple[str, int], int]
+    finished: list[tuple[Any, ...]]
     events: list[Event]
-    dropped: int = 0
-    lost: dict[str, int] = {}  # noqa: RUF012 (never written to)
+    dropped: int
+    lost: dict[str, int]
+
+
+_DECISION = RequestRecord._fields.index("decision")
+_ANSWERED_BY = RequestRecord._fields.index("answered_by")
+_AFTER = _ANSWERED_BY + 1
+
+
+def pack_finished(records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
+    """The one form written out by hand: it is paid for by every request. The version that answered is nearly always
+    the one that was chosen."""
+    packed = []
+    for record in records:
+        decision, answered_by = record.decision, record.answered_by
+        taken: tuple[Any, ...] | None = None
+        answered: Any = None
+        if decision is not None:
+            version = decision.version
+            taken = (
+                decision.route, version.model, version.number, decision.reason, decision.bucket, decision.revision,
+            )  # fmt: skip
+            if answered_by is not None:
+                answered = True if answered_by == version else (answered_by.model, answered_by.number)
+        packed.append((*record[:_DECISION], taken, answered, *record[_AFTER:]))
+    return packed
+
+
+def unpack_finished(packed: Sequence[tuple[Any, ...]]) -> list[RequestRecord]:
+    """Raises ValueError."""
+    reference, make = _FORMS[VersionRef].unpack, RequestRecord._make
+    records = []
+    try:
+        for values in packed:
+            taken, answered = values[_DECISION], values[_ANSWERED_BY]
+            decision = None
+            if taken is not None:
+                route, model, number, reason, bucket, revision = taken
+                version = reference((model, number))
+                decision = Decision(route, version, reason, bucket, revision)
+                if answered is not None:
+                    answered = version if answered is True else reference(answered)
+            records.append(make((*values[:_DECISION], decision, answered, *values[_AFTER:])))
+    except TypeError as error:
+        raise ValueError(f"no record of a request of this program: {error}") from error
+    return records
 
 
 def pack_burst(burst: Burst) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
-from gateway.events import EVENTS, BatchRecord, Observer, RequestRecord
+from gateway.events import BatchRecord, Observer, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.link import Link
-from gateway.workers.records import Burst, Event, pack_burst, pack_event
+from gateway.workers.records import Burst, Event, pack_burst, pack_event, pack_finished
 
 __all__ = ["Relay"]
 
-GATHER_S = 0.01
+GATHER_S = 0.02
 """A burst's message and the node's waking for it cost as much as ten requests' events; at load a burst holds many."""
 
 _FULL_EVENTS = 512
@@ -23,6 +24,8 @@ class Relay(Observer):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._finished: list[RequestRecord] = []
         self._events: list[Event] = []
         self._started: dict[str, int] = {}
         self._waiting: dict[tuple[str, int], int] = {}
@@ -31,42 +34,36 @@ class Relay(Observer):
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Relay [{len(self._events)} gathered | {self._dropped} dropped]>"
+        return f"<Relay [{len(self._finished) + len(self._events)} gathered | {self._dropped} dropped]>"
 
     def flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not (self._events or self._started or self._waiting):
+        if not (self._finished or self._events or self._started or self._waiting):
             return
-        burst = Burst(self._started, self._waiting, self._events, self._dropped, self._lost)
+        finished = pack_finished(self._finished)
+        burst = Burst(self._started, self._waiting, finished, self._events, self._dropped, self._lost)
         if self._link.offer(pack_burst(burst)):
             self._dropped, self._lost = 0, {}
         else:
             self._drop()
-        self._events, self._started, self._waiting = [], {}, {}
+        self._finished, self._events, self._started, self._waiting = [], [], {}, {}
 
     def _drop(self) -> None:
         """Requests begun and ended in what is lost cancel out; what is left corrects what is in flight."""
-        finished: dict[str, int] = {}
-        for name, args in self._events:
-            if name == _FINISHED:
-                route = args[0][0]
-                finished[route] = finished.get(route, 0) + 1
+        finished = Counter(record.route for record in self._finished)
         for route in {*finished, *self._started}:
-            self._lost[route] = self._lost.get(route, 0) + finished.get(route, 0) - self._started.get(route, 0)
-        self._dropped += len(self._events)
+            self._lost[route] = self._lost.get(route, 0) + finished[route] - self._started.get(route, 0)
+        self._dropped += len(self._finished) + len(self._events)
 
     def _tell(self, name: str, *args: Any) -> None:
         self._events.append(pack_event(name, args))
-        if len(self._events) >= _FULL_EVENTS:
-            self.flush()
-        elif self._timer is None:
+        if self._timer is None:
             self._wind()
 
     def _wind(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+        self._timer = self._loop.call_later(GATHER_S, self.flush)
 
     def request_started(self, route: str) -> None:
         self._started[route] = self._started.get(route, 0) + 1
@@ -74,7 +71,11 @@ class Relay(Observer):
             self._wind()
 
     def request_finished(self, record: RequestRecord) -> None:
-        self._tell("request_finished", record)
+        self._finished.append(record)
+        if len(self._finished) >= _FULL_EVENTS:
+            self.flush()
+        elif self._timer is None:
+            self._wind()
 
     def request_rejected(self, route: str, reason: str) -> None:
         self._tell("request_rejected", route, reason)
@@ -98,6 +99,3 @@ class Relay(Observer):
 
     def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         self._tell("cache_changed", route, entries, held_bytes, evicted)
-
-
-_FINISHED = EVENTS.index("request_finished")

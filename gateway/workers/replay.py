@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.events import Observer
+from gateway.events import Observer, RequestRecord
 from gateway.messages import VersionRef
-from gateway.workers.records import Burst, unpack_burst, unpack_event
+from gateway.workers.records import Burst, unpack_burst, unpack_event, unpack_finished
 
 __all__ = ["Crash", "Replay", "Replays"]
 
@@ -59,19 +59,23 @@ class Replay:
         """Raises ValueError for what is no burst."""
         burst = unpack_burst(body)
         self._begin(burst)
-        observer = self.shared.observer
+        self._finish(unpack_finished(burst.finished))
         for event in burst.events:
             name, args = unpack_event(event)
-            if name == "request_finished":
-                self.requests += 1
-                self.inflight[args[0].route] = self.inflight.get(args[0].route, 0) - 1
-                observer.request_finished(args[0])
-            elif name == "version_crashed":
+            if name == "version_crashed":
                 self.shared.crashed(Crash(*args))
             elif name == "cache_changed":
                 self._cache(*args)
             else:
-                getattr(observer, name)(*args)
+                getattr(self.shared.observer, name)(*args)
+
+    def _finish(self, records: list[RequestRecord]) -> None:
+        self.requests += len(records)
+        inflight, tell = self.inflight, self.shared.observer.request_finished
+        for record in records:
+            route = record.route
+            inflight[route] = inflight.get(route, 0) - 1
+            tell(record)
 
     def _cache(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         before = self.cached.get(route, (0, 0))

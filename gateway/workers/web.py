@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from gateway.server import Listener, allow_descriptors, spare_the_collector
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.warmup import Warmth
+from gateway.web.large_bodies import large_bodies
 from gateway.web.services import IndexEntry, Services
 from gateway.web.statistics import ModelStatistics
 from gateway.workers.begin import Beginning
@@ -125,6 +127,9 @@ class WebWorker:
             told=Told(applied=self._applied, released=self._released),
             default_timeout_ms=beginning.limits.timeout_ms,
         )
+        limits = beginning.web_limits()
+        cores = len(os.sched_getaffinity(0)) // beginning.server.workers
+        self._large = large_bodies(limits, clock, cores=cores)
         self._services = Services(
             dataplane=dataplane,
             observer=relay,
@@ -132,8 +137,9 @@ class WebWorker:
             verify=ring.verify,
             repository=_NodeRepository(),
             statistics=ModelStatistics(),
-            limits=beginning.web_limits(),
+            limits=limits,
             trace_ratio=beginning.trace_ratio,
+            large=self._large,
         )
 
     def _warmth(self, spec: VersionSpec) -> Warmth | None:
@@ -179,6 +185,8 @@ class WebWorker:
             listener.stop()
         if self._serving:
             await asyncio.wait(self._serving, timeout=5.0)
+        if self._beginning is not None:
+            await self._large.close()
         await self._follower.close()
         await self._fleet.close()
         await self._told_all()
