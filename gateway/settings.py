@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from runtimes.devices import check_device
 
 __all__ = [
     "ClientSettings",
     "GuardSettings",
     "LimitSettings",
+    "ModelPlacement",
     "RegistrySettings",
     "RuntimeSettings",
     "ServerSettings",
@@ -40,6 +42,7 @@ _NESTING = "__"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
+Device = Annotated[str, AfterValidator(check_device)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -81,12 +84,31 @@ class LimitSettings(_Group):
     timeout_ms: Positive = 10_000
 
 
+class ModelPlacement(_Group):
+    """Where the versions of one model run; None: as for all."""
+
+    devices: tuple[Device, ...] | None = None
+    instances: Positive | None = None
+
+
 class RuntimeSettings(_Group):
     """How versions run. The packages of the ``preload`` formats are imported once, by the fork server, so that
-    versions start in milliseconds; a format whose packages are not installed is left out."""
+    versions start in milliseconds; a format whose packages are not installed is left out.
+
+    ``instances`` of a version run on each of its ``devices`` (none named: on its ``device``); ``models`` says it for
+    single models. Above ``memory_bytes`` of the machine's memory, or ``device_memory_bytes`` of a CUDA device's,
+    versions that no traffic reaches are unloaded until they are asked for; with ``lazy``, also idle ones that it does
+    reach.
+    """
 
     preload: tuple[Literal["onnx", "torch", "sklearn", "python", "echo"], ...] = ("onnx", "torch", "sklearn", "python")
-    device: str = "auto"
+    device: Device = "auto"
+    devices: tuple[Device, ...] = ()
+    instances: Positive = 1
+    models: dict[str, ModelPlacement] = Field(default_factory=dict)
+    memory_bytes: Positive | None = None
+    device_memory_bytes: Positive | None = None
+    lazy: bool = False
     threads: Positive = 1
     max_rows: Positive = 32
     queue_rows: Positive = 4096

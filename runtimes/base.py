@@ -69,7 +69,10 @@ class LoadSpec:
     """All that a child needs to load one version.
 
     ``entry`` names the main file among ``files``. ``signature`` is None when the format tells
-    it (ONNX). ``device`` is ``auto``, ``cpu`` or ``cuda:N``. ``options`` belong to the format.
+    it (ONNX). ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``precision`` (``fp16``, ``bf16``) is what a
+    model computes in, None as it is stored. ``compiled``: by torch.compile. ``graph_rows``: batch sizes to capture as
+    CUDA graphs. ``memory_limit_bytes``: of the device, for runtimes that can be held to it. ``options`` belong to the
+    format.
     """
 
     format: str
@@ -79,6 +82,10 @@ class LoadSpec:
     device: str = "auto"
     threads: int = 1
     allow_pickle: bool = False
+    precision: str | None = None
+    compiled: bool = False
+    graph_rows: tuple[int, ...] = ()
+    memory_limit_bytes: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +99,7 @@ class LoadSpec:
     def from_json(cls, body: Mapping[str, Any]) -> LoadSpec:
         fields = dict(body)
         fields["files"] = tuple(FileRef(**file) for file in body["files"])
+        fields["graph_rows"] = tuple(body.get("graph_rows", ()))
         signature = body.get("signature")
         fields["signature"] = None if signature is None else Signature.from_json(signature)
         return cls(**fields)

@@ -13,15 +13,18 @@ import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from runtimes.base import Array, Arrays, Files, InvalidInput, LoadFailed, LoadSpec, ModelFailed, OutOfMemory, Runtime
-from runtimes.signature import Signature, TensorSpec
+from runtimes.devices import CPU, cuda_index
+from runtimes.example import synthetic_inputs
+from runtimes.signature import Signature
+from runtimes.torch_lane import CudaLane, HostLane, Lane
+from runtimes.torch_signature import DTYPES, arguments, default_names, own_signature
 
 __all__ = ["TorchRuntime", "load"]
 
@@ -31,49 +34,45 @@ _PICKLE_ADVICE = (
     "or allow pickles for this model by name in the settings (allow_pickle)"
 )
 
-_TYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "UINT8",
-    torch.uint16: "UINT16",
-    torch.uint32: "UINT32",
-    torch.uint64: "UINT64",
-    torch.int8: "INT8",
-    torch.int16: "INT16",
-    torch.int32: "INT32",
-    torch.int64: "INT64",
-    torch.float16: "FP16",
-    torch.bfloat16: "BF16",
-    torch.float32: "FP32",
-    torch.float64: "FP64",
-}
+_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Arguments(NamedTuple):
+    """The inputs as ``forward`` takes them: in order, and by keyword."""
+
+    positional: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
 
 class TorchRuntime:
-    """``positional`` and ``named`` are the inputs as ``forward`` takes them, in order and by keyword."""
+    """``precision``: what floating-point inputs are cast to; outputs are cast back to the signature's types."""
 
     def __init__(
         self,
         call: Callable[..., Any],
         signature: Signature,
+        lane: Lane,
         device: str,
-        positional: Sequence[str],
-        named: Sequence[str],
+        arguments: Arguments,
+        *,
+        precision: Any = None,
     ) -> None:
         self._call: Callable[..., Any] | None = call
         self.signature = signature
         self.device = device
-        self._positional = tuple(positional)
-        self._named = tuple(named)
+        self._lane = lane
+        self._arguments = arguments
+        self._precision = precision
         self._bfloat = {spec.name for spec in signature.inputs if spec.datatype == "BF16"}
+        self._types = {spec.name: DTYPES.get(spec.datatype) for spec in signature.outputs}
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         if self._call is None:
             raise ModelFailed("this runtime is closed")
+        taken = {name: inputs[name] for name in (*self._arguments.positional, *self._arguments.named)}
         try:
             with torch.inference_mode():
-                values = [self._tensor(name, inputs[name]) for name in self._positional]
-                named = {name: self._tensor(name, inputs[name]) for name in self._named}
-                return self._outputs(self._call(*values, **named))
+                return self._lane.run(self.program, taken)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemory(f"the batch does not fit {self.device}: {str(error)[:500]}") from error
@@ -88,37 +87,38 @@ class TorchRuntime:
 
     def close(self) -> None:
         self._call = None
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        self._lane.close()
 
-    def _tensor(self, name: str, array: Array) -> Any:
-        # A copy: the batch's memory cannot be written, and a model may work in place.
-        tensor = torch.from_numpy(np.array(array, copy=True, order="C"))
-        if name in self._bfloat:
-            tensor = tensor.to(torch.bfloat16)
-        return tensor if self.device == "cpu" else tensor.to(self.device)
+    def program(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The model on tensors of its device, in the precision asked for."""
+        if self._call is None:
+            raise ModelFailed("this runtime is closed")
+        cast = {name: self._cast(name, tensor) for name, tensor in tensors.items()}
+        named = {name: cast[name] for name in self._arguments.named}
+        return self._outputs(self._call(*(cast[name] for name in self._arguments.positional), **named))
 
-    def _outputs(self, returned: Any) -> dict[str, Array]:
+    def _cast(self, name: str, tensor: Any) -> Any:
+        if self._precision is not None and tensor.is_floating_point():
+            return tensor.to(self._precision)
+        return tensor.to(torch.bfloat16) if name in self._bfloat else tensor
+
+    def _outputs(self, returned: Any) -> dict[str, Any]:
         names = [spec.name for spec in self.signature.outputs]
         if isinstance(returned, Mapping):
-            return {str(key): _array(value) for key, value in returned.items() if torch.is_tensor(value)}
+            return {str(key): self._given(str(key), value) for key, value in returned.items() if torch.is_tensor(value)}
         values = list(returned) if isinstance(returned, tuple | list) else [returned]
-        names = names or _default_names(len(values))
+        names = names or default_names(len(values))
         if len(values) != len(names):
             raise ModelFailed(f"the model returned {len(values)} outputs, the signature names {', '.join(names)}")
-        return {name: _array(value) for name, value in zip(names, values, strict=True)}
+        return {name: self._given(name, value) for name, value in zip(names, values, strict=True)}
 
-
-def _default_names(count: int) -> list[str]:
-    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
-
-
-def _array(value: Any) -> Array:
-    if not torch.is_tensor(value):
-        raise ModelFailed(f"the model returned a {type(value).__name__} where a tensor was expected")
-    tensor = value.detach()
-    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
-    return array
+    def _given(self, name: str, value: Any) -> Any:
+        if not torch.is_tensor(value):
+            raise ModelFailed(f"the model returned a {type(value).__name__} where a tensor was expected")
+        wanted = self._types.get(name)
+        if self._precision is None or wanted is None or not value.is_floating_point():
+            return value
+        return value.to(wanted)
 
 
 def load(spec: LoadSpec, files: Files) -> Runtime:
@@ -138,16 +138,40 @@ def load(spec: LoadSpec, files: Files) -> Runtime:
 
 
 def _device(asked: str) -> str:
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    name = "cuda:0" if asked in ("auto", "cuda") else asked
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or not number.isdigit():
-        raise LoadFailed(f"device {asked!r} is unknown; expected auto, cpu or cuda:N")
-    if not torch.cuda.is_available() or int(number) >= torch.cuda.device_count():
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        index = cuda_index(asked)
+    except ValueError as error:
+        raise LoadFailed(str(error)) from None
+    if index is None:
+        return "cuda:0" if asked == "auto" and torch.cuda.is_available() else CPU
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= found:
         raise LoadFailed(f"device {asked} was asked for; torch {torch.__version__} finds {found} CUDA devices here")
-    return name
+    return f"cuda:{index}"
+
+
+def _made(module: Any, spec: LoadSpec, signature: Signature, device: str, arguments: Arguments) -> TorchRuntime:
+    """The runtime of a module that is on its device already, with its graphs captured."""
+    precision = None if spec.precision is None else _PRECISIONS[spec.precision]
+    if precision is not None:
+        module.to(precision)
+    # One compilation for all batch sizes, rather than one for each.
+    call = torch.compile(module, dynamic=True) if spec.compiled else module
+    index = cuda_index(device)
+    lane: Lane = HostLane()
+    if index is not None:
+        _limit_memory(index, spec.memory_limit_bytes)
+        lane = CudaLane(index)
+    runtime = TorchRuntime(call, signature, lane, device, arguments, precision=precision)
+    if isinstance(lane, CudaLane) and spec.graph_rows and signature.batched:
+        lane.capture(runtime.program, lambda rows: synthetic_inputs(signature, rows), spec.graph_rows)
+    return runtime
+
+
+def _limit_memory(index: int, most_bytes: int | None) -> None:
+    if most_bytes is not None:
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, most_bytes / total), index)
 
 
 def _is_exported(content: bytes) -> bool:
@@ -192,8 +216,8 @@ def _load_exported(spec: LoadSpec, content: bytes, device: str) -> Runtime:
         raise LoadFailed(f"torch {torch.__version__} cannot load {spec.entry!r}: {_short(error)}") from error
     if device != "cpu":
         program = torch.export.passes.move_to_device_pass(program, device)
-    positional, named = _arguments(program)
-    own = _own_signature(program)
+    positional, named = arguments(program)
+    own = own_signature(program)
     signature = spec.signature or own
     if not signature.outputs:
         signature = Signature(signature.inputs, own.outputs, signature.batched)
@@ -205,49 +229,7 @@ def _load_exported(spec: LoadSpec, content: bytes, device: str) -> Runtime:
                 f"{', '.join((*positional, *named))}"
             )
         positional = names  # other names for the same arguments, in order
-    return TorchRuntime(program.module(), signature, device, positional, named)
-
-
-def _arguments(program: Any) -> tuple[list[str], list[str]]:
-    """Names of the positional and of the keyword inputs of an exported program."""
-    names = [str(name) for name in program.graph_signature.user_inputs]
-    _, by_keyword = program.call_spec.in_spec.children()
-    named = [str(name) for name in by_keyword.context]
-    return names[: len(names) - len(named)], named
-
-
-def _own_signature(program: Any) -> Signature:
-    """What the program was exported with: symbolic sizes become named axes."""
-    user_inputs = list(program.graph_signature.user_inputs)
-    metas: dict[str, Any] = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    # Keyword inputs are placeholders under their own names as well.
-    inputs: list[tuple[str, Any]] = [(str(name), metas.get(str(name))) for name in user_inputs]
-    results = [metas.get(str(name)) for name in program.graph_signature.user_outputs]
-    returned = program.call_spec.out_spec
-    keyed = returned.type is dict and all(child.is_leaf() for child in returned.children())
-    names = [str(key) for key in returned.context] if keyed else _default_names(len(results))
-    outputs: list[tuple[str, Any]] = list(zip(names, results, strict=True))
-    tensors = [*inputs, *outputs]
-    for name, value in tensors:
-        if not torch.is_tensor(value):
-            raise LoadFailed(f"{name!r} of the exported program is a {type(value).__name__}, expected a tensor")
-    # One symbol leads them all: that axis counts rows.
-    leading = {str(value.shape[0]) if value.ndim else "0" for _, value in tensors}
-    batched = len(leading) == 1 and not leading.pop().isdigit()
-    return Signature(
-        tuple(_spec(name, value, batched) for name, value in inputs),
-        tuple(_spec(name, value, batched) for name, value in outputs),
-        batched,
-    )
-
-
-def _spec(name: str, value: Any, batched: bool) -> TensorSpec:
-    if value.dtype not in _TYPES:
-        raise LoadFailed(f"{name!r} of the exported program has type {value.dtype}, which no datatype describes")
-    shape: list[int | str] = [axis if isinstance(axis, int) else str(axis) for axis in value.shape]
-    if batched:
-        shape[0] = "batch"
-    return TensorSpec(name, _TYPES[value.dtype], tuple(shape))
+    return _made(program.module(), spec, signature, device, Arguments(tuple(positional), tuple(named)))
 
 
 def _load_script(spec: LoadSpec, content: bytes, device: str) -> Runtime:
@@ -262,7 +244,9 @@ def _load_script(spec: LoadSpec, content: bytes, device: str) -> Runtime:
         ) from error
     module.eval()
     names = [tensor.name for tensor in spec.signature.inputs]
-    return TorchRuntime(module, spec.signature, device, names, [])
+    if spec.compiled:
+        raise LoadFailed(f"{spec.entry!r} is TorchScript, which torch.compile does not take; export it to a .pt2 file")
+    return _made(module, spec, spec.signature, device, Arguments(tuple(names)))
 
 
 def _short(error: BaseException) -> str:

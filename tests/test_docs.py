@@ -96,7 +96,7 @@ def test_the_example_configuration_has_every_key_with_its_default() -> None:
 
     def flat(values: dict[str, Any], before: str = "") -> Iterator[str]:
         for name, value in values.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 yield from flat(value, f"{before}{name}.")
             else:
                 yield before + name

@@ -37,6 +37,9 @@ class Registration:
     device: str | None = None
     threads: int | None = None
     max_rows: int | None = None
+    precision: str | None = None
+    compile: bool = False
+    cuda_graphs: bool = False
     retry: bool = True
 
 

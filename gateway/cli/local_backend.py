@@ -90,6 +90,9 @@ class LocalBackend:
             threads=registration.threads,
             placement=registration.placement,
             max_rows=registration.max_rows,
+            precision=registration.precision,
+            compile=registration.compile,
+            cuda_graphs=registration.cuda_graphs,
             retry=registration.retry,
         )
         progress = stepwise(steps, f"storing {registration.model}")

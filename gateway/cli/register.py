@@ -64,9 +64,19 @@ def register_version(
     placement: Annotated[
         str | None, typer.Option("--placement", metavar="PLACE", help="process (default) or inline.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda:N.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Compute threads.")] = None,
     max_rows: Annotated[int | None, typer.Option("--max-rows", metavar="N", min=1, help="Rows of one batch.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="TYPE", help="fp32 (as stored), fp16 or bf16: what a torch model runs in."),
+    ] = None,
+    compile_it: Annotated[
+        bool, typer.Option("--compile", help="Run the model through torch.compile (at load; takes a compiler).")
+    ] = False,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Capture a CUDA graph for each batch size of the warm-up.")
+    ] = False,
     retry: Annotated[
         bool,
         typer.Option(
@@ -93,6 +103,9 @@ def register_version(
         device=device,
         threads=threads,
         max_rows=max_rows,
+        precision=precision,
+        compile=compile_it,
+        cuda_graphs=cuda_graphs,
         retry=retry,
     )
     with output.steps() as steps:

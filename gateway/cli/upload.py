@@ -59,6 +59,9 @@ def _options(registration: Registration) -> dict[str, Any]:
         "device": registration.device,
         "threads": registration.threads,
         "max_rows": registration.max_rows,
+        "precision": registration.precision,
+        "compile": registration.compile or None,
+        "cuda_graphs": registration.cuda_graphs or None,
         "retry": None if registration.retry else False,
     }
     return {name: value for name, value in options.items() if value is not None}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.errors import LoadError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.loading import read_manifest, version_pieces
 from gateway.serving.engine import BatchPolicy, VersionSpec
-from gateway.settings import RuntimeSettings
+from gateway.serving.warmup import grid
+from gateway.settings import ModelPlacement, RuntimeSettings
 
 __all__ = ["Assembly"]
 
@@ -37,19 +40,28 @@ class Assembly:
                 f"{ref} wants to run inside the gateway (placement inline), where it could take it down: "
                 f"name model {ref.model!r} under runtimes.allow_inline, or register it with placement process"
             )
+        most = pieces.max_rows or settings.max_rows
         batch = BatchPolicy(
-            max_rows=pieces.max_rows or settings.max_rows,
+            max_rows=most,
             queue_rows=pieces.queue_rows or settings.queue_rows,
             hang_floor_ms=pieces.hang_floor_ms or settings.hang_floor_ms,
+        )
+        own = settings.models.get(ref.model, ModelPlacement())
+        load = replace(
+            pieces.load,
+            graph_rows=grid(most) if pieces.cuda_graphs else (),
+            memory_limit_bytes=settings.device_memory_bytes,
         )
         return VersionSpec(
             ref=ref,
             digest=digest,
-            load=pieces.load,
+            load=load,
             placement=pieces.placement,
             interpreter=pieces.interpreter,
             batch=batch,
             retry=pieces.retry,
             example=pieces.example,
             load_timeout_s=settings.load_timeout_s,
+            instances=own.instances or settings.instances,
+            devices=settings.devices if own.devices is None else own.devices,
         )

@@ -70,6 +70,10 @@ class Fields:
             raise self._wrong(key, value, "true or false")
         return value
 
+    def optional_boolean(self, key: str) -> bool:
+        """False where nothing stands."""
+        return self.anything(key) is not None and self.boolean(key)
+
     def integer(self, key: str, *, at_least: int, at_most: int = 2**63 - 1) -> int:
         value = self.anything(key)
         if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= at_most:

@@ -26,6 +26,7 @@ class VersionPieces:
     max_rows: int | None
     queue_rows: int | None
     hang_floor_ms: int | None
+    cuda_graphs: bool
     retry: bool
     example: Arrays | None
 
@@ -62,6 +63,8 @@ def load_spec(
         device=manifest.runtime.device or default_device,
         threads=manifest.runtime.threads or default_threads,
         allow_pickle=manifest.model in allow_pickle,
+        precision=manifest.runtime.precision,
+        compiled=manifest.runtime.compile,
         options=canonical.thaw(manifest.runtime.options),
     )
 
@@ -90,6 +93,7 @@ def version_pieces(
         max_rows=runtime.max_rows,
         queue_rows=runtime.queue_rows,
         hang_floor_ms=runtime.hang_floor_ms,
+        cuda_graphs=runtime.cuda_graphs,
         retry=manifest.effects.retry,
         example=None if manifest.example is None else from_canonical(blobs.read(manifest.example.digest)),
     )

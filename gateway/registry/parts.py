@@ -11,9 +11,11 @@ from gateway.errors import RegistryError
 from gateway.registry import canonical
 from gateway.registry.fields import Fields
 from gateway.registry.names import check_file_name
+from runtimes.devices import check_device
 
 __all__ = [
     "PLACEMENTS",
+    "PRECISIONS",
     "BlobRef",
     "Effects",
     "EvaluationRecord",
@@ -26,7 +28,10 @@ __all__ = [
 ]
 
 PLACEMENTS = ("process", "inline")
-_DEVICE = re.compile(r"auto|cpu|cuda:\d{1,3}")
+PRECISIONS = ("fp32", "fp16", "bf16")
+_LATER = ("precision", "compile", "cuda_graphs")
+"""Left out of the JSON where they are not used, so that versions registered before keep their digests."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -78,7 +83,12 @@ class BlobRef:
 
 @dataclass(frozen=True, slots=True)
 class RuntimePlan:
-    """How the version wants to run. None: as the settings say. ``options`` belong to the format."""
+    """How the version wants to run. None: as the settings say. ``options`` belong to the format.
+
+    ``precision``: what the model computes in; None, or ``fp32``, is as it is stored. ``compile``: by torch.compile.
+    ``cuda_graphs``: one captured for each batch size of the warm-up. These may change answers in their last digits,
+    so they are the version's own. How many instances run, and on which devices, is the settings' to say.
+    """
 
     device: str | None = None
     threads: int | None = None
@@ -87,12 +97,22 @@ class RuntimePlan:
     max_rows: int | None = None
     queue_rows: int | None = None
     hang_floor_ms: int | None = None
+    precision: str | None = None
+    compile: bool = False
+    cuda_graphs: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", canonical.freeze(self.options))
-        if self.device is not None and not _DEVICE.fullmatch(self.device):
-            raise RegistryError(f"runtime.device is {self.device!r}; expected auto, cpu or cuda:N")
+        if self.device is not None:
+            try:
+                check_device(self.device)
+            except ValueError as error:
+                raise RegistryError(f"runtime.{error}") from None
+        if self.precision not in (None, *PRECISIONS):
+            raise RegistryError(f"runtime.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if self.precision == "fp32":
+            object.__setattr__(self, "precision", None)
         if self.placement not in PLACEMENTS:
             raise RegistryError(f"runtime.placement is {self.placement!r}; expected one of {', '.join(PLACEMENTS)}")
         for name in ("threads", "max_rows", "queue_rows", "hang_floor_ms"):
@@ -102,6 +122,7 @@ class RuntimePlan:
 
     def to_json(self) -> dict[str, Any]:
         body = {item.name: getattr(self, item.name) for item in fields(self)}
+        body = {name: value for name, value in body.items() if value or name not in _LATER}
         return body | {"options": canonical.thaw(self.options)}
 
     @classmethod
@@ -115,6 +136,9 @@ class RuntimePlan:
                 max_rows=take.optional_integer("max_rows", at_least=1),
                 queue_rows=take.optional_integer("queue_rows", at_least=1),
                 hang_floor_ms=take.optional_integer("hang_floor_ms", at_least=1),
+                precision=take.optional_text("precision"),
+                compile=take.optional_boolean("compile"),
+                cuda_graphs=take.optional_boolean("cuda_graphs"),
                 options=take.mapping("options"),
             )
 

@@ -55,6 +55,9 @@ class RegistrationOptions:
     max_rows: int | None = None
     queue_rows: int | None = None
     hang_floor_ms: int | None = None
+    precision: str | None = None
+    compile: bool = False
+    cuda_graphs: bool = False
     retry: bool = True
     batched: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +128,9 @@ def _accepted(model: str, source: str | Path, options: RegistrationOptions, allo
             max_rows=options.max_rows,
             queue_rows=options.queue_rows,
             hang_floor_ms=options.hang_floor_ms,
+            precision=options.precision,
+            compile=options.compile,
+            cuda_graphs=options.cuda_graphs,
             options=options.options,
         )
         accepted = _Accepted(model, found, _attached(options), plan)
@@ -168,6 +174,8 @@ def _load_spec(accepted: _Accepted, files: tuple[FileEntry, ...], blobs: BlobSto
         device=accepted.plan.device or allowed.default_device,
         threads=accepted.plan.threads or allowed.default_threads,
         allow_pickle=accepted.model in allowed.allow_pickle,
+        precision=accepted.plan.precision,
+        compiled=accepted.plan.compile,
         options=canonical.thaw(accepted.plan.options),
     )
 

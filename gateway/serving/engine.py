@@ -36,7 +36,8 @@ class VersionSpec:
     that was under way when the child died fails instead of running again. ``example`` is one
     request's inputs (one row if batched), used to warm and to prove readiness; None lets
     them be made from the signature. ``interpreter`` starts the child with another Python.
-    ``load_timeout_s`` bounds load and warm-up together.
+    ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
+    ``devices``; where none is named, on the load's own.
     """
 
     ref: VersionRef
@@ -48,16 +49,20 @@ class VersionSpec:
     retry: bool = True
     example: Arrays | None = None
     load_timeout_s: float = 120.0
+    instances: int = 1
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What was really loaded: ``loaded`` maps file name to the SHA-256 of the bytes read."""
+    """What was really loaded: ``loaded`` maps file name to the SHA-256 of the bytes read. ``device_memory_bytes``: by
+    how much the free memory of a device of its own (a GPU) had shrunk after the load."""
 
     signature: Signature
     device: str
     pid: int | None
     loaded: Mapping[str, str]
+    device_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,15 @@ from gateway.web.admin_upload import ATTACHMENTS, Upload
 
 __all__ = ["Asked", "read_registration"]
 
-_TEXTS = frozenset({"entry", "format", "device", "placement", "interpreter"})
+_TEXTS = frozenset({"entry", "format", "device", "placement", "interpreter", "precision"})
 _NUMBERS = frozenset({"threads", "max_rows", "queue_rows", "hang_floor_ms"})
-_FLAGS: Mapping[str, str] = {"retry": "retry", "batched": "batched", "verify": "prove"}
+_FLAGS: Mapping[str, str] = {
+    "retry": "retry",
+    "batched": "batched",
+    "verify": "prove",
+    "compile": "compile",
+    "cuda_graphs": "cuda_graphs",
+}
 """Field to option. ``verify`` False registers without trying the version first."""
 _OBJECTS = frozenset({"tags", "options"})
 _MOST = 2**31 - 1

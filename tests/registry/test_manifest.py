@@ -58,6 +58,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
             device=draw(st.sampled_from([None, "auto", "cpu", "cuda:1"])),
             threads=draw(limits),
             placement=draw(st.sampled_from(["process", "inline"])),
+            precision=draw(st.sampled_from([None, "fp16", "bf16"])),
+            compile=draw(st.booleans()),
+            cuda_graphs=draw(st.booleans()),
             interpreter=draw(st.none() | names),
             max_rows=draw(limits),
             queue_rows=draw(limits),
@@ -248,3 +251,24 @@ def test_an_older_manifest_is_migrated_and_keeps_the_digest_of_its_bytes() -> No
     assert migrated.digest != replace(_plain(), effects=Effects(retry=False)).digest
     with pytest.raises(RegistryError, match="nothing leads from 0 to 1"):
         Manifest.from_bytes(data)
+
+
+def test_what_is_not_used_leaves_no_trace_in_the_digest() -> None:
+    """Versions registered before there were such options keep theirs."""
+    assert not {"precision", "compile", "cuda_graphs"} & RuntimePlan().to_json().keys()
+    assert RuntimePlan(precision="fp32") == RuntimePlan()
+    chosen = RuntimePlan(precision="bf16", compile=True, cuda_graphs=True)
+    assert RuntimePlan.from_json(chosen.to_json(), "runtime") == chosen
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"precision": "fp8"}, "runtime.precision is 'fp8'; expected one of fp32, fp16, bf16"),
+        ({"device": "gpu"}, "runtime.device 'gpu' is unknown; expected auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_or_precision_that_is_none_is_refused_by_name(change: dict[str, Any], told: str) -> None:
+    """At registration, not at the first load."""
+    with pytest.raises(RegistryError, match=told):
+        RuntimePlan(**change)

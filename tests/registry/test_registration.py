@@ -269,7 +269,7 @@ def _is_gone(state: Path) -> bool:
     ("options", "told"),
     [
         (RegistrationOptions(threads=0), "runtime.threads is 0; expected at least 1"),
-        (RegistrationOptions(device="gpu"), "runtime.device is 'gpu'; expected auto, cpu or cuda:N"),
+        (RegistrationOptions(device="gpu"), "runtime.device 'gpu' is unknown; expected auto, cpu, cuda or cuda:N"),
         (RegistrationOptions(placement="moon"), "runtime.placement is 'moon'; expected one of process, inline"),
         (RegistrationOptions(options={"x": float("nan")}), "x: nan is not a JSON number"),
         (RegistrationOptions(example=Path("/nowhere.json")), "/nowhere.json cannot be read"),
