@@ -41,8 +41,8 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` and ``holdings``
-    are observers that the composition root adds to those that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` and
+    ``holdings`` are observers that the composition root adds to those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """

@@ -8,6 +8,7 @@ from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired
 from gateway.control.documents import RouteDocument, route_key
+from gateway.control.holdings import Holding, Holdings
 from gateway.control.overrides import Override
 from gateway.control.progress import RouteProgress
 from gateway.control.reconcile import Reconciler
@@ -33,6 +34,10 @@ class Replica(Protocol):
 
     def progress(self, route: str) -> RouteProgress | None: ...
 
+    def cached(self, route: str) -> Holding | None:
+        """What the route's response caches hold here."""
+        ...
+
     async def taken(self, revision: int) -> None:
         """Returns when requests are decided by the revision, as far as its versions are loaded; or after a while."""
         ...
@@ -45,9 +50,10 @@ class Replica(Protocol):
 class ReplicaHere:
     """The replica of this process."""
 
-    def __init__(self, reconciler: Reconciler, rollbacks: Rollbacks) -> None:
+    def __init__(self, reconciler: Reconciler, rollbacks: Rollbacks, holdings: Holdings) -> None:
         self._reconciler = reconciler
         self._rollbacks = rollbacks
+        self._holdings = holdings
 
     def __repr__(self) -> str:
         return f"<ReplicaHere {self._reconciler!r}>"
@@ -60,6 +66,9 @@ class ReplicaHere:
 
     def progress(self, route: str) -> RouteProgress | None:
         return self._reconciler.progress(route)
+
+    def cached(self, route: str) -> Holding | None:
+        return self._holdings.of(route)
 
     async def taken(self, revision: int) -> None:
         await self._reconciler.wait_seen(revision, timeout_s=TAKE_S)
@@ -88,6 +97,9 @@ class ReplicaAbsent:
         return desired
 
     def progress(self, route: str) -> RouteProgress | None:
+        return None
+
+    def cached(self, route: str) -> Holding | None:
         return None
 
     async def taken(self, revision: int) -> None:

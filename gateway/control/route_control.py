@@ -172,6 +172,8 @@ class RouteControl:
         progress = self._replica.progress(name)
         status = route.document.status.to_json() | {"revision": route.revision}
         status |= {} if progress is None else progress.to_json()
+        cached = None if route.document.spec.cache is None else self._replica.cached(name)
+        status |= {} if cached is None else {"cache": cached.to_json()}
         return {
             "route": name,
             "revision": route.revision,
