@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -55,7 +55,7 @@ class Exchange(ABC):
         self,
         method: str,
         path: str,
-        headers: Iterable[HeaderLine],
+        headers: Mapping[bytes, bytes],
         receive: Receive,
         *,
         trace_ratio: float,
@@ -114,7 +114,7 @@ class AsgiExchange(Exchange):
         super().__init__(
             scope["method"],
             scope["path"],
-            scope["headers"],
+            dict(scope["headers"]),
             receive,
             trace_ratio=trace_ratio,
             peer=scope.get("client"),

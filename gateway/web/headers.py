@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar, overload
 
 __all__ = ["Headers"]
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class Headers(Mapping[str, str]):
-    """Names are lower-case; of equal ones the last counts. ``raw`` is for whoever knows the name as bytes."""
+    """Names are lower-case. ``raw`` is for whoever knows the name as bytes."""
 
     __slots__ = ("raw",)
 
-    def __init__(self, lines: Iterable[tuple[bytes, bytes]]) -> None:
-        self.raw = dict(lines)
+    def __init__(self, raw: Mapping[bytes, bytes]) -> None:
+        self.raw = raw
 
     def __repr__(self) -> str:
         return f"<Headers {', '.join(self)}>"

@@ -28,12 +28,13 @@ class _Duration:
 
 @dataclass(slots=True)
 class _VersionCounters:
-    last_inference_ms: int = 0
+    last_inference: float = 0.0
     inferences: int = 0
     executions: int = 0
-    success: _Duration = field(default_factory=_Duration)
+    answered: int = 0
+    success_s: float = 0.0
+    queue_s: float = 0.0
     fail: _Duration = field(default_factory=_Duration)
-    queue: _Duration = field(default_factory=_Duration)
     compute: _Duration = field(default_factory=_Duration)
     batches: dict[int, _Duration] = field(default_factory=dict)
 
@@ -56,11 +57,12 @@ class ModelStatistics(Observer):
             return
         chosen = record.decision.version
         if record.code == 200:
-            counters = self._of(record.answered_by or chosen)
+            counters = self._versions.get(record.answered_by or chosen) or self._of(record.answered_by or chosen)
             counters.inferences += record.rows
-            counters.success.add(record.duration_s)
-            counters.queue.add(record.queue_s)
-            counters.last_inference_ms = int((record.started_wall + record.duration_s) * 1000)
+            counters.answered += 1
+            counters.success_s += record.duration_s
+            counters.queue_s += record.queue_s
+            counters.last_inference = record.started_wall + record.duration_s
         if record.chosen_failure is not None or record.code >= 400:
             self._of(chosen).fail.add(record.duration_s)
 
@@ -82,13 +84,13 @@ class ModelStatistics(Observer):
         return {
             "name": name,
             "version": str(version.number),
-            "last_inference": counters.last_inference_ms,
+            "last_inference": int(counters.last_inference * 1000),
             "inference_count": counters.inferences,
             "execution_count": counters.executions,
             "inference_stats": {
-                "success": counters.success.to_json(),
+                "success": _Duration(counters.answered, counters.success_s).to_json(),
                 "fail": counters.fail.to_json(),
-                "queue": counters.queue.to_json(),
+                "queue": _Duration(counters.answered, counters.queue_s).to_json(),
                 "compute_input": nothing,
                 "compute_infer": counters.compute.to_json(),
                 "compute_output": nothing,

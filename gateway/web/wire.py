@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.types import Message
@@ -26,6 +26,8 @@ __all__ = ["WireProtocol"]
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 _COLD = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"content-encoding"})
 """Headers that ask for more than is done here."""
+
+_BUSY = -1.0
 
 _JOINED_BYTES = 64 * 1024
 """An answer up to here goes out in one piece; a larger one is not copied behind its head."""
@@ -45,6 +47,9 @@ class WireProtocol(HttpToolsProtocol):
         self._held = False
         self._head_complete = False
         self._pieces: list[bytes] = []
+        self._named: dict[bytes, bytes] = {}
+        # When the last answer went out, if nothing has come since.
+        self._idle_since = _BUSY
         # The request being answered here; uvicorn sees it as the cycle under way.
         self.work: _Work | None = None
 
@@ -57,9 +62,42 @@ class WireProtocol(HttpToolsProtocol):
         work, self.work = self.work, None
         if work is not None and work.task is not None:
             work.task.cancel()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
 
     # What the parser calls
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Asked twice a request. The timer is left standing and looks how long it has been idle when it rings: to set
+        one anew costs a request a microsecond."""
+        self._idle_since = _BUSY
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idleness(self.timeout_keep_alive)
+
+    def _watch_idleness(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since == _BUSY:
+            return  # the next answer sets it anew
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch_idleness(left_s)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         if self._application is None:
@@ -95,6 +133,7 @@ class WireProtocol(HttpToolsProtocol):
 
     def _may_be_answered_here(self) -> bool:
         url, parser = self.url, self.parser
+        self._named = dict(self.headers)
         return (
             url.startswith((b"/predict", b"/v2/models/"))
             and parser.get_method() == b"POST"
@@ -106,7 +145,7 @@ class WireProtocol(HttpToolsProtocol):
             and not self.flow.write_paused
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
-            and _COLD.isdisjoint([name for name, _ in self.headers])
+            and _COLD.isdisjoint(self._named)
         )
 
     def _let_go(self) -> None:
@@ -135,7 +174,7 @@ class WireProtocol(HttpToolsProtocol):
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         work = _Work(self)
-        exchange = _WholeExchange(work, path, self.headers, trace_ratio=application.trace_ratio, peer=self.client)
+        exchange = _WholeExchange(work, path, self._named, trace_ratio=application.trace_ratio, peer=self.client)
         exchange.body = body
         self.work = self.cycle = work  # type: ignore[assignment]
         work.task = self.loop.create_task(application.answer(inference, exchange))
@@ -193,7 +232,7 @@ class _WholeExchange(Exchange):
         self,
         work: _Work,
         path: str,
-        headers: Iterable[HeaderLine],
+        headers: Mapping[bytes, bytes],
         *,
         trace_ratio: float,
         peer: tuple[str, int] | None,
