@@ -50,6 +50,7 @@ from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
 from gateway.telemetry.tracing import Tracing, exporter_for
+from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
 from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
 from gateway.web.admin_upload import Uploads
@@ -170,11 +171,11 @@ class Gateway:
         applications = self._applications(services, control, endpoint)
         if deaths is not None:
             parts = NodeParts(settings, clock, observer, fleet, dataplane, control)
-            applications = await self._start_crew(parts, deaths, applications)
+            applications = await self._start_crew(parts, deaths, applications, metrics)
         self._listen(applications, sockets)
 
     async def _start_crew(
-        self, parts: NodeParts, deaths: Deaths, applications: list[ASGIApplication]
+        self, parts: NodeParts, deaths: Deaths, applications: list[ASGIApplication], metrics: Metrics
     ) -> list[ASGIApplication]:
         """Web workers take the public address; what is left for this process to listen to is the admin plane's own."""
         if self._address is None:
@@ -184,6 +185,7 @@ class Gateway:
         self._ends.push_async_callback(crew.stop, drain_s=0.0)
         await crew.start()
         self._crew = crew
+        metrics.registry.register(WorkerFamilies(lambda: _worker_counts(crew)))
         return [Settled(other, crew.in_force) for other in others]
 
     def _bind(self) -> list[socket.socket]:
@@ -339,6 +341,11 @@ async def _serve(settings: Settings) -> int:
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
     return 0 if told.is_set() else 1
+
+
+def _worker_counts(crew: Crew) -> WorkerCounts:
+    now = crew.statistics()
+    return WorkerCounts(now.serving, now.stale, now.restarts, now.dropped_events)
 
 
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:

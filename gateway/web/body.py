@@ -16,8 +16,11 @@ _INFLATE_IN_THREAD_BYTES = 64 * 1024
 """zlib lets go of the interpreter lock, and below this a thread's round trip costs more than the work."""
 
 
-async def receive_body(exchange: Exchange, limits: WebLimits) -> bytes:
+async def receive_body(exchange: Exchange, limits: WebLimits, *, until_bytes: int | None = None) -> bytes:
     """The whole body, inflated if it was compressed.
+
+    Given ``until_bytes``, it stops when as much has come (of a compressed body, an eighth): the start of the body as
+    it came, with ``exchange.whole`` False.
 
     Raises TooLarge (by Content-Length before a byte is read, else while it streams in),
     ReceiveTimeout, BadRequest, UnsupportedContent, and ClientLeft when the client disconnects.
@@ -27,10 +30,11 @@ async def receive_body(exchange: Exchange, limits: WebLimits) -> bytes:
     _check_length(exchange.headers.get("content-length"), limits.body_bytes)
     try:
         async with asyncio.timeout(limits.receive_s):
-            body = await _receive(exchange, limits.body_bytes)
+            until = limits.body_bytes if until_bytes is None else until_bytes // 8 if compressed else until_bytes
+            body = await _receive(exchange, limits.body_bytes, until)
     except TimeoutError:
         raise ReceiveTimeout(f"the body did not arrive within {limits.receive_s:g} s; send it faster") from None
-    if not compressed:
+    if not compressed or not exchange.whole:
         return body
     if len(body) < _INFLATE_IN_THREAD_BYTES:
         return inflate(body, encoding, max_bytes=limits.body_bytes, limits=limits.codec)
@@ -68,7 +72,7 @@ def _check_length(declared: str | None, max_bytes: int) -> None:
         raise _too_large(max_bytes)
 
 
-async def _receive(exchange: Exchange, max_bytes: int) -> bytes:
+async def _receive(exchange: Exchange, max_bytes: int, until_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -83,6 +87,8 @@ async def _receive(exchange: Exchange, max_bytes: int) -> bytes:
             exchange.whole = True
             return b"".join((*parts, part)) if parts else part
         parts.append(part)
+        if size >= until_bytes:
+            return b"".join(parts)
 
 
 def _too_large(max_bytes: int) -> TooLarge:

@@ -14,6 +14,7 @@ from gateway.events import RequestRecord
 from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.decide import key_by_route, unknown_route
 from gateway.routing.table import Route
+from gateway.web import large_bodies
 from gateway.web.auth import authorise_route
 from gateway.web.body import check_content_type, receive_body
 from gateway.web.clients import client_of
@@ -165,9 +166,7 @@ class _Story(Trail):
             check_content_type(exchange, dialect.content_types)
         facts = read_facts(headers, limits.codec)
         body = exchange.body
-        if body is None:
-            body = await receive_body(exchange, limits)
-        envelope = dialect.read(body, exchange)
+        envelope = dialect.read(body, exchange) if body is not None else await self._receive(asked, route, facts)
         request = self._request(asked, route, facts, envelope)
         if route.limits.rate_per_s is not None and not route.protected:
             self._rates.admit(route, request.client)
@@ -181,6 +180,32 @@ class _Story(Trail):
             answer = await _compressed(answer, headers, from_bytes=limits.compress_from_bytes)
         self._ended = services.clock.monotonic()
         return answer
+
+    async def _receive(self, asked: Asked, route: Route, facts: RequestFacts) -> Envelope:
+        """The envelope of a body that is on its way. A large one of JSON alone is decoded in another process."""
+        services, exchange, dialect = self._services, self._exchange, self._dialect
+        large = services.large
+        if large is None or b"inference-header-content-length" in exchange.headers.raw:
+            return dialect.read(await receive_body(exchange, services.limits), exchange)
+        body = await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
+        if exchange.whole and len(body) < large.from_bytes:
+            return dialect.read(body, exchange)
+        known = large_bodies.Asked(
+            dialect.protocol,
+            self._likely(asked, route),
+            None if facts.timeout_s is None else self._began + facts.timeout_s,
+            route.limits.timeout_ms / 1000,
+        )
+        if exchange.whole:
+            return await large.decode(exchange, body, known)
+        return await large.receive(exchange, body, known)
+
+    def _likely(self, asked: Asked, route: Route) -> Signature | None:
+        """The signature of the version that will most probably answer."""
+        handles = self._services.dataplane.current.handles
+        heaviest = max(route.arms, key=lambda arm: arm.weight)
+        handle = handles.get(route.ref(heaviest.version if asked.version is None else asked.version))
+        return None if handle is None else handle.signature
 
     async def _authorise(self, route: Route) -> None:
         """Who has a token is known by it: one that asks too often is refused before its body is read."""

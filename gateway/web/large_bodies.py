@@ -8,9 +8,10 @@ that lie in shared memory already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gateway.clock import Clock
 from gateway.codec.inflate import is_compressed
 from gateway.codec.oip_json import RequestedOutput
 from gateway.decoding.memories import Text
@@ -21,37 +22,52 @@ from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange
 from gateway.web.problems import ReceiveTimeout
 
-__all__ = ["LARGE_BYTES", "LargeBodies", "LargeEnvelope"]
+if TYPE_CHECKING:
+    from gateway.web.services import WebLimits
 
-LARGE_BYTES = 256 * 1024
-"""A JSON body from here on is decoded elsewhere."""
+__all__ = ["Asked", "LargeBodies", "LargeEnvelope", "large_bodies"]
+
+_SLICE_BYTES = 256 * 1024
+_MAX_DECODERS = 2
+
+
+class Asked(NamedTuple):
+    """What is known of a request before its body is read. ``likely``: the signature that will most probably be asked
+    for; with it, the arrays come with the facts. ``deadline`` is the client's, ``timeout_s`` the route's."""
+
+    protocol: str
+    likely: Signature | None
+    deadline: float | None
+    timeout_s: float
+
+
+class _Source(NamedTuple):
+    """A text, in shared memory for as long as this lives, and who reads it."""
+
+    decoders: Decoders
+    text: Text
+    protocol: str
+    encoding: str
+
+    async def read(self, signature: Signature | None, deadline: float | None) -> Reading:
+        return await self.decoders.read(
+            self.text, self.protocol, encoding=self.encoding, signature=signature, deadline=deadline
+        )
 
 
 class LargeEnvelope:
     """A body read by a decoder: the facts of either dialect's envelope, and arrays once it is fitted.
 
-    It keeps the text, in shared memory, for another signature that may ask.
+    It keeps the text for another signature that may ask.
     """
 
     __slots__ = (
-        "_decoders", "_encoding", "_likely", "_protocol", "_reading", "_text",
+        "_likely", "_reading", "_source",
         "binary_default", "context", "id", "key", "outputs", "priority", "timeout_s",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        decoders: Decoders,
-        text: Text,
-        reading: Reading,
-        *,
-        protocol: str,
-        encoding: str,
-        likely: Signature | None,
-    ) -> None:
-        self._decoders = decoders
-        self._text = text
-        self._protocol = protocol
-        self._encoding = encoding
+    def __init__(self, source: _Source, likely: Signature | None, reading: Reading) -> None:
+        self._source = source
         self._likely = likely
         self._reading = reading
         facts: Mapping[str, Any] = reading.facts
@@ -65,27 +81,35 @@ class LargeEnvelope:
         self.outputs = None if outputs is None else tuple(RequestedOutput(*output) for output in outputs)
 
     def __repr__(self) -> str:
-        return f"<LargeEnvelope {self._protocol} {self._text!r}>"
+        return f"<LargeEnvelope {self._source.protocol} {self._source.text!r}>"
 
     def fit(self, signature: Signature) -> tuple[Arrays, int] | Awaitable[tuple[Arrays, int]]:
         """Arrays at once for the signature that was expected, else when the decoder has read the text again.
 
         Raises InvalidInput, TooLarge. The arrays are views of shared memory that live as long as they are held.
         """
-        if signature != self._likely:
-            return self._fit_again(signature)
-        return _arrays(self._reading)
+        return _arrays(self._reading) if signature == self._likely else self._fit_again(signature)
 
     async def _fit_again(self, signature: Signature) -> tuple[Arrays, int]:
-        reading = await self._decoders.read(self._text, self._protocol, encoding=self._encoding, signature=signature)
-        return _arrays(reading)
+        return _arrays(await self._source.read(signature, None))
 
 
 class LargeBodies:
-    """Receives and reads what is too large for the loop."""
+    """Receives and reads what is too large for the loop: bodies of JSON from ``from_bytes`` on."""
 
-    def __init__(self, decoders: Decoders, *, body_bytes: int, receive_s: float, watch_after_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        decoders: Decoders,
+        *,
+        clock: Clock,
+        from_bytes: int,
+        body_bytes: int,
+        receive_s: float,
+        watch_after_s: float,
+    ) -> None:
         self._decoders = decoders
+        self._clock = clock
+        self.from_bytes = from_bytes
         self._body_bytes = body_bytes
         self._receive_s = receive_s
         self._watch_after_s = watch_after_s
@@ -93,53 +117,72 @@ class LargeBodies:
     def __repr__(self) -> str:
         return f"<LargeBodies {self._decoders!r}>"
 
-    async def read(
-        self,
-        exchange: Exchange,
-        protocol: str,
-        likely: Signature | None,
-        *,
-        begun: Sequence[bytes] = (),
-        deadline: float | None = None,
-    ) -> LargeEnvelope:
-        """The envelope of a body of JSON in the dialect ``protocol``, of which ``begun`` was received already.
+    async def receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
+        """The envelope of a body of which ``begun`` has come; the rest is received here.
 
-        ``likely`` is the signature that will most probably be asked for: with it, the arrays come with the facts.
         Raises TooLarge, ReceiveTimeout, BadRequest, UnsupportedContent, QueueFull, DeadlineExceeded, and ClientLeft
         when the client disconnects. Cancelled, it gives up its place and its memory.
         """
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
         text = self._decoders.text()
+        text.append(begun)
         try:
             async with asyncio.timeout(self._receive_s):
-                await self._receive(exchange, text, begun)
+                await self._receive(exchange, text)
         except TimeoutError:
             raise ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster") from None
-        with DisconnectWatch(exchange.receive, after_s=self._watch_after_s):
-            reading = await self._decoders.read(text, protocol, encoding=encoding, signature=likely, deadline=deadline)
-        return LargeEnvelope(self._decoders, text, reading, protocol=protocol, encoding=encoding, likely=likely)
+        return await self._read(exchange, text, encoding, asked)
+
+    async def decode(self, exchange: Exchange, body: bytes, asked: Asked) -> LargeEnvelope:
+        """The envelope of a body that is here, since it came compressed to little."""
+        text = self._decoders.text()
+        for start in range(0, len(body), _SLICE_BYTES):
+            text.append(body[start : start + _SLICE_BYTES])
+            await asyncio.sleep(0)
+        return await self._read(exchange, text, "", asked)
 
     async def close(self) -> None:
-        """Ends the decoders."""
+        """Ends the decoders; what waits for them is refused."""
         await self._decoders.close()
 
-    async def _receive(self, exchange: Exchange, text: Text, begun: Sequence[bytes]) -> None:
-        for piece in begun:
-            self._append(text, piece)
+    async def _read(self, exchange: Exchange, text: Text, encoding: str, asked: Asked) -> LargeEnvelope:
+        deadline = self._clock.monotonic() + asked.timeout_s
+        if asked.deadline is not None:
+            deadline = min(deadline, asked.deadline)
+        source = _Source(self._decoders, text, asked.protocol, encoding)
+        with DisconnectWatch(exchange.receive, after_s=self._watch_after_s):
+            return LargeEnvelope(source, asked.likely, await source.read(asked.likely, deadline))
+
+    async def _receive(self, exchange: Exchange, text: Text) -> None:
         more = True
         while more:
             message = await exchange.receive()
             if message["type"] == "http.disconnect":
                 raise ClientLeft
-            self._append(text, message.get("body", b""))
+            piece: bytes = message.get("body", b"")
+            if text.size_bytes + len(piece) > self._body_bytes:
+                raise TooLarge(
+                    f"the body is larger than the limit of {self._body_bytes} bytes; send fewer rows a request"
+                )
+            text.append(piece)
             more = message.get("more_body", False)
         exchange.whole = True
 
-    def _append(self, text: Text, piece: bytes) -> None:
-        if text.size_bytes + len(piece) > self._body_bytes:
-            raise TooLarge(f"the body is larger than the limit of {self._body_bytes} bytes; send fewer rows a request")
-        text.append(piece)
+
+def large_bodies(limits: WebLimits, clock: Clock, *, cores: int) -> LargeBodies:
+    """As the limits say. A second decoder where there is a core for it beside the gateway's and a model's."""
+    decoders = Decoders(
+        limits=limits.codec, body_bytes=limits.body_bytes, clock=clock, most=max(1, min(_MAX_DECODERS, cores - 1))
+    )
+    return LargeBodies(
+        decoders,
+        clock=clock,
+        from_bytes=limits.decode_elsewhere_bytes,
+        body_bytes=limits.body_bytes,
+        receive_s=limits.receive_s,
+        watch_after_s=limits.watch_after_s,
+    )
 
 
 def _arrays(reading: Reading) -> tuple[Arrays, int]:

@@ -11,6 +11,7 @@ from gateway.codec.limits import CodecLimits
 from gateway.control.tokens import Principal
 from gateway.dataplane import Dataplane
 from gateway.events import Observer
+from gateway.web.large_bodies import LargeBodies
 from gateway.web.standing import Whereabouts, unknown
 from gateway.web.statistics import ModelStatistics
 
@@ -21,13 +22,15 @@ __all__ = ["IndexEntry", "Repository", "Services", "Verify", "WebLimits"]
 class WebLimits:
     """``body_bytes`` after inflation, too. ``receive_s`` for the whole body. ``watch_after_s``: work that takes longer
     is dropped when its client leaves; shorter work is done before a watch would pay.
-    ``compress_from_bytes``: answers below it go out as they are."""
+    ``compress_from_bytes``: answers below it go out as they are. ``decode_elsewhere_bytes``: larger bodies of JSON are
+    decoded in a process of their own."""
 
     body_bytes: int = 64 * 1024 * 1024
     receive_s: float = 30.0
     codec: CodecLimits = field(default_factory=CodecLimits)
     watch_after_s: float = 0.02
     compress_from_bytes: int = 1024
+    decode_elsewhere_bytes: int = 256 * 1024
 
 
 Verify = Callable[[str], Principal | Awaitable[Principal | None] | None]
@@ -62,7 +65,8 @@ class Repository(Protocol):
 @dataclass(frozen=True, slots=True)
 class Services:
     """``statistics`` must also be among the observers that ``observer`` tells. ``trace_ratio``: the share of
-    traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force."""
+    traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force.
+    Without ``large``, bodies of any size are decoded here."""
 
     dataplane: Dataplane
     observer: Observer
@@ -73,3 +77,4 @@ class Services:
     limits: WebLimits = field(default_factory=WebLimits)
     trace_ratio: float = 0.0
     whereabouts: Whereabouts = unknown
+    large: LargeBodies | None = None

@@ -130,6 +130,8 @@ class WebWorker:
         limits = beginning.web_limits()
         cores = len(os.sched_getaffinity(0)) // beginning.server.workers
         self._large = large_bodies(limits, clock, cores=cores)
+        limits, cores = beginning.web_limits(), len(os.sched_getaffinity(0))
+        self._large = large_bodies(limits, clock, cores=max(1, cores // beginning.server.workers))
         self._services = Services(
             dataplane=dataplane,
             observer=relay,
@@ -187,6 +189,7 @@ class WebWorker:
             await asyncio.wait(self._serving, timeout=5.0)
         if self._beginning is not None:
             await self._large.close()
+        await self._large.close()
         await self._follower.close()
         await self._fleet.close()
         await self._told_all()
