@@ -14,6 +14,7 @@ import numpy as np
 
 from runtimes import catalog
 from runtimes.base import Array, Arrays, LoadFailed, LoadSpec, ModelFailed, OutOfMemory, Runtime, RuntimeFailure
+from runtimes.device_memory import DeviceMemory
 from runtimes.files import VerifiedFiles
 from runtimes.signature import DATATYPES, Signature, TensorSpec, datatype_of
 
@@ -22,15 +23,16 @@ __all__ = ["Loaded", "conform", "execute", "load"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A runtime, and the digests of the bytes it was made from."""
+    """A runtime, the digests of the bytes it was made from, and the memory that it took of a GPU."""
 
     runtime: Runtime
     digests: Mapping[str, str]
+    device_memory_bytes: int = 0
 
 
 def load(spec: LoadSpec) -> Loaded:
     """Raises ``LoadFailed`` (``IntegrityFailed`` for wrong bytes) and nothing else."""
-    files = VerifiedFiles(spec.files)
+    files, memory = VerifiedFiles(spec.files), DeviceMemory()
     try:
         runtime = catalog.load(spec, files)
         files.verify_rest()
@@ -41,7 +43,8 @@ def load(spec: LoadSpec) -> Loaded:
     except (Exception, SystemExit) as error:  # model code and vendors raise anything
         traceback.print_exc(file=sys.stderr)
         raise LoadFailed(f"loading format {spec.format!r} raised {_told(error)}") from error
-    return Loaded(runtime, files.loaded)
+    taken = memory.taken() if runtime.device.startswith("cuda") else 0
+    return Loaded(runtime, files.loaded, taken)
 
 
 def execute(runtime: Runtime, inputs: Arrays, rows: int | None) -> dict[str, Array]:

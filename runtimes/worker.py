@@ -97,6 +97,7 @@ class Worker:
             {
                 "signature": runtime.signature.to_json(),
                 "device": runtime.device,
+                "device_memory_bytes": self._loaded.device_memory_bytes,
                 "loaded": dict(self._loaded.digests),
                 "pid": os.getpid(),
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -27,11 +27,20 @@ class FleetStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one loaded version's end would give back to the system."""
+    """What one loaded version's end would give back to the system: of the machine's memory (``cpu``), or of a GPU's."""
 
     ref: VersionRef
     device: str
     memory_bytes: int
+
+
+def _footprints(ref: VersionRef, handle: Handle) -> Iterator[Footprint]:
+    info = handle.info
+    if info is None:
+        return
+    yield Footprint(ref, "cpu", handle.memory_bytes())
+    if info.device != "cpu":
+        yield Footprint(ref, info.device, info.device_memory_bytes)
 
 
 class Fleet:
@@ -123,8 +132,7 @@ class Fleet:
     def memory(self) -> tuple[Footprint, ...]:
         """Of every version that has loaded. Slow: any thread may call it, and the event loop should not."""
         handles = list(self._handles.items())
-        held = [(ref, handle.info, handle.memory_bytes()) for ref, handle in handles]
-        return tuple(Footprint(ref, info.device, count) for ref, info, count in held if info is not None)
+        return tuple(footprint for ref, handle in handles for footprint in _footprints(ref, handle))
 
     async def _load(self, spec: VersionSpec, handle: Handle) -> Handle:
         if handle.state is not VersionState.REGISTERED:  # the same version, on its way out

@@ -132,7 +132,9 @@ class ProcessEngine:
             loaded = {str(name): str(digest) for name, digest in dict(body["loaded"]).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LoadError(f"{self._spec.ref}: its process answered the load with nonsense: {error}") from error
-        return EngineInfo(signature, str(body.get("device")), pid, loaded)
+        held = body.get("device_memory_bytes", 0)
+        taken = held if isinstance(held, int) and held >= 0 else 0
+        return EngineInfo(signature, str(body.get("device")), pid, loaded, taken)
 
     def _on_lost(self, verdict: VersionCrashed | VersionHung | None) -> None:
         """Nothing more comes over the channel: the child is gone, or is now made to go."""
