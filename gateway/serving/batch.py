@@ -1,84 +1,40 @@
-"""Which waiting items form the next batch, and how a batch is cut in two. Pure: values in, values out.
-
-A batch holds items of one shape key, that of the oldest item waiting; items keep their order, and
-an item too large for the rows left ends the batch rather than being overtaken, so nothing starves.
-"""
+"""What may share a batch, and how a batch is cut and joined. Pure: values in, values out."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from gateway.messages import Array, Arrays
+from gateway.messages import Array, Arrays, Signature
 
-__all__ = ["Plan", "Waiting", "cut", "halve", "halve_rows", "join", "plan", "shape_key"]
+__all__ = ["cut", "halve", "halve_rows", "join", "rows_of", "shape_key"]
 
 T = TypeVar("T")
 
 
-class Waiting(Protocol):
-    """What planning reads of an item. ``left``: nobody waits for its answer any more."""
-
-    @property
-    def key(self) -> Hashable: ...
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def deadline(self) -> float | None: ...
-
-    @property
-    def left(self) -> bool: ...
+def shape_key(signature: Signature) -> Callable[[Arrays], Hashable]:
+    """Tells of inputs that fit the signature what they have in common: those with equal keys can be joined along
+    the first axis. Where the signature fixes all other axes, that is anything, and costs nothing to say."""
+    if not signature.batched:
+        return _anything
+    names = tuple(spec.name for spec in signature.inputs if not all(isinstance(size, int) for size in spec.shape[1:]))
+    if not names:
+        return _anything
+    if len(names) == 1:
+        (name,) = names
+        return lambda inputs: inputs[name].shape[1:]
+    return lambda inputs: tuple([inputs[name].shape[1:] for name in names])
 
 
-W = TypeVar("W", bound=Waiting)
+def _anything(_: Arrays) -> Hashable:
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[W]):
-    """The next batch, and what leaves the queue without running; all else stays as it was."""
-
-    batch: tuple[W, ...] = ()
-    expired: tuple[W, ...] = ()
-    left: tuple[W, ...] = ()
-
-
-def shape_key(inputs: Arrays, *, batched: bool) -> Hashable:
-    """Items with equal keys can be joined along the first axis: equal types, equal other axes, by name."""
-    if not batched:
-        return None
-    return tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
-
-
-def plan(queue: Iterable[W], now: float, *, max_rows: int, alone: bool = False) -> Plan[W]:
-    """The oldest live item and those behind it that fit with it, up to ``max_rows``.
-
-    An item larger than ``max_rows`` runs by itself. ``alone``: one item a batch. The walk ends as
-    soon as the batch is full, so items behind it are looked at by a later plan.
-    """
-    batch: list[W] = []
-    expired: list[W] = []
-    left: list[W] = []
-    room = max_rows
-    for item in queue:
-        if item.left:
-            left.append(item)
-        elif item.deadline is not None and item.deadline <= now:
-            expired.append(item)
-        elif batch and item.key != batch[0].key:
-            continue
-        elif batch and item.rows > room:
-            break
-        else:
-            batch.append(item)
-            room -= item.rows
-            if room <= 0 or alone:
-                break
-    return Plan(tuple(batch), tuple(expired), tuple(left))
+def rows_of(inputs: Arrays, start: int, stop: int) -> dict[str, Array]:
+    """Some rows, as views."""
+    return {name: array[start:stop] for name, array in inputs.items()}
 
 
 def halve(items: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
@@ -90,9 +46,7 @@ def halve(items: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
 def halve_rows(inputs: Arrays, rows: int) -> tuple[tuple[Arrays, int], tuple[Arrays, int]]:
     """One item's rows in two halves, as views, each with its number of rows."""
     middle = (rows + 1) // 2
-    first = {name: array[:middle] for name, array in inputs.items()}
-    second = {name: array[middle:] for name, array in inputs.items()}
-    return (first, middle), (second, rows - middle)
+    return (rows_of(inputs, 0, middle), middle), (rows_of(inputs, middle, rows), rows - middle)
 
 
 def join(outputs: Sequence[Arrays]) -> Arrays:

@@ -267,8 +267,8 @@ class Handle:
         await self._supervisor.start(self._warm)
         self._batcher = Batcher(
             self._spec,
-            self._supervisor,
-            batched=self.signature.batched,
+            (self._supervisor,),
+            signature=self.signature,
             max_rows=self._warmth.max_rows,
             curve=self._warmth.curve,
             clock=self._clock,

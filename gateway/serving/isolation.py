@@ -1,4 +1,4 @@
-"""One batch, from hand-over until every item in it is answered, whatever its engine does.
+"""A batch that failed: run again, and cut, until every item in it is answered, whatever its engine does.
 
 A batch that fails is cut in two, and the halves again, until what is at fault stands alone and
 fails alone. A batch under which the child died is run again on the restarted child; if it kills
@@ -16,6 +16,7 @@ from gateway.errors import (
     DeviceMemoryExhausted,
     InvalidInput,
     ModelError,
+    NotBegun,
     TurnoutError,
     VersionCrashed,
     VersionFailed,
@@ -27,8 +28,9 @@ from gateway.serving.batch import cut, halve, halve_rows, join
 from gateway.serving.engine import BatchResult, VersionSpec
 from gateway.serving.item import Answer, Item
 from gateway.serving.supervision import Supervisor
+from gateway.serving.tally import Tally
 
-__all__ = ["BatchRunner"]
+__all__ = ["BatchRunner", "unforeseen"]
 
 SUSPECTS = 3
 """So many requests in a row that kill the child, with no good batch between: the version is at fault, not they."""
@@ -49,7 +51,7 @@ class _Trial:
 
 
 class BatchRunner:
-    """Runs batches of one version through its supervisor, one at a time."""
+    """Runs failed batches of one version again, through its supervisor, one at a time."""
 
     def __init__(
         self,
@@ -58,23 +60,30 @@ class BatchRunner:
         *,
         batched: bool,
         limit_s: Callable[[int], float],
-        succeeded: Callable[[int, float], None],
+        succeeded: Callable[[], None],
+        tally: Tally,
         clock: Clock,
         observer: Observer,
     ) -> None:
-        """``limit_s``: time a batch of so many rows is given; ``succeeded`` is told rows and seconds of good runs."""
+        """``limit_s``: time a batch of so many rows is given; ``succeeded`` is told of good runs."""
         self._spec = spec
         self._supervisor = supervisor
         self._batched = batched
         self._limit_s = limit_s
         self._succeeded = succeeded
+        self._tally = tally
         self._clock = clock
         self._observer = observer
         self._killers = 0
 
-    async def settle(self, items: Sequence[Item]) -> None:
-        """Returns when every item is answered. Cancelling it ends the engine and leaves items unanswered."""
-        trials = [_Trial(tuple(items))]
+    def succeeded(self) -> None:
+        """A batch went through that needed nothing of this: the next killer is the first again."""
+        self._killers = 0
+
+    async def settle(self, items: Sequence[Item], failure: TurnoutError) -> None:
+        """Returns when every item of a batch that met ``failure`` is answered. Cancelling it ends the engine and leaves
+        items unanswered."""
+        trials = self._narrow(_Trial(tuple(items)), failure)
         while trials:
             trial = trials.pop()
             live = tuple(item for item in trial.items if not item.left)
@@ -92,22 +101,27 @@ class BatchRunner:
                 await self._run_by_rows(trial)
             else:
                 await self._run_joined(trial)
-        except (ModelError, InvalidInput) as failure:
-            return self._narrowed(trial, failure)
-        except DeviceMemoryExhausted as failure:
-            return self._smaller(trial, failure)
-        except VersionCrashed as failure:
-            return self._after_death(trial, failure)
-        except VersionUnavailable as failure:
-            self._fail(trial.items, self._not_restarted(trial, failure))
         except TurnoutError as failure:
-            self._fail(trial.items, failure)
-        except Exception as failure:  # noqa: BLE001 - the batch boundary: whatever went wrong, all items are answered
-            cause = ModelError(f"{self._spec.ref}: the batch failed: {type(failure).__name__}: {failure}")
-            cause.__cause__ = failure
-            self._fail(trial.items, cause)
+            return self._narrow(trial, failure)
+        except Exception as fault:  # noqa: BLE001 - the batch boundary: whatever went wrong, all items are answered
+            self._fail(trial.items, unforeseen(self._spec, fault))
         else:
             self._killers = 0
+        return []
+
+    def _narrow(self, trial: _Trial, failure: TurnoutError) -> list[_Trial]:
+        """What to try after this failure of the trial, the next one last."""
+        if isinstance(failure, NotBegun):
+            return [trial]
+        if isinstance(failure, ModelError | InvalidInput):
+            return self._narrowed(trial, failure)
+        if isinstance(failure, DeviceMemoryExhausted):
+            return self._smaller(trial, failure)
+        if isinstance(failure, VersionCrashed):
+            return self._after_death(trial, failure)
+        if isinstance(failure, VersionUnavailable):
+            failure = self._not_restarted(trial, failure)
+        self._fail(trial.items, failure)
         return []
 
     def _narrowed(self, trial: _Trial, failure: ModelError | InvalidInput) -> list[_Trial]:
@@ -146,7 +160,7 @@ class BatchRunner:
 
     def _fail(self, items: Sequence[Item], cause: TurnoutError) -> None:
         for item in items:
-            item.fail_with_batch(cause)
+            self._tally.fail_with_batch(item, cause)
 
     async def _run_joined(self, trial: _Trial) -> None:
         items = trial.items
@@ -154,15 +168,20 @@ class BatchRunner:
         result = await self._run([item.inputs for item in items], trial.rows, trial)
         alone = len(items) == 1
         outputs = [result.outputs] if alone else list(cut(result.outputs, [item.rows for item in items]))
-        for item, own in zip(items, outputs, strict=True):
-            item.answer(Answer(own, began - item.enqueued, result.compute_s))
+        self._answer(items, outputs, began, result.compute_s)
 
     async def _run_by_rows(self, trial: _Trial) -> None:
         item = trial.items[0]
         began = self._clock.monotonic()
         results = await self._halved(item.inputs, item.rows, trial)
         outputs = join([result.outputs for result in results])
-        item.answer(Answer(outputs, began - item.enqueued, sum(result.compute_s for result in results)))
+        self._answer([item], [outputs], began, sum(result.compute_s for result in results))
+
+    def _answer(self, items: Sequence[Item], outputs: Sequence[Arrays], began: float, compute_s: float) -> None:
+        for item, own in zip(items, outputs, strict=True):
+            if not item.left:
+                item.answer(Answer(own, began - item.enqueued, compute_s))
+                self._tally.answer([began - item.enqueued], self._clock.monotonic())
 
     async def _halved(self, inputs: Arrays, rows: int, trial: _Trial) -> list[BatchResult]:
         """The rows in two halves, each halved again while the device has no memory for it; in order."""
@@ -185,19 +204,27 @@ class BatchRunner:
         isolating = trial.isolating or trial.deaths > 0
         try:
             result = await self._supervisor.run(parts, limit_s=self._limit_s(rows), isolating=isolating)
-        except VersionUnavailable:
-            raise  # nothing ran
+        except VersionUnavailable:  # NotBegun among them: nothing ran
+            raise
         except TurnoutError as failure:
             elapsed = self._clock.monotonic() - began
             self._tell(rows, trial, elapsed, waits, type(failure).__name__)
             raise
-        self._succeeded(rows, self._clock.monotonic() - began)
+        self._tally.ran(rows, self._clock.monotonic() - began)
+        self._succeeded()
         self._tell(rows, trial, result.compute_s, waits, None)
         return result
 
     def _tell(self, rows: int, trial: _Trial, seconds: float, waits: tuple[float, ...], failure: str | None) -> None:
         record = BatchRecord(self._spec.ref, rows, len(trial.items), seconds, waits, failure)
         self._observer.batch_finished(record)
+
+
+def unforeseen(spec: VersionSpec, fault: Exception) -> ModelError:
+    """What no engine should raise, as an error that items can be failed with."""
+    cause = ModelError(f"{spec.ref}: the batch failed: {type(fault).__name__}: {fault}")
+    cause.__cause__ = fault
+    return cause
 
 
 def _halves(trial: _Trial) -> list[_Trial]:

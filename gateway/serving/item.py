@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.errors import TurnoutError
 from gateway.messages import Arrays
+from gateway.serving.engine import BatchResult
 
-__all__ = ["Answer", "Item", "Priority"]
+__all__ = ["Answer", "Divided", "Item", "Priority", "answer_all"]
 
 
 class Priority(IntEnum):
@@ -25,16 +26,24 @@ class Priority(IntEnum):
 
 
 class Answer(NamedTuple):
-    """One item's outputs (views into its batch's), seconds until the run that answered began, and its seconds."""
+    """One item's outputs (views into its batch's), seconds until the run that answered was handed over, and seconds
+    that it computed."""
 
     outputs: Arrays
     queue_s: float
     compute_s: float
 
 
+class Divided(Protocol):
+    """A request that runs in parts (``gateway.serving.parts``)."""
+
+    def cut(self, item: Item, rows: int) -> tuple[Item, Item]: ...
+
+
 @dataclass(slots=True, eq=False)
 class Item:
-    """``deadline`` and ``enqueued`` are on the monotonic clock. ``attempts`` counts the runs it was part of."""
+    """``deadline`` and ``enqueued`` are on the monotonic clock. ``attempts`` counts the runs it was part of before the
+    present one; ``parts`` is set on a request too large for one batch, and on each part of it."""
 
     inputs: Arrays
     rows: int
@@ -45,6 +54,7 @@ class Item:
     priority: Priority = Priority.NORMAL
     client: str = ""
     attempts: int = 0
+    parts: Divided | None = None
 
     @property
     def left(self) -> bool:
@@ -68,3 +78,36 @@ class Item:
         failure = copy.copy(cause)
         failure.__cause__ = cause
         self.future.set_exception(failure)
+
+
+def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: float) -> list[float]:
+    """Gives each item of a good batch its rows of the outputs, as views; the waits of those not told before.
+
+    Raises ValueError, and answers nobody, when the outputs do not have the batch's rows. This runs for every request,
+    so it makes nothing that it need not.
+    """
+    outputs, compute_s = result.outputs, result.compute_s
+    waits: list[float] = []
+    if len(items) == 1:
+        (item,) = items
+        wait = began - item.enqueued
+        if not item.attempts:
+            waits.append(wait)
+        if not item.future.done():
+            item.future.set_result(Answer(outputs, wait, compute_s))
+        return waits
+    arrays = tuple(outputs.items())
+    for name, array in arrays:
+        if not array.ndim or array.shape[0] != rows:
+            raise ValueError(f"output {name!r} has shape {array.shape} for a batch of {rows} rows")
+    start = 0
+    for item in items:
+        stop = start + item.rows
+        wait = began - item.enqueued
+        if not item.attempts:
+            waits.append(wait)
+        future = item.future
+        if not future.done():
+            future.set_result(Answer({name: array[start:stop] for name, array in arrays}, wait, compute_s))
+        start = stop
+    return waits

@@ -10,14 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gateway.clock import Clock, Timer
-from gateway.errors import LoadError, TurnoutError, VersionCrashed, VersionHung
+from gateway.errors import LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature, TensorSpec, VersionRef
-from gateway.serving.engine import BatchResult, EngineInfo, VersionSpec
+from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
 
 __all__ = ["DOUBLING", "Script", "ScriptedEngine", "ScriptedEngines", "double"]
 
@@ -32,6 +32,12 @@ def double(inputs: Arrays) -> Arrays:
     return {"y": np.asarray(inputs["x"]) * 2}
 
 
+class _Launch(NamedTuple):
+    parts: Sequence[Arrays]
+    limit_s: float
+    done: Done
+
+
 @dataclass(slots=True, eq=False)
 class Script:
     """How a version behaves, and what it was asked.
@@ -40,7 +46,8 @@ class Script:
     leave the engine good, VersionCrashed and VersionHung end it. ``loads`` are the outcomes of the
     next starts (None: loads); an exception under ``every_load`` fails all of them. ``gate`` holds
     runs until it is set, ``end_gate`` the end of an engine cancelled at work, as a device's driver
-    does that gives memory back. ``delay_s`` is what a run of so many rows takes on the clock.
+    does that gives memory back. ``delay_s`` is what a run of so many rows takes on the clock;
+    ``depth`` how many batches an engine takes at once.
     """
 
     signature: Signature = DOUBLING
@@ -53,6 +60,7 @@ class Script:
     load_gate: asyncio.Event | None = None
     end_gate: asyncio.Event | None = None
     memory_bytes: int = 1 << 20
+    depth: int = 1
     runs: list[tuple[int, ...]] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
     engines: list[ScriptedEngine] = field(default_factory=list)
@@ -87,6 +95,8 @@ class ScriptedEngine:
         self._clock = clock
         self._pid = pid
         self._death: asyncio.Future[str] | None = None
+        self._launched: deque[_Launch] = deque()
+        self._work: asyncio.Task[None] | None = None
         self.alive = False
         self.running = False
 
@@ -113,29 +123,70 @@ class ScriptedEngine:
             raise
         return EngineInfo(script.signature, "cpu", self._pid, {"model": "0" * 64})
 
+    @property
+    def depth(self) -> int:
+        return self._script.depth
+
+    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None:
+        """A batch begins when those before it are answered; ``runs`` and ``limits_s`` tell of it then."""
+        self._launched.append(_Launch(parts, limit_s, done))
+        if self._work is None:
+            self._work = asyncio.ensure_future(self._serve())
+
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
+        try:
+            return await run_on(self, parts, limit_s)
+        except asyncio.CancelledError:
+            await self._end_at_work()
+            raise
+
+    async def _serve(self) -> None:
+        """Answers what was launched, in order; after the end of the engine nothing more begins."""
+        while self._launched:
+            launched = self._launched[0]
+            outcome: BatchResult | TurnoutError
+            try:
+                outcome = await self._answered(launched)
+            except TurnoutError as failure:
+                outcome = failure
+            except Exception as fault:  # noqa: BLE001 - the batch boundary, as in every engine
+                outcome = ModelError(f"the model raised {type(fault).__name__}: {fault}")
+                outcome.__cause__ = fault
+            if isinstance(outcome, VersionCrashed | VersionHung):
+                self.alive = False
+            self._launched.popleft()
+            launched.done(outcome)
+            while not self.alive and self._launched:
+                self._launched.popleft().done(NotBegun("the child ended under an earlier batch"))
+        self._work = None
+
+    async def _answered(self, launched: _Launch) -> BatchResult:
         if not self.alive or self._death is None:
             raise VersionCrashed("the child is dead")
         script = self._script
-        rows = tuple(len(next(iter(part.values()))) for part in parts)
+        rows = tuple(len(next(iter(part.values()))) for part in launched.parts)
         script.runs.append(rows)
-        script.limits_s.append(limit_s)
+        script.limits_s.append(launched.limit_s)
         began = self._clock.monotonic()
         self.running = True
         try:
-            await self._hold(self._death, sum(rows), limit_s)
-            outputs = script.model(self._joined(parts))
-        except asyncio.CancelledError:
-            self.alive = False
-            if script.end_gate is not None:
-                await script.end_gate.wait()
-            raise
-        except (VersionCrashed, VersionHung):
-            self.alive = False
-            raise
+            await self._hold(self._death, sum(rows), launched.limit_s)
+            outputs = script.model(self._joined(launched.parts))
         finally:
             self.running = False
         return BatchResult(outputs, self._clock.monotonic() - began)
+
+    async def _end_at_work(self) -> None:
+        """Gives up what is under way, of which nobody hears any more."""
+        self.alive = False
+        work, self._work = self._work, None
+        if work is None:
+            return
+        self._launched.clear()
+        work.cancel()
+        await asyncio.wait({work})
+        if self._script.end_gate is not None:
+            await self._script.end_gate.wait()
 
     async def _hold(self, death: asyncio.Future[str], rows: int, limit_s: float) -> None:
         """Passes the scripted time, unless the child is killed or found hung meanwhile."""
@@ -189,7 +240,7 @@ class ScriptedEngine:
             self._on_exit(how)
 
     async def close(self) -> None:
-        self.alive = False
+        await self._end_at_work()
 
     def memory_bytes(self) -> int:
         return self._script.memory_bytes if self.alive else 0

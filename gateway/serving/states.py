@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.messages import VersionRef
-from gateway.serving.batcher import BatcherStatistics
+from gateway.serving.tally import BatcherStatistics
 
 __all__ = ["HandleStatistics", "VersionState"]
 

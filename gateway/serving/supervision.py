@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from gateway.clock import Clock
-from gateway.errors import LoadError, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
+from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays
 from gateway.serving.engine import BatchResult, Engine, EngineFactory, EngineInfo, VersionSpec
@@ -90,7 +90,7 @@ class Supervisor:
         self._clock = clock
         self._observer = observer
         self._prove = prove
-        self._changed = changed
+        self._watchers = [changed]
         self._standing = Standing.DOWN
         self._engine: Engine | None = None
         self._info: EngineInfo | None = None
@@ -156,14 +156,32 @@ class Supervisor:
         engine = await self._alive()
         try:
             result = await engine.run(parts, limit_s=limit_s)
-        except VersionHung as failure:
-            self._lost(engine, "hang", str(failure), isolating=isolating)
-            raise
-        except VersionCrashed as failure:
-            self._lost(engine, "crash", str(failure), isolating=isolating)
+        except (VersionHung, VersionCrashed, NotBegun) as failure:
+            self.failed(engine, failure, isolating=isolating)
             raise
         self._failures = 0
         return result
+
+    @property
+    def live(self) -> Engine | None:
+        """The engine that is up, for who launches batches on it by itself: it tells what comes of them by
+        ``succeeded`` and ``failed``."""
+        return self._engine
+
+    def succeeded(self) -> None:
+        """A batch went through: deaths before it count no more."""
+        self._failures = 0
+
+    def failed(self, engine: Engine, failure: TurnoutError, *, isolating: bool = False) -> None:
+        """A batch met this on the engine. When that means its end, another one is on its way when this returns."""
+        if isinstance(failure, VersionHung):
+            self._lost(engine, "hang", str(failure), isolating=isolating)
+        elif isinstance(failure, VersionCrashed | NotBegun):
+            self._lost(engine, "crash", str(failure), isolating=isolating)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Tells one more of every new standing."""
+        self._watchers.append(changed)
 
     async def engine(self) -> Engine:
         """The engine that is up, waiting out a restart under way. VersionUnavailable while backing off or closed."""
@@ -199,7 +217,8 @@ class Supervisor:
             self._decided.clear()
         else:
             self._decided.set()
-        self._changed()
+        for changed in tuple(self._watchers):
+            changed()
 
     async def _launch(self, prove: Prove) -> None:
         """Starts and proves one engine within the version's time to load; then it is up."""

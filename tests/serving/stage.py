@@ -117,8 +117,8 @@ class Stage:
         self._supervisors.append(self.supervisor)
         batcher = Batcher(
             version,
-            self.supervisor,
-            batched=self.script().signature.batched,
+            (self.supervisor,),
+            signature=self.script().signature,
             max_rows=policy.max_rows,
             curve=curve or CostCurve(),
             clock=self.clock,

@@ -1,83 +1,14 @@
-"""Planning and cutting batches: pure, so checked on everything hypothesis can think of."""
+"""Cutting and joining batches: pure, so checked on everything hypothesis can think of."""
 
 from __future__ import annotations
-
-from collections.abc import Hashable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.messages import Array
-from gateway.serving.batch import cut, halve, halve_rows, join, plan, shape_key
-
-
-@dataclass(frozen=True, eq=False)
-class Thing:
-    rows: int
-    key: Hashable = "a"
-    deadline: float | None = None
-    left: bool = False
-
-
-things = st.builds(
-    Thing,
-    rows=st.integers(1, 40),
-    key=st.sampled_from("abc"),
-    deadline=st.none() | st.floats(0, 20),
-    left=st.booleans(),
-)
-queues = st.lists(things, max_size=40)
-
-
-@given(queues, st.integers(1, 32), st.booleans())
-def test_no_item_is_lost_or_doubled_until_the_queue_is_empty(queue: list[Thing], max_rows: int, alone: bool):
-    """Planning again and again hands over every item exactly once, and ends."""
-    rest = list(queue)
-    taken: list[Thing] = []
-    while rest:
-        planned = plan(rest, 10.0, max_rows=max_rows, alone=alone)
-        step = [*planned.batch, *planned.expired, *planned.left]
-        assert step, "a plan of a queue that is not empty takes something"
-        taken += step
-        rest = [item for item in rest if item not in step]
-    assert sorted(map(id, taken)) == sorted(map(id, queue))
-
-
-@given(queues, st.integers(1, 32))
-def test_rows_stay_within_the_limit_unless_one_item_is_larger(queue: list[Thing], max_rows: int):
-    """A batch of several items keeps the row limit; a larger item runs alone."""
-    batch = plan(queue, 10.0, max_rows=max_rows).batch
-    assert len(batch) <= 1 or sum(item.rows for item in batch) <= max_rows
-
-
-@given(queues, st.integers(1, 32))
-def test_a_batch_is_live_of_one_shape_and_in_order(queue: list[Thing], max_rows: int):
-    """Only live items of the oldest live item's shape, in the order they came, none of them overtaken."""
-    batch = plan(queue, 10.0, max_rows=max_rows).batch
-    live = [item for item in queue if not item.left and (item.deadline is None or item.deadline > 10.0)]
-    assert bool(batch) == bool(live)
-    if batch:
-        group = [item for item in live if item.key == live[0].key]
-        assert list(batch) == group[: len(batch)]
-
-
-@given(queues, st.integers(1, 32))
-def test_planning_is_work_conserving(queue: list[Thing], max_rows: int):
-    """The next item of the group is left out only because its rows no longer fit."""
-    batch = plan(queue, 10.0, max_rows=max_rows).batch
-    live = [item for item in queue if not item.left and (item.deadline is None or item.deadline > 10.0)]
-    if batch:
-        behind = [item for item in live if item.key == batch[0].key][len(batch) :]
-        assert not behind or sum(item.rows for item in batch) + behind[0].rows > max_rows
-
-
-@given(queues)
-def test_alone_means_one_item_a_batch(queue: list[Thing]):
-    """Versions whose requests cannot be joined get one at a time."""
-    assert len(plan(queue, 10.0, max_rows=32, alone=True).batch) <= 1
+from gateway.messages import Array, Signature, TensorSpec
+from gateway.serving.batch import cut, halve, halve_rows, join, shape_key
 
 
 @given(st.lists(st.integers(), max_size=40))
@@ -115,10 +46,24 @@ def test_outputs_that_do_not_have_the_batchs_rows_are_refused(output: Array):
         list(cut({"y": output}, [2, 2]))
 
 
+def signed(*shapes: tuple[int | str, ...], batched: bool = True) -> Signature:
+    """A signature of inputs a, b … of these shapes."""
+    inputs = tuple(TensorSpec(name, "FP32", shape) for name, shape in zip("abc", shapes, strict=False))
+    return Signature(inputs, (TensorSpec("y", "FP32", ("batch",)),), batched=batched)
+
+
 def test_shapes_that_cannot_be_joined_have_different_keys():
-    """Type and all axes but the first, of every input by name; the order of names does not matter."""
+    """All axes but the first, of every input by name; the order of names does not matter."""
     small, wide = np.zeros((1, 2), np.float32), np.zeros((1, 3), np.float32)
-    key = shape_key({"a": small, "b": wide}, batched=True)
-    assert key == shape_key({"b": wide, "a": np.zeros((5, 2), np.float32)}, batched=True)
-    assert key != shape_key({"a": wide, "b": wide}, batched=True)
-    assert key != shape_key({"a": small.astype(np.float64), "b": wide}, batched=True)
+    key_of = shape_key(signed(("batch", "width"), ("batch", "height")))
+    key = key_of({"a": small, "b": wide})
+    assert key == key_of({"b": wide, "a": np.zeros((5, 2), np.float32)})
+    assert key != key_of({"a": wide, "b": wide})
+    one = shape_key(signed(("batch", "width"), ("batch", 3)))
+    assert one({"a": small, "b": wide}) != one({"a": wide, "b": wide})
+
+
+def test_a_signature_that_fixes_every_axis_leaves_nothing_to_compare():
+    """Nor does one that is not batched, whose requests are never joined."""
+    for signature in (signed(("batch", 2), ("batch", 3)), signed(("rows", "width"), batched=False)):
+        assert shape_key(signature)({"a": np.zeros((1, 2))}) is shape_key(signature)({"a": np.zeros((4, 2))})

@@ -73,7 +73,7 @@ async def test_a_free_engine_takes_what_waits_at_once_and_a_busy_one_lets_it_gat
 
 
 async def test_rows_are_counted_not_requests(stage: Stage):
-    """Two requests of 20 rows do not share a batch of 32, and one of 40 runs alone."""
+    """Two requests of 20 rows do not share a batch of 32, and one of 40 takes two."""
     batcher = await stage.batcher(batch=BatchPolicy(max_rows=32))
     gate = stage.script().hold()
     first = ask(batcher, 0)
@@ -83,7 +83,7 @@ async def test_rows_are_counted_not_requests(stage: Stage):
     gate.set()
     answers = await asyncio.gather(first, *clients)
     assert [len(answer) for answer in answers] == [1, 20, 20, 12, 40, 1]
-    assert stage.script().runs == [(1,), (20,), (20, 12), (40,), (1,)]
+    assert stage.script().runs == [(1,), (20,), (20, 12), (32,), (8, 1)]
 
 
 async def test_shapes_that_do_not_fit_together_never_share_a_batch(stage: Stage):
@@ -352,10 +352,10 @@ async def test_an_answer_names_its_time_in_the_queue_and_in_the_engine(stage: St
 
 async def test_a_batch_is_given_ten_times_its_warm_cost_but_never_less_than_the_floor(stage: Stage):
     """``limit_s`` of a run: the larger of the policy's floor and ten times the predicted cost."""
-    batcher = await stage.batcher(batch=BatchPolicy(hang_floor_ms=600), curve=CostCurve(((1, 0.01), (4, 0.2))))
+    batcher = await stage.batcher(batch=BatchPolicy(hang_floor_ms=1200), curve=CostCurve(((1, 0.1), (4, 0.2))))
     await ask(batcher, 1)
     await ask(batcher, 1, 2, 3, 4)
-    assert stage.script().limits_s == pytest.approx([0.6, 2.0])
+    assert stage.script().limits_s == pytest.approx([1.2, 2.0])
 
 
 async def test_the_queue_waits_without_turning(stage: Stage):

@@ -297,7 +297,7 @@ async def test_a_version_whose_self_inference_fails_is_not_ready_and_says_why(st
     stage.clock.advance(5)
     await turns()
     assert not handle.ready
-    assert handle.reason == "self-inference failed: ModelError: digits/3: the batch failed: ValueError: broken"
+    assert handle.reason == "self-inference failed: ModelError: the model raised ValueError: broken"
     assert handle.state is VersionState.ACTIVE
     stage.script().model = good
     stage.clock.advance(5)
