@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,10 @@ class ControlPlane:
     async def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
         # The system takes its time to count the memory of large processes, and requests are not to wait for that.
-        memory = {held.ref: held.memory_bytes for held in await asyncio.to_thread(self.fleet.memory)}
-        rows = {row.ref: _version_view(row, memory.get(row.ref, 0)) for row in self.fleet.statistics().versions}
+        memory: dict[VersionRef, dict[str, int]] = {}
+        for held in await asyncio.to_thread(self.fleet.memory):
+            memory.setdefault(held.ref, {})[held.device] = held.memory_bytes
+        rows = {row.ref: _version_view(row, memory.get(row.ref, {})) for row in self.fleet.statistics().versions}
         for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
             reason = self.reconciler.failure(ref)
             state = "registered" if reason is None else "failed"
@@ -179,7 +181,7 @@ def permissions(settings: Settings) -> Permissions:
     )
 
 
-def _version_view(row: HandleStatistics, memory_bytes: int) -> View:
+def _version_view(row: HandleStatistics, memory: Mapping[str, int]) -> View:
     queue = row.batcher
     return {
         "model": row.ref.model,
@@ -190,7 +192,8 @@ def _version_view(row: HandleStatistics, memory_bytes: int) -> View:
         "ready": row.ready,
         "pid": row.pid,
         "device": row.device,
-        "memory_bytes": memory_bytes,
+        "memory_bytes": memory.get("cpu", 0),
+        "memory": dict(memory),
         "leases": row.leases,
         "deaths": row.deaths,
         "restarts": row.restarts,
