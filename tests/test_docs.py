@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import types
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.cli.root import application
+from gateway.control.documents import RouteSpec
 from gateway.settings import Settings
 from gateway.web.problems import TABLE
 
@@ -21,6 +24,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = REFERENCE[REFERENCE.index("## Commands") : REFERENCE.index("## Settings")]
 SETTINGS = REFERENCE[REFERENCE.index("## Settings") : REFERENCE.index("## Metrics")]
 METRICS = REFERENCE[REFERENCE.index("## Metrics") : REFERENCE.index("## Status codes")]
+ROUTES = REFERENCE[REFERENCE.index("## Route document") :]
 
 
 def commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -37,10 +41,13 @@ ALL_COMMANDS = dict(commands(typer.main.get_command(application), ("turnout",)))
 
 def keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{before}{name}.")
-        else:
+        optional = isinstance(field.annotation, types.UnionType)
+        kinds = typing.get_args(field.annotation) if optional else (field.annotation,)
+        group = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if group is None:
             yield before + name
+        else:
+            yield from keys(group, f"{before}{name}.")
 
 
 def metric_names() -> set[str]:
@@ -82,6 +89,21 @@ def test_every_command_says_what_it_does() -> None:
 def test_the_reference_names_every_settings_key() -> None:
     """Every key, in full, as it is written in a file."""
     assert not [key for key in keys(Settings) if f"`{key}`" not in SETTINGS]
+
+
+def test_the_reference_names_every_field_of_a_route_and_no_other() -> None:
+    """What can be written into a route's document can be looked up."""
+    fields = set(keys(RouteSpec))
+    assert not [field for field in fields if f"`{field}`" not in ROUTES]
+    table = [line for line in ROUTES.splitlines() if line.startswith("| `")]
+    assert {name for line in table for name in re.findall(r"`([^`]+)`", line.split("|")[1])} == fields
+
+
+def test_the_example_route_is_one() -> None:
+    """``turnout apply -f config/examples/route.yaml`` is the first thing that people try."""
+    body = yaml.safe_load((ROOT / "config" / "examples" / "route.yaml").read_text(encoding="utf-8"))
+    assert body.pop("route")
+    assert RouteSpec.parse(body).to_json()["cache"]
 
 
 def test_the_reference_names_no_settings_key_that_is_not_there() -> None:
