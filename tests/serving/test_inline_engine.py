@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from gateway.errors import (
     DeviceMemoryExhausted,
@@ -24,6 +25,7 @@ from gateway.errors import (
 from gateway.messages import VersionRef
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fork_server import ForkServer
+from gateway.serving.inline_engine import Brevity
 from gateway.serving.placement import engine_factory
 from runtimes.base import LoadSpec
 from tests.runtimes.versions import load_spec
@@ -64,7 +66,7 @@ async def test_a_batch_is_joined_and_answered_off_the_loop():
         assert result.outputs["y"].tolist() == [[1] * 4] * 2 + [[2] * 4]
         assert result.compute_s >= 0.005
         assert threads() == ["inline tiny/1"]
-        assert repr(engine) == "<InlineEngine tiny/1 [loaded]>"
+        assert repr(engine) == "<InlineEngine tiny/1 [loaded | 0 batches on the loop]>"
     await eventually(lambda: not threads())
     assert engine.memory_bytes() == 0
     with pytest.raises(NotBegun, match="closed"):
@@ -152,3 +154,71 @@ async def test_python_versions_of_several_files_are_refused_inline(tmp_path: Pat
     load = load_spec(tmp_path, "python", "model.py", {"model.py": b"", "more.py": b""})
     with pytest.raises(LoadError, match="needs placement process"):
         made(load)
+
+
+def linear_graph(folder: Path) -> LoadSpec:
+    weights = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    shapes = {"x": ["batch", 4], "y": ["batch", 3]}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "linear", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return load_spec(folder, "onnx", "linear.onnx", {"linear.onnx": model.SerializeToString()})
+
+
+async def test_brief_batches_of_a_compiled_graph_run_on_the_loop(tmp_path: Path):
+    """Once it is known what their size costs; all are answered alike."""
+    async with running(linear_graph(tmp_path)) as (engine, _):
+        first = await engine.run([rows(1)], limit_s=LONG_S)
+        went_by_thread = engine.ran_on_loop
+        for _ in range(2000):
+            again = await engine.run([rows(1)], limit_s=LONG_S)
+            assert np.array_equal(again.outputs["y"], first.outputs["y"])
+            if engine.ran_on_loop:
+                break
+
+        assert went_by_thread == 0
+        assert engine.ran_on_loop == 1
+        assert "1 batches on the loop" in repr(engine)
+
+
+async def test_a_second_batch_never_overtakes_the_first(tmp_path: Path):
+    """The loop takes one only when nothing is under way; the second goes by the thread."""
+    async with running(linear_graph(tmp_path)) as (engine, _):
+        for _ in range(200):
+            await engine.run([rows(1)], limit_s=LONG_S)
+        order: list[int] = []
+        both = asyncio.Event()
+
+        def done(place: int) -> None:
+            order.append(place)
+            if len(order) == 2:
+                both.set()
+
+        engine.launch([rows(1)], limit_s=LONG_S, done=lambda _: done(1))
+        engine.launch([rows(1)], limit_s=LONG_S, done=lambda _: done(2))
+        await asyncio.wait_for(both.wait(), LONG_S)
+
+    assert order == [1, 2]
+
+
+async def test_python_never_runs_on_the_loop():
+    """However brief: it may do anything the next time."""
+    async with running(echo()) as (engine, _):
+        for _ in range(200):
+            await engine.run([rows(1)], limit_s=LONG_S)
+
+        assert engine.ran_on_loop == 0
+
+
+def test_what_is_brief_is_forgotten_at_one_slow_batch_and_learnt_again():
+    """Sizes are told apart by powers of two."""
+    brevity = Brevity()
+    assert not brevity.expects_brief(1)
+    brevity.took(1, 1e-5)
+    assert brevity.expects_brief(1)
+    assert not brevity.expects_brief(32)
+    brevity.took(1, 1e-3)
+    assert not brevity.expects_brief(1)
+    for _ in range(100):
+        brevity.took(1, 1e-5)
+    assert brevity.expects_brief(1)
