@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.errors import LoadError, ServiceDraining
 from gateway.events import Observer
 from gateway.messages import VersionRef
+from gateway.serving.devices import Devices
 from gateway.serving.engine import EngineFactory, VersionSpec
 from gateway.serving.handle import Handle, HandleStatistics, VersionState
 from gateway.serving.warmup import Warmth
@@ -66,6 +67,7 @@ class Fleet:
         self._probe_interval_s = probe_interval_s
         self._warmth = warmth
         self._slots = asyncio.Semaphore(loads_at_once)
+        self._devices = Devices()
         self._handles: dict[VersionRef, Handle] = {}
         self._loads: dict[VersionRef, asyncio.Task[Handle]] = {}
         self._closed = False
@@ -125,6 +127,11 @@ class Fleet:
         self._closed = True
         refs = {*self._handles, *self._loads}
         await asyncio.gather(*(self.retire(ref, abandon=abandon) for ref in refs))
+
+    def weigh(self, weights: Mapping[VersionRef, float]) -> None:
+        """How versions that share a device share it: by the traffic they are due. One not named has the least."""
+        for ref, handle in self._handles.items():
+            handle.weigh(weights.get(ref, 0.0))
 
     def statistics(self) -> FleetStatistics:
         return FleetStatistics(tuple(self._handles[ref].statistics() for ref in sorted(self._handles)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
@@ -17,12 +18,14 @@ from gateway.events import Observer
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.cost import CostCurve, hang_limit_s
+from gateway.serving.devices import Devices
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
+from gateway.serving.instances import Instances
 from gateway.serving.item import Answer, Item, Priority
 from gateway.serving.leases import Leases
 from gateway.serving.readiness import Readiness
 from gateway.serving.states import HandleStatistics, VersionState
-from gateway.serving.supervision import Supervisor, within
+from gateway.serving.supervision import within
 from gateway.serving.warmup import Rehearsal, Warmth
 
 __all__ = ["Answer", "Handle", "HandleStatistics", "Item", "Priority", "VersionState"]
@@ -41,16 +44,20 @@ class Handle:
         drain_timeout_s: float = 30.0,
         probe_interval_s: float = 5.0,
         warmth: Warmth | None = None,
+        devices: Devices | None = None,
     ) -> None:
-        """``warmth``: what warming found elsewhere, for an engine that is borrowed warm."""
+        """``warmth``: what warming found elsewhere, for an engine that is borrowed warm; ``devices``: those that
+        versions here share."""
         self._spec = spec
         self._clock = clock
         self._observer = observer
         self._drain_timeout_s = drain_timeout_s
         self._probe_interval_s = probe_interval_s
+        self._devices = devices
+        self._weight = 1.0
         self._state = VersionState.REGISTERED
         self._reason = ""
-        self._supervisor = Supervisor(
+        self._instances = Instances(
             spec, factory, clock=clock, observer=observer, prove=self._check, changed=self._standing_changed
         )
         self._readiness = Readiness(self._probe, clock=clock, interval_s=probe_interval_s)
@@ -85,7 +92,7 @@ class Handle:
     def reason(self) -> str:
         """Why it failed or is not ready, in words for an operator; empty when all is well."""
         if self._state is VersionState.ACTIVE:
-            return self._supervisor.reason or self._readiness.problem
+            return self._instances.reason or self._readiness.problem
         return self._reason
 
     @property
@@ -98,7 +105,7 @@ class Handle:
     @property
     def info(self) -> EngineInfo | None:
         """What was really loaded: the running engine's, else that of the one before it."""
-        return self._supervisor.info or self._info
+        return self._instances.info or self._info
 
     @property
     def warmth(self) -> Warmth:
@@ -201,16 +208,22 @@ class Handle:
 
     async def engine(self) -> Engine:
         """The engine that runs it now, for whoever shares it. VersionUnavailable when there is none."""
-        return await self._supervisor.engine()
+        return await self._instances.engine()
 
     def forgive(self) -> None:
         """The last death of its engine was one request's fault, as those who share the engine have found."""
-        self._supervisor.forgive()
+        self._instances.forgive()
+
+    def weigh(self, weight: float) -> None:
+        """Its share of a device that it has with other versions, beside theirs: by the traffic it is due."""
+        self._weight = weight
+        if self._batcher is not None:
+            self._batcher.weigh(weight)
 
     def memory_bytes(self) -> int:
         """What its end would give back. Any thread may ask, and a thread should: the system counts a large process's
         memory for tens of milliseconds."""
-        return self._supervisor.memory_bytes()
+        return self._instances.memory_bytes()
 
     def statistics(self) -> HandleStatistics:
         info = self.info
@@ -220,12 +233,12 @@ class Handle:
             state=self._state,
             reason=self.reason,
             ready=self.ready,
-            pid=None if self._supervisor.info is None else self._supervisor.info.pid,
+            pid=None if self._instances.info is None else self._instances.info.pid,
             device=None if info is None else info.device,
             loaded={} if info is None else dict(info.loaded),
             leases=self._leases.count,
-            deaths=self._supervisor.deaths,
-            restarts=self._supervisor.restarts,
+            deaths=self._instances.deaths,
+            restarts=self._instances.restarts,
             max_rows=self._warmth.max_rows,
             costs_s=dict(self._warmth.curve.points),
             batcher=None if self._batcher is None else self._batcher.statistics(),
@@ -264,17 +277,19 @@ class Handle:
             raise
 
     async def _come_up(self) -> None:
-        await self._supervisor.start(self._warm)
+        await self._instances.start(self._warm, self._warm_further)
         self._batcher = Batcher(
             self._spec,
-            (self._supervisor,),
+            self._instances.supervisors,
             signature=self.signature,
             max_rows=self._warmth.max_rows,
             curve=self._warmth.curve,
             clock=self._clock,
             observer=self._observer,
             succeeded=self._readiness.succeeded,
+            devices=self._devices,
         )
+        self._batcher.weigh(self._weight)
         with suppress(InvalidInput):  # the model's own refusal is an answer; warm-up has judged an example
             await self._probe()
         self._enter(VersionState.ACTIVE)
@@ -288,15 +303,25 @@ class Handle:
         if not self._warm_already:
             self._warmth = await self._rehearsal.warm(engine, self._clock)
 
+    async def _warm_further(self, engine: Engine, info: EngineInfo) -> None:
+        """Another instance: warmed as the first, but beside others, so that only its row limit says something."""
+        self._require_same(info)
+        if self._rehearsal is not None and not self._warm_already:
+            warmth = await self._rehearsal.warm(engine, self._clock)
+            self._warmth = replace(self._warmth, max_rows=min(self._warmth.max_rows, warmth.max_rows))
+
     async def _check(self, engine: Engine, info: EngineInfo) -> None:
         """A restarted engine must hold the very same thing, and answer once."""
-        first = self._info
-        if first is not None and (info.signature != first.signature or dict(info.loaded) != dict(first.loaded)):
-            raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
+        self._require_same(info)
         self._info = info
         if self._rehearsal is not None:
             limit_s = hang_limit_s(self._spec.batch.hang_floor_ms, self._warmth.cold_s)
             await self._rehearsal.check(engine, limit_s=limit_s)
+
+    def _require_same(self, info: EngineInfo) -> None:
+        first = self._info
+        if first is not None and (info.signature != first.signature or dict(info.loaded) != dict(first.loaded)):
+            raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
 
     async def _probe(self) -> None:
         """One self-inference through the queue, within the probe interval, or longer if full batches take longer."""
@@ -339,4 +364,4 @@ class Handle:
         await self._readiness.stop()
         if self._batcher is not None:
             await self._batcher.close(reason)
-        await self._supervisor.close()
+        await self._instances.close()
