@@ -51,6 +51,7 @@ def _predict_paths() -> dict[str, Any]:
             _header("x-model-version", "Pin a version, where the route allows it", {"type": "integer", "minimum": 1}),
             _header("x-key", "Sticky key, unless the body has one", {"type": "string"}),
             _header("x-context", "Context for rules, a JSON object, unless the body has one", {"type": "string"}),
+            _header("cache-control", "no-cache or no-store: an answer computed for this request", {"type": "string"}),
         ],
         "requestBody": _body("PredictRequest"),
         "responses": _responses("PredictResponse", 400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
