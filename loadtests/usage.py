@@ -28,7 +28,7 @@ __all__ = [
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # /proc/<pid>/stat, counted after the command's closing bracket (proc(5) counts from 1, and the state is its field 3).
-_PARENT, _FIRST_TIME, _LAST_TIME, _RESIDENT = 1, 11, 15, 21
+_PARENT, _SESSION, _FIRST_TIME, _LAST_TIME, _RESIDENT = 1, 3, 11, 15, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,18 @@ def held(pid: int) -> Held:
 
 
 def processes(pid: int) -> list[int]:
-    """``pid`` and all its living descendants."""
+    """``pid`` and all its living descendants, and whoever is of the session that it leads: a child that a process
+    between them left behind costs, too."""
     children: dict[int, list[int]] = {}
+    session = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and (fields := _fields(int(folder.name))) is not None:
             children.setdefault(int(fields[_PARENT]), []).append(int(folder.name))
-    found = [pid]
+            if int(fields[_SESSION]) == pid:
+                session.append(int(folder.name))
+    found = list(dict.fromkeys([pid, *session]))
     for parent in found:
-        found.extend(children.get(parent, ()))
+        found.extend(child for child in children.get(parent, ()) if child not in found)
     return found
 
 

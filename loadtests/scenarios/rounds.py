@@ -126,7 +126,7 @@ def errors(samples: Samples, *servers: str) -> int:
     return int(sum(sample.errors for server in servers for sample in samples[server]))
 
 
-_HEAD = ("requests/s", "p50 ms", "p99 ms", "RSS MB", "errors")
+_HEAD = ("CPU %", "requests/s", "p50 ms", "p99 ms", "RSS MB", "errors")
 
 
 def table(title: str, samples: Samples, *, floor: str = "bare") -> Table:
@@ -149,6 +149,7 @@ def _row(samples: Samples, server: str, floor: str) -> tuple[str, ...]:
         server,
         f"{middle.cpu_ms:.3f}",
         f"{ratio:.2f}",
+        f"{middle.cpu_ms * middle.per_second / 10:.0f}",
         f"{middle.per_second:,.0f}",
         f"{middle.p50_ms:.2f}",
         f"{middle.p99_ms:.2f}",

@@ -1,7 +1,7 @@
 """A canary under load: 50 users for two minutes while weight moves from the first version to the second, and back.
 
-Needs a token that may change weights in ``TURNOUT_TOKEN``; the route digits of ``make serve``. In the end the
-weights are as they were.
+Needs a token that may change weights in ``TURNOUT_TOKEN``; the route digits of ``make serve``. In the end, at
+``--run-time`` and at Ctrl-C the weights are as they were.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import gevent
+import gevent  # type: ignore[import-untyped]
 import httpx
 from locust import LoadTestShape, events
 from locust.env import Environment
@@ -23,13 +23,23 @@ STEP_S = 15
 class Steady(LoadTestShape):
     """As many users all the way, so that a change in latency is the canary's."""
 
+    use_common_options = True
+
     def tick(self) -> tuple[int, float] | None:
-        return None if self.get_run_time() > STEP_S * (len(SHARES) + 1) else (50, 50.0)
+        now: float = self.get_run_time()  # type: ignore[no-untyped-call]
+        options = self.runner.environment.parsed_options if self.runner else None
+        limit = (options and options.run_time) or STEP_S * (len(SHARES) + 1)
+        return None if now > limit else (50, 50.0)
 
 
-@events.test_start.add_listener
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
 def begin(environment: Environment, **_: Any) -> None:
-    gevent.spawn(walk, str(environment.host))
+    walking = gevent.spawn(walk, str(environment.host))
+
+    @events.quitting.add_listener  # type: ignore[untyped-decorator]
+    def end(**_: Any) -> None:
+        """Ends the walk where it stands, and waits until the weights are back."""
+        walking.kill()
 
 
 def walk(host: str) -> None:

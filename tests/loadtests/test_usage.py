@@ -58,3 +58,24 @@ def test_processor_time_adds_up_over_processes_and_threads() -> None:
     assert each_cpu_s(os.getpid())[os.getpid()] > 0
     spent = threads_cpu_s(os.getpid())
     assert spent[os.getpid()] > 0, "the first thread has its process's number"
+
+
+ORPHAN = """
+import subprocess, sys
+middle = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'])"
+subprocess.run([sys.executable, "-c", middle], check=True)
+print("left behind", flush=True)
+input()
+"""
+
+
+def test_a_child_that_its_parent_left_behind_still_counts() -> None:
+    """Whose work it does is told by the session; init has adopted it."""
+    command = [sys.executable, "-c", ORPHAN]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as leader:
+        assert leader.stdout is not None
+        assert leader.stdout.readline().strip() == "left behind"
+        assert len(processes(leader.pid)) == 2
+        leader.communicate("\n", timeout=30)
