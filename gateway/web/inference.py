@@ -203,8 +203,10 @@ class _Story(Trail):
     def _likely(self, asked: Asked, route: Route) -> Signature | None:
         """The signature of the version that will most probably answer."""
         handles = self._services.dataplane.current.handles
-        heaviest = max(route.arms, key=lambda arm: arm.weight)
-        handle = handles.get(route.ref(heaviest.version if asked.version is None else asked.version))
+        number = asked.version
+        if number is None:
+            number = max(route.arms, key=lambda arm: arm.weight).version if route.arms else route.fallback
+        handle = None if number is None else handles.get(route.ref(number))
         return None if handle is None else handle.signature
 
     async def _authorise(self, route: Route) -> None:
