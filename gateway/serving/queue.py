@@ -214,7 +214,7 @@ class WaitingQueue(Generic[W]):
         for line in self._order():
             before = len(filling.batch)
             if len(line.shares) == 1:
-                self._draw(line, *next(iter(line.shares.items())), filling, filling.room)
+                self._draw(line, *next(iter(line.shares.items())), filling, LOOK_AHEAD)
             else:
                 self._draw_in_turns(line, filling)
             line.passed = 0 if len(filling.batch) > before else line.passed
@@ -244,7 +244,7 @@ class WaitingQueue(Generic[W]):
                     line.passed += 1
 
     def _draw(self, line: _Class[W], client: str, share: OrderedDict[W, None], filling: _Filling[W], most: int) -> int:
-        """Fills the batch up to ``most`` items out of one client's; the rows that it took of them."""
+        """Fills the batch, up to ``most`` items, out of one client's; the rows that it took of them."""
         room = filling.room
         stay: list[W] = []
         rows_out = items_out = 0
@@ -278,8 +278,9 @@ class WaitingQueue(Generic[W]):
                 if all(debts.get(other, 0) > 0 for other in shares):
                     _forgive_alike(debts, shares)
                 continue
+            before = self.items
             drawn = self._draw(line, client, share, filling, len(filling.batch) + 1)
-            fruitless = 0 if drawn else fruitless + 1
+            fruitless = 0 if drawn or self.items < before else fruitless + 1
             if drawn > 1 and client in shares:
                 debts[client] = drawn - 1
 
