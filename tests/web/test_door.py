@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
+import pytest
 
+from gateway.messages import Arrays
+from tests.serving.stage import until
 from tests.web.stage import ServedStage, Stage
 
 ROW = {"inputs": [[1, 2, 3, 4]]}
@@ -98,6 +102,31 @@ async def test_many_equal_requests_at_once_are_one_row_for_the_version(client: h
     outcomes = [outcome for _, outcome in stage.observer.cache_outcomes]
     assert outcomes.count("miss") == 1
     assert outcomes.count("hit") + outcomes.count("joined") == 63
+
+
+@pytest.mark.parametrize("flood", [{"key": "flood"}, {}], ids=["by key", "by address"])
+async def test_a_client_that_floods_waits_behind_itself(
+    client: httpx.AsyncClient, stage: Stage, flood: Mapping[str, str]
+) -> None:
+    """Forty rows of one client are waiting when one of another comes: it goes into the next batch but one."""
+    seen: list[float] = []
+
+    def model(inputs: Arrays) -> Arrays:
+        seen.extend(inputs["x"][:, 0].tolist())
+        return {"y": inputs["x"]}
+
+    def ask(value: float, **named: str) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(client.post("/predict/slow", json={"inputs": [[value] * 4], **named}))
+
+    stage.slow.model = model
+    gate = stage.slow.hold()
+    asking = [ask(0.0, **flood) for _ in range(40)]
+    await until(lambda: stage.dataplane.inflight == 40)
+    asking.append(ask(1.0, key="calm"))
+    await until(lambda: stage.dataplane.inflight == 41)
+    gate.set()
+    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
+    assert seen.index(1.0) < 16
 
 
 def test_on_the_wire_a_client_without_a_key_is_its_address(served: ServedStage) -> None:
