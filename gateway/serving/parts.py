@@ -58,6 +58,7 @@ class Parts:
         failure = future.exception()
         if isinstance(failure, TurnoutError):
             self._whole.fail(failure)
+            self._end()  # at once: the rest is not to be run for nobody
             return
         self._answers[start] = future.result()
         if not self._starts and not self._whole.left:
@@ -72,6 +73,9 @@ class Parts:
         return Answer(outputs, answers[0].queue_s, sum(answer.compute_s for answer in answers))
 
     def _over(self, _: asyncio.Future[Answer]) -> None:
+        self._end()
+
+    def _end(self) -> None:
         open_parts = list(self._starts)
         self._starts.clear()
         self._answers.clear()

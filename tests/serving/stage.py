@@ -14,8 +14,10 @@ from gateway.events import RecordingObserver
 from gateway.messages import Array, Arrays, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.cost import CostCurve
+from gateway.serving.devices import Devices
 from gateway.serving.engine import BatchPolicy, Engine, EngineInfo, VersionSpec
 from gateway.serving.handle import Handle
+from gateway.serving.instances import specs_of
 from gateway.serving.scripted_engine import Script, ScriptedEngines
 from gateway.serving.supervision import Supervisor
 from runtimes.base import LoadSpec
@@ -100,30 +102,33 @@ class Stage:
     def script(self, ref: VersionRef = DIGITS) -> Script:
         return self.engines.script(ref)
 
-    async def batcher(self, *, curve: CostCurve | None = None, **fields: object) -> Batcher:
-        """A queue on a running engine, without a handle around it."""
+    async def batcher(
+        self, *, curve: CostCurve | None = None, devices: Devices | None = None, **fields: object
+    ) -> Batcher:
+        """A queue on running engines, as many as ``instances`` says, without a handle around it."""
         policy = fields.setdefault("batch", BatchPolicy())
         assert isinstance(policy, BatchPolicy)
-        version = spec(**fields)
-        self.supervisor = Supervisor(
-            version,
-            self.engines,
-            clock=self.clock,
-            observer=self.observer,
-            prove=_nothing,
-            changed=lambda: None,
-        )
-        await self.supervisor.start(_nothing)
-        self._supervisors.append(self.supervisor)
+        version = spec(**fields)  # type: ignore[arg-type]
+        supervisors = [
+            Supervisor(
+                own, self.engines, clock=self.clock, observer=self.observer, prove=_nothing, changed=lambda: None
+            )
+            for own in specs_of(version)
+        ]
+        self.supervisor = supervisors[0]
+        for supervisor in supervisors:
+            await supervisor.start(_nothing)
+        self._supervisors += supervisors
         batcher = Batcher(
             version,
-            (self.supervisor,),
-            signature=self.script().signature,
+            supervisors,
+            signature=self.script(version.ref).signature,
             max_rows=policy.max_rows,
             curve=curve or CostCurve(),
             clock=self.clock,
             observer=self.observer,
             succeeded=self._count,
+            devices=devices,
         )
         self._batchers.append(batcher)
         return batcher
