@@ -24,6 +24,7 @@ log = logging.getLogger("turnout.workers")
 
 _HEAD = struct.Struct("<IB")
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
+_DROPPED_BYTES = 256 * 1024
 _COPIED = ("http_version", "method", "scheme", "path", "root_path")
 
 Message = MutableMapping[str, Any]
@@ -95,11 +96,17 @@ async def _answer(reader: asyncio.StreamReader, send: Send) -> bool:
 async def serve(application: Application, connection: socket.socket) -> None:
     """Answers the one request that comes over ``connection``."""
     reader, writer = await asyncio.open_connection(sock=connection)
+    answer = _Answer(writer)
     try:
         kind, body = await _read(reader)
         if kind is not _Frame.SCOPE:
             raise ValueError(f"expected a scope, got frame {kind.name}")
-        await application(_unpack_scope(body), _receiver(reader), _sender(writer))
+        await application(_unpack_scope(body), _receiver(reader), answer.send)
+        if answer.whole:
+            # The worker closes: if we did, what it still sends of a body that nobody wanted would break the
+            # connection under an answer that it has not read yet.
+            while await reader.read(_DROPPED_BYTES):
+                pass
     except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
         log.debug("a request from a worker was given up: %s", error)
     finally:
@@ -119,17 +126,22 @@ def _receiver(reader: asyncio.StreamReader) -> Receive:
     return receive
 
 
-def _sender(writer: asyncio.StreamWriter) -> Send:
-    async def send(message: Message) -> None:
+class _Answer:
+    """What the application sends, on its way to the worker; ``whole`` once its last byte is."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.whole = False
+
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
-            _write(writer, _Frame.START, orjson.dumps([message["status"], lines]))
+            _write(self._writer, _Frame.START, orjson.dumps([message["status"], lines]))
         elif message["type"] == "http.response.body":
-            kind = _Frame.BODY_MORE if message.get("more_body", False) else _Frame.BODY_LAST
-            _write(writer, kind, message.get("body", b""))
-            await writer.drain()
-
-    return send
+            more = message.get("more_body", False)
+            _write(self._writer, _Frame.BODY_MORE if more else _Frame.BODY_LAST, message.get("body", b""))
+            await self._writer.drain()
+            self.whole = not more
 
 
 def _write(writer: asyncio.StreamWriter, kind: _Frame, body: bytes) -> None:
