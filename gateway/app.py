@@ -148,7 +148,7 @@ class Gateway:
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
         watching = (metrics, statistics, control.holdings, *self._sinks(clock))
-        for part in (*watching, *([control.guard] if control.guard else [])):
+        for part in (*watching, *control.observers):
             observer.add(part)
         self._ends.push_async_callback(control.close)
         await control.start(settings.home)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
+from gateway.control.memory_budget import MemoryBudget
 from gateway.errors import LoadError, ServiceDraining, TurnoutError
 from gateway.events import Observer
 from gateway.messages import VersionRef
@@ -47,12 +48,14 @@ class Loads:
         clock: Clock,
         observer: Observer,
         changed: Callable[[], None],
+        budget: MemoryBudget,
     ) -> None:
         self._fleet = fleet
         self._assemble = assemble
         self._clock = clock
         self._observer = observer
         self._changed = changed
+        self._budget = budget
         self._tasks: dict[VersionRef, asyncio.Task[None]] = {}
         self._failures: dict[VersionRef, Failure] = {}
         self._retries: dict[VersionRef, Timer] = {}
@@ -99,7 +102,7 @@ class Loads:
     async def _load(self, ref: VersionRef, digest: str) -> None:
         try:
             spec = await asyncio.to_thread(self._assemble, ref, digest)
-            await self._fleet.ensure(spec)
+            await self._ensure(spec)
         except ServiceDraining as error:
             self._fail(ref, digest, str(error), told=True)
         except TurnoutError as error:
@@ -107,6 +110,17 @@ class Loads:
             self._fail(ref, digest, str(error), told=told)
         else:
             self._recovered(ref)
+
+    async def _ensure(self, spec: VersionSpec) -> None:
+        """Loads it where memory is left, or can be made free."""
+        if not await self._budget.admit(spec):
+            return
+        began, took = self._clock.monotonic(), None
+        try:
+            await self._fleet.ensure(spec)
+            took = self._clock.monotonic() - began
+        finally:
+            self._budget.loaded(spec.ref, took)
 
     def _ended(self, ref: VersionRef, digest: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(ref) is task:

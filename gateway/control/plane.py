@@ -13,6 +13,7 @@ from gateway.control.audit import record_to_json, verify_store
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.judge import GuardPolicy
+from gateway.control.memory_budget import RESTING, MemoryLimits
 from gateway.control.model_control import ModelControl
 from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
@@ -76,7 +77,10 @@ class ControlPlane:
             default_route=settings.default_route,
             default_timeout_ms=settings.limits.timeout_ms,
             took=self._took,
-            applied=lambda: self._follow(),
+            applied=lambda: self._follow(),  # noqa: PLW0108 - set later, by ``share``
+            memory=MemoryLimits(
+                settings.runtimes.memory_bytes, settings.runtimes.device_memory_bytes, settings.runtimes.lazy
+            ),
         )
         self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
         self.holdings = Holdings()
@@ -95,6 +99,11 @@ class ControlPlane:
                 clock=clock,
                 waiting=self._waiting,
             )
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """What of this wants to be told what becomes of requests."""
+        return [self.reconciler.budget, *([self.guard] if self.guard else [])]
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self.reconciler!r}>"
@@ -140,7 +149,9 @@ class ControlPlane:
         rows = {row.ref: _version_view(row, memory.get(row.ref, {})) for row in self.fleet.statistics().versions}
         for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
             reason = self.reconciler.failure(ref)
-            state = "registered" if reason is None else "failed"
+            rests = ref in self.reconciler.budget.resting
+            state = "resting" if rests else "registered" if reason is None else "failed"
+            reason = RESTING if rests else reason
             rows[ref] = {"model": ref.model, "version": ref.number, "state": state, "reason": reason or ""}
             rows[ref] |= {"ready": False, "pid": None, "memory_bytes": 0}
         return [rows[ref] for ref in sorted(rows)]
@@ -156,6 +167,8 @@ class ControlPlane:
         handle = self.fleet.handles.get(ref)
         if handle is not None:
             return str(handle.state), handle.reason
+        if ref in self.reconciler.budget.resting:
+            return "resting", RESTING
         if ref in self.reconciler.desired.wanted():
             return "registered", "waits for its turn to load"
         return "absent", "not loaded here"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from gateway.clock import Clock
 from gateway.control.desired import Desired, read_desired
 from gateway.control.loads import Loads
+from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.overrides import Override, Overrides
 from gateway.control.plan import InForce, abandoned, plan_routes, quarantined
 from gateway.control.progress import RouteProgress, Waiting, route_progress
@@ -54,8 +55,8 @@ class ReconcilerStatistics:
 class Reconciler:
     """Owns what is in force here. Used from the event loop only.
 
-    ``took`` is told of every snapshot (tokens are refreshed by it), ``applied`` whenever anything may be newly in force. ``assemble`` makes a version's
-    spec out of its digest; it blocks, and runs in a thread.
+    ``took`` is told of every snapshot (tokens are refreshed by it), ``applied`` whenever anything may be newly in
+    force. ``assemble`` makes a version's spec out of its digest; it blocks, and runs in a thread.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Reconciler:
         default_timeout_ms: int = 10_000,
         took: Callable[[Snapshot], None] = lambda _: None,
         applied: Callable[[], None] = lambda: None,
+        memory: MemoryLimits | None = None,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -81,7 +83,14 @@ class Reconciler:
         self._default_timeout_ms = default_timeout_ms
         self._took = took
         self._told_applied = applied
-        self._loads = Loads(fleet, assemble, clock=clock, observer=observer, changed=self._apply)
+        self.budget = MemoryBudget(
+            memory or MemoryLimits(),
+            fleet,
+            clock=clock,
+            changed=self._apply,
+            gone=lambda ref, timeout_s: self.wait_gone(ref, timeout_s=timeout_s),
+        )
+        self._loads = Loads(fleet, assemble, clock=clock, observer=observer, changed=self._apply, budget=self.budget)
         self._stored = Desired()
         self._desired = Desired()
         self._overrides = Overrides()
@@ -129,6 +138,7 @@ class Reconciler:
         await self._refresh()
         self._watching = asyncio.ensure_future(self._watch())
         self._watching.add_done_callback(self._stopped)
+        self.budget.start()
 
     def _stopped(self, watching: asyncio.Task[None]) -> None:
         if not watching.cancelled():
@@ -140,6 +150,7 @@ class Reconciler:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
+        await self.budget.close()
         await self._loads.close()
         await self._retirements.finished()
 
@@ -211,14 +222,16 @@ class Reconciler:
             for ref, handle in self._fleet.handles.items()
             if handle.state is VersionState.ACTIVE and ref not in self._retirements.under_way
         )
+        resting = self.budget.settle(desired, (route.desired for route in self._in_force.values()))
+        active -= resting
         self._in_force = plan_routes(
             desired,
             self._in_force,
-            active=active,
+            active=active | resting,  # a change of traffic does not wait for one that a request will wake
             failed=self._loads.failures.keys(),
             default_timeout_ms=self._default_timeout_ms,
         )
-        keep = desired.wanted().union(*(route.wanted() for route in self._in_force.values()))
+        keep = desired.wanted().union(*(route.wanted() for route in self._in_force.values())) - resting
         self._install(desired, active & keep)
         self._loads.forget(keep)
         for ref in sorted(keep - active):
@@ -256,7 +269,7 @@ class Reconciler:
     def progress(self, route: str) -> RouteProgress:
         """Of a route that is desired or in force here; of any other, nothing is in force."""
         reasons = {ref: failure.reason for ref, failure in self._loads.failures.items()}
-        reachable = self._dataplane.current.handles
+        reachable = self._dataplane.current.handles.keys() | self.budget.resting.keys()
         return route_progress(self._desired.routes.get(route), self._in_force.get(route), reachable, reasons)
 
     def _active(self, ref: VersionRef) -> bool:

@@ -132,8 +132,8 @@ class Scene:
             observer=self.observer,
             assemble=self._assemble,
         )
-        if self.plane.guard is not None:
-            self.observer.add(self.plane.guard)
+        for watching in self.plane.observers:
+            self.observer.add(watching)
         self._sent = 0
 
     def _assemble(self, version: VersionRef, digest: str) -> VersionSpec:
