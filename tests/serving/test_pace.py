@@ -58,3 +58,15 @@ def test_the_safe_time_grows_with_how_much_batches_vary() -> None:
         swinging.ran(8, 0.019 if number % 2 else 0.029)
     assert steady.safe_s(0.1) == pytest.approx(0.105)
     assert swinging.safe_s(0.1) == pytest.approx(0.105 + 0.015, abs=0.003)
+
+
+def test_a_size_that_is_dear_by_itself_is_learned_beside_the_others() -> None:
+    """Batches of one as measured, batches of eight three times as dear: each ends near its own cost."""
+    pace = Pace(CURVE)
+    for _ in range(400):
+        pace.ran(1, 0.010)
+        pace.ran(8, 0.072)
+    assert pace.batch_s(1) == pytest.approx(0.010, rel=0.35)
+    assert pace.batch_s(8) == pytest.approx(0.072, rel=0.25)
+    assert pace.best_size(8, within_s=1.0) == 8
+    assert pace.best_size(8, within_s=0.03) == 1
