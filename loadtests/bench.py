@@ -27,6 +27,7 @@ from loadtests.wrk import MissingTool, require_wrk
 
 __all__ = ["WORK", "main"]
 
+_MUCH_PERCENT = 5
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -93,17 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(name: str, chosen: argparse.Namespace, command: str, date: str) -> bool:
     """Measures, prints and publishes one kind of work; False when that failed."""
-    all_before, stolen_before = machine_time()
+    before = machine_time()
     try:
         outcome = measure(name, chosen)
     except Skipped as reason:
         print(f"{name}: left out: {reason}", flush=True)
         return True
-    all_after, stolen_after = machine_time()
     if outcome is None:
         return False
-    stolen = 100 * (stolen_after - stolen_before) / max(1, all_after - all_before)
-    result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds, stolen)
+    stolen, others = machine_time().since(before)
+    if others > _MUCH_PERCENT:
+        print(f"{name}: other processes took {others:.0f}% of the machine meanwhile; measure again when it is quiet")
+    result = Result(outcome, machine(), date, command, chosen.rounds, chosen.seconds, stolen, others)
     print(render({name: result}), flush=True)
     if chosen.page:
         publish(chosen.page, {name: result})

@@ -45,7 +45,8 @@ _PACKAGES = ("uvicorn", "uvloop", "httptools", "orjson", "numpy", "onnxruntime")
 @dataclass(frozen=True, slots=True)
 class Result:
     """One kind of work: what was found, where, when and how. ``stolen_percent``: of the machine's time, by its host for
-    other machines meanwhile; throughput and latency suffer from it, processor time hardly."""
+    other machines meanwhile; ``others_percent``: by processes that are no part of it. Throughput and latency suffer
+    from both, processor time less."""
 
     outcome: Outcome
     machine: str
@@ -54,6 +55,7 @@ class Result:
     rounds: int
     seconds: float
     stolen_percent: float = 0.0
+    others_percent: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -144,18 +146,20 @@ def render(results: Mapping[str, Result], given: Container[str] = ()) -> str:
     return "\n".join([*_provenance(results), *_claims(results, given), *_behind(results)])
 
 
-def _runs(results: Mapping[str, Result]) -> dict[tuple[str, str, str, int, float], dict[str, float]]:
-    """Work that was measured together: what each lost to the machine's host."""
-    runs: dict[tuple[str, str, str, int, float], dict[str, float]] = {}
+def _runs(results: Mapping[str, Result]) -> dict[tuple[str, str, str, int, float], dict[str, Result]]:
+    """Work that was measured together."""
+    runs: dict[tuple[str, str, str, int, float], dict[str, Result]] = {}
     for name, result in results.items():
         key = (result.date, result.command, result.machine, result.rounds, result.seconds)
-        runs.setdefault(key, {})[name] = result.stolen_percent
+        runs.setdefault(key, {})[name] = result
     return runs
 
 
 def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
     for number, ((date, command, where, rounds, seconds), names) in enumerate(_runs(results).items(), 1):
-        stolen = f"The host took up to {max(names.values()):.0f}% of the machine's time for others meanwhile."
+        stolen = f"Of the machine's time its host took up to {max(one.stolen_percent for one in names.values()):.0f}%"
+        others = [one.others_percent for one in names.values() if one.others_percent is not None]
+        stolen += f", other processes up to {max(others):.0f}%." if others else "."
         length = f"medians of {rounds} rounds of {seconds:g} s" if rounds > 1 else f"one round of {seconds:g} s"
         yield f"{number}. {', '.join(names)}: {date}, `{command}`, {length}. {stolen}"
         yield f"   {where}"

@@ -122,10 +122,28 @@ def resident_mb(pid: int) -> float:
     return int(fields[_RESIDENT]) * _PAGE / 1e6
 
 
-def machine_time() -> tuple[int, int]:
-    """Ticks of all cores since the machine started: altogether, and stolen by its host for other machines."""
+@dataclass(frozen=True, slots=True)
+class MachineTime:
+    """Ticks of all cores: altogether, stolen by the host for other machines, and not idle; ``own``: those that this
+    process and everything it started and waited for has had."""
+
+    everything: float
+    stolen: float
+    busy: float
+    own: float
+
+    def since(self, before: MachineTime) -> tuple[float, float]:
+        """Percent of the machine's time that its host took, and that other processes on it took."""
+        everything = max(1.0, self.everything - before.everything)
+        others = (self.busy - before.busy) - (self.own - before.own)
+        return 100 * (self.stolen - before.stolen) / everything, 100 * max(0.0, others) / everything
+
+
+def machine_time() -> MachineTime:
     ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
-    return sum(ticks), ticks[7]
+    _, _, _, idle, waiting, _, _, stolen = ticks
+    own = sum(os.times()[:4]) * _TICKS
+    return MachineTime(sum(ticks), stolen, sum(ticks) - idle - waiting - stolen, own)
 
 
 def _ticks(fields: list[str]) -> int:

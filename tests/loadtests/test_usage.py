@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from loadtests.usage import each_cpu_s, held, processes, resident_mb, threads_cpu_s, usage
+from loadtests.usage import MachineTime, each_cpu_s, held, machine_time, processes, resident_mb, threads_cpu_s, usage
 
 SPIN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"""
@@ -79,3 +79,14 @@ def test_a_child_that_its_parent_left_behind_still_counts() -> None:
         assert leader.stdout.readline().strip() == "left behind"
         assert len(processes(leader.pid)) == 2
         leader.communicate("\n", timeout=30)
+
+
+def test_what_others_took_of_the_machine_is_what_was_busy_and_not_ours() -> None:
+    """On a shared machine a figure says how much it was shared; waited-for children are ours."""
+    before = MachineTime(everything=1000, stolen=10, busy=100, own=50)
+    after = MachineTime(everything=2000, stolen=30, busy=800, own=650)
+    assert after.since(before) == (2.0, 10.0)
+    assert before.since(before) == (0.0, 0.0)
+    began = machine_time()
+    subprocess.run([sys.executable, "-c", SPIN], check=True)
+    assert machine_time().own - began.own >= 25
