@@ -15,7 +15,7 @@ import orjson
 from gateway.codec.faults import Faults, describe, shorten
 from gateway.codec.limits import CodecLimits, Document, count_strings, read_document
 from gateway.codec.parameters import read_priority, read_timeout, refuse_unsupported, wrong
-from gateway.codec.rows import WORTH_BYTES, fit_numbers, read_inputs
+from gateway.codec.rows import WORTH_BYTES, few_floats, fit_numbers, read_inputs
 from gateway.codec.shapes import check_count, count_rows, rows_of, show_shape
 from gateway.codec.values import Wanted, find_faults, read_values
 from gateway.errors import BadRequest, FieldProblem
@@ -88,8 +88,12 @@ class PredictEnvelope(NamedTuple):
         if len(signature.inputs) != 1 or not self.plain or type(self.inputs) is dict:
             return None
         spec = signature.inputs[0]
+        array = None
         if self.text is None:
-            array = read_values(self.inputs, spec.datatype, len(spec.shape), plain=True)
+            if spec.datatype == "FP32":
+                array = few_floats(self.inputs, len(spec.shape))
+            if array is None:
+                array = read_values(self.inputs, spec.datatype, len(spec.shape), plain=True)
         else:
             array = fit_numbers(self.inputs, spec.datatype, len(spec.shape))
         if array is None or array.size > self.limits.max_elements:

@@ -23,7 +23,16 @@ import simdjson
 from gateway.codec import bfloat
 from gateway.messages import DATATYPES, Array
 
-__all__ = ["EXACT_INTEGERS", "WORTH_BYTES", "fit_numbers", "read_inputs", "read_numbers", "to_floats", "to_integers"]
+__all__ = [
+    "EXACT_INTEGERS",
+    "WORTH_BYTES",
+    "few_floats",
+    "fit_numbers",
+    "read_inputs",
+    "read_numbers",
+    "to_floats",
+    "to_integers",
+]
 
 WORTH_BYTES = 512
 """A body from here on is read faster this way than through lists."""
@@ -69,6 +78,17 @@ def fit_numbers(numbers: Array, datatype: str, rank: int) -> Array | None:
         return None
     target = DATATYPES[datatype]
     return to_floats(numbers, datatype) if target.kind == "f" else to_integers(numbers, target)
+
+
+def few_floats(lists: Any, rank: int) -> Array | None:
+    """FP32 of a few plain numbers in lists, at a third of what the general way costs, which is left all that is not so."""
+    try:
+        array = np.asarray(lists, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if array.ndim != rank or not 0 < array.size <= _FEW_VALUES or not np.vdot(array, array) < _SQUARES["FP32"]:
+        return None
+    return array.astype(np.float32)
 
 
 def to_floats(array: Array, datatype: str) -> Array | None:

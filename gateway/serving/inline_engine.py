@@ -180,8 +180,8 @@ class InlineEngine:
             raise InvalidInput(f"{self._spec.ref}: {error}") from error
 
     def _runs_here(self, work: _Work) -> bool:
-        idle = not self._underway
-        return idle and self._spec.load.format in _COMPILED and self._brevity.expects_brief(work.rows)
+        rests = all(earlier.outcome is not None for earlier in self._underway)
+        return rests and self._spec.load.format in _COMPILED and self._brevity.expects_brief(work.rows)
 
     def _execute(self, work: _Work) -> None:
         """In the thread, or on the loop while the thread rests."""

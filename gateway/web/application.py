@@ -29,9 +29,12 @@ from gateway.web.predict import PredictDialect, locate_predict
 from gateway.web.problems import Problem, explain, internal_problem, render_oip, render_problem
 from gateway.web.services import Services
 
-__all__ = ["Application", "build_admin_application", "build_application"]
+__all__ = ["Application", "Endpoint", "build_admin_application", "build_application"]
 
 log = logging.getLogger("turnout.web")
+
+_INFERENCE = (b"/predict", b"/v2/models/")
+_MAX_URLS = 1024
 
 Endpoint = tuple[Callable[[str], Asked], Dialect]
 """How a path of inference is read, and the dialect that is spoken there."""
@@ -74,6 +77,8 @@ class Application:
     def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
         self._services = services
         self._inference = Inference(services) if inference else None
+        # Filled by those who ask, up to a bound.
+        self._urls: dict[bytes, tuple[Endpoint, str]] = {}
         self._at_predict: Endpoint = (locate_predict, PredictDialect(services.limits.codec))
         self._at_models: Endpoint = (locate_infer, OpenInferenceDialect(services.limits.codec))
         handlers: dict[Any, ExceptionHandler] = {
@@ -104,6 +109,20 @@ class Application:
     def body_bytes(self) -> int:
         """The largest body that is taken."""
         return self._services.limits.body_bytes
+
+    def inference_at_url(self, url: bytes) -> tuple[Endpoint, str] | None:
+        """The same by a URL as it came, with its path; None also for one that is not plain. The plain ones of clients
+        that ask again and again are remembered."""
+        known = self._urls.get(url)
+        if known is not None or not url.startswith(_INFERENCE) or b"?" in url or b"%" in url or not url.isascii():
+            return known
+        path = url.decode("ascii")
+        endpoint = self.inference_at(path)
+        if endpoint is None:
+            return None
+        if len(self._urls) < _MAX_URLS:
+            self._urls[url] = (endpoint, path)
+        return endpoint, path
 
     def inference_at(self, path: str) -> Endpoint | None:
         """Who answers inference at this path; None where there is none, here or at all."""

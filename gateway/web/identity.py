@@ -16,7 +16,8 @@ _REQUEST_ID_CHARS = frozenset(ascii_letters + digits + "-_.:/+=@~,;#")
 
 _RANDOM_BITS = 74
 _STEP_BITS = 32
-_LOW, _NODE = (1 << 62) - 1, (1 << 48) - 1
+_LOW = (1 << 62) - 1
+_VERSION, _VARIANT = 0x7 << 76, 0b10 << 62
 
 
 class DecisionIds:
@@ -45,8 +46,9 @@ class DecisionIds:
             self._random += 1 + random.getrandbits(_STEP_BITS)
             if self._random >> _RANDOM_BITS:
                 self._begin(self._milliseconds + 1)
-        high, low = self._random >> 62, self._random & _LOW
-        return f"{self._prefix}-7{high:03x}-{0x8000 | low >> 48:04x}-{low & _NODE:012x}"
+        # Version 7, then 12 random bits; the variant, then 62.
+        text = f"{_VERSION | (self._random & ~_LOW) << 2 | _VARIANT | self._random & _LOW:020x}"
+        return f"{self._prefix}-{text[:4]}-{text[4:8]}-{text[8:]}"
 
     def _begin(self, milliseconds: int) -> None:
         self._milliseconds = milliseconds

@@ -18,7 +18,7 @@ from typing import Any
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.web.application import Application
+from gateway.web.application import Application, Endpoint
 from gateway.web.exchange import Exchange, HeaderLine
 
 __all__ = ["WireProtocol"]
@@ -48,6 +48,7 @@ class WireProtocol(HttpToolsProtocol):
         self._head_complete = False
         self._pieces: list[bytes] = []
         self._named: dict[bytes, bytes] = {}
+        self._inference: tuple[Endpoint, str] | None = None
         # When the last answer went out, if nothing has come since.
         self._idle_since = _BUSY
         # The request being answered here; uvicorn sees it as the cycle under way.
@@ -132,14 +133,12 @@ class WireProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _may_be_answered_here(self) -> bool:
-        url, parser = self.url, self.parser
+        application, parser = self._application, self.parser
         self._named = dict(self.headers)
+        self._inference = None if application is None else application.inference_at_url(self.url)
         return (
-            url.startswith((b"/predict", b"/v2/models/"))
+            self._inference is not None
             and parser.get_method() == b"POST"
-            and b"?" not in url
-            and b"%" not in url
-            and url.isascii()
             and (self.cycle is None or self.cycle.response_complete)
             and not self.pipeline
             and not self.flow.write_paused
@@ -163,21 +162,18 @@ class WireProtocol(HttpToolsProtocol):
         self._pieces = []
 
     def _begin(self) -> None:
-        application = self._application
-        path = self.url.decode("ascii")
-        inference = None if application is None else application.inference_at(path)
-        size = sum(map(len, self._pieces))
-        if application is None or inference is None or size > application.body_bytes:
+        application, inference, pieces = self._application, self._inference, self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if application is None or inference is None or len(body) > application.body_bytes:
             self._let_go()
             super().on_message_complete()
             return
-        pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        endpoint, path = inference
         work = _Work(self)
         exchange = _WholeExchange(work, path, self._named, trace_ratio=application.trace_ratio, peer=self.client)
         exchange.body = body
         self.work = self.cycle = work  # type: ignore[assignment]
-        work.task = self.loop.create_task(application.answer(inference, exchange))
+        work.task = self.loop.create_task(application.answer(endpoint, exchange))
 
 
 class _Work:
