@@ -177,11 +177,11 @@ class MemoryBudget(Observer):
 
     async def look(self) -> None:
         """Unloads what is too much by now: versions grow."""
-        held = await asyncio.to_thread(self._fleet.memory)
-        self._note(held)
-        devices = dict.fromkeys(one.device for one in held)
-        for device in devices:
-            self._rest(self._choice(device, held, 0).victims, "since the versions here have grown")
+        async with self._one_at_a_time:
+            held = await asyncio.to_thread(self._fleet.memory)
+            self._note(held)
+            for device in dict.fromkeys(one.device for one in held):
+                self._rest(self._choice(device, held, 0).victims, "since the versions here have grown")
 
     async def _look_again_and_again(self) -> None:
         while True:
@@ -219,7 +219,9 @@ class MemoryBudget(Observer):
         residents = [
             self._resident(one)
             for one in held
-            if one.device == device and one.ref not in self._resting and one.ref not in self._coming
+            if one.device == device
+            and one.ref in self._fleet.handles
+            and one.ref not in {*self._resting, *self._coming}
         ]
         # A version that serves nobody sends nobody away that serves.
         lazy = self._limits.lazy and (beside is None or self._standing(beside) > Standing.UNUSED)
@@ -229,8 +231,9 @@ class MemoryBudget(Observer):
         known = self._see(one.ref)
         reload_s = one.memory_bytes / _LOAD_BYTES_PER_S if known.reload_s is None else known.reload_s
         handle = self._fleet.handles.get(one.ref)
-        leaves = handle is not None and handle.state is not VersionState.ACTIVE
-        rank = Standing.PINNED if leaves else self._standing(one.ref)
+        # One that leaves already, and one that a request has just asked for, are nobody to choose.
+        settled = handle is not None and handle.state is VersionState.ACTIVE and one.ref not in self._asked
+        rank = self._standing(one.ref) if settled else Standing.PINNED
         return Resident(one.ref, one.memory_bytes, reload_s, known.last_used, rank)
 
     def _rest(self, victims: Iterable[VersionRef], why: str) -> None:
