@@ -25,6 +25,8 @@ class Parts:
         self._whole = whole
         self._withdraw = withdraw
         self._starts: dict[Item, int] = {whole: 0}
+        # By its future, so that no future knows its item: a ring would keep the arrays until the collector comes by.
+        self._items: dict[asyncio.Future[Answer], Item] = {}
         self._answers: dict[int, Answer] = {}
         whole.future.add_done_callback(self._over)
 
@@ -34,6 +36,7 @@ class Parts:
     def cut(self, item: Item, rows: int) -> tuple[Item, Item]:
         """Splits so many rows off the whole, or off what is left of it: that part, and the rest."""
         start = self._starts.pop(item)
+        self._items.pop(item.future, None)
         first = self._part(item, start, 0, rows)
         return first, self._part(item, start, rows, item.rows)
 
@@ -46,13 +49,15 @@ class Parts:
         part.attempts = int(first > 0)  # its wait is told by the first part
         part.parts = self
         self._starts[part] = first
-        future.add_done_callback(lambda done: self._came(part, done))
+        self._items[future] = part
+        future.add_done_callback(self._came)
         if whole.left:
             future.cancel()
         return part
 
-    def _came(self, part: Item, future: asyncio.Future[Answer]) -> None:
-        start = self._starts.pop(part, None)
+    def _came(self, future: asyncio.Future[Answer]) -> None:
+        part = self._items.pop(future, None)
+        start = None if part is None else self._starts.pop(part, None)
         if start is None or future.cancelled():
             return
         failure = future.exception()
@@ -79,6 +84,8 @@ class Parts:
         open_parts = list(self._starts)
         self._starts.clear()
         self._answers.clear()
+        self._items.clear()
+        self._whole.parts = None
         for part in open_parts:
             self._withdraw(part)
             part.future.cancel()

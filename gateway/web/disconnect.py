@@ -43,8 +43,10 @@ class DisconnectWatch:
             self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
+        owner, self._owner = self._owner, None
+        self._timer = self._watch = None  # a task that was cancelled knows its frame, and that knows us: a ring
         ours = self._left and isinstance(error, asyncio.CancelledError)
-        if ours and self._owner is not None and self._owner.uncancel() == 0:
+        if ours and owner is not None and owner.uncancel() == 0:
             raise ClientLeft from None  # with another cancellation pending, that one goes on
 
     def _begin(self) -> None:
