@@ -81,7 +81,7 @@ def fit_numbers(numbers: Array, datatype: str, rank: int) -> Array | None:
 
 
 def few_floats(lists: Any, rank: int) -> Array | None:
-    """FP32 of a few plain numbers in lists, without the steps of the general way, which is left whatever does not fit."""
+    """FP32 of a few plain numbers in lists, without the steps of the general way; what does not fit is left to that."""
     try:
         array = np.asarray(lists, np.float64)
     except (ValueError, TypeError, OverflowError):
