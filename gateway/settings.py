@@ -73,7 +73,8 @@ class ServerSettings(_Group):
 
 
 class LimitSettings(_Group):
-    """What one request may cost before it is refused."""
+    """What one request may cost before it is refused. JSON bodies from ``decode_elsewhere_bytes`` on are decoded in a
+    process of their own, which is there while such bodies come."""
 
     body_bytes: Positive = 64 * 1024 * 1024
     upload_bytes: Positive = 16 * 1024 * 1024 * 1024
@@ -82,6 +83,7 @@ class LimitSettings(_Group):
     compression_ratio: Positive = 100
     receive_s: Seconds = 30.0
     timeout_ms: Positive = 10_000
+    decode_elsewhere_bytes: Positive = 256 * 1024
 
 
 class ModelPlacement(_Group):

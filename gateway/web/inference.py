@@ -166,7 +166,10 @@ class _Story(Trail):
             check_content_type(exchange, dialect.content_types)
         facts = read_facts(headers, limits.codec)
         body = exchange.body
-        envelope = dialect.read(body, exchange) if body is not None else await self._receive(asked, route, facts)
+        if body is not None and len(body) < limits.decode_elsewhere_bytes:
+            envelope = dialect.read(body, exchange)
+        else:
+            envelope = await self._receive(asked, route, facts)
         request = self._request(asked, route, facts, envelope)
         if route.limits.rate_per_s is not None and not route.protected:
             self._rates.admit(route, request.client)
@@ -186,8 +189,9 @@ class _Story(Trail):
         services, exchange, dialect = self._services, self._exchange, self._dialect
         large = services.large
         if large is None or b"inference-header-content-length" in exchange.headers.raw:
-            return dialect.read(await receive_body(exchange, services.limits), exchange)
-        body = await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
+            whole = exchange.body or await receive_body(exchange, services.limits)
+            return dialect.read(whole, exchange)
+        body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
         if exchange.whole and len(body) < large.from_bytes:
             return dialect.read(body, exchange)
         known = large_bodies.Asked(

@@ -38,4 +38,9 @@ class Beginning(BaseModel):
 
 def web_limits(limits: LimitSettings) -> WebLimits:
     codec = CodecLimits(max_depth=limits.depth, max_elements=limits.elements, max_ratio=limits.compression_ratio)
-    return WebLimits(body_bytes=limits.body_bytes, receive_s=limits.receive_s, codec=codec)
+    return WebLimits(
+        body_bytes=limits.body_bytes,
+        receive_s=limits.receive_s,
+        codec=codec,
+        decode_elsewhere_bytes=limits.decode_elsewhere_bytes,
+    )

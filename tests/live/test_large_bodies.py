@@ -29,7 +29,7 @@ SMALL = {
     "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 4]}],
 }
 JSON = {"content-type": "application/json"}
-GROWTH_BYTES = 24 * 1024 * 1024
+GROWTH_BYTES = 12 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
