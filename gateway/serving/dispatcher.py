@@ -239,6 +239,9 @@ class Dispatcher:
                 self._foresee(lane, now)
             else:
                 lane.ends_at = now
+        if lane.failed and not lane.runs and lane.recovery is None and not self._closed:
+            lane.recovery = asyncio.ensure_future(self._recover(lane))
+            lane.recovery.add_done_callback(partial(self._recovered, lane))
         self.form()
         if lane.turn is not None:
             lane.turn.pass_on()
@@ -274,9 +277,6 @@ class Dispatcher:
             self.under_way += 1
             lane.failed.append((batch.items, failure))
         lane.supervisor.failed(batch.engine, failure)
-        if lane.failed and not lane.runs and lane.recovery is None and not self._closed:
-            lane.recovery = asyncio.ensure_future(self._recover(lane))
-            lane.recovery.add_done_callback(partial(self._recovered, lane))
 
     def _tell(self, batch: Batch, seconds: float, failure: TurnoutError) -> None:
         items = batch.items

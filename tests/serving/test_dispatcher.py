@@ -113,6 +113,23 @@ async def test_batches_that_had_not_begun_are_failed_when_no_engine_comes_back_a
     assert batcher.idle
 
 
+async def test_a_batch_that_failed_is_run_again_once_the_one_behind_it_is_done(stage: Stage):
+    """Both are under way when the first fails: the second is answered, then what is at fault is found."""
+
+    def touchy(inputs: Arrays) -> Arrays:
+        if 1.0 in inputs["x"][:, 0]:
+            raise ModelError("not 1")
+        return double(inputs)
+
+    stage.script().depth = 2
+    stage.script().model = touchy
+    batcher = await stage.batcher(batch=BatchPolicy(max_rows=2))
+    outcomes = await asyncio.gather(*(ask(batcher, value) for value in (1, 2, 3, 4)), return_exceptions=True)
+    assert isinstance(outcomes[0], ModelError)
+    assert outcomes[1:] == [[4.0], [6.0], [8.0]]
+    assert stage.script().runs == [(1, 1), (1, 1), (1,), (1,)]
+
+
 async def test_several_engines_share_the_queue_and_the_death_of_one_stops_nobody(stage: Stage):
     """Two instances run two batches at once; while one restarts, the other answers."""
     batcher = await stage.batcher(batch=FOUR, instances=2)
