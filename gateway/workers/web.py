@@ -127,9 +127,6 @@ class WebWorker:
             told=Told(applied=self._applied, released=self._released),
             default_timeout_ms=beginning.limits.timeout_ms,
         )
-        limits = beginning.web_limits()
-        cores = len(os.sched_getaffinity(0)) // beginning.server.workers
-        self._large = large_bodies(limits, clock, cores=cores)
         limits, cores = beginning.web_limits(), len(os.sched_getaffinity(0))
         self._large = large_bodies(limits, clock, cores=max(1, cores // beginning.server.workers))
         self._services = Services(
@@ -189,7 +186,6 @@ class WebWorker:
             await asyncio.wait(self._serving, timeout=5.0)
         if self._beginning is not None:
             await self._large.close()
-        await self._large.close()
         await self._follower.close()
         await self._fleet.close()
         await self._told_all()
