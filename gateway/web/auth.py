@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 from gateway.control.tokens import Principal, Role
@@ -25,7 +26,7 @@ async def authenticate(headers: Texts, verify: Verify) -> Principal:
     if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
         raise Unauthenticated("the Authorization header is not of the form: Bearer <token>")
     found = verify(token)
-    principal = await found if inspect.isawaitable(found) else found
+    principal = await asyncio.ensure_future(found) if inspect.isawaitable(found) else found
     if principal is None:
         raise Unauthenticated("the token is not known or has expired; create one with: turnout tokens create")
     return principal
