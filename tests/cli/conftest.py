@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from loadtests.live_gateway import LiveGateway
+from tests.cli.warm import WarmCommands
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND_S = 60.0
@@ -32,27 +32,34 @@ class Done:
         return json.loads(self.out)
 
 
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode()
+
+
 @dataclass(frozen=True)
 class Turnout:
     """The command, with what its environment says of Turnout."""
 
     environment: dict[str, str]
     folder: Path
+    commands: WarmCommands
 
     def __call__(self, *words: str | Path, stdin: str = "", **environment: str) -> Done:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway.cli", *map(str, words)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**kept, "PYTHONPATH": str(ROOT), **self.environment, **environment},
-            cwd=self.folder,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin.encode())
+            given.seek(0)
+            status = self.commands.run(
+                [str(word) for word in words],
+                environment={**kept, "PYTHONPATH": str(ROOT), **self.environment, **environment},
+                folder=self.folder,
+                streams=[given.fileno(), out.fileno(), err.fileno()],
+                timeout_s=COMMAND_S,
+            )
+            left = Done(status, _text(out), _text(err))
+        assert "Traceback" not in left.err, left.err
+        return left
 
     def done(self, *words: str | Path, **environment: str) -> Done:
         """Run, and expected to succeed."""
@@ -68,16 +75,24 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
         yield gateway
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[WarmCommands]:
+    """A command's imports take a second, and the tests run hundreds of commands."""
+    warm = WarmCommands()
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def remote(live: LiveGateway, tmp_path: Path) -> Turnout:
+def remote(live: LiveGateway, tmp_path: Path, commands: WarmCommands) -> Turnout:
     """The command talking to the gateway."""
-    return Turnout({"TURNOUT_URL": live.url, "TURNOUT_TOKEN": live.token}, tmp_path)
+    return Turnout({"TURNOUT_URL": live.url, "TURNOUT_TOKEN": live.token}, tmp_path, commands)
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Turnout:
+def local(tmp_path: Path, commands: WarmCommands) -> Turnout:
     """The command on a fresh home, without any gateway."""
-    return Turnout({"TURNOUT_HOME": str(tmp_path / "home")}, tmp_path)
+    return Turnout({"TURNOUT_HOME": str(tmp_path / "home")}, tmp_path, commands)
 
 
 def echo_source(folder: Path, name: str = "model", **script: Any) -> Path:

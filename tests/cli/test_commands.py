@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from loadtests.live_gateway import LiveGateway, free_port
 from tests.cli.conftest import ROOT, Turnout, echo_source
+from tests.cli.warm import WarmCommands
 
 ROUTE_FILE = """\
 route: {name}
@@ -29,6 +31,24 @@ def two_versions(turnout: Turnout, name: str) -> Path:
     path = turnout.folder / f"{name}.yaml"
     path.write_text(ROUTE_FILE.format(name=name), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("words", [["--version"], ["routes", "--help"], ["models"], ["weights", "digits", "3"]])
+def test_the_command_from_a_cold_start_does_the_same(local: Turnout, words: list[str]) -> None:
+    """The other tests run it in a fork of a process that has its imports done."""
+    environment = {**os.environ, **local.environment, "PYTHONPATH": str(ROOT)}
+    cold = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=local.folder,
+        timeout=60,
+        check=False,
+    )
+    warm = local(*words)
+    assert (cold.returncode, cold.stdout, cold.stderr) == (warm.status, warm.out, warm.err)
+    assert warm.out + warm.err
 
 
 def test_a_home_is_worked_on_without_a_gateway(local: Turnout) -> None:
@@ -72,9 +92,11 @@ def test_the_same_words_work_against_a_gateway(remote: Turnout, live: LiveGatewa
     assert [(record["action"], record["reason"]) for record in records] == [("rollback", "not good")]
 
 
-def test_a_change_on_the_home_reaches_the_gateway_that_runs_there(live: LiveGateway, tmp_path: Path) -> None:
+def test_a_change_on_the_home_reaches_the_gateway_that_runs_there(
+    live: LiveGateway, tmp_path: Path, commands: WarmCommands
+) -> None:
     """Commands on the files are safe beside a gateway, which takes them up by itself."""
-    beside = Turnout({"TURNOUT_HOME": str(live.home)}, tmp_path)
+    beside = Turnout({"TURNOUT_HOME": str(live.home)}, tmp_path, commands)
     path = two_versions(beside, "beside")
     beside.done("apply", "-f", path)
     give_up = time.monotonic() + 60
@@ -82,9 +104,11 @@ def test_a_change_on_the_home_reaches_the_gateway_that_runs_there(live: LiveGate
         assert time.monotonic() < give_up
 
 
-def test_the_admin_token_of_the_home_is_found_for_a_gateway_on_this_machine(live: LiveGateway, tmp_path: Path) -> None:
+def test_the_admin_token_of_the_home_is_found_for_a_gateway_on_this_machine(
+    live: LiveGateway, tmp_path: Path, commands: WarmCommands
+) -> None:
     """On the gateway's machine no token needs to be given."""
-    here = Turnout({"TURNOUT_URL": live.url, "TURNOUT_HOME": str(live.home)}, tmp_path)
+    here = Turnout({"TURNOUT_URL": live.url, "TURNOUT_HOME": str(live.home)}, tmp_path, commands)
     assert "admin" in here.done("tokens", "list").out
 
 
@@ -144,7 +168,7 @@ def test_a_home_that_is_not_there_is_not_made_by_looking(local: Turnout) -> None
         (["weights", "digits", "3=1", "3=2"], "twice"),
         (["show", "/"], "model name"),
         (["archive", "digits@champion"], "by number"),
-        (["serve", "--workers", "2"], "several web workers come with a later version"),
+        (["serve", "--workers", "0"], "--workers"),
         (["serve", "--port", "99999"], "--port"),
         (["no-such-command"], "No such command"),
         (["apply"], "--file"),
@@ -266,12 +290,14 @@ def test_gc_says_what_it_frees_before_it_does(local: Turnout) -> None:
     assert local.done("verify").out.count(" ok ") == 1
 
 
-def test_a_backup_is_taken_beside_a_gateway_and_restored_elsewhere(live: LiveGateway, tmp_path: Path) -> None:
+def test_a_backup_is_taken_beside_a_gateway_and_restored_elsewhere(
+    live: LiveGateway, tmp_path: Path, commands: WarmCommands
+) -> None:
     """The restored home has the models, the routes and a proven audit log."""
-    beside = Turnout({"TURNOUT_HOME": str(live.home)}, tmp_path)
+    beside = Turnout({"TURNOUT_HOME": str(live.home)}, tmp_path, commands)
     beside.done("apply", "-f", two_versions(beside, "kept"))
     beside.done("backup", "home.tar")
-    fresh = Turnout({"TURNOUT_HOME": str(tmp_path / "fresh")}, tmp_path)
+    fresh = Turnout({"TURNOUT_HOME": str(tmp_path / "fresh")}, tmp_path, commands)
     fresh.done("restore-backup", "home.tar")
     assert fresh.done("models", "--json").json == beside.done("models", "--json").json
     assert "kept" in fresh.done("routes").out

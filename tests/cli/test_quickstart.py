@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import ROOT, Turnout
+from tests.cli.warm import WarmCommands
 
 
 def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -28,12 +29,14 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_quick_start_makes_three_versions_and_a_route_and_leaves_them_alone_afterwards(tmp_path: Path) -> None:
+def test_the_quick_start_makes_three_versions_and_a_route_and_leaves_them_alone_afterwards(
+    tmp_path: Path, commands: WarmCommands
+) -> None:
     """An operator's change survives the next ``make serve``."""
     shutil.copytree(ROOT / "config" / "examples", tmp_path / "config" / "examples")
     first = quickstart(tmp_path)
     assert first.returncode == 0, first.stderr
-    turnout = Turnout({"TURNOUT_HOME": str(tmp_path / ".turnout")}, tmp_path)
+    turnout = Turnout({"TURNOUT_HOME": str(tmp_path / ".turnout")}, tmp_path, commands)
     models = turnout.done("models", "--json").json
     assert [(model["name"], len(model["versions"])) for model in models] == [("digits", 3)]
     evaluation = turnout.done("show", "digits/2", "--json").json["manifest"]["evaluation"]
