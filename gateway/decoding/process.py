@@ -34,23 +34,52 @@ __all__ = ["facts_of", "main", "serve"]
 _NICENESS = 5
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_HEAP_BYTES = 256 * 1024 * 1024
+_KEPT_MAPPINGS = 4
+_LARGE_BYTES = 4 * 1024 * 1024
 _HUGE_BYTES = 32 * 1024 * 1024
 
 
 def serve(channel: socket.socket, *, limits: CodecLimits, body_bytes: int) -> None:
     """Returns when the gateway closes the channel."""
+    attached = _Attached()
     while (came := receive(channel)) is not None:
         message, fds = came
-        text = Memory.attach(fds[0], writable=False)
-        output = Memory.attach(fds[1], writable=True)
-        try:
-            answer = _answer(message, text, output, limits, body_bytes)
-        finally:
-            text.close()
-            output.close()
-        send(channel, answer)
+        text, output = (attached.memory(fd, writable=writable) for fd, writable in zip(fds, (False, True), strict=True))
+        send(channel, _answer(message, text, output, limits, body_bytes))
+        if message["size"] > _LARGE_BYTES:
+            attached.let_go()
         if message["size"] > _HUGE_BYTES:
             ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Attached:
+    """The memories that came last, mapped still: mapping and faulting them anew was a tenth of a decoding.
+
+    Known by inode, which no other file can have while it is mapped.
+    """
+
+    def __init__(self) -> None:
+        self._memories: dict[int, Memory] = {}
+
+    def memory(self, fd: int, *, writable: bool) -> Memory:
+        """Owns the descriptor from here on."""
+        number = os.fstat(fd).st_ino
+        known = self._memories.pop(number, None)
+        if known is None:
+            known = Memory.attach(fd, writable=writable)
+            known.forget_fd()
+        else:
+            os.close(fd)
+        self._memories[number] = known
+        if len(self._memories) > _KEPT_MAPPINGS:
+            self._memories.pop(next(iter(self._memories))).close()
+        return known
+
+    def let_go(self) -> None:
+        """Pages stay for as long as anybody maps them, and large ones are to go when the gateway lets go of them."""
+        for memory in self._memories.values():
+            memory.close()
+        self._memories.clear()
 
 
 def _answer(
