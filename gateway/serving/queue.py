@@ -19,98 +19,20 @@ An item larger than a batch is cut: it stays at the front with what is left of i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from gateway.serving.filling import LOOK_AHEAD, Cut, Filling, Taken, Waiting
 
 __all__ = ["Taken", "Waiting", "WaitingQueue"]
+
+W = TypeVar("W", bound=Waiting)
 
 CLASSES = 4
 SPARE = 3
 
 PATIENCE = 15
 """Batches in a row that may pass a class over while it waits."""
-
-LOOK_AHEAD = 512
-"""Items looked at for one batch."""
-
-
-class Waiting(Protocol):
-    """What the queue reads of an item. ``left``: nobody waits for its answer any more; ``rows``: still to run."""
-
-    @property
-    def key(self) -> Hashable: ...
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def deadline(self) -> float | None: ...
-
-    @property
-    def left(self) -> bool: ...
-
-    @property
-    def priority(self) -> int: ...
-
-    @property
-    def client(self) -> str: ...
-
-
-W = TypeVar("W", bound=Waiting)
-
-Cut = Callable[[W, int], tuple[W, W]]
-"""Splits so many rows off an item: that part, and the rest, either an item by itself."""
-
-
-class Taken(NamedTuple, Generic[W]):
-    """The next batch with its rows, and the items that left the queue because their deadline has passed."""
-
-    batch: list[W]
-    rows: int
-    expired: list[W]
-
-
-class _Filling(Generic[W]):
-    """A batch being formed."""
-
-    __slots__ = ("_alone", "_cut", "_key", "_limit", "_looks", "_now", "batch", "expired", "full", "room")
-
-    def __init__(self, limit: int, now: float, alone: bool, cut: Cut[W]) -> None:
-        self.batch: list[W] = []
-        self.expired: list[W] = []
-        self.room = limit
-        self.full = False
-        self._limit = limit
-        self._now = now
-        self._alone = alone
-        self._cut = cut
-        self._looks = LOOK_AHEAD
-        self._key: Hashable = None
-
-    def offer(self, item: W) -> W | None:
-        """Takes the item, or a part of it, or drops it; what stays of it in the queue."""
-        self._looks -= 1
-        if not self._looks:
-            self.full = True
-        if item.left:
-            return None
-        if item.deadline is not None and item.deadline <= self._now:
-            self.expired.append(item)
-            return None
-        if self.batch and item.key != self._key:
-            return item
-        rest = None
-        if item.rows > self.room:
-            if item.rows <= self._limit:
-                self.full = True
-                return item
-            item, rest = self._cut(item, self.room)
-        self.batch.append(item)
-        self._key = item.key
-        self.room -= item.rows
-        if not self.room or self._alone:
-            self.full = True
-        return rest
 
 
 class _Class(Generic[W]):
@@ -210,7 +132,7 @@ class WaitingQueue(Generic[W]):
 
     def take(self, limit: int, now: float, *, alone: bool, cut: Cut[W]) -> Taken[W]:
         """The next batch of at most ``limit`` rows, or of one item (``alone``), by the rules above."""
-        filling: _Filling[W] = _Filling(limit, now, alone, cut)
+        filling: Filling[W] = Filling(limit, now, alone, cut)
         for line in self._order():
             before = len(filling.batch)
             if len(line.shares) == 1:
@@ -243,7 +165,7 @@ class WaitingQueue(Generic[W]):
                 if line.shares and number != first.priority:
                     line.passed += 1
 
-    def _draw(self, line: _Class[W], client: str, share: OrderedDict[W, None], filling: _Filling[W], most: int) -> int:
+    def _draw(self, line: _Class[W], client: str, share: OrderedDict[W, None], filling: Filling[W], most: int) -> int:
         """Fills the batch, up to ``most`` items, out of one client's; the rows that it took of them."""
         room = filling.room
         stay: list[W] = []
@@ -265,7 +187,7 @@ class WaitingQueue(Generic[W]):
             self._emptied(line, client)
         return room - filling.room
 
-    def _draw_in_turns(self, line: _Class[W], filling: _Filling[W]) -> None:
+    def _draw_in_turns(self, line: _Class[W], filling: Filling[W]) -> None:
         """An item a client, round and round; who took more than a row is passed over for as many turns."""
         shares, debts = line.shares, line.debts
         fruitless = 0
