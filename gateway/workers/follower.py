@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from gateway.clock import Clock
 from gateway.control.compile import compile_route
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.loads import Loads
+from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.plan import InForce, abandoned, plan_routes, quarantined
 from gateway.control.retirements import Retirements
 from gateway.control.store import Document, DocumentKey
@@ -70,7 +72,14 @@ class Follower:
         self._ring = ring
         self._told = told
         self._default_timeout_ms = default_timeout_ms
-        self._loads = Loads(fleet, self._assemble, clock=clock, observer=observer, changed=self._apply)
+        self._loads = Loads(
+            fleet,
+            self._assemble,
+            clock=clock,
+            observer=observer,
+            changed=self._apply,
+            budget=MemoryBudget(MemoryLimits(), fleet, clock=clock, changed=self._apply, gone=_never),
+        )
         self._retirements = Retirements(fleet, clock=clock, changed=self._apply)
         self._number = 0
         self._applied = 0
@@ -123,9 +132,8 @@ class Follower:
         offer = self._offers.get(ref)
         if offer is not None and offer.lending == lending:
             del self._offers[ref]
-        if ref not in self._fleet.handles:
-            self._held.pop(ref, None)
-            self._told.released(lending)
+        if self._held.get(ref) != lending:
+            self._told.released(lending)  # it was never asked for here
 
     def _assemble(self, ref: VersionRef, digest: str) -> VersionSpec:
         return self._offers[ref].version.spec
@@ -137,9 +145,12 @@ class Follower:
         active = self._active()
         coming = self._offers.keys() - active - self._loads.failures.keys()
         self._in_force = self._planned(desired, coming)
-        self._install(active)
+        # What a route that is held back still names stays, also when the node has no use for it any more: the lending
+        # keeps its child.
+        keep = self._offers.keys() | {ref for in_force in self._in_force.values() for ref in in_force.wanted()}
+        self._install(active & keep)
         self._loads.forget(frozenset(self._offers))
-        self._retire(desired)
+        self._retire(desired, keep)
         for ref in sorted(self._offers.keys() - active - self._retirements.under_way):
             offer = self._offers[ref]
             self._held[ref] = offer.lending
@@ -152,17 +163,20 @@ class Follower:
         return here.desired == route and here.open is (name not in self._closed_routes)
 
     def _active(self) -> frozenset[VersionRef]:
-        """What may be asked: borrowed, proven, and still lent under the number it was borrowed by."""
+        """What may be asked: borrowed, proven, and not replaced by a later lending."""
         return frozenset(
             ref
             for ref, handle in self._fleet.handles.items()
             if handle.state is VersionState.ACTIVE
-            and ref in self._offers
-            and self._held.get(ref) == self._offers[ref].lending
             and ref not in self._retirements.under_way
+            and not self._is_replaced(ref)
         )
 
-    def _planned(self, desired: Desired, coming: frozenset[VersionRef] | set[VersionRef]) -> dict[str, InForce]:
+    def _is_replaced(self, ref: VersionRef) -> bool:
+        offer = self._offers.get(ref)
+        return offer is not None and self._held.get(ref, offer.lending) != offer.lending
+
+    def _planned(self, desired: Desired, coming: AbstractSet[VersionRef]) -> dict[str, InForce]:
         """Whatever is not on its way here counts as there, so that nothing waits for it."""
         named = {route.ref(number) for route in desired.routes.values() for number in route.document.versions()}
         opened = {name: route for name, route in desired.routes.items() if name not in self._closed_routes}
@@ -187,22 +201,25 @@ class Follower:
         if current.table != table or current.handles != handles:
             self._dataplane.install(Current(table, handles))
 
-    def _retire(self, desired: Desired) -> None:
-        """Ends here what the node has withdrawn; what is gone is given back."""
+    def _retire(self, desired: Desired, keep: AbstractSet[VersionRef]) -> None:
+        """Ends here what nothing wants any more; what is gone is given back."""
         barred, hopeless = quarantined(desired), abandoned(desired)
         for ref in sorted(self._fleet.handles.keys() - self._retirements.under_way):
-            offer = self._offers.get(ref)
-            if offer is None or self._held.get(ref, offer.lending) != offer.lending:
+            if ref not in keep or self._is_replaced(ref):
                 self._retirements.begin(ref, quarantined=ref in barred, hopeless=ref in hopeless)
         for ref in [ref for ref in self._held if ref not in self._fleet.handles]:
-            offer = self._offers.get(ref)
-            if (offer is None or offer.lending != self._held[ref]) and ref not in self._retirements.under_way:
+            if (ref not in self._offers or self._is_replaced(ref)) and ref not in self._retirements.under_way:
                 self._told.released(self._held.pop(ref))
 
     def _note_applied(self) -> None:
         if self._applied != self._number:
             self._applied = self._number
             self._told.applied(self._number)
+
+
+async def _never(ref: VersionRef, timeout_s: float) -> bool:  # noqa: ARG001 (the budget's shape)
+    """Memory is the node's to look after: nothing is sent away from here."""
+    return False
 
 
 def _documents(tokens: Iterable[Mapping[str, Any]]) -> Iterable[Document]:

@@ -21,7 +21,7 @@ import uvloop
 from gateway.clock import SystemClock
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
-from gateway.errors import NotFound
+from gateway.errors import NotFound, TurnoutError
 from gateway.messages import VersionRef
 from gateway.server import Listener, allow_descriptors, spare_the_collector
 from gateway.serving.engine import VersionSpec
@@ -80,6 +80,14 @@ class WebWorker:
     # What the node says
 
     def control(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        """What cannot be taken in ends the worker: one that has missed a change would serve the past."""
+        try:
+            self._hear(message, fds)
+        except (TurnoutError, AttributeError, LookupError, TypeError, ValueError) as fault:
+            log.exception("the node's message %r cannot be taken in; this worker ends", message["op"])
+            self.ended(f"{type(fault).__name__}: {fault}")
+
+    def _hear(self, message: dict[str, Any], fds: Sequence[int]) -> None:
         match message["op"]:
             case "begin":
                 self._begin(Beginning.model_validate(message["settings"]))
@@ -99,7 +107,7 @@ class WebWorker:
         """The node tells none."""
 
     def ended(self, why: str) -> None:
-        log.error("the node is gone (%s): this worker ends", why)
+        log.error("this worker ends: %s", why)
         if not self.over.done():
             self.over.set_exception(ConnectionError(why))
 

@@ -41,6 +41,10 @@ def worker_pids(gateway: LiveGateway) -> list[int]:
     return [row["pid"] for row in workers(gateway)]
 
 
+def serving_pids(gateway: LiveGateway) -> set[int]:
+    return {row["pid"] for row in serving(gateway)}
+
+
 def counted(gateway: LiveGateway, **labels: str) -> float:
     """The sum of ``gateway_requests_total`` over the series that have these labels."""
     total = 0.0
@@ -98,7 +102,7 @@ def test_killing_a_worker_under_load_breaks_only_its_own_connections(gateway: Li
         children = runtime_pids(gateway)
         victim, bystander = worker_pids(gateway)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: victim not in worker_pids(gateway) and len(serving(gateway)) == 2, what="another worker")
+        wait_until(lambda: bool(now := serving_pids(gateway)) and len(now - {victim}) == 2, what="another worker")
         after(running, 300)
         assert bystander in worker_pids(gateway)
         assert runtime_pids(gateway) == children
@@ -111,7 +115,11 @@ def test_killing_a_worker_under_load_breaks_only_its_own_connections(gateway: Li
 
 
 def serving(gateway: LiveGateway) -> list[dict[str, Any]]:
-    return [row for row in workers(gateway) if row["state"] == "serving"]
+    """Asked over a connection that may be that of a worker which has just been killed."""
+    try:
+        return [row for row in workers(gateway) if row["state"] == "serving"]
+    except httpx.TransportError:
+        return []
 
 
 def test_a_change_that_is_answered_is_in_force_in_every_worker(gateway: LiveGateway) -> None:
@@ -133,7 +141,8 @@ def test_a_change_that_is_answered_is_in_force_in_every_worker(gateway: LiveGate
 
 
 def test_versions_come_and_go_under_load_without_an_error(gateway: LiveGateway) -> None:
-    """A worker serves a version only once it has borrowed it; a child ends only when every worker has given it back."""
+    """A worker serves a version only once it has borrowed it; a child ends only when every worker has given it back.
+    The first version stays: it is the known good."""
     register(gateway, ROUTE, 1)
     gateway.put_route(ROUTE, FIRST)
     with load(gateway, ROUTE) as running:
@@ -141,7 +150,7 @@ def test_versions_come_and_go_under_load_without_an_error(gateway: LiveGateway) 
             self_naming(gateway, ROUTE, number)
             gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": number, "weight": 100}]})
             after(running, 100)
-        wait_until(lambda: set(gateway.resident()) == {f"{ROUTE}/6"}, what="the end of the old versions")
+        wait_until(lambda: set(gateway.resident()) == {f"{ROUTE}/1", f"{ROUTE}/6"}, what="the end of the others")
     assert failed(running.answers) == []
     assert mislabelled(running.answers) == []
     assert {answer.version for answer in running.answers} == {1, 2, 3, 4, 5, 6}
@@ -153,8 +162,9 @@ def test_metrics_sum_exactly_over_workers_a_dead_one_included(gateway: LiveGatew
     gateway.put_route(ROUTE, HALVES)
     asked_one_by_one(gateway, 40)
     wait_until(lambda: counted(gateway, route=ROUTE) == 40, what="40 requests counted")
-    os.kill(worker_pids(gateway)[0], signal.SIGKILL)
-    wait_until(lambda: len(serving(gateway)) == 2, what="another worker")
+    victim = worker_pids(gateway)[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(serving_pids(gateway) - {victim}) == 2, what="another worker")
     asked_one_by_one(gateway, 40)
     wait_until(lambda: counted(gateway, route=ROUTE) == 80, what="80 requests counted")
     assert sum(row["requests"] for row in workers(gateway)) == 80
@@ -169,7 +179,7 @@ def test_metrics_sum_exactly_over_workers_a_dead_one_included(gateway: LiveGatew
 
 def test_what_a_dead_worker_had_in_flight_is_taken_off(gateway: LiveGateway) -> None:
     """A worker that dies with requests under way leaves no ghost in ``gateway_inflight_requests``."""
-    self_naming(gateway, ROUTE, 1, delay_ms=2000)
+    self_naming(gateway, ROUTE, 1, delay_ms=500)
     gateway.put_route(ROUTE, {**FIRST, "limits": {"timeout_ms": 60_000}})
     inflight = re.compile(rf'gateway_inflight_requests{{route="{ROUTE}"}} (\d+)')
 
@@ -180,9 +190,10 @@ def test_what_a_dead_worker_had_in_flight_is_taken_off(gateway: LiveGateway) -> 
     with load(gateway, ROUTE, clients=8) as running:
         wait_until(lambda: count() == 8, what="8 requests in flight")
         running._stop.set()
-        for pid in worker_pids(gateway):
+        victims = set(worker_pids(gateway))
+        for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(serving(gateway)) == 2, what="new workers")
+        wait_until(lambda: len(serving_pids(gateway) - victims) == 2, what="new workers")
         assert count() == 0
 
 
