@@ -20,7 +20,17 @@ from runtimes.memory import MAX_BYTES, Memory
 from runtimes.packets import ChannelFault
 from runtimes.signature import DATATYPES, datatype_of
 
-__all__ = ["Header", "Placed", "Plan", "read_header", "read_json", "write_json"]
+__all__ = [
+    "Header",
+    "Placed",
+    "Plan",
+    "aligned",
+    "pack_strings",
+    "read_header",
+    "read_json",
+    "unpack_strings",
+    "write_json",
+]
 
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 8 << 20
@@ -29,7 +39,7 @@ _LENGTH_BYTES = 4
 _LIMIT_OF_DIMENSIONS = 32
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -66,7 +76,7 @@ class Header:
 
     def _view(self, placed: Placed, memory: Memory) -> Array:
         if placed.datatype == "BYTES":
-            return _unpack_strings(self._raw(placed, memory), placed)
+            return unpack_strings(self._raw(placed, memory), placed.name, placed.shape)
         return memory.array(placed.shape, placed.datatype, self.start + placed.offset)
 
     def _copy(self, placed: Placed, memory: Memory) -> Array:
@@ -92,20 +102,20 @@ class Plan:
             arrays = [_plain(part[name]) for part in parts]
             placed, source = _place(name, arrays, end)
             self._sources.append((placed, source))
-            end = _aligned(placed.offset + placed.size_bytes)
+            end = aligned(placed.offset + placed.size_bytes)
         body = {
             "rows": rows,
             "tensors": [[p.name, p.datatype, p.shape, p.offset, p.size_bytes] for p, _ in self._sources],
         }
         self.header = json.dumps(body, separators=(",", ":")).encode()
-        self.total_bytes = _aligned(len(self.header)) + end
+        self.total_bytes = aligned(len(self.header)) + end
 
     def write(self, memory: Memory) -> int:
         """Copies everything into the memory, which must be large enough; returns the header's size in bytes."""
         if self.total_bytes > memory.size_bytes:
             raise ValueError(f"the batch takes {self.total_bytes} bytes, the memory has {memory.size_bytes}")
         memory.buffer[: len(self.header)] = self.header
-        start = _aligned(len(self.header))
+        start = aligned(len(self.header))
         for placed, source in self._sources:
             begin = start + placed.offset
             if isinstance(source, bytes):
@@ -138,13 +148,16 @@ def _place(name: str, arrays: Sequence[Array], offset: int) -> tuple[Placed, Seq
             raise ValueError(f"tensor {name!r}: parts of different type or shape cannot share a batch")
         shape = (sum(array.shape[0] for array in arrays), *shape[1:])
     if datatype == "BYTES":
-        packed = b"".join(_pack_strings(name, array) for array in arrays)
+        packed = b"".join(pack_strings(name, array) for array in arrays)
         return Placed(name, datatype, shape, offset, len(packed)), packed
     size = math.prod(shape) * DATATYPES[datatype].itemsize
     return Placed(name, datatype, shape, offset, size), arrays
 
 
-def _pack_strings(name: str, array: Array) -> bytes:
+def pack_strings(name: str, array: Array) -> bytes:
+    """Each with its length before it. ``ValueError`` for what is no string."""
+    if array.dtype != object:
+        array = _plain(array)
     pieces: list[bytes] = []
     for value in array.ravel().tolist():
         octets = value.encode() if isinstance(value, str) else value
@@ -155,25 +168,28 @@ def _pack_strings(name: str, array: Array) -> bytes:
     return b"".join(pieces)
 
 
-def _unpack_strings(raw: bytes, placed: Placed) -> Array:
-    count = math.prod(placed.shape)
+def unpack_strings(raw: bytes, name: str, shape: tuple[int, ...]) -> Array:
+    """Of a copy. ``ChannelFault`` when the lengths lie."""
+    count = math.prod(shape)
+    if count * _LENGTH_BYTES > len(raw):
+        raise ChannelFault(f"tensor {name!r}: {count} strings in {len(raw)} bytes")
     values = np.empty(count, dtype=object)
     at = 0
     for index in range(count):
         begin = at + _LENGTH_BYTES
         at = begin + int.from_bytes(raw[at:begin], "little")
         if begin > len(raw) or at > len(raw):
-            raise ChannelFault(f"tensor {placed.name!r}: string {index} reaches past the tensor's {len(raw)} bytes")
+            raise ChannelFault(f"tensor {name!r}: string {index} reaches past the tensor's {len(raw)} bytes")
         values[index] = raw[begin:at]
     if at != len(raw):
-        raise ChannelFault(f"tensor {placed.name!r}: {len(raw) - at} bytes left over after {count} strings")
-    return values.reshape(placed.shape)
+        raise ChannelFault(f"tensor {name!r}: {len(raw) - at} bytes left over after {count} strings")
+    return values.reshape(shape)
 
 
-def _raw_header(memory: Memory, header_bytes: int) -> bytes:
-    if not 0 < header_bytes <= min(memory.size_bytes, MAX_HEADER_BYTES):
+def _raw_header(memory: Memory, header_bytes: int, start: int) -> bytes:
+    if not 0 < header_bytes <= min(memory.size_bytes - start, MAX_HEADER_BYTES):
         raise ChannelFault(f"a header of {header_bytes} bytes in a memory of {memory.size_bytes}")
-    return memory.buffer[:header_bytes]
+    return memory.buffer[start : start + header_bytes]
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -191,15 +207,15 @@ def write_json(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def read_json(memory: Memory, header_bytes: int) -> dict[str, Any]:
+def read_json(memory: Memory, header_bytes: int, start: int = 0) -> dict[str, Any]:
     """The header as an object. ``ChannelFault`` when there is none."""
-    return _parse(_raw_header(memory, header_bytes))
+    return _parse(_raw_header(memory, header_bytes, start))
 
 
 def read_header(memory: Memory, header_bytes: int) -> Header:
     """A batch's header, every number in it checked against the memory. ``ChannelFault`` otherwise."""
     body = read_json(memory, header_bytes)
-    start = _aligned(header_bytes)
+    start = aligned(header_bytes)
     rows, tensors = body.get("rows"), body.get("tensors")
     if not isinstance(tensors, list) or not 0 < len(tensors) <= MAX_TENSORS:
         raise ChannelFault(f"expected 1 to {MAX_TENSORS} tensors in the header")

@@ -25,8 +25,8 @@ _F_SEAL_FUTURE_WRITE = 0x10  # fcntl has no name for it yet
 class Memory:
     """One memfd and its mapping. ``close`` is idempotent; the gateway makes, the child attaches."""
 
-    def __init__(self, fd: int, mapping: mmap.mmap) -> None:
-        self._fd: int | None = fd
+    def __init__(self, fd: int | None, mapping: mmap.mmap) -> None:
+        self._fd = fd
         self._mapping = mapping
         self.size_bytes = len(mapping)
 
@@ -53,13 +53,17 @@ class Memory:
 
     @classmethod
     def attach(cls, fd: int, *, writable: bool) -> Memory:
-        """Maps what came over the socket, and owns the descriptor from here on."""
+        """Maps what came over the socket, and closes the descriptor.
+
+        ``ValueError`` for what is no memory, or could be made smaller under the mapping.
+        """
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         try:
-            return cls(fd, mmap.mmap(fd, os.fstat(fd).st_size, access=access))
-        except BaseException:
+            if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK == 0:
+                raise ValueError("a memory came that is not sealed against being made smaller")
+            return cls(None, mmap.mmap(fd, os.fstat(fd).st_size, access=access))
+        finally:
             os.close(fd)
-            raise
 
     @property
     def buffer(self) -> mmap.mmap:
@@ -70,6 +74,11 @@ class Memory:
         # ``np.ndarray(buffer=…)`` would hold the mapping by reference alone, which does not keep it from being
         # closed: a segmentation fault. ``frombuffer`` holds an export.
         return np.frombuffer(self._mapping, DATATYPES[datatype], math.prod(shape), offset).reshape(shape)
+
+    def octets(self) -> Array:
+        """The whole memory as one array, which is the ``base`` of every array cut from it, and of those cut from them:
+        numpy goes down to the array that holds the export. A weak reference to it tells when none is left."""
+        return np.frombuffer(self._mapping, np.uint8)
 
     @property
     def fd(self) -> int:

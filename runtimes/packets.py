@@ -1,24 +1,27 @@
 """The message between gateway and child: one small packet, of fixed form, over a SOCK_SEQPACKET socket.
 
-Tensors and long texts never travel here: they lie in shared memory (``runtimes.channel``), and a
-packet only says how many bytes of it are the header. Standard library only, so that a child whose
+Tensors never travel here: they lie in shared memory (``runtimes.channel``), and a packet says which
+memories are meant, which layout they have and how many rows. Standard library only, so that a child whose
 interpreter lacks numpy can still say so.
 """
 
 from __future__ import annotations
 
 import array
+import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-__all__ = ["ChannelFault", "Op", "Packet", "failure", "receive", "send"]
+__all__ = ["TAIL_BYTES", "ChannelFault", "Op", "Packet", "Reader", "failure", "receive", "send"]
 
-_FORM = struct.Struct("<BBIQd")
+_FORM = struct.Struct("<BBBBHxxIQd")
+_SIZE = _FORM.size
+TAIL_BYTES = 60 * 1024
 _TEXT_BYTES = 16 * 1024
-_FDS = 4
+_INT_BYTES = array.array("i").itemsize
 
 
 class ChannelFault(Exception):
@@ -26,78 +29,128 @@ class ChannelFault(Exception):
 
 
 class Op(IntEnum):
-    """Gateway to child: INPUT and OUTPUT bring a memory's descriptor, LOAD and RUN have their header in the input.
-    Child to gateway: LOADED and DONE have theirs in the output, FAILED says why, GROW wants a larger output."""
+    """Gateway to child: INPUT and OUTPUT bring a memory's descriptor, CHANNEL that of one more channel, LOAD has its
+    body in input 0, RUN is a batch, NORMAL ends the low priority of loading. Child to gateway: LOADED has its body
+    in output 0, DONE answers a RUN, FAILED says why not, GROW wants a larger output. Both: LAYOUT numbers a layout."""
 
     INPUT = 1
     OUTPUT = 2
     LOAD = 3
     RUN = 4
     NORMAL = 5
+    CHANNEL = 6
+    LAYOUT = 7
     LOADED = 16
     DONE = 17
     FAILED = 18
     GROW = 19
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """``slot`` numbers the pair of memories meant (one today); ``seconds`` is compute time in DONE;
-    ``kind`` and ``text`` tell a failure."""
+_KNOWN = frozenset(int(op) for op in Op)
 
-    op: Op
+
+class Packet(NamedTuple):
+    """One message; ``op`` is an ``Op``, and what the other fields mean depends on it.
+
+    ``slot`` numbers an input memory and ``output`` an output memory. RUN: ``flags`` 1 forbids sharing the run.
+    ``layout`` is a number that LAYOUT gave; LAYOUT's ``rows`` are its capacity. ``rows`` of DONE are all that ran
+    together, ``seconds`` what that took. ``size_bytes`` of LOAD and LOADED is the body, of GROW what is wanted.
+    ``tail``: the shapes of a LAYOUT, the sizes of BYTES tensors, the text of a failure.
+    """
+
+    op: int
     slot: int = 0
-    header_bytes: int = 0
+    output: int = 0
+    flags: int = 0
+    layout: int = 0
+    rows: int = 0
     size_bytes: int = 0
     seconds: float = 0.0
-    text: str = ""
-
-    def encode(self) -> bytes:
-        head = _FORM.pack(self.op, self.slot, self.header_bytes, self.size_bytes, self.seconds)
-        return head + self.text.encode("utf-8", "replace")[:_TEXT_BYTES]
-
-    @classmethod
-    def decode(cls, data: bytes) -> Packet:
-        """Raises ``ChannelFault`` when the bytes are no packet."""
-        if len(data) < _FORM.size:
-            raise ChannelFault(f"a packet of {len(data)} bytes came; expected at least {_FORM.size}")
-        op, slot, header_bytes, size_bytes, seconds = _FORM.unpack_from(data)
-        try:
-            known = Op(op)
-        except ValueError:
-            raise ChannelFault(f"a packet with unknown operation {op} came") from None
-        return cls(known, slot, header_bytes, size_bytes, seconds, data[_FORM.size :].decode("utf-8", "replace"))
+    tail: bytes = b""
 
     @property
     def failure(self) -> tuple[str, str]:
         """Kind and message of a FAILED packet."""
-        kind, _, message = self.text.partition("\n")
+        kind, _, message = self.tail.decode("utf-8", "replace").partition("\n")
         return kind, message
 
+    @property
+    def name(self) -> str:
+        """The operation's."""
+        return Op(self.op).name
 
-def failure(kind: str, message: str) -> Packet:
-    return Packet(Op.FAILED, text=f"{kind}\n{message}")
+
+def failure(kind: str, message: str, *, slot: int = 0) -> Packet:
+    return Packet(Op.FAILED, slot, tail=f"{kind}\n{message}".encode("utf-8", "replace")[:_TEXT_BYTES])
 
 
 def send(sock: socket.socket, packet: Packet, fds: Sequence[int] = ()) -> None:
-    """One packet with descriptors. ``OSError`` when the other side is gone."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([packet.encode()], ancillary)
+    """One packet with descriptors. ``OSError`` when the other side is gone, ``ValueError`` for too long a tail."""
+    data = _FORM.pack(*packet[:8])
+    if packet.tail:
+        if len(packet.tail) > TAIL_BYTES:
+            raise ValueError(f"{len(packet.tail)} bytes do not fit a packet; {TAIL_BYTES} do")
+        data += packet.tail
+    if fds:
+        sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+    else:
+        sock.send(data)
 
 
-def receive(sock: socket.socket, *, fds: int = 0) -> tuple[Packet, list[int]] | None:
-    """The next packet and its descriptors; None at the end. ``ChannelFault`` for what is no packet.
+class Reader:
+    """Takes packets off one socket into a buffer of its own, so that a packet costs no allocation of its room."""
 
-    With ``fds`` 0 no descriptor is accepted: the kernel closes what the other side attached.
-    """
-    room = socket.CMSG_SPACE(_FDS * array.array("i").itemsize) if fds else 0
-    data, ancillary, flags, _ = sock.recvmsg(_FORM.size + _TEXT_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    def __init__(self, sock: socket.socket, *, fds: bool = False) -> None:
+        """Without ``fds`` no descriptor is accepted: the kernel closes what the other side attached."""
+        self._sock = sock
+        self._buffer = bytearray(_SIZE + TAIL_BYTES)
+        self._rooms = [self._buffer]
+        self._fds_bytes = socket.CMSG_SPACE(_INT_BYTES) if fds else 0
+
+    def read(self) -> Packet | None:
+        """The next packet; None at the end. ``ChannelFault`` for what is none. For sockets without descriptors."""
+        size = self._sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+        return self._packet(size)
+
+    def read_with_fd(self) -> tuple[Packet | None, int | None]:
+        """The same, and the descriptor that came with it, which is the caller's to close."""
+        size, ancillary, flags, _ = self._sock.recvmsg_into(self._rooms, self._fds_bytes, socket.MSG_CMSG_CLOEXEC)
+        fd = _only(ancillary) if ancillary else None
+        try:
+            if flags & socket.MSG_TRUNC:
+                size = len(self._buffer) + 1
+            return self._packet(size), fd
+        except ChannelFault:
+            if fd is not None:
+                os.close(fd)
+            raise
+
+    def _packet(self, size: int) -> Packet | None:
+        if size < _SIZE:
+            if size == 0:
+                return None
+            raise ChannelFault(f"a packet of {size} bytes came; expected at least {_SIZE}")
+        if size > len(self._buffer):
+            raise ChannelFault(f"a packet larger than {len(self._buffer)} bytes came")
+        fields = _FORM.unpack_from(self._buffer)
+        if fields[0] not in _KNOWN:
+            raise ChannelFault(f"a packet with unknown operation {fields[0]} came")
+        return Packet._make((*fields, bytes(self._buffer[_SIZE:size])))
+
+
+def _only(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The first descriptor; more than one is asked for by nobody, and closed."""
     came = array.array("i")
     for level, kind, body in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            came.frombytes(body[: len(body) - len(body) % came.itemsize])
-    if flags & socket.MSG_TRUNC:
-        raise ChannelFault(f"a packet larger than {_FORM.size + _TEXT_BYTES} bytes came")
-    if not data:
-        return None
-    return Packet.decode(data), list(came)
+            came.frombytes(body[: len(body) - len(body) % _INT_BYTES])
+    for fd in came[1:]:
+        os.close(fd)
+    return came[0] if came else None
+
+
+def receive(sock: socket.socket, *, fds: bool = False) -> tuple[Packet, int | None] | None:
+    """The next packet and the descriptor with it; None at the end. For those who read one packet only."""
+    reader = Reader(sock, fds=fds)
+    packet, fd = reader.read_with_fd() if fds else (reader.read(), None)
+    return None if packet is None else (packet, fd)

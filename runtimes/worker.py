@@ -1,23 +1,30 @@
-"""The child: one version, one loop. It loads when told, runs one batch at a time, and ends with its channel."""
+"""The child: one version, one loop. It loads when told, runs one batch at a time, and ends with its channel.
+
+The channel it was started with is the main one. Others may come over it, and are served in turn; batches of the
+same layout that wait on several channels run together, and a run that fails together is run again apart.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import select
 import socket
 import sys
 import time
 import traceback
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
+import numpy as np
+
 from runtimes import execution
-from runtimes.base import Array, LoadFailed, LoadSpec, ModelFailed, RuntimeFailure
-from runtimes.channel import Plan, read_header, read_json, write_json
-from runtimes.memory import MAX_BYTES, Memory
+from runtimes.base import Array, LoadFailed, LoadSpec, OutOfMemory, Runtime, RuntimeFailure
+from runtimes.channel import read_json, write_json
+from runtimes.line import Line, Run
 from runtimes.output import PrefixedOutput
-from runtimes.packets import ChannelFault, Op, Packet, failure, receive, send
+from runtimes.packets import ChannelFault, Op, Packet, failure
 from runtimes.process import (
     Priority,
     cap_threads,
@@ -31,121 +38,204 @@ from runtimes.process import (
 
 __all__ = ["Worker", "enter", "main"]
 
+_LINES = 256
+
 
 class Worker:
-    """Slots of two memories each, all made by the gateway; an input mapping cannot be written here."""
+    """Lines in, one runtime, answers out. The main line's end is this process's; another's takes nothing along."""
 
     def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._inputs: dict[int, Memory] = {}
-        self._outputs: dict[int, Memory] = {}
-        # Batches that came while a larger output was awaited for the one before them.
-        self._waiting: deque[Packet] = deque()
-        self._loaded: execution.Loaded | None = None
+        self._main = Line(channel)
+        # The main line first; the others in the order of their coming.
+        self._lines = [self._main]
+        self._turn = 0
+        self._poll: select.poll | None = None
+        self._runtime: Runtime | None = None
+        self._max_rows = 1
         self._priority = Priority()
 
     def serve(self) -> None:
-        """Returns when the gateway closes the channel, or breaks its protocol."""
-        while (packet := self._next()) is not None:
-            if packet.op is Op.LOAD:
-                self._load(packet)
-            elif packet.op is Op.RUN:
-                self._run(packet)
-        if self._loaded is not None:
-            self._loaded.runtime.close()
+        """Returns when the gateway closes the main channel; raises ``ChannelFault`` when it breaks the protocol."""
+        try:
+            while True:
+                self._take_in()
+                runs = self._next()
+                if runs:
+                    self._run(runs)
+        except ConnectionError:
+            if self._runtime is not None:
+                self._runtime.close()
 
-    def _next(self) -> Packet | None:
-        """The next packet that is not a memory; those are taken in as they come."""
-        if self._waiting:
-            return self._waiting.popleft()
-        while (packet := self._received()) is not None:
-            if packet.op not in (Op.INPUT, Op.OUTPUT):
-                return packet
-        return None
+    def _take_in(self) -> None:
+        """One packet from each line that has any; waits for one when there is nothing to do."""
+        if self._poll is None:
+            if not self._main.ready:
+                self._take_main()
+            return
+        patience_ms = 0 if any(line.ready for line in self._lines) else None
+        came = {fd for fd, _ in self._poll.poll(patience_ms)}
+        if self._main.fileno() in came:
+            self._take_main()
+        for line in self._lines[1:]:
+            if line.fileno() in came:
+                self._guarded(line, partial(self._take_borrowed, line))
 
-    def _received(self) -> Packet | None:
-        came = receive(self._channel, fds=1)
-        if came is None:
-            return None
-        packet, fds = came
-        if packet.op in (Op.INPUT, Op.OUTPUT):
-            memories = self._inputs if packet.op is Op.INPUT else self._outputs
-            old = memories.pop(packet.slot, None)
-            if old is not None:
-                old.close()
-            memories[packet.slot] = Memory.attach(fds[0], writable=packet.op is Op.OUTPUT)
-        return packet
+    @staticmethod
+    def _take_borrowed(line: Line) -> None:
+        other = line.take()
+        if other is not None:
+            packet, fd = other
+            if fd is not None:
+                os.close(fd)
+            raise ChannelFault(f"{packet.name} is for the main channel to say")
 
-    def _source(self, packet: Packet) -> Memory:
-        memory = self._inputs.get(packet.slot)
-        if memory is None:
-            raise ChannelFault("work came before the memory it lies in")
-        return memory
+    def _take_main(self) -> None:
+        other = self._main.take()
+        if other is None:
+            return
+        packet, fd = other
+        if packet.op == Op.CHANNEL and fd is not None:
+            self._add(socket.socket(fileno=fd))
+            return
+        if fd is not None:
+            os.close(fd)
+        if packet.op == Op.LOAD:
+            self._load(packet)
+        elif packet.op != Op.NORMAL:
+            raise ChannelFault(f"the gateway sent {packet.name}")
+
+    def _add(self, channel: socket.socket) -> None:
+        """One more line. What cannot be served is closed, and its other end sees that."""
+        if self._runtime is None or len(self._lines) >= _LINES:
+            channel.close()
+            return
+        # A borrower that does not read must not stop the others: what it has no room for ends its line.
+        channel.setblocking(False)
+        line = Line(channel)
+        line.loaded(self._runtime.signature)
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._main, select.POLLIN)
+        self._poll.register(line, select.POLLIN)
+        self._lines.append(line)
+
+    def _leave(self, line: Line) -> None:
+        if line in self._lines and self._poll is not None:
+            self._lines.remove(line)
+            self._poll.unregister(line)
+            line.close()
+            if len(self._lines) == 1:
+                self._poll = None
+
+    def _guarded(self, line: Line, deed: Callable[[], object]) -> None:
+        """Something on a line. Whatever is wrong with a borrowed one, that one alone is left."""
+        if line is self._main:
+            deed()
+            return
+        try:
+            deed()
+        except (ChannelFault, OSError, ValueError) as error:
+            if not isinstance(error, ConnectionError):
+                sys.stderr.write(f"a channel is closed: {type(error).__name__}: {error}\n")
+            self._leave(line)
 
     def _load(self, packet: Packet) -> None:
-        spec = LoadSpec.from_json(read_json(self._source(packet), packet.header_bytes))
+        body = read_json(self._main.body(packet), packet.size_bytes)
+        spec = LoadSpec.from_json(body["spec"])
         cap_threads(spec.threads)
         # Model code may count on the main thread, and pools of threads keep the priority they were made with.
         movable = spec.threads == 1 and spec.format not in ("python", "sklearn")
         try:
-            self._loaded = self._priority.run(lambda: execution.load(spec), movable=movable)
+            loaded = self._priority.run(lambda: execution.load(spec), movable=movable)
         except LoadFailed as error:
-            send(self._channel, failure(error.kind, str(error)))
+            self._main.tell(failure(error.kind, str(error)))
             return
-        runtime = self._loaded.runtime
-        body = write_json(
-            {
-                "signature": runtime.signature.to_json(),
-                "device": runtime.device,
-                "device_memory_bytes": self._loaded.device_memory_bytes,
-                "loaded": dict(self._loaded.digests),
-                "pid": os.getpid(),
-            }
+        runtime = self._runtime = loaded.runtime
+        self._max_rows = int(body["max_rows"])
+        self._main.loaded(runtime.signature)
+        self._main.tell_loaded(
+            write_json(
+                {
+                    "signature": runtime.signature.to_json(),
+                    "device": runtime.device,
+                    "device_memory_bytes": loaded.device_memory_bytes,
+                    "loaded": dict(loaded.digests),
+                    "pid": os.getpid(),
+                }
+            )
         )
-        output = self._room(packet.slot, len(body))
-        output.buffer[: len(body)] = body
-        send(self._channel, Packet(Op.LOADED, packet.slot, header_bytes=len(body)))
 
-    def _run(self, packet: Packet) -> None:
-        if self._loaded is None:
+    def _next(self) -> list[Run]:
+        """What to run now: the line's whose turn it is, with what waits on others and may run with it."""
+        if self._poll is None:
+            return [self._main.runs.popleft()] if self._main.ready else []
+        ready = [line for line in self._in_turn() if line.ready]
+        if not ready:
+            return []
+        first = ready[0].runs.popleft()
+        self._turn = self._lines.index(first.line) + 1
+        runs = [first]
+        if first.alone or not first.layout.batched:
+            return runs
+        rows = first.rows
+        for line in ready[1:]:
+            run = line.runs[0]
+            if run.alone or run.layout.shapes != first.layout.shapes or rows + run.rows > self._max_rows:
+                continue
+            rows += run.rows
+            runs.append(line.runs.popleft())
+        return runs
+
+    def _in_turn(self) -> list[Line]:
+        turn = self._turn % len(self._lines)
+        return self._lines[turn:] + self._lines[:turn]
+
+    def _run(self, runs: Sequence[Run]) -> None:
+        runtime, first = self._runtime, runs[0]
+        if runtime is None:
             raise ChannelFault("a batch came before anything was loaded")
-        source = self._source(packet)
-        header = read_header(source, packet.header_bytes)
+        rows = first.rows if len(runs) == 1 else sum(run.rows for run in runs)
+        for run in runs:
+            run.line.begin(run)
         began = time.perf_counter()
         try:
-            outputs = execution.execute(self._loaded.runtime, header.views(source), header.rows)
-            seconds = time.perf_counter() - began
-            answer = self._written(outputs, header.rows, packet.slot)
+            outputs = execution.execute(runtime, _together(runs), rows if first.layout.batched else None)
         except RuntimeFailure as error:
-            send(self._channel, failure(error.kind, str(error)))
+            self._failed(runs, rows, error)
             return
-        send(self._channel, Packet(Op.DONE, packet.slot, header_bytes=answer, seconds=seconds))
+        seconds = time.perf_counter() - began
+        if len(runs) == 1:
+            self._answer(first, outputs, seconds, rows)
+            return
+        at = 0
+        for run in runs:
+            cut = {name: array[at : at + run.rows] for name, array in outputs.items()}
+            at += run.rows
+            self._answer(run, cut, seconds, rows)
 
-    def _written(self, outputs: dict[str, Array], rows: int | None, slot: int) -> int:
+    def _failed(self, runs: Sequence[Run], rows: int, error: RuntimeFailure) -> None:
+        """Nobody's rows fail for another's: what ran together runs again apart."""
+        if len(runs) == 1:
+            run = runs[0]
+            self._guarded(run.line, lambda: run.line.fail(run, error))
+            return
+        if isinstance(error, OutOfMemory):
+            self._max_rows = rows // 2
+        for run in runs:
+            self._run([run])
+
+    def _answer(self, run: Run, outputs: Mapping[str, Array], seconds: float, rows: int) -> None:
         try:
-            plan = Plan([outputs], list(outputs), rows=rows)
-        except ValueError as error:
-            raise ModelFailed(f"the outputs cannot be sent: {error}") from error
-        if plan.total_bytes > MAX_BYTES:
-            raise ModelFailed(f"the outputs take {plan.total_bytes} bytes; a batch may give {MAX_BYTES} at most")
-        return plan.write(self._room(slot, plan.total_bytes))
+            self._guarded(run.line, lambda: run.line.answer(run, outputs, seconds, rows))
+        except RuntimeFailure as failed:
+            error = failed
+            self._guarded(run.line, lambda: run.line.fail(run, error))
 
-    def _room(self, slot: int, needed_bytes: int) -> Memory:
-        """The slot's output, after the gateway has sent a larger one where that is needed."""
-        output = self._outputs.get(slot)
-        if output is not None and output.size_bytes >= needed_bytes:
-            return output
-        send(self._channel, Packet(Op.GROW, slot, size_bytes=needed_bytes))
-        while True:
-            packet = self._received()
-            if packet is None:
-                raise ConnectionResetError("the gateway closed the channel")
-            if packet.op is Op.RUN:
-                self._waiting.append(packet)
-            elif packet.op is Op.OUTPUT and packet.slot == slot:
-                return self._room(slot, needed_bytes)
-            elif packet.op not in (Op.INPUT, Op.OUTPUT):
-                raise ChannelFault(f"expected a larger output, got {packet.op.name}")
+
+def _together(runs: Sequence[Run]) -> Mapping[str, Array]:
+    if len(runs) == 1:
+        return runs[0].inputs
+    return {name: np.concatenate([run.inputs[name] for run in runs]) for name in runs[0].inputs}
 
 
 def enter(channel: socket.socket, *, parent: int, name: str, threads: int) -> NoReturn:

@@ -26,11 +26,13 @@ from gateway.errors import (
 )
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.engine import BatchResult, Done
+from gateway.serving.gather import Gather
 from gateway.serving.hang_watch import HangWatch
-from gateway.serving.slot import Slot
-from runtimes.channel import Header, Plan, read_header, read_json
+from gateway.serving.slot import AnswerMemories, AnswerMemory, InputSlot, body_of
+from runtimes.channel import read_json
+from runtimes.layout import RESERVED_BYTES, Layout, string_sizes
 from runtimes.memory import MAX_BYTES
-from runtimes.packets import ChannelFault, Op, Packet, receive, send
+from runtimes.packets import ChannelFault, Op, Packet, Reader, send
 
 __all__ = ["DEPTH", "FAILURES", "Conversation"]
 
@@ -44,7 +46,11 @@ FAILURES: dict[str, type[TurnoutError]] = {
     "model-error": ModelError,
 }
 
-_FIRST_BYTES = 256 * 1024
+# As plain numbers: a packet's operation is compared for every batch.
+_RUN, _DONE, _FAILED = int(Op.RUN), int(Op.DONE), int(Op.FAILED)
+_LOADED, _GROW, _LAYOUT = int(Op.LOADED), int(Op.GROW), int(Op.LAYOUT)
+_SHARED_PATIENCE = 3
+_FOR_EVER = float("inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -53,9 +59,17 @@ class _Work:
 
     done: Done
     limit_s: float
-    slot: Slot | None
-    rows: int | None = None
+    slot: InputSlot | None = None
+    answer: AnswerMemory | None = None
+    rows: int = 0
     outcome: TurnoutError | None = None
+    # How often a hang was taken for the wait behind another's batch.
+    excused: int = 0
+
+    @property
+    def begun(self) -> bool:
+        """The child has taken it up."""
+        return self.answer is not None and self.answer.begun
 
 
 class Conversation:
@@ -66,18 +80,35 @@ class Conversation:
     """
 
     def __init__(
-        self, ref: VersionRef, channel: socket.socket, lost: Callable[[VersionCrashed | VersionHung | None], None]
+        self,
+        ref: VersionRef,
+        channel: socket.socket,
+        lost: Callable[[VersionCrashed | VersionHung | None], None],
+        *,
+        max_rows: int,
+        shared: bool = False,
     ) -> None:
+        """``shared``: the child serves others as well, so a batch may wait for theirs."""
         self._ref = ref
         self._loop = asyncio.get_running_loop()
         self._channel: socket.socket | None = channel
+        self._reader = Reader(channel)
         self._lost = lost
-        self._slots = [Slot(number, self._send) for number in range(DEPTH)]
-        self._free = deque(self._slots)
+        self._max_rows = max_rows
+        self.shared = shared
+        # One more than batches under way: the next is staged while they run.
+        self._free = deque(InputSlot(number, self._send) for number in range(DEPTH + 1))
+        self._slots = tuple(self._free)
+        self._answers = AnswerMemories(self._send)
         self._underway: deque[_Work] = deque()
         # A child that cannot even begin says so before it is asked to load.
         self._loading: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._loading_answer: AnswerMemory | None = None
         self._signature: Signature | None = None
+        self._gather: Gather | None = None
+        self._output_layouts: dict[int, Layout] = {}
+        # The oldest batch under way is known to be the cause of the end.
+        self._blamed = False
         self._watch = HangWatch(self._loop, self.take, self._on_hang)
         channel.setblocking(False)
         self._loop.add_reader(channel, self._on_readable)
@@ -89,44 +120,58 @@ class Conversation:
 
     @property
     def begun(self) -> bool:
-        """The oldest batch under way may have been run."""
-        return bool(self._underway) and self._underway[0].slot is not None
+        """The oldest batch under way has been taken up by the child, as far as anybody can know."""
+        return bool(self._underway) and self._underway[0].slot is not None and (self._blamed or self._underway[0].begun)
 
     @property
     def busy(self) -> bool:
         """Somebody waits for an answer."""
-        return bool(self._underway) or not self._loading.done()
+        return bool(self._underway) or self._signature is None
 
     def begin(self, signature: Signature) -> None:
         """From here on batches may be launched."""
         self._signature = signature
+        self._gather = Gather(signature, self._max_rows, self._say_layout)
 
     async def load(self, body: bytes) -> dict[str, Any]:
         """The child's answer to LOAD, nothing in it checked. LoadError, ChannelFault; waits for as long as it takes."""
-        slot = self._slots[0]
-        slot.output_of(_FIRST_BYTES)
-        memory = slot.input_of(max(_FIRST_BYTES, len(body)))
-        memory.buffer[: len(body)] = body
-        self._send(Packet(Op.LOAD, header_bytes=len(body)))
+        slot = self._free[0]
+        self._loading_answer = self._answers.take()
+        slot.write(body)
+        self._send(Packet(Op.LOAD, slot.number, size_bytes=len(body)))
         return await self._loading
 
     def normal(self) -> None:
         """Loaded and proven: the child may take its normal priority."""
         self._send(Packet(Op.NORMAL))
 
-    def launch(self, parts: Sequence[Arrays], limit_s: float, done: Done) -> None:
-        """As the interface of engines says. ``ValueError`` for more batches than there are slots."""
+    def lend(self, channel: socket.socket) -> bool:
+        """Gives the child one more channel to serve. False when it is gone; ``OSError`` when it does not take it."""
+        self.shared = True
+        return self._send(Packet(Op.CHANNEL), [channel.fileno()])
+
+    def launch(self, parts: Sequence[Arrays], limit_s: float, done: Done, *, alone: bool = False) -> None:
+        """As the interface says; ``alone``: not together with what came over other channels.
+
+        ``ValueError`` for more batches than are taken at once.
+        """
         if len(self._underway) >= DEPTH:
             raise ValueError(f"{self._ref}: {len(self._underway)} batches are under way; an engine takes {DEPTH}")
+        work = _Work(done, limit_s)
         try:
-            work = self._sent(parts, limit_s, done)
+            self._launch(work, parts, alone)
         except TurnoutError as error:
-            work = _Work(done, limit_s, None, outcome=error)
+            work.outcome = error
         self._underway.append(work)
         if len(self._underway) == 1:
             self._watch_next()
             if work.outcome is not None:
                 self._loop.call_soon(self._advance)
+
+    def stage(self, inputs: Arrays) -> None:
+        """Copies an item to where it will probably lie, while the child is busy with others. It need not help."""
+        if self._gather is not None and self._channel is not None:
+            self._gather.stage(inputs, self._free[0])
 
     def take(self) -> bool:
         """Takes in all that has come; True if anything had."""
@@ -137,6 +182,7 @@ class Conversation:
 
     def settle(self, verdict: TurnoutError) -> None:
         """The child is gone: the oldest batch under way is told so, and those behind it that they were not begun."""
+        begun = self.begun
         self.close()
         if not self._loading.done():
             self._loading.set_exception(verdict)
@@ -145,7 +191,7 @@ class Conversation:
         for place, work in enumerate(left):
             if work.outcome is not None:
                 work.done(work.outcome)
-            elif place == 0 and work.slot is not None:
+            elif place == 0 and begun:
                 work.done(verdict)
             else:
                 work.done(NotBegun(f"{self._ref}: its process ended before this batch was begun: {verdict}"))
@@ -156,6 +202,7 @@ class Conversation:
         self._watch.cancel()
         for slot in self._slots:
             slot.close()
+        self._answers.close()
 
     def hang_up(self) -> None:
         """Closes the channel."""
@@ -164,33 +211,30 @@ class Conversation:
             self._loop.remove_reader(channel)
             channel.close()
 
-    def _sent(self, parts: Sequence[Arrays], limit_s: float, done: Done) -> _Work:
-        if self._signature is None:
+    def _launch(self, work: _Work, parts: Sequence[Arrays], alone: bool) -> None:
+        gather, slot = self._gather, self._free[0]
+        if gather is None:
             raise NotBegun(f"{self._ref}: nothing is loaded yet")
-        slot = self._free[0]
-        header_bytes, rows = self._gather(parts, self._signature, slot)
-        sent = self._send(Packet(Op.RUN, slot.number, header_bytes=header_bytes))
-        if sent:
-            self._free.popleft()
-        return _Work(done, limit_s, slot if sent else None, rows)
-
-    def _gather(self, parts: Sequence[Arrays], signature: Signature, slot: Slot) -> tuple[int, int | None]:
-        """Joins the parts in the input memory; gives the header's size and the batch's rows."""
-        names = [spec.name for spec in signature.inputs]
         try:
-            rows = sum(len(part[names[0]]) for part in parts) if signature.batched else None
-            plan = Plan(parts, names, rows=rows)
-            header_bytes = plan.write(slot.input_of(max(_FIRST_BYTES, plan.total_bytes)))
-            slot.output_of(_FIRST_BYTES)
-            return header_bytes, rows
+            layout, rows, tail = gather.fill(parts, slot)
+            answer = self._answers.take()
         except KeyError as error:
             raise InvalidInput(f"{self._ref}: input {error.args[0]!r} is missing") from error
         except (ValueError, TypeError) as error:
             raise InvalidInput(f"{self._ref}: {error}") from error
         except OSError as error:
             raise ModelError(f"{self._ref}: no shared memory for this batch: {error.strerror}") from error
+        work.rows = rows
+        if self._send(Packet(_RUN, slot.number, answer.number, int(alone), layout.number, rows, 0, 0.0, tail)):
+            work.slot, work.answer = self._free.popleft(), answer
+        else:
+            answer.busy = False
 
-    def _send(self, packet: Packet, fds: Sequence[int] = ()) -> bool:
+    def _say_layout(self, layout: Layout) -> None:
+        # Without one that arrived, what is sent under its number would be read with the one before.
+        self._send(Packet(Op.LAYOUT, layout=layout.number, rows=layout.capacity, tail=layout.describe()), strict=True)
+
+    def _send(self, packet: Packet, fds: Sequence[int] = (), *, strict: bool = False) -> bool:
         """False when the other end is gone, which its owner will notice and say."""
         if self._channel is None:
             return False
@@ -199,7 +243,7 @@ class Conversation:
         except ConnectionError:
             return False
         except OSError:
-            if fds:
+            if fds or strict:
                 raise  # a memory that did not arrive: work sent after it would be done on the one before
             # The child does not read: the batch's limit will tell.
         return True
@@ -212,71 +256,97 @@ class Conversation:
         if self._channel is None:
             return False
         try:
-            received = receive(self._channel)
-            if received is not None:
-                self._took(received[0])
+            packet = self._read()
+            if packet is not None:
+                self._took(packet)
                 return True
         except BlockingIOError:
             return False
         except (ChannelFault, OSError, ValueError) as error:
-            self._give_up(
-                None
-                if isinstance(error, ConnectionError)
-                else VersionCrashed(f"{self._ref}: its process broke the protocol and was ended: {error}")
-            )
+            if isinstance(error, ConnectionError):
+                self._give_up(None)
+            else:
+                self._blamed = True
+                self._give_up(VersionCrashed(f"{self._ref}: its process broke the protocol and was ended: {error}"))
             return False
         self._give_up(None)
         return False
 
+    def _read(self) -> Packet | None:
+        try:
+            return self._reader.read()
+        except ConnectionResetError:
+            # Told once when the other end closed with something unread; what it had sent before lies behind it.
+            return self._reader.read()
+
     def _took(self, packet: Packet) -> None:
-        if packet.op is Op.GROW:
-            self._grow(packet)
+        op, head = packet.op, self._underway[0] if self._underway else None
+        if op == _GROW:
+            self._grow(packet, self._loading_answer if head is None else head.answer)
+        elif op == _LAYOUT and self._signature is not None:
+            self._take_layout(packet, self._signature)
         elif self._signature is None:
             self._took_loaded(packet)
-        elif not self._underway or self._underway[0].slot is None:
-            raise ChannelFault(f"the child sent {packet.op.name} without being asked")
+        elif head is None or head.slot is None or head.answer is None:
+            raise ChannelFault(f"the child sent {packet.name} without being asked")
         else:
-            self._answer(packet, self._underway[0], self._underway[0].slot)
+            self._answer(packet, head, head.slot, head.answer)
 
-    def _grow(self, packet: Packet) -> None:
-        busy = self._signature is None or any(
-            work.slot is not None and work.slot.number == packet.slot for work in self._underway
+    def _grow(self, packet: Packet, answer: AnswerMemory | None) -> None:
+        if answer is None or packet.output != answer.number or packet.size_bytes > MAX_BYTES:
+            raise ChannelFault(f"the child wants {packet.size_bytes} bytes for its answer in memory {packet.output}")
+        self._answers.grow(answer, packet.size_bytes)
+
+    def _take_layout(self, packet: Packet, signature: Signature) -> None:
+        self._output_layouts[packet.layout] = Layout.parse(
+            packet.tail,
+            signature.outputs,
+            batched=signature.batched,
+            capacity=packet.rows,
+            start=RESERVED_BYTES,
+            number=packet.layout,
         )
-        if not busy or packet.slot >= len(self._slots) or packet.size_bytes > MAX_BYTES:
-            raise ChannelFault(f"the child wants {packet.size_bytes} bytes for its answer in slot {packet.slot}")
-        self._slots[packet.slot].output_of(packet.size_bytes)
 
     def _took_loaded(self, packet: Packet) -> None:
         if self._loading.done():
-            raise ChannelFault(f"the child sent {packet.op.name} without being asked")
-        if packet.op is Op.FAILED:
+            raise ChannelFault(f"the child sent {packet.name} without being asked")
+        if packet.op == _FAILED:
             self._loading.set_exception(self._failure(packet))
             self._loading.exception()  # seen here, for a load that is never asked for
             return
-        output = self._slots[0].output
-        if packet.op is not Op.LOADED or output is None:
-            raise ChannelFault(f"expected LOADED, got {packet.op.name}")
-        self._loading.set_result(read_json(output, packet.header_bytes))
+        answer = self._loading_answer
+        if packet.op != _LOADED or answer is None:
+            raise ChannelFault(f"expected LOADED, got {packet.name}")
+        memory, start = body_of(answer)
+        body = read_json(memory, packet.size_bytes, start)
+        answer.busy, self._loading_answer = False, None
+        self._loading.set_result(body)
 
-    def _answer(self, packet: Packet, work: _Work, slot: Slot) -> None:
-        if packet.op is Op.FAILED:
-            outcome: BatchResult | TurnoutError = self._failure(packet)
+    def _answer(self, packet: Packet, work: _Work, slot: InputSlot, answer: AnswerMemory) -> None:
+        if packet.slot != slot.number:
+            raise ChannelFault(f"the child answered slot {packet.slot}; slot {slot.number} is the oldest")
+        outcome: BatchResult | TurnoutError
+        if packet.op == _DONE:
+            outcome = self._result(packet, work, answer)
+        elif packet.op == _FAILED:
+            outcome = self._failure(packet)
         else:
-            outcome = self._result(packet, work, slot)
-        self._free.append(slot)
+            raise ChannelFault(f"expected DONE, got {packet.name}")
+        answer.busy = False
+        # The one used last is the warmest, unless another holds what was staged for the next batch.
+        self._free.insert(1 if self._free and self._free[0].staged else 0, slot)
         self._underway.popleft()
         self._watch_next()
         work.done(outcome)
-        self._advance()
+        if self._underway and self._underway[0].outcome is not None:
+            self._advance()
 
-    def _result(self, packet: Packet, work: _Work, slot: Slot) -> BatchResult:
-        output = slot.output
-        if packet.op is not Op.DONE or output is None or self._signature is None or packet.slot != slot.number:
-            raise ChannelFault(f"expected DONE for slot {slot.number}, got {packet.op.name} for slot {packet.slot}")
-        header = read_header(output, packet.header_bytes)
-        _check_promised(header, self._signature, work.rows)
-        seconds = packet.seconds if 0 <= packet.seconds < float("inf") else 0.0
-        return BatchResult(header.copies(output), seconds)
+    def _result(self, packet: Packet, work: _Work, answer: AnswerMemory) -> BatchResult:
+        layout, rows, seconds = self._output_layouts.get(packet.layout), work.rows, packet.seconds
+        if layout is None or packet.output != answer.number or layout.capacity < rows:
+            raise ChannelFault(f"an answer for {rows} rows in memory {packet.output}, layout {packet.layout}: {layout}")
+        outputs = answer.read(layout, rows, string_sizes(packet.tail))
+        return BatchResult(outputs, seconds if 0 <= seconds < _FOR_EVER else 0.0, max(rows, packet.rows))
 
     def _failure(self, packet: Packet) -> TurnoutError:
         kind, message = packet.failure
@@ -298,22 +368,15 @@ class Conversation:
                 work.done(work.outcome)
 
     def _on_hang(self, limit_s: float) -> None:
+        head = self._underway[0]
+        if self.shared and not head.begun and head.excused < _SHARED_PATIENCE:
+            head.excused += 1
+            self._watch.begin(limit_s)
+            return
+        self._blamed = head.begun or not self.shared
         self._give_up(VersionHung(f"{self._ref}: no answer within {limit_s:.3g} s; its process was ended"))
 
     def _give_up(self, verdict: VersionCrashed | VersionHung | None) -> None:
         self.hang_up()
         self._watch.cancel()
         self._lost(verdict)
-
-
-def _check_promised(header: Header, signature: Signature, rows: int | None) -> None:
-    """The child has checked this itself; one that was taken over may claim anything."""
-    names = [placed.name for placed in header.tensors]
-    if names != [spec.name for spec in signature.outputs]:
-        raise ChannelFault(f"outputs {names} do not match the signature")
-    for placed, spec in zip(header.tensors, signature.outputs, strict=True):
-        expected = "FP32" if spec.datatype == "BF16" else spec.datatype
-        if placed.datatype != expected or len(placed.shape) != len(spec.shape):
-            raise ChannelFault(f"output {placed.name!r} is {placed.datatype} {placed.shape}, not {spec.datatype}")
-        if rows is not None and placed.shape[:1] != (rows,):
-            raise ChannelFault(f"output {placed.name!r} has shape {placed.shape} for {rows} rows")

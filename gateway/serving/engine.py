@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
@@ -65,12 +65,16 @@ class EngineInfo:
     device_memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """Outputs of the whole batch, in the signature's order; arrays are the caller's to keep."""
+class BatchResult(NamedTuple):
+    """Outputs of the whole batch, in the signature's order; arrays are the caller's to keep.
+
+    ``compute_s`` is what the run took in which it was computed, and ``ran_rows`` that run's rows, which are more
+    than the batch's when the child ran batches of several gateways together (0: the batch's own).
+    """
 
     outputs: Arrays
     compute_s: float
+    ran_rows: int = 0
 
 
 Done = Callable[["BatchResult | TurnoutError"], None]
@@ -88,6 +92,8 @@ class Engine(Protocol):
     (engine still good); VersionCrashed, VersionHung (engine ended; start a new one), and then
     NotBegun for each batch behind it. ``limit_s`` counts from when a batch is the oldest under way;
     past it the child is killed. ``run`` is a launch and the wait for it; cancelling it ends the engine.
+    ``stage`` may copy a large item, unchanged from here on, to where its batch will lie; whether it is called, and
+    whether that batch comes about, changes nothing but the time that its launch takes.
     ``close`` is idempotent and returns when every byte is back with the system. ``on_exit`` is
     called once, on the loop, if the child dies while nothing is under way. ``memory_bytes`` may be
     slow, and is asked from any thread.
@@ -99,6 +105,8 @@ class Engine(Protocol):
     async def start(self) -> EngineInfo: ...
 
     def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None: ...
+
+    def stage(self, inputs: Arrays) -> None: ...
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult: ...
 

@@ -134,6 +134,9 @@ class InlineEngine:
         if len(self._underway) == 1 and work.outcome is None:
             self._watch_next()
 
+    def stage(self, inputs: Arrays) -> None:
+        """Nothing to copy to."""
+
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Past the limit or cancelled, the engine is given up with its thread."""
         try:

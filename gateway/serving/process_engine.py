@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung
+from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.messages import Arrays, Signature
 from gateway.serving.child import Child
 from gateway.serving.conversation import DEPTH, Conversation
@@ -51,6 +51,16 @@ class ProcessEngine:
         return DEPTH
 
     @property
+    def pid(self) -> int | None:
+        """Of the child, None while there is none."""
+        return None if self._child is None else self._child.pid
+
+    def kill(self) -> None:
+        """Ends the child, as a hang does; whoever waits on it is told."""
+        if self._child is not None:
+            self._child.kill()
+
+    @property
     def _underway(self) -> int:
         return 0 if self._conversation is None else self._conversation.underway
 
@@ -71,13 +81,36 @@ class ProcessEngine:
             await self._abandon()
             raise
 
-    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None:
-        """One batch, as the interface says; on an engine that has ended it is not begun."""
+    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done, alone: bool = False) -> None:
+        """One batch, as the interface says; on an engine that has ended it is not begun.
+
+        ``alone``: the child must not run it together with what came over other channels.
+        """
         if self._conversation is None or self._ending or not self._loaded:
             gone = NotBegun(f"{self._spec.ref}: its process is gone; start a new engine")
             asyncio.get_running_loop().call_soon(done, gone)
         else:
-            self._conversation.launch(parts, limit_s, done)
+            self._conversation.launch(parts, limit_s, done, alone=alone)
+
+    def stage(self, inputs: Arrays) -> None:
+        """Copies a large item to where it will lie in its batch, if that comes next."""
+        if self._conversation is not None:
+            self._conversation.stage(inputs)
+
+    def share(self) -> socket.socket:
+        """A new channel of the child: the end for ``BorrowedEngine``, wherever that is. VersionUnavailable."""
+        if self._conversation is None or self._ending or not self._loaded:
+            raise VersionUnavailable(f"{self._spec.ref}: its process is gone; there is nothing to share")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                if self._conversation.lend(theirs):
+                    return ours
+            except OSError as error:
+                ours.close()
+                raise VersionUnavailable(f"{self._spec.ref}: its process takes no channel: {error.strerror}") from error
+        ours.close()
+        raise VersionUnavailable(f"{self._spec.ref}: its process is gone; there is nothing to share")
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Cancelled, it kills the child."""
@@ -111,7 +144,9 @@ class ProcessEngine:
 
     async def _load(self) -> EngineInfo:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        conversation = self._conversation = Conversation(self._spec.ref, ours, self._on_lost)
+        spec = self._spec
+        conversation = Conversation(spec.ref, ours, self._on_lost, max_rows=spec.batch.max_rows)
+        self._conversation = conversation
         with theirs:
             child = self._child = await self._fork_server.spawn(
                 theirs,
@@ -120,7 +155,10 @@ class ProcessEngine:
                 interpreter=self._spec.interpreter,
             )
         child.ended.add_done_callback(self._on_end)
-        info = self._info(await conversation.load(write_json(self._spec.load.to_json())), child.pid)
+        # What must not run twice must not run together with what may fail.
+        together = spec.batch.max_rows if spec.retry else 0
+        body = write_json({"spec": spec.load.to_json(), "max_rows": together})
+        info = self._info(await conversation.load(body), child.pid)
         conversation.begin(info.signature)
         self._loaded = True
         conversation.normal()

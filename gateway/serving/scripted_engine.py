@@ -133,6 +133,9 @@ class ScriptedEngine:
         if self._work is None:
             self._work = asyncio.ensure_future(self._serve())
 
+    def stage(self, inputs: Arrays) -> None:
+        """Nothing to copy to."""
+
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         try:
             return await run_on(self, parts, limit_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,13 @@ LONG_S = 30.0
 def descriptors() -> int:
     """Open descriptors of this process (the one that lists them left out)."""
     return len(list(Path("/proc/self/fd").iterdir())) - 1
+
+
+def descriptors_of(pid: int | None) -> int:
+    """Open descriptors of another process."""
+    with suppress(FileNotFoundError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
 
 
 def children() -> list[psutil.Process]:

@@ -55,7 +55,7 @@ def rows(count: Any = 2, value: Any = 1.0):
 
 
 def threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("inline")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("inline tiny/")]
 
 
 async def test_a_batch_is_joined_and_answered_off_the_loop():

@@ -152,7 +152,7 @@ async def test_the_limit_of_a_batch_counts_from_when_it_is_the_oldest(forks: For
         engine.launch([rows(1)], limit_s=0.3, done=outcomes.of("short"))
         await eventually(lambda: len(outcomes) == 2)
         assert outcomes.told == ["long BatchResult", "short BatchResult"]
-        hung = asyncio.ensure_future(engine.run([rows(100)], limit_s=0.05))
+        hung = asyncio.ensure_future(engine.run([rows(20)], limit_s=0.05))
         with pytest.raises(VersionHung):
             await hung
 

@@ -37,7 +37,7 @@ from gateway.serving.placement import engine_factory
 from gateway.serving.process_engine import ProcessEngine
 from runtimes import catalog
 from runtimes.base import LoadSpec
-from runtimes.channel import Plan
+from runtimes.layout import RESERVED_BYTES
 from runtimes.memory import Memory
 from runtimes.packets import Op, Packet, failure, receive, send
 from tests.runtimes.versions import exported_torch, load_spec, signature
@@ -182,6 +182,7 @@ async def test_an_answer_with_the_wrong_rows_reaches_nobody(forks: ForkServer, t
 
 async def test_a_child_killed_at_work_is_a_crash_that_names_the_signal(forks: ForkServer, tmp_path: Path):
     """By itself, and from outside; ``on_exit`` is not told, since ``run`` tells."""
+    gc.collect()
     before = descriptors()
     async with running(forks, echo(crash={"equals": 13})) as (engine, info, exits):
         assert await engine.run([rows()], limit_s=LONG_S)
@@ -193,7 +194,7 @@ async def test_a_child_killed_at_work_is_a_crash_that_names_the_signal(forks: Fo
         assert exits == []
     async with running(forks, echo(delay_ms=60_000)) as (engine, info, exits):
         work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
-        await asyncio.sleep(0)
+        await eventually(lambda: engine._conversation.begun)
         os.kill(info.pid, signal.SIGSEGV)
         with pytest.raises(VersionCrashed, match="killed by SIGSEGV"):
             await work
@@ -318,7 +319,7 @@ async def test_closing_at_work_kills_and_the_work_is_told(forks: ForkServer):
     """``close`` is bounded and idempotent; the batch under way is a crash for its caller."""
     async with running(forks, echo(hang="always")) as (engine, info, exits):
         work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
-        await asyncio.sleep(0)
+        await eventually(lambda: engine._conversation.begun)
         await asyncio.wait_for(engine.close(), 10)
         with pytest.raises(VersionCrashed):
             await work
@@ -360,64 +361,101 @@ async def taken_over(impostor: Impostor, spec: VersionSpec):
     channel, output = impostor.channel, None
     while True:
         try:
-            packet, fds = receive(channel, fds=1)
+            packet, fd = receive(channel, fds=True)
         except BlockingIOError:
             await asyncio.sleep(0.001)
             continue
-        if packet.op is Op.OUTPUT:
-            output = Memory.attach(fds[0], writable=True)
-        elif fds:
-            os.close(fds[0])
-        if packet.op is Op.LOAD:
+        if packet.op == Op.OUTPUT:
+            output = Memory.attach(fd, writable=True)
+        elif fd is not None:
+            os.close(fd)
+        if packet.op == Op.LOAD:
             break
     assert output is not None
     body = {"signature": spec.load.signature.to_json(), "device": "cpu", "loaded": {}}
     raw = json.dumps(body).encode()
-    output.buffer[: len(raw)] = raw
-    send(channel, Packet(Op.LOADED, header_bytes=len(raw)))
+    output.buffer[RESERVED_BYTES : RESERVED_BYTES + len(raw)] = raw
+    send(channel, Packet(Op.LOADED, size_bytes=len(raw)))
     await start
     return engine, channel, output
 
 
-@pytest.mark.parametrize(
-    "attack", ["header", "rows", "name", "type", "bytes", "unknown packet", "giant", "unasked", "end", "huge packet"]
-)
+def layout(shapes: Any = ((4,),), **fields: Any) -> Packet:
+    return Packet(Op.LAYOUT, tail=json.dumps(shapes).encode(), **{"rows": 32, **fields})
+
+
+DONE = Packet(Op.DONE, rows=2)
+ATTACKS: dict[str, list[Packet | bytes | None]] = {
+    "no layout": [DONE],
+    "wrong shape": [layout(((5,),))],
+    "two tensors": [layout(((4,), (4,)))],
+    "layout beyond": [layout(layout=64)],
+    "layout of nothing": [Packet(Op.LAYOUT, tail=b"{}")],
+    "room for less": [layout(rows=1), DONE],
+    "room for too much": [layout(rows=1 << 31), DONE],
+    "past the memory": [layout(rows=1 << 20), DONE],
+    "other slot": [layout(), DONE._replace(slot=1)],
+    "other memory": [layout(), DONE._replace(output=1)],
+    "strings": [layout(), DONE._replace(tail=b"1234567"), DONE],
+    "unknown packet": [b"\xee" * 30],
+    "huge packet": [b"\x11" * 100_000],
+    "giant": [Packet(Op.GROW, size_bytes=1 << 60)],
+    "room elsewhere": [Packet(Op.GROW, output=3, size_bytes=1 << 20)],
+    "unasked": [Packet(Op.LOADED, size_bytes=5)],
+    "other failure": [failure("model-error", "no", slot=2)],
+    "twice": [layout(), DONE, DONE],
+    "end": [None],
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
 async def test_a_taken_over_child_can_only_end_itself(impostor: Impostor, attack: str):
-    """Lies in the header, outputs that were not promised, absurd wishes: VersionCrashed, and the gateway is whole."""
+    """Layouts that were not promised, answers to what was not asked, absurd wishes: the gateway is whole."""
     given = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))})
     engine, channel, output = await taken_over(impostor, spec_of(echo(signature_=given)))
     channel.setblocking(True)
     work = asyncio.ensure_future(engine.run([rows(2)], limit_s=LONG_S))
     await asyncio.sleep(0)
-    good = np.ones((2, 4), np.float32)
-    lies = {
-        "rows": {"y": good[:1]},
-        "name": {"z": good},
-        "type": {"y": good.astype(np.int32)},
-        "bytes": {"y": np.full((2, 4), b"", object)},
-    }
-    if attack in lies:
-        size = Plan([lies[attack]], list(lies[attack]), rows=2).write(output)
-        send(channel, Packet(Op.DONE, header_bytes=size))
-    elif attack == "header":
-        raw = json.dumps({"rows": 2, "tensors": [["y", "FP32", [2, 4], 1 << 30, 32]]}).encode()
-        output.buffer[: len(raw)] = raw
-        send(channel, Packet(Op.DONE, header_bytes=len(raw)))
-    elif attack == "unknown packet":
-        channel.send(b"\xee" * 30)
-    elif attack == "huge packet":
-        channel.send(b"\x11" * 60_000)
-    elif attack == "giant":
-        send(channel, Packet(Op.GROW, size_bytes=1 << 60))
-    elif attack == "unasked":
-        send(channel, Packet(Op.LOADED, header_bytes=5))
+    for piece in ATTACKS[attack]:
+        if piece is None:
+            channel.shutdown(socket.SHUT_RDWR)
+        elif isinstance(piece, bytes):
+            channel.send(piece)
+        else:
+            send(channel, piece)
+    if attack == "twice":
+        assert (await work).outputs["y"].shape == (2, 4)
+        await eventually(lambda: len(children()) == 1)
+    elif attack == "end":
+        with pytest.raises(NotBegun):
+            await work
     else:
-        channel.shutdown(socket.SHUT_RDWR)
-    with pytest.raises(VersionCrashed):
-        await work
+        with pytest.raises(VersionCrashed, match="broke the protocol"):
+            await work
     output.close()
     assert len(children()) == 1
     await engine.close()
+
+
+async def test_sizes_of_strings_that_lie_end_the_child(impostor: Impostor):
+    """They reach past the memory, or are none; what they point at is parsed from a copy."""
+    given = signature({"x": ("FP32", ("batch", 4))}, {"s": ("BYTES", ("batch",))})
+    for tail in (b"\xff" * 8, b"\x08" + b"\0" * 7, b"\0" * 16):
+        engine, channel, output = await taken_over(impostor, spec_of(echo(signature_=given)))
+        work = asyncio.ensure_future(engine.run([rows(2)], limit_s=LONG_S))
+        await asyncio.sleep(0)
+        send(channel, layout(((),)))
+        output.buffer[:] = b"\xff" * output.size_bytes
+        send(channel, DONE._replace(tail=tail))
+        with pytest.raises(VersionCrashed, match="broke the protocol"):
+            await work
+        output.close()
+        await engine.close()
+        channel.close()
+        impostor.channel = None
+        impostor.decoy[0].close()
+        impostor.decoy[1].close()
+        impostor.decoy = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 async def test_a_memory_that_cannot_be_sent_is_never_taken_for_the_one_before_it(impostor: Impostor):
@@ -438,11 +476,11 @@ async def test_a_memory_that_cannot_be_sent_is_never_taken_for_the_one_before_it
     came = []
     with suppress(BlockingIOError):
         while True:
-            packet, fds = receive(channel, fds=1)
+            packet, fd = receive(channel, fds=True)
             came.append(packet.op)
-            for fd in fds:
+            if fd is not None:
                 os.close(fd)
-    assert came == [Op.INPUT, Op.RUN]
+    assert came == [Op.LAYOUT, Op.INPUT, Op.RUN]
     send(channel, failure("model-error", "enough"))
     with pytest.raises(ModelError, match="enough"):
         await work
