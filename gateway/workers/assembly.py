@@ -59,7 +59,7 @@ def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, appl
             tokens=lambda: control.ring.tokens,
         )
     )
-    replays = Replays(parts.observer, deaths.heard)
+    replays = Replays(parts.observer, deaths.heard, deaths.worked)
     lender = Lender(parts.fleet, clock)
 
     async def in_force() -> bool:

@@ -39,6 +39,8 @@ class Deaths(Observer):
         self._clock = clock
         self._forgive = forgive
         self._words: deque[_Word] = deque(maxlen=_MOST_WORDS)
+        # Versions that have died and not worked since: the node runs no batches that would show it.
+        self._died: set[VersionRef] = set()
 
     def __repr__(self) -> str:
         return f"<Deaths [{len(self._words)} words of workers]>"
@@ -48,10 +50,17 @@ class Deaths(Observer):
         if crash.cause != "load":
             self._words.append(_Word(self._clock.monotonic(), crash))
 
+    def worked(self, version: VersionRef) -> None:
+        """A worker's batch came back well: the death before it counts no more, so the next restart does not wait."""
+        if version in self._died:
+            self._died.discard(version)
+            self._forgive(version)
+
     def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
         if cause == "load":
             self._observer.version_crashed(version, cause, isolating)
             return
+        self._died.add(version)
         now = self._clock.monotonic()
         self._clock.call_at(now + GATHER_S, lambda: self._tell(version, cause, isolating, now - GATHER_S))
 
@@ -59,7 +68,8 @@ class Deaths(Observer):
         words = [word.crash for word in self._words if word.crash.version == version and word.at >= since]
         alone = isolating or any(word.isolating for word in words)
         told = "hang" if any(word.cause == "hang" for word in words) else cause
-        if alone:
+        if alone and version in self._died:
+            self._died.discard(version)
             self._forgive(version)
         self._observer.version_crashed(version, told, alone)
 
@@ -70,4 +80,5 @@ class Deaths(Observer):
         self._observer.version_state(version, state, reason)
 
     def version_retired(self, version: VersionRef) -> None:
+        self._died.discard(version)
         self._observer.version_retired(version)

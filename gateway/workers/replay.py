@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.events import Observer, RequestRecord
+from gateway.events import BatchRecord, Observer, RequestRecord
 from gateway.messages import VersionRef
 from gateway.workers.records import Burst, unpack_burst, unpack_event, unpack_finished
 
@@ -22,11 +22,15 @@ class Crash:
 
 
 class Replays:
-    """What is summed over all workers: rows waiting. ``crashed`` is told of deaths, which every worker reports."""
+    """What is summed over all workers: rows waiting. ``crashed`` is told of deaths, which every worker reports;
+    ``worked`` of a version whose child has run a batch well."""
 
-    def __init__(self, observer: Observer, crashed: Callable[[Crash], None]) -> None:
+    def __init__(
+        self, observer: Observer, crashed: Callable[[Crash], None], worked: Callable[[VersionRef], None]
+    ) -> None:
         self.observer = observer
         self.crashed = crashed
+        self._worked = worked
         self.dropped = 0
         self._waiting: dict[VersionRef, int] = {}
 
@@ -35,6 +39,11 @@ class Replays:
 
     def waiting_rows(self, version: VersionRef) -> int:
         return self._waiting.get(version, 0)
+
+    def batch(self, record: BatchRecord) -> None:
+        self.observer.batch_finished(record)
+        if record.failure is None:
+            self._worked(record.version)
 
     def change(self, version: VersionRef, rows: int) -> None:
         total = self._waiting.get(version, 0) + rows
@@ -64,6 +73,8 @@ class Replay:
             name, args = unpack_event(event)
             if name == "version_crashed":
                 self.shared.crashed(Crash(*args))
+            elif name == "batch_finished":
+                self.shared.batch(args[0])
             elif name == "cache_changed":
                 self._cache(*args)
             else:
