@@ -74,7 +74,7 @@ class Line:
         self._numbered: dict[tuple[Shapes, int], Layout] = {}
         self._numbers = 0
         self._kept: _Answer | None = None
-        self._wanted: tuple[int, bytes] | None = None
+        self._wanted: bytes | None = None
         self.runs: deque[Run] = deque()
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ class Line:
         """LOADED, as soon as there is room for its body."""
         output = self._outputs.get(0)
         if output is None or output.size_bytes < RESERVED_BYTES + len(body):
-            self._wanted = (0, body)
+            self._wanted = body
             self.tell(Packet(Op.GROW, size_bytes=RESERVED_BYTES + len(body)))
             return
         output.buffer[RESERVED_BYTES : RESERVED_BYTES + len(body)] = body
@@ -188,7 +188,7 @@ class Line:
             old.close()
         memories[packet.slot] = memory
         if packet.op == _OUTPUT:
-            self._try_again()
+            self._try_again(packet.slot)
 
     def _take_layout(self, packet: Packet) -> None:
         if self._signature is None:
@@ -198,12 +198,13 @@ class Line:
             packet.tail, signature.inputs, batched=signature.batched, capacity=packet.rows, number=packet.layout
         )
 
-    def _try_again(self) -> None:
-        kept, self._kept = self._kept, None
-        wanted, self._wanted = self._wanted, None
-        if wanted is not None:
-            self.tell_loaded(wanted[1])
-        if kept is not None:
+    def _try_again(self, output: int) -> None:
+        """A memory came: the one that was asked for, or one for a batch further behind."""
+        if self._wanted is not None and output == 0:
+            body, self._wanted = self._wanted, None
+            self.tell_loaded(body)
+        elif self._kept is not None and output == self._kept.run.output:
+            kept, self._kept = self._kept, None
             self._deliver(kept)
 
     def _deliver(self, answer: _Answer) -> None:

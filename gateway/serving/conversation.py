@@ -295,6 +295,9 @@ class Conversation:
     def _grow(self, packet: Packet, answer: AnswerMemory | None) -> None:
         if answer is None or packet.output != answer.number or packet.size_bytes > MAX_BYTES:
             raise ChannelFault(f"the child wants {packet.size_bytes} bytes for its answer in memory {packet.output}")
+        # Asked for twice, it would be read where the child has not written.
+        if answer.memory is not None and packet.size_bytes <= answer.memory.size_bytes:
+            raise ChannelFault(f"the child wants {packet.size_bytes} bytes, and has {answer.memory.size_bytes}")
         self._answers.grow(answer, packet.size_bytes)
 
     def _take_layout(self, packet: Packet, signature: Signature) -> None:

@@ -18,6 +18,7 @@ from gateway.serving.engine import BatchResult, VersionSpec
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
 from runtimes.base import LoadSpec
+from tests.runtimes.versions import signature
 from tests.serving.processes import LONG_S, eventually, gone
 
 PLACEMENTS = ["process", "inline"]
@@ -198,3 +199,17 @@ async def test_a_batch_launched_at_a_child_just_killed_is_not_blamed(forks: Fork
         await eventually(lambda: gone(info.pid) or exits != [])
         with pytest.raises((NotBegun, VersionCrashed)):
             await engine.run([rows()], limit_s=LONG_S)
+
+
+async def test_a_larger_answer_with_another_batch_behind_it_is_read_where_it_was_written(forks: ForkServer):
+    """The memory for the one behind comes while the one before waits for a larger one of its own."""
+    given = signature({"x": ("FP32", ("batch", "w"))}, {"y": ("FP32", ("batch", "w"))})
+    load = LoadSpec("echo", "", (), signature=given, options={"delay_ms": 20})
+    engine = engine_factory(forks)(VersionSpec(VersionRef("m", 1), "sha256:0", load), print)
+    await engine.start()
+    for width in (20_000, 60_000):
+        given_rows = [{"x": np.full((number, width), number, np.float32)} for number in (1, 2)]
+        results = await asyncio.gather(*(engine.run([part], limit_s=LONG_S) for part in given_rows))
+        for part, result in zip(given_rows, results, strict=True):
+            assert (result.outputs["y"] == part["x"]).all()
+    await engine.close()

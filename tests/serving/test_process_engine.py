@@ -400,6 +400,7 @@ ATTACKS: dict[str, list[Packet | bytes | None]] = {
     "unknown packet": [b"\xee" * 30],
     "huge packet": [b"\x11" * 100_000],
     "giant": [Packet(Op.GROW, size_bytes=1 << 60)],
+    "room it has": [Packet(Op.GROW, size_bytes=100)],
     "room elsewhere": [Packet(Op.GROW, output=3, size_bytes=1 << 20)],
     "unasked": [Packet(Op.LOADED, size_bytes=5)],
     "other failure": [failure("model-error", "no", slot=2)],
