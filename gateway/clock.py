@@ -31,11 +31,8 @@ class Clock(Protocol):
 class SystemClock:
     """The real thing. ``call_at`` needs a running event loop, whose own clock is ``time.monotonic``."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         loop = asyncio.get_running_loop()

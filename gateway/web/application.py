@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from gateway.errors import NotFound, TurnoutError
 from gateway.web.exchange import EXCHANGE, AsgiExchange, ClientLeft, Exchange
+from gateway.web.headers import Headers
 from gateway.web.health import health_routes
 from gateway.web.inference import Asked, Dialect, Inference
 from gateway.web.oip import OpenInferenceDialect, locate_infer
@@ -29,15 +30,28 @@ from gateway.web.predict import PredictDialect, locate_predict
 from gateway.web.problems import Problem, explain, internal_problem, render_oip, render_problem
 from gateway.web.services import Services
 
-__all__ = ["Application", "Endpoint", "build_admin_application", "build_application"]
+__all__ = ["Application", "Endpoint", "Head", "build_admin_application", "build_application"]
 
 log = logging.getLogger("turnout.web")
 
 _INFERENCE = (b"/predict", b"/v2/models/")
 _MAX_URLS = 1024
+_MAX_HEADS = 1024
+_MAX_HEAD_BYTES = 2048
+_PASSING = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"cookie"})
+"""Headers that another request will not repeat, and those that should not be kept."""
 
 Endpoint = tuple[Callable[[str], Asked], Dialect]
 """How a path of inference is read, and the dialect that is spoken there."""
+
+
+class Head(NamedTuple):
+    """What a request for inference says before its body. Shared by all requests with the same head."""
+
+    endpoint: Endpoint
+    path: str
+    headers: Headers
+    body_bytes: int
 
 
 def build_application(
@@ -77,7 +91,8 @@ class Application:
     def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
         self._services = services
         self._inference = Inference(services) if inference else None
-        # Filled by those who ask, up to a bound.
+        # Both filled by those who ask, up to a bound.
+        self.heads: dict[bytes, Head] = {}
         self._urls: dict[bytes, tuple[Endpoint, str]] = {}
         self._at_predict: Endpoint = (locate_predict, PredictDialect(services.limits.codec))
         self._at_models: Endpoint = (locate_infer, OpenInferenceDialect(services.limits.codec))
@@ -109,6 +124,13 @@ class Application:
     def body_bytes(self) -> int:
         """The largest body that is taken."""
         return self._services.limits.body_bytes
+
+    def remember(self, text: bytes, head: Head) -> None:
+        """The head of a request, for those that will begin with the same bytes."""
+        if len(text) <= _MAX_HEAD_BYTES and _PASSING.isdisjoint(head.headers.raw):
+            if len(self.heads) >= _MAX_HEADS:
+                self.heads.clear()
+            self.heads[text] = head
 
     def inference_at_url(self, url: bytes) -> tuple[Endpoint, str] | None:
         """The same by a URL as it came, with its path; None also for one that is not plain. The plain ones of clients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -55,7 +55,7 @@ class Exchange(ABC):
         self,
         method: str,
         path: str,
-        headers: Mapping[bytes, bytes],
+        headers: Headers,
         receive: Receive,
         *,
         trace_ratio: float,
@@ -66,10 +66,10 @@ class Exchange(ABC):
         self.path = path
         self.peer = peer
         self.receive = receive
-        self.headers = named = Headers(headers)
-        raw = named.raw
+        self.headers = headers
+        raw = headers.raw
         if b"traceparent" in raw:
-            self.trace = accept(named.get("traceparent"), named.get("tracestate"), ratio=trace_ratio)
+            self.trace = accept(headers.get("traceparent"), headers.get("tracestate"), ratio=trace_ratio)
         else:
             self.trace = new_context(ratio=trace_ratio)
         self.traceparent = self.trace.traceparent
@@ -114,7 +114,7 @@ class AsgiExchange(Exchange):
         super().__init__(
             scope["method"],
             scope["path"],
-            dict(scope["headers"]),
+            Headers(dict(scope["headers"])),
             receive,
             trace_ratio=trace_ratio,
             peer=scope.get("client"),

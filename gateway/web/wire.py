@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.web.application import Application, Endpoint
+from gateway.web.application import Application, Endpoint, Head
 from gateway.web.exchange import Exchange, HeaderLine
+from gateway.web.headers import Headers
 
 __all__ = ["WireProtocol"]
 
@@ -28,6 +29,7 @@ _COLD = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"content-encodi
 """Headers that ask for more than is done here."""
 
 _BUSY = -1.0
+_HEAD_END = b"\r\n\r\n"
 
 _JOINED_BYTES = 64 * 1024
 """An answer up to here goes out in one piece; a larger one is not copied behind its head."""
@@ -46,6 +48,10 @@ class WireProtocol(HttpToolsProtocol):
         self._application = application if isinstance(application, Application) and not self.root_path else None
         self._held = False
         self._head_complete = False
+        # From a message's first byte to its last.
+        self._parsing = False
+        # What is being parsed, if it began with a message.
+        self._read = b""
         self._pieces: list[bytes] = []
         self._named: dict[bytes, bytes] = {}
         self._inference: tuple[Endpoint, str] | None = None
@@ -55,7 +61,16 @@ class WireProtocol(HttpToolsProtocol):
         self.work: _Work | None = None
 
     def data_received(self, data: bytes) -> None:
+        if not self._parsing and self._application is not None:
+            end = data.find(_HEAD_END) + len(_HEAD_END)
+            head = self._application.heads.get(data[:end])
+            if head is not None and len(data) - end == head.body_bytes and self._is_free():
+                self._idle_since = _BUSY
+                self._answer(self._application, head, data[end:])
+                return
+            self._read = data
         super().data_received(data)
+        self._read = b""
         if self._held and not self.transport.is_closing():
             self._let_go()
 
@@ -101,6 +116,7 @@ class WireProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
+        self._parsing = True
         if self._application is None:
             super().on_message_begin()
             return
@@ -126,6 +142,7 @@ class WireProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._parsing = False
         if self._held:
             self._held = False
             self._begin()
@@ -139,13 +156,16 @@ class WireProtocol(HttpToolsProtocol):
         return (
             self._inference is not None
             and parser.get_method() == b"POST"
-            and (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
-            and not self.flow.write_paused
+            and self._is_free()
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
             and _COLD.isdisjoint(self._named)
         )
+
+    def _is_free(self) -> bool:
+        """Nothing before it waits for its answer, and the client takes in what it gets."""
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.pipeline and not self.flow.write_paused
 
     def _let_go(self) -> None:
         """Tells uvicorn of the request, as far as it has been parsed."""
@@ -169,11 +189,17 @@ class WireProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         endpoint, path = inference
+        head = Head(endpoint, path, Headers(self._named), len(body))
+        end = self._read.find(_HEAD_END) + len(_HEAD_END)
+        if len(self._read) == end + len(body):
+            application.remember(self._read[:end], head)
+        self._answer(application, head, body)
+
+    def _answer(self, application: Application, head: Head, body: bytes) -> None:
         work = _Work(self)
-        exchange = _WholeExchange(work, path, self._named, trace_ratio=application.trace_ratio, peer=self.client)
-        exchange.body = body
+        exchange = _WholeExchange(work, head, body, trace_ratio=application.trace_ratio, peer=self.client)
         self.work = self.cycle = work  # type: ignore[assignment]
-        work.begin(application.answer(endpoint, exchange))
+        work.begin(application.answer(head.endpoint, exchange))
 
 
 class _Work:
@@ -262,16 +288,11 @@ class _WholeExchange(Exchange):
     __slots__ = ("_work",)
 
     def __init__(
-        self,
-        work: _Work,
-        path: str,
-        headers: Mapping[bytes, bytes],
-        *,
-        trace_ratio: float,
-        peer: tuple[str, int] | None,
+        self, work: _Work, head: Head, body: bytes, *, trace_ratio: float, peer: tuple[str, int] | None
     ) -> None:
-        super().__init__("POST", path, headers, _left, trace_ratio=trace_ratio, peer=peer)
+        super().__init__("POST", head.path, head.headers, _left, trace_ratio=trace_ratio, peer=peer)
         self._work = work
+        self.body = body
         self.whole = True
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:

@@ -229,3 +229,76 @@ def test_the_end_of_the_server_waits_for_the_answer_and_says_so() -> None:
 
     assert status == 200
     assert headers["connection"] == "close"
+
+
+def heads(served: ServedStage) -> dict[bytes, object]:
+    return dict(served.on_loop(lambda: stage_of(served).application.heads))
+
+
+def test_a_head_that_was_parsed_before_is_known_by_its_bytes(wire: ServedStage) -> None:
+    """Each request is answered by its own body, on one connection and on another."""
+    for _ in range(2):
+        with connect(wire) as connection:
+            buffer = bytearray()
+            for value in range(1, 9):
+                body = json.dumps({"inputs": [[value] * 4]}).encode()
+                connection.sendall(post("/predict/digits", body, "x-known: yes"))
+                status, _, answer = read_answer(connection, buffer)
+                assert status == 200
+                assert json.loads(answer)["outputs"]["y"] == [[float(value)] * 4]
+
+    assert sum(b"x-known: yes" in head for head in heads(wire)) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["x-request-id: mine", "traceparent: 00-" + "1" * 32 + "-" + "2" * 16 + "-01", "authorization: Bearer x"]
+)
+def test_heads_that_will_not_come_again_or_hold_a_secret_are_not_kept(wire: ServedStage, line: str) -> None:
+    """Their requests are answered as any other."""
+    assert ask(wire, post("/predict/digits", ROW, line))[0] == 200
+
+    assert not any(line.encode() in head for head in heads(wire))
+
+
+def test_a_known_head_with_another_number_of_bytes_behind_it_is_parsed(wire: ServedStage) -> None:
+    """Half of its body, its body and half of the next request, its body and the whole of the next."""
+    whole = post("/predict/digits", ROW, "x-cut: here")
+    assert ask(wire, whole)[0] == 200
+    with connect(wire) as connection:
+        buffer = bytearray()
+        connection.sendall(whole[:-4])
+        connection.sendall(whole[-4:] + whole[:20])
+        assert read_answer(connection, buffer)[0] == 200
+        connection.sendall(whole[20:] + whole)
+        assert [read_answer(connection, buffer)[0] for _ in range(2)] == [200, 200]
+        connection.sendall(whole)
+        assert read_answer(connection, buffer)[0] == 200
+
+
+def test_a_known_head_in_the_body_of_another_request_is_its_body(wire: ServedStage) -> None:
+    """What a client sends as data is never taken for a request."""
+    known = post("/predict/digits", ROW, "x-hidden: 1")
+    assert ask(wire, known)[0] == 200
+    outer = f"POST /predict/digits HTTP/1.1\r\nhost: g\r\ncontent-length: {len(known)}\r\n\r\n".encode()
+    with connect(wire) as connection:
+        connection.sendall(outer)
+        connection.sendall(known)
+        status, _, body = read_answer(connection, bytearray())
+
+    assert status == 400
+    assert b"not valid JSON" in body
+
+
+def test_the_heads_that_are_kept_are_bounded(wire: ServedStage) -> None:
+    """However many different ones come, and none that is very long."""
+    with connect(wire) as connection:
+        buffer = bytearray()
+        for number in range(1500):
+            connection.sendall(post("/predict/digits", ROW, f"x-number: {number}"))
+            assert read_answer(connection, buffer)[0] == 200
+        connection.sendall(post("/predict/digits", ROW, f"x-long: {'a' * 4000}"))
+        assert read_answer(connection, buffer)[0] == 200
+
+    kept = heads(wire)
+    assert len(kept) <= 1024
+    assert max(map(len, kept)) <= 2048
