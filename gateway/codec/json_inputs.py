@@ -136,10 +136,14 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
     """Raises BadRequest for a body that is no envelope, TooLarge past the limits."""
     if body.startswith(_SOLE) and body.rfind(b'"') == len(_SOLE) - 1:
         # Two quotes in the whole text: inputs and nothing beside them, and no string in them, as in most requests.
-        inputs = read_inputs(body) if len(body) >= WORTH_BYTES else _numbers_in(body)
-        if inputs is not None and (type(inputs) is list or inputs.size <= limits.max_elements):
-            text = None if type(inputs) is list else body
-            return PredictEnvelope(inputs, None, None, NOTHING, None, None, True, limits, text)
+        if len(body) < WORTH_BYTES:
+            lists = _numbers_in(body)
+            if lists is not None:
+                return PredictEnvelope(lists, None, None, NOTHING, None, None, True, limits)
+        else:
+            numbers = read_inputs(body)
+            if numbers is not None and numbers.size <= limits.max_elements:
+                return PredictEnvelope(numbers, None, None, NOTHING, None, None, True, limits, body)
     return read_lists(body, limits)
 
 

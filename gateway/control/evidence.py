@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum
 
 __all__ = ["Death", "Deaths", "Evidence", "Interval", "Outcome", "Window"]
 
@@ -15,10 +15,12 @@ INTERVALS = 20
 MAX_DEATHS = 64
 
 
-class Outcome(StrEnum):
-    GOOD = "good"
-    FAILED = "failed"
-    LATE = "late"
+class Outcome(IntEnum):
+    """Also the place of its count."""
+
+    GOOD = 0
+    FAILED = 1
+    LATE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +61,23 @@ class Window:
     def __init__(self, span_s: float) -> None:
         self._width = span_s / INTERVALS
         self._stamps = [-1] * INTERVALS
-        self._counts: list[dict[Outcome, int]] = [{} for _ in range(INTERVALS)]
+        self._counts = [[0] * len(Outcome) for _ in range(INTERVALS)]
 
     def add(self, now: float, outcome: Outcome) -> None:
         stamp = int(now / self._width)
         place = stamp % INTERVALS
         if self._stamps[place] != stamp:
             self._stamps[place] = stamp
-            self._counts[place] = {}
-        counts = self._counts[place]
-        counts[outcome] = counts.get(outcome, 0) + 1
+            self._counts[place] = [0] * len(Outcome)
+        self._counts[place][outcome] += 1
 
     def intervals(self) -> tuple[Interval, ...]:
         """Oldest first; those that have run out are for the reader to leave out."""
         known = sorted((stamp, place) for place, stamp in enumerate(self._stamps) if stamp >= 0)
         return tuple(self._interval(stamp, self._counts[place]) for stamp, place in known)
 
-    def _interval(self, stamp: int, counts: dict[Outcome, int]) -> Interval:
-        good, failed, late = (counts.get(outcome, 0) for outcome in Outcome)
+    def _interval(self, stamp: int, counts: list[int]) -> Interval:
+        good, failed, late = counts
         return Interval(stamp * self._width, good, failed, late)
 
 
