@@ -202,5 +202,5 @@ def unpack_burst(body: bytes) -> Burst:
     """Raises ValueError."""
     try:
         return Burst(*marshal.loads(body))  # noqa: S302 (see above: both ends are this program)
-    except (EOFError, TypeError) as error:
+    except (EOFError, TypeError, ValueError) as error:
         raise ValueError(f"no burst of events: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -43,6 +44,10 @@ def worker_pids(gateway: LiveGateway) -> list[int]:
 
 def serving_pids(gateway: LiveGateway) -> set[int]:
     return {row["pid"] for row in serving(gateway)}
+
+
+def child_differs(gateway: LiveGateway, pid: int) -> bool:
+    return runtime_pids(gateway).get(f"{ROUTE}/1", pid) != pid
 
 
 def counted(gateway: LiveGateway, **labels: str) -> float:
@@ -206,7 +211,8 @@ def test_a_crash_of_a_child_under_two_workers_loses_no_answer(gateway: LiveGatew
         for _ in range(4):
             pid = runtime_pids(gateway)[f"{ROUTE}/1"]
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda old=pid: runtime_pids(gateway).get(f"{ROUTE}/1", old) != old, what="a new child")
+            restarted = functools.partial(child_differs, gateway, pid)
+            wait_until(restarted, what="a new child")
             after(running, 100)
     assert failed(running.answers) == []
     assert mislabelled(running.answers) == []

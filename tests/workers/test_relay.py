@@ -1,0 +1,226 @@
+"""What a worker saw reaches the node's observers as it was, in sum, and never at the cost of either."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.events import EVENTS, BatchRecord, Observer, RecordingObserver, RequestRecord
+from gateway.messages import Decision, VersionRef
+from gateway.workers.deaths import GATHER_S, Deaths
+from gateway.workers.link import Link
+from gateway.workers.records import LOCAL, pack_event, unpack_burst, unpack_event
+from gateway.workers.relay import Relay
+from gateway.workers.replay import Crash, Replay, Replays
+
+THREE, FOUR = VersionRef("digits", 3), VersionRef("digits", 4)
+
+
+def finished(route: str = "digits", *, answered_by: VersionRef | None = THREE, decided: bool = True) -> RequestRecord:
+    decision = Decision(route, THREE, "split", 17, 5) if decided else None
+    return RequestRecord(
+        route,
+        "request-ü",
+        "decision",
+        decision,
+        answered_by,
+        200,
+        None,
+        None,
+        1,
+        100.5,
+        0.25,
+        trace_id="t",
+        sampled=True,
+    )
+
+
+class Watching(RecordingObserver):
+    """Also keeps what is in flight, waiting and cached, as the metrics would show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inflight: dict[str, int] = {}
+        self.waiting: dict[VersionRef, int] = {}
+        self.cached: dict[str, int] = {}
+
+    def request_started(self, route: str) -> None:
+        self.inflight[route] = self.inflight.get(route, 0) + 1
+
+    def request_finished(self, record: RequestRecord) -> None:
+        super().request_finished(record)
+        self.inflight[record.route] -= 1
+
+    def requests_lost(self, route: str, count: int) -> None:
+        self.inflight[route] -= count
+
+    def queue_changed(self, version: VersionRef, rows: int) -> None:
+        self.waiting[version] = rows
+
+    def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
+        self.cached[route] = self.cached.get(route, 0) + held_bytes
+
+
+class Wire(Link):
+    """A link whose telemetry is kept here, or refused while ``full``."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        super().__init__(ours)
+        self.bursts: list[bytes] = []
+        self.full = False
+
+    def offer(self, body: bytes) -> bool:
+        if not self.full:
+            self.bursts.append(body)
+        return not self.full
+
+    def close(self) -> None:
+        super().close()
+        self.theirs.close()
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.seen = Watching()
+        self.crashes: list[Crash] = []
+        self.replays = Replays(self.seen, self.crashes.append, lambda _: None)
+        self.pairs: list[tuple[Wire, Relay, Replay]] = []
+
+    def worker(self) -> tuple[Relay, Replay]:
+        link = Wire()
+        relay, replay = Relay(link), Replay(self.replays)
+        self.pairs.append((link, relay, replay))
+        return relay, replay
+
+    def carry(self) -> None:
+        for link, relay, replay in self.pairs:
+            relay.flush()
+            for body in link.bursts:
+                replay.take(body)
+            link.bursts.clear()
+
+    def close(self) -> None:
+        for link, _, _ in self.pairs:
+            link.close()
+
+
+def test_every_event_is_relayed_or_the_nodes_own() -> None:
+    """A new event needs a method in the relay, or a reason in ``LOCAL`` why the node tells it itself."""
+    relayed = {name for name, member in vars(Relay).items() if inspect.isfunction(member)} & set(EVENTS)
+    assert relayed | LOCAL == set(EVENTS)
+    assert not relayed & LOCAL
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("fell_back", (Decision("digits", THREE, "split", None, 5), "VersionCrashed")),
+        ("batch_finished", (BatchRecord(THREE, 8, 5, 0.002, (0.1, 0.2), None),)),
+        ("version_crashed", (THREE, "hang", True)),
+        ("request_rejected", ("digits", "queue-full")),
+    ],
+)
+def test_an_event_comes_out_as_it_went_in(name: str, args: Sequence[Any]) -> None:
+    """Records within records too."""
+    assert unpack_event(pack_event(name, tuple(args))) == (name, tuple(args))
+
+
+async def test_requests_are_told_to_the_nodes_observers_as_they_were() -> None:
+    """Also those that a fallback answered, or nobody; order and every field kept."""
+    stage = Stage()
+    relay, replay = stage.worker()
+    records = [finished(), finished(answered_by=FOUR), finished(answered_by=None), finished("", decided=False)]
+    for record in records[:3]:
+        relay.request_started(record.route)
+    relay.request_started("")
+    for record in records:
+        relay.request_finished(record)
+    stage.carry()
+    assert stage.seen.requests == [*records[:3], records[3]._replace(answered_by=None)]
+    assert replay.requests == 4
+    assert set(stage.seen.inflight.values()) == {0}
+    stage.close()
+
+
+async def test_rows_that_wait_are_summed_over_workers_and_a_dead_ones_are_taken_off() -> None:
+    """Two queues of one version are one gauge; requests in flight and caches of the dead go with it."""
+    stage = Stage()
+    (one, first), (two, _) = stage.worker(), stage.worker()
+    for relay, rows in ((one, 5), (two, 3)):
+        relay.queue_changed(THREE, rows)
+        relay.request_started("digits")
+        relay.cache_changed("digits", 1, 100, 0)
+    stage.carry()
+    assert (stage.seen.waiting[THREE], stage.seen.inflight["digits"], stage.seen.cached["digits"]) == (8, 2, 200)
+    first.end()
+    assert (stage.seen.waiting[THREE], stage.seen.inflight["digits"], stage.seen.cached["digits"]) == (3, 1, 100)
+    stage.close()
+
+
+async def test_what_the_node_does_not_read_is_dropped_counted_and_leaves_nothing_in_flight() -> None:
+    """A request that began before and ended in what was lost, and one that began there, are both put right."""
+    stage = Stage()
+    relay, _ = stage.worker()
+    link = stage.pairs[0][0]
+    relay.request_started("digits")
+    stage.carry()
+    link.full = True
+    relay.request_finished(finished())
+    relay.request_started("digits")
+    relay.request_started("digits")
+    relay.flush()
+    link.full = False
+    relay.request_finished(finished())
+    stage.carry()
+    assert stage.replays.dropped == 1
+    assert stage.seen.inflight["digits"] == 1
+    stage.close()
+
+
+def test_bytes_that_are_no_burst_are_refused() -> None:
+    """Whatever they are, the node gets a ValueError and no half of a burst."""
+    for body in (b"", b"nonsense", b"[", b"i\x01\x00\x00\x00"):
+        with pytest.raises(ValueError, match="no burst"):
+            unpack_burst(body)
+
+
+class Dying(Observer):
+    def __init__(self) -> None:
+        self.told: list[tuple[VersionRef, str, bool]] = []
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        self.told.append((version, cause, isolating))
+
+
+async def test_a_death_that_several_see_is_told_once_with_all_that_they_know() -> None:
+    """The node sees it; one worker was seeking a bad request, another waited in vain."""
+    clock, seen = ManualClock(), Dying()
+    forgiven: list[VersionRef] = []
+    deaths = Deaths(seen, clock, forgiven.append)
+    deaths.heard(Crash(THREE, "hang", isolating=False))
+    deaths.version_crashed(THREE, "crash", False)
+    deaths.heard(Crash(THREE, "crash", isolating=True))
+    deaths.heard(Crash(FOUR, "crash", isolating=True))
+    clock.advance(GATHER_S * 1.01)
+    await asyncio.sleep(0)
+    assert seen.told == [(THREE, "hang", True)]
+    assert forgiven == [THREE]
+
+
+async def test_a_good_batch_of_a_worker_makes_up_for_a_death() -> None:
+    """Once a death: the node's supervisor runs no batches that would tell it."""
+    clock = ManualClock()
+    forgiven: list[VersionRef] = []
+    deaths = Deaths(Observer(), clock, forgiven.append)
+    deaths.worked(THREE)
+    deaths.version_crashed(THREE, "crash", False)
+    deaths.worked(THREE)
+    deaths.worked(THREE)
+    assert forgiven == [THREE]
