@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -168,7 +169,9 @@ class RequestLog(Observer):
         return True
 
     def _written_out(self, line: Line) -> bytes:
-        return _request(line, self._times) if isinstance(line, RequestRecord) else _encoded(line)
+        if not isinstance(line, RequestRecord):
+            return _encoded(line)
+        return _good(line, self._times) or _request(line, self._times)
 
     def _drop_notice(self, count: int) -> Mapping[str, Any]:
         return {"time": _time(self._clock.wall()), "level": "warning", "event": "log-lines-dropped", "count": count}
@@ -183,6 +186,37 @@ class RequestLog(Observer):
             self._sink.close()
         except OSError as failure:
             log.error("the request log could not be closed: %s", failure)
+
+
+def _good(record: RequestRecord, times: _Times) -> bytes | None:
+    """The line of a request that went well, as most do, at half of what it costs to make one of any; else None."""
+    decision, request_id, trace_id = record.decision, record.request_id, record.trace_id
+    if decision is None or record.code != 200 or record.chosen_failure is not None or trace_id is None:
+        return None
+    ids = f"{request_id}{record.decision_id}{trace_id}"
+    plain = ids.isascii() and ids.replace("-", "").isalnum() and len(ids) <= _MAX_TEXT
+    if record.answered_by != decision.version or not plain:
+        return None
+    chosen = _chosen(record.route, decision.version, decision.reason)
+    if chosen is None:
+        return None
+    return (
+        f'{{"time":"{times.of(record.started_wall)}","level":"info","event":"request","request_id":"{request_id}",'
+        f'"decision_id":"{record.decision_id}","trace_id":"{trace_id}",'
+        f'{chosen},"code":200,"duration_ms":{record.duration_s * 1000:.3f},"queue_ms":{record.queue_s * 1000:.3f},'
+        f'"compute_ms":{record.compute_s * 1000:.3f},"rows":{record.rows},"error":null,"fallback_from":null}}\n'
+    ).encode()
+
+
+@lru_cache(maxsize=1024)
+def _chosen(route: str, version: VersionRef, reason: str) -> str | None:
+    """The members of a line that say which version answered, and why; None when they cannot be written as they are."""
+    members = {"route": route, "model": version.model, "version": version.number, "reason": reason}
+    try:
+        written = orjson.dumps(members).decode()[1:-1]
+    except orjson.JSONEncodeError:
+        return None
+    return written if len(written) <= _MAX_TEXT else None
 
 
 def _request(record: RequestRecord, times: _Times) -> bytes:
