@@ -49,9 +49,12 @@ class Deaths(Observer):
         """A worker's word. One that could not borrow says ``load``, of which the node knows better."""
         if crash.cause != "load":
             self._words.append(_Word(self._clock.monotonic(), crash))
+            if crash.isolating:
+                self.worked(crash.version)
 
     def worked(self, version: VersionRef) -> None:
-        """A worker's batch came back well: the death before it counts no more, so the next restart does not wait."""
+        """A worker's batch came back well, or the death was one request's fault: it counts no more, so that the next
+        restart does not wait."""
         if version in self._died:
             self._died.discard(version)
             self._forgive(version)
@@ -68,9 +71,8 @@ class Deaths(Observer):
         words = [word.crash for word in self._words if word.crash.version == version and word.at >= since]
         alone = isolating or any(word.isolating for word in words)
         told = "hang" if any(word.cause == "hang" for word in words) else cause
-        if alone and version in self._died:
-            self._died.discard(version)
-            self._forgive(version)
+        if alone:
+            self.worked(version)
         self._observer.version_crashed(version, told, alone)
 
     def batch_finished(self, record: BatchRecord) -> None:

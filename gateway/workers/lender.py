@@ -9,7 +9,9 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.errors import TurnoutError, VersionUnavailable
 from gateway.messages import VersionRef
+from gateway.serving.engine import Engine
 from gateway.serving.fleet import Fleet
+from gateway.serving.handle import Handle, VersionState
 from gateway.serving.process_engine import ProcessEngine
 from gateway.workers.forms import info_to_json
 
@@ -17,6 +19,7 @@ __all__ = ["Lender"]
 
 _NOTICE_S = 0.25
 _LOOK_S = 0.005
+_PATIENCE_S = 0.5
 _REPORT_S = 1.0
 _MOST_REPORTS = 64
 
@@ -41,7 +44,7 @@ class Lender:
         if handle is None:
             raise VersionUnavailable(f"{ref} is not loaded at the node")
         await self._noticed(ref, gone)
-        engine = await handle.engine()
+        engine = await self._running(handle)
         info = handle.info
         if not isinstance(engine, ProcessEngine) or info is None:
             raise VersionUnavailable(f"{ref} has no process of its own that could be shared")
@@ -64,6 +67,18 @@ class Lender:
             return
         if isinstance(engine, ProcessEngine) and engine.pid == pid:
             engine.kill()
+
+    async def _running(self, handle: Handle) -> Engine:
+        """The version's engine, through a pause before a restart if that is short: while one bad request is sought,
+        the node, which cannot know, pauses for a moment where a single process would not. VersionUnavailable."""
+        limit = self._clock.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await handle.engine()
+            except VersionUnavailable:
+                if self._clock.monotonic() >= limit or handle.state is not VersionState.ACTIVE:
+                    raise
+            await asyncio.sleep(_LOOK_S)
 
     async def _noticed(self, ref: VersionRef, gone: int | None) -> None:
         """Waits until the end of ``gone`` is known here, too: a channel can tell of it before the child is reaped.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from gateway.events import BatchRecord, Observer, RequestRecord
@@ -20,10 +21,12 @@ _FULL_EVENTS = 512
 
 
 class Relay(Observer):
-    """``flush`` tells the rest at once. What the node does not read is dropped and counted, newest first."""
+    """``flush`` tells the rest at once. What the node does not read is dropped and counted, newest first.
+    ``died`` is told of a version whose child was lost here."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, died: Callable[[VersionRef], None] = lambda _: None) -> None:
         self._link = link
+        self._died = died
         self._loop = asyncio.get_running_loop()
         self._finished: list[RequestRecord] = []
         self._events: list[Event] = []
@@ -93,6 +96,8 @@ class Relay(Observer):
 
     def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
         self._tell("version_crashed", version, cause, isolating)
+        self.flush()  # the node is about to decide what this death means
+        self._died(version)
 
     def cache_asked(self, route: str, outcome: str) -> None:
         self._tell("cache_asked", route, outcome)

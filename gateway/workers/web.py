@@ -114,7 +114,7 @@ class WebWorker:
     def _begin(self, beginning: Beginning) -> None:
         self._beginning = beginning
         clock = SystemClock()
-        self._relay = relay = Relay(self._link)
+        self._relay = relay = Relay(self._link, self._forgive)
         self._dataplane = dataplane = Dataplane(observer=relay, clock=clock)
         ring = TokenRing(clock)
         self._fleet = fleet = Fleet(
@@ -151,6 +151,13 @@ class WebWorker:
 
     def _warmth(self, spec: VersionSpec) -> Warmth | None:
         return self._follower.warmth(spec)
+
+    def _forgive(self, ref: VersionRef) -> None:
+        """When to start a child again is for the node to say, which has it, and makes who borrows wait or refuses:
+        a pause of our own on top would refuse requests because of another worker's deaths."""
+        handle = self._fleet.handles.get(ref)
+        if handle is not None:
+            handle.forgive()
 
     def _holds(self, ref: VersionRef) -> int:
         handle = self._fleet.handles.get(ref)

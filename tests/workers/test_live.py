@@ -18,7 +18,19 @@ import pytest
 
 from loadtests.closed_loop import Answer
 from loadtests.live_gateway import LiveGateway, wait_until
-from tests.live.scenario import ROW, after, alive, failed, load, mislabelled, register, runtime_pids, self_naming
+from tests.live.scenario import (
+    ROW,
+    after,
+    alive,
+    controlled,
+    failed,
+    load,
+    misbehave,
+    mislabelled,
+    register,
+    runtime_pids,
+    self_naming,
+)
 
 ROUTE = "echo"
 HALVES = {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
@@ -305,3 +317,32 @@ def test_a_token_that_is_revoked_opens_nothing_on_any_worker(gateway: LiveGatewa
         assert {httpx.post(url, json=body, headers=headers, timeout=30).status_code for _ in range(6)} == {200}
         gateway.admin("DELETE", f"/tokens/t{number}")
         assert {httpx.post(url, json=body, headers=headers, timeout=30).status_code for _ in range(6)} == {401}
+
+
+def test_a_row_that_kills_the_shared_child_fails_alone(gateway: LiveGateway) -> None:
+    """One poison request on one worker: it gets its 500; nobody else on either worker sees anything but answers."""
+    self_naming(gateway, ROUTE, 1, crash={"equals": 666.0}, delay_ms=5)
+    gateway.put_route(ROUTE, FIRST)
+
+    def sometimes(client: int, sequence: int) -> tuple[dict[str, object], dict[str, str]]:
+        poison = client == 0 and sequence == 5
+        return {"inputs": [[666.0, 0.0, 0.0, 0.0] if poison else ROW]}, {}
+
+    with load(gateway, ROUTE, clients=16, make=sometimes) as running:
+        after(running, 600)
+    assert [(answer.client, answer.status) for answer in failed(running.answers)] == [(0, 500)]
+    assert mislabelled(running.answers) == []
+
+
+def test_a_version_that_hangs_is_ended_once_for_both_workers_and_taken_off_its_route(gateway: LiveGateway) -> None:
+    """The workers say that it hangs, the node ends the child, the guard goes back: answers come from the known good."""
+    register(gateway, ROUTE, 1)
+    control = controlled(gateway, ROUTE, 2)
+    gateway.put_route(ROUTE, {**HALVES, "fallback": 1, "known_good": 1})
+    with load(gateway, ROUTE) as running:
+        after(running, 100)
+        misbehave(control, hang="always")
+        wait_until(lambda: gateway.route(ROUTE)["status"]["quarantined"], within_s=40, what="the guard's rollback")
+        after(running, 100)
+    assert failed(running.answers) == []
+    assert {answer.version for answer in running.answers[-50:]} == {1}
