@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from gateway.messages import Array, Arrays, Signature
+from gateway.messages import DATATYPES, Array, Arrays, Signature
 
-__all__ = ["cut", "halve", "halve_rows", "join", "rows_of", "shape_key"]
+__all__ = ["cut", "halve", "halve_rows", "join", "row_bytes", "rows_of", "shape_key"]
 
 T = TypeVar("T")
 
@@ -26,6 +27,15 @@ def shape_key(signature: Signature) -> Callable[[Arrays], Hashable]:
         (name,) = names
         return lambda inputs: inputs[name].shape[1:]
     return lambda inputs: tuple([inputs[name].shape[1:] for name in names])
+
+
+def row_bytes(signature: Signature) -> int:
+    """What a row of the inputs takes at least: axes that are not fixed count once, and a string as its pointer."""
+    if not signature.batched:
+        return 0
+    sizes = ([size for size in spec.shape[1:] if isinstance(size, int)] for spec in signature.inputs)
+    items = (DATATYPES[spec.datatype].itemsize for spec in signature.inputs)
+    return sum(math.prod(size) * item for size, item in zip(sizes, items, strict=True))
 
 
 def _anything(_: Arrays) -> Hashable:

@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.errors import DeadlineExceeded, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays, Signature
-from gateway.serving.batch import shape_key
+from gateway.serving.batch import row_bytes, shape_key
 from gateway.serving.cost import CostCurve
 from gateway.serving.deadlines import DeadlineAlarm
 from gateway.serving.devices import Devices
@@ -30,6 +30,9 @@ from gateway.serving.tally import BatcherStatistics, Tally
 __all__ = ["Batcher", "BatcherStatistics"]
 
 log = logging.getLogger("turnout.serving")
+
+WORTH_STAGING_BYTES = 64 * 1024
+"""An item from here on is copied to its batch's memory as it arrives, so that a full batch is launched at once."""
 
 
 class Batcher:
@@ -54,6 +57,7 @@ class Batcher:
         self._clock = clock
         self._observer = observer
         self._key = shape_key(signature)
+        self._row_bytes = row_bytes(signature)
         self._bound = spec.batch.queue_rows
         self._loop = asyncio.get_running_loop()
         self._queue: WaitingQueue[Item] = WaitingQueue()
@@ -131,6 +135,8 @@ class Batcher:
             self._admission.require_reachable(ahead, rows, left_s=deadline - now, busy_s=busy_s, lanes=lanes)
         item = Item(inputs, rows, self._key(inputs), deadline, now, self._loop.create_future(), priority, client)
         queue.add(item)
+        if rows * self._row_bytes >= WORTH_STAGING_BYTES:
+            dispatcher.stage(inputs)
         if queue.rows >= dispatcher.form_at:
             dispatcher.form_at = NEVER  # once is enough
             self._loop.call_soon(dispatcher.form)

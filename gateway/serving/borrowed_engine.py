@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays
@@ -88,7 +89,7 @@ class BorrowedEngine:
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Cancelled, it hangs up; the child goes on for others."""
         try:
-            return await run_on(self, parts, limit_s)
+            return await run_on(partial(self.launch, alone=True), parts, limit_s)
         except asyncio.CancelledError:
             await self.close()
             raise

@@ -16,7 +16,7 @@ from functools import partial
 from gateway.clock import Clock
 from gateway.errors import NotBegun, TurnoutError
 from gateway.events import BatchRecord, Observer
-from gateway.messages import Signature
+from gateway.messages import Arrays, Signature
 from gateway.serving.admission import Admission
 from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.devices import Devices
@@ -104,6 +104,13 @@ class Dispatcher:
         """Seconds until an engine is free, and how many engines there are."""
         ends = [lane.ends_at for lane in self.lanes if lane.engine is not None]
         return (max(0.0, min(ends) - now), len(ends)) if ends else (0.0, 1)
+
+    def stage(self, inputs: Arrays) -> None:
+        """A large item has arrived: where it will probably run may take it in already."""
+        for lane in self.lanes:
+            if lane.engine is not None:
+                lane.engine.stage(inputs)
+                return
 
     def form(self, about_to_end: Lane | None = None) -> None:
         """Launches batches while something waits and an engine takes it."""

@@ -91,7 +91,8 @@ class Engine(Protocol):
     order of their launch. Outcomes: BatchResult; ModelError, InvalidInput, DeviceMemoryExhausted
     (engine still good); VersionCrashed, VersionHung (engine ended; start a new one), and then
     NotBegun for each batch behind it. ``limit_s`` counts from when a batch is the oldest under way;
-    past it the child is killed. ``run`` is a launch and the wait for it; cancelling it ends the engine.
+    past it the child is killed. ``run`` is a launch and the wait for it, for warm-up and for finding what is at
+    fault: it never shares the child with batches of other gateways. Cancelling it ends the engine.
     ``stage`` may copy a large item, unchanged from here on, to where its batch will lie; whether it is called, and
     whether that batch comes about, changes nothing but the time that its launch takes.
     ``close`` is idempotent and returns when every byte is back with the system. ``on_exit`` is
@@ -119,7 +120,11 @@ EngineFactory = Callable[[VersionSpec, Callable[[str], None]], Engine]
 """Makes an engine, not started: ``factory(spec, on_exit)``; ``on_exit`` gets how the child ended."""
 
 
-async def run_on(engine: Engine, parts: Sequence[Arrays], limit_s: float) -> BatchResult:
+class Launch(Protocol):
+    def __call__(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None: ...
+
+
+async def run_on(launch: Launch, parts: Sequence[Arrays], limit_s: float) -> BatchResult:
     """``Engine.run`` out of its ``launch``; what cancellation ends is the engine's own business."""
     answered: asyncio.Future[BatchResult | TurnoutError] = asyncio.get_running_loop().create_future()
 
@@ -127,7 +132,7 @@ async def run_on(engine: Engine, parts: Sequence[Arrays], limit_s: float) -> Bat
         if not answered.done():
             answered.set_result(outcome)
 
-    engine.launch(parts, limit_s=limit_s, done=done)
+    launch(parts, limit_s=limit_s, done=done)
     outcome = await answered
     if isinstance(outcome, TurnoutError):
         raise outcome

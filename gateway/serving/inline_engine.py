@@ -140,7 +140,7 @@ class InlineEngine:
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Past the limit or cancelled, the engine is given up with its thread."""
         try:
-            return await run_on(self, parts, limit_s)
+            return await run_on(self.launch, parts, limit_s)
         except asyncio.CancelledError:
             self._give_up(VersionCrashed(f"{self._spec.ref}: a batch on it was cancelled; its thread was given up"))
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class ProcessEngine:
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Cancelled, it kills the child."""
         try:
-            return await run_on(self, parts, limit_s)
+            return await run_on(partial(self.launch, alone=True), parts, limit_s)
         except asyncio.CancelledError:
             await self._abandon()
             raise

@@ -47,7 +47,7 @@ class Script:
     next starts (None: loads); an exception under ``every_load`` fails all of them. ``gate`` holds
     runs until it is set, ``end_gate`` the end of an engine cancelled at work, as a device's driver
     does that gives memory back. ``delay_s`` is what a run of so many rows takes on the clock;
-    ``depth`` how many batches an engine takes at once.
+    ``depth`` how many batches an engine takes at once. ``staged`` holds the rows of items that were offered early.
     """
 
     signature: Signature = DOUBLING
@@ -62,6 +62,7 @@ class Script:
     memory_bytes: int = 1 << 20
     depth: int = 1
     runs: list[tuple[int, ...]] = field(default_factory=list)
+    staged: list[int] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
     engines: list[ScriptedEngine] = field(default_factory=list)
 
@@ -134,11 +135,12 @@ class ScriptedEngine:
             self._work = asyncio.ensure_future(self._serve())
 
     def stage(self, inputs: Arrays) -> None:
-        """Nothing to copy to."""
+        """There is nothing to copy to; that it was asked for is kept."""
+        self._script.staged.append(sum(len(array) for array in inputs.values()))
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         try:
-            return await run_on(self, parts, limit_s)
+            return await run_on(self.launch, parts, limit_s)
         except asyncio.CancelledError:
             await self._end_at_work()
             raise

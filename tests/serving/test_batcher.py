@@ -366,3 +366,17 @@ async def test_the_queue_waits_without_turning(stage: Stage):
     assert [timer for _, _, timer in stage.clock._timers if not timer.cancelled] == []
     assert batcher.idle
     await batcher.drained()
+
+
+async def test_a_large_item_is_offered_to_its_engine_as_it_arrives_and_a_small_one_is_not(stage: Stage):
+    """While a batch runs, the rows of the next are copied to where it will lie; it is launched with less to do then."""
+    batcher = await stage.batcher(batch=BatchPolicy(queue_rows=100_000))
+    gate = stage.script().hold()
+    blocker = ask(batcher, 0)
+    await until(lambda: stage.script().running)
+    small, large = ask(batcher, 1), ask(batcher, *[2] * 40_000)
+    await turns()
+    assert stage.script().staged == [40_000]
+    gate.set()
+    await asyncio.gather(blocker, small)
+    assert (await large)[:2] == [4.0, 4.0]

@@ -17,7 +17,7 @@ import pytest
 from gateway.errors import LoadError, ModelError, NotBegun, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.messages import VersionRef
 from gateway.serving.borrowed_engine import BorrowedEngine
-from gateway.serving.engine import BatchPolicy, EngineInfo, VersionSpec
+from gateway.serving.engine import BatchPolicy, EngineInfo, VersionSpec, run_on
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.process_engine import ProcessEngine
 from runtimes.base import LoadSpec
@@ -98,7 +98,7 @@ async def test_each_gateway_gets_its_own_rows_in_its_own_order(forks: ForkServer
             for turn in range(100):
                 values = [who * 1000 + turn, who * 1000 + turn + 0.5]
                 results = await asyncio.gather(
-                    *(engine.run([rows(turn % 3 + 1, value)], limit_s=LONG_S) for value in values)
+                    *(run_on(engine.launch, [rows(turn % 3 + 1, value)], LONG_S) for value in values)
                 )
                 for value, result in zip(values, results, strict=True):
                     assert result.outputs["y"].tolist() == [[value] * 4] * (turn % 3 + 1)
