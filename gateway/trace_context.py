@@ -12,7 +12,7 @@ import random
 import re
 from typing import NamedTuple
 
-__all__ = ["TraceContext", "accept", "child", "new_context", "parse"]
+__all__ = ["Contexts", "TraceContext", "accept", "child", "new_context", "parse"]
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _STATE_MEMBER = re.compile(
@@ -23,6 +23,8 @@ _STATE_MEMBER = re.compile(
 _MAX_HEADER_CHARACTERS = 512
 _MAX_STATE_MEMBERS = 32
 _SAMPLED, _RANDOM = 0x01, 0x02
+_DIGITS = 32 + 16
+_IDS_AT_ONCE = 128
 _ID_SPACE = 2**64
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16  # which the specification keeps for "no id"
 
@@ -49,8 +51,7 @@ class TraceContext(NamedTuple):
 
 def accept(traceparent: str | None, tracestate: str | None = None, *, ratio: float) -> TraceContext:
     """This request's context: the caller's trace continued, or a new one of which ``ratio`` (0 to 1) is sampled."""
-    caller = parse(traceparent, tracestate)
-    return new_context(ratio=ratio) if caller is None else child(caller)
+    return Contexts(ratio).accept(traceparent, tracestate)
 
 
 def parse(traceparent: str | None, tracestate: str | None = None) -> TraceContext | None:
@@ -83,12 +84,39 @@ def new_context(*, ratio: float) -> TraceContext:
 
     Ids name and do not protect, so the system's generator, at seven microseconds a call, is not asked for them.
     """
-    ids = f"{random.getrandbits(192):048x}"
-    trace_id, span_id = ids[:32], ids[32:]
-    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
-        return new_context(ratio=ratio)
-    sampled = ratio > 0 and int(trace_id[16:], 16) < round(ratio * _ID_SPACE)
-    return TraceContext(trace_id, span_id, sampled, "", None, True)
+    return Contexts(ratio).new()
+
+
+class Contexts:
+    """Contexts of requests, many of which start a trace. Ids are made a hundred at a time, which takes a tenth of what
+    they cost one by one."""
+
+    def __init__(self, ratio: float) -> None:
+        self._ratio = ratio
+        self._ids: list[tuple[str, str]] = []
+
+    def __repr__(self) -> str:
+        return f"<Contexts [{self._ratio:g} sampled]>"
+
+    def new(self) -> TraceContext:
+        """See ``new_context``."""
+        if not self._ids:
+            self._ids = _more_ids()
+        trace_id, span_id = self._ids.pop()
+        sampled = self._ratio > 0 and int(trace_id[16:], 16) < round(self._ratio * _ID_SPACE)
+        return TraceContext(trace_id, span_id, sampled, "", None, True)
+
+    def accept(self, traceparent: str | None, tracestate: str | None) -> TraceContext:
+        """The caller's trace continued, or a new one."""
+        caller = parse(traceparent, tracestate)
+        return self.new() if caller is None else child(caller)
+
+
+def _more_ids() -> list[tuple[str, str]]:
+    digits = f"{random.getrandbits(4 * _DIGITS * _IDS_AT_ONCE):0{_DIGITS * _IDS_AT_ONCE}x}"
+    starts = range(0, len(digits), _DIGITS)
+    made = [(digits[start : start + 32], digits[start + 32 : start + _DIGITS]) for start in starts]
+    return [pair for pair in made if pair[0] != _NO_TRACE and pair[1] != _NO_SPAN] or _more_ids()
 
 
 def _state(header: str) -> str:

@@ -35,6 +35,7 @@ __all__ = [
 MAX_NAME_CHARS = 1024
 """The longest id or key."""
 
+_ROWS = 2  # axes
 _SOLE = b'{"inputs"'
 _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
@@ -90,7 +91,7 @@ class PredictEnvelope(NamedTuple):
         spec = signature.inputs[0]
         array = None
         if self.text is None:
-            if spec.datatype == "FP32":
+            if spec.datatype == "FP32" and len(spec.shape) == _ROWS:
                 array = few_floats(self.inputs, len(spec.shape))
             if array is None:
                 array = read_values(self.inputs, spec.datatype, len(spec.shape), plain=True)

@@ -82,13 +82,15 @@ def fit_numbers(numbers: Array, datatype: str, rank: int) -> Array | None:
 
 def few_floats(lists: Any, rank: int) -> Array | None:
     """FP32 of a few plain numbers in lists, without the steps of the general way; what does not fit is left to that."""
+    largest = _LARGEST["FP32"]
     try:
-        array = np.asarray(lists, np.float64)
-    except (ValueError, TypeError, OverflowError):
+        for row in lists:
+            if max(row) > largest or min(row) < -largest:
+                return None
+        array: Array = np.array(lists, np.float32)
+    except (ValueError, TypeError, OverflowError):  # empty, ragged, or nested deeper
         return None
-    if array.ndim != rank or not 0 < array.size <= _FEW_VALUES or not np.vdot(array, array) < _SQUARES["FP32"]:
-        return None
-    return array.astype(np.float32)
+    return array if array.ndim == rank and array.size else None
 
 
 def to_floats(array: Array, datatype: str) -> Array | None:

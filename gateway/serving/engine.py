@@ -78,7 +78,7 @@ class BatchResult(NamedTuple):
 
 
 Done = Callable[["BatchResult | TurnoutError"], None]
-"""Told the outcome of one batch, once, on the loop. It must not raise."""
+"""Told the outcome of one batch, once, on the loop; perhaps before ``launch`` returns. It must not raise."""
 
 
 class Engine(Protocol):

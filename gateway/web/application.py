@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from gateway.errors import NotFound, TurnoutError
+from gateway.trace_context import Contexts
 from gateway.web.exchange import EXCHANGE, AsgiExchange, ClientLeft, Exchange
 from gateway.web.headers import Headers
 from gateway.web.health import health_routes
@@ -91,6 +92,7 @@ class Application:
     def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
         self._services = services
         self._inference = Inference(services) if inference else None
+        self.contexts = Contexts(services.trace_ratio)
         # Both filled by those who ask, up to a bound.
         self.heads: dict[bytes, Head] = {}
         self._urls: dict[bytes, tuple[Endpoint, str]] = {}
@@ -109,16 +111,12 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            exchange = AsgiExchange(scope, receive, send, trace_ratio=self._services.trace_ratio)
+            exchange = AsgiExchange(scope, receive, send, contexts=self.contexts)
             await self.answer(self.inference_at(exchange.path), exchange)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-
-    @property
-    def trace_ratio(self) -> float:
-        return self._services.trace_ratio
 
     @property
     def body_bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.trace_context import accept, new_context
+from gateway.trace_context import Contexts
 from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
@@ -58,7 +58,7 @@ class Exchange(ABC):
         headers: Headers,
         receive: Receive,
         *,
-        trace_ratio: float,
+        contexts: Contexts,
         peer: Sequence[Any] | None = None,
     ) -> None:
         """``peer``: host and port of the client, None where there is no such thing."""
@@ -69,9 +69,9 @@ class Exchange(ABC):
         self.headers = headers
         raw = headers.raw
         if b"traceparent" in raw:
-            self.trace = accept(headers.get("traceparent"), headers.get("tracestate"), ratio=trace_ratio)
+            self.trace = contexts.accept(headers.get("traceparent"), headers.get("tracestate"))
         else:
-            self.trace = new_context(ratio=trace_ratio)
+            self.trace = contexts.new()
         self.traceparent = self.trace.traceparent
         self.request_id = request_id_of(raw.get(b"x-request-id"), self.trace)
         self.body: bytes | None = None
@@ -110,13 +110,13 @@ class AsgiExchange(Exchange):
 
     __slots__ = ("scope", "send")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, trace_ratio: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, contexts: Contexts) -> None:
         super().__init__(
             scope["method"],
             scope["path"],
             Headers(dict(scope["headers"])),
             receive,
-            trace_ratio=trace_ratio,
+            contexts=contexts,
             peer=scope.get("client"),
         )
         self.scope = scope

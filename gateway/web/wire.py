@@ -18,6 +18,7 @@ from typing import Any
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.trace_context import Contexts
 from gateway.web.application import Application, Endpoint, Head
 from gateway.web.exchange import Exchange, HeaderLine
 from gateway.web.headers import Headers
@@ -197,7 +198,7 @@ class WireProtocol(HttpToolsProtocol):
 
     def _answer(self, application: Application, head: Head, body: bytes) -> None:
         work = _Work(self)
-        exchange = _WholeExchange(work, head, body, trace_ratio=application.trace_ratio, peer=self.client)
+        exchange = _WholeExchange(work, head, body, contexts=application.contexts, peer=self.client)
         self.work = self.cycle = work  # type: ignore[assignment]
         work.begin(application.answer(head.endpoint, exchange))
 
@@ -288,9 +289,9 @@ class _WholeExchange(Exchange):
     __slots__ = ("_work",)
 
     def __init__(
-        self, work: _Work, head: Head, body: bytes, *, trace_ratio: float, peer: tuple[str, int] | None
+        self, work: _Work, head: Head, body: bytes, *, contexts: Contexts, peer: tuple[str, int] | None
     ) -> None:
-        super().__init__("POST", head.path, head.headers, _left, trace_ratio=trace_ratio, peer=peer)
+        super().__init__("POST", head.path, head.headers, _left, contexts=contexts, peer=peer)
         self._work = work
         self.body = body
         self.whole = True
