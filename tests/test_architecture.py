@@ -30,7 +30,19 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "runtimes"} | WORDS
     ),
     "workers": frozenset(
-        {"web", "decoding", "control", "dataplane", "routing", "serving", "codec", "server", "settings", "events", "clock"}
+        {
+            "web",
+            "decoding",
+            "control",
+            "dataplane",
+            "routing",
+            "serving",
+            "codec",
+            "server",
+            "settings",
+            "events",
+            "clock",
+        }
         | {"trace_context", "runtimes"}
         | WORDS
     ),

@@ -31,6 +31,8 @@ from gateway.serving.tally import Tally
 
 __all__ = ["Dispatcher"]
 
+_MOST_LIMITS = 4096
+
 NEVER = 1 << 62
 """Rows that no queue has."""
 
@@ -63,6 +65,7 @@ class Dispatcher:
         self._spec = spec
         self._queue = queue
         self._curve = curve
+        self._limits_s: dict[int, float] = {}
         self._clock = clock
         self._observer = observer
         self._tally = tally
@@ -94,7 +97,12 @@ class Dispatcher:
 
     def limit_s(self, rows: int) -> float:
         """Time a batch is given before its child counts as hung."""
-        return hang_limit_s(self._spec.batch.hang_floor_ms, self._curve.predict(rows))
+        limit_s = self._limits_s.get(rows)
+        if limit_s is None:
+            limit_s = hang_limit_s(self._spec.batch.hang_floor_ms, self._curve.predict(rows))
+            if len(self._limits_s) < _MOST_LIMITS:
+                self._limits_s[rows] = limit_s
+        return limit_s
 
     def running(self) -> list[Item]:
         """Items of all batches under way."""

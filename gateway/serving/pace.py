@@ -39,6 +39,12 @@ STRANGE = 4.0
 """Times off what was expected: such a batch says nothing of its size, only of the moment."""
 
 
+_MOST_PLACES = 4096
+
+_Place = tuple[float, int, int, float]
+"""Of a number of rows: its warm cost, the measured sizes around it, and how far it is from the first to the second."""
+
+
 class Pace:
     """Seconds from the hand-over of a batch to its answers. Without a curve, what a row took lately stands in."""
 
@@ -46,6 +52,8 @@ class Pace:
         self._curve = curve
         self._sizes = [size for size, _ in curve.points]
         self._factors = [1.0] * len(self._sizes)
+        # The curve does not change, and is asked several times a batch.
+        self._places: dict[int, _Place] = {}
         self._factor = 1.0
         self._jitter_s = 0.0
         self._row_s = curve.per_row_s()
@@ -64,9 +72,8 @@ class Pace:
         self._row_s += WEIGHT * (row_s - self._row_s)
         if not expected_s or not self._sizes:
             return
-        below, above, share = self._place(rows)
+        warm_s, below, above, share = self._place(rows)
         size_factor = self._factors[below] * (1 - share) + self._factors[above] * share
-        warm_s = expected_s / (self._factor * size_factor)
         if expected_s / STRANGE < seconds < expected_s * STRANGE:
             miss = SIZE_WEIGHT * (seconds / (warm_s * self._factor) - size_factor) - FORGETTING * (size_factor - 1)
             self._factors[below] += miss * (1 - share)
@@ -75,10 +82,11 @@ class Pace:
 
     def batch_s(self, rows: int) -> float:
         """0 while nothing is known."""
-        warm_s = self._curve.predict(rows)
+        if not self._sizes:
+            return (self._row_s or 0.0) * rows
+        warm_s, below, above, share = self._place(rows)
         if warm_s <= 0:
             return (self._row_s or 0.0) * rows
-        below, above, share = self._place(rows)
         return warm_s * self._factor * (self._factors[below] * (1 - share) + self._factors[above] * share)
 
     def queue_s(self, rows: int, max_rows: int) -> float:
@@ -103,12 +111,19 @@ class Pace:
     def known(self) -> bool:
         return self._row_s is not None
 
-    def _place(self, rows: int) -> tuple[int, int, float]:
-        """The measured sizes around ``rows``, and how far it is from the first to the second."""
-        sizes = self._sizes
+    def _place(self, rows: int) -> _Place:
+        place = self._places.get(rows)
+        if place is None:
+            place = self._located(rows)
+            if len(self._places) < _MOST_PLACES:
+                self._places[rows] = place
+        return place
+
+    def _located(self, rows: int) -> _Place:
+        sizes, warm_s = self._sizes, self._curve.predict(rows)
         above = bisect_left(sizes, rows)
         if above == len(sizes):
-            return above - 1, above - 1, 0.0
+            return warm_s, above - 1, above - 1, 0.0
         if above == 0 or sizes[above] == rows:
-            return above, above, 0.0
-        return above - 1, above, (rows - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
+            return warm_s, above, above, 0.0
+        return warm_s, above - 1, above, (rows - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
