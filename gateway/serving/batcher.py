@@ -222,10 +222,11 @@ class Batcher:
             self._settled()
 
     def _expire(self, item: Item, now: float) -> None:
-        """Its deadline passed, while it waited or while it ran."""
+        """Its deadline passed, while it waited or while it ran; or will have, before its batch is done."""
         self._withdraw(item)
         waited_s = now - item.enqueued
-        late = f"{self._ref} did not answer before the deadline, {waited_s:.3f} s after it was asked"
+        verb = "cannot" if item.deadline is not None and now < item.deadline else "did not"
+        late = f"{self._ref} {verb} answer before the deadline, {waited_s:.3f} s after it was asked"
         self._tally.fail(item, DeadlineExceeded(late))
 
     def _settled(self) -> None:

@@ -207,7 +207,9 @@ class Dispatcher:
         engine = lane.engine
         now = self._clock.monotonic()
         limit = self._most_rows if self._alone else self.admission.batch_rows(self._queue.urgent_rows)
-        items, rows, expired = self._queue.take(limit, now, alone=self._alone, cut=self._cut)
+        items, rows, expired = self._queue.take(
+            limit, self._in_time_from(lane, limit, now), alone=self._alone, cut=self._cut
+        )
         for item in expired:
             self._expired(item, now)
         if not items or engine is None:
@@ -224,6 +226,16 @@ class Dispatcher:
             engine.launch([item.inputs for item in items], limit_s=self.limit_s(rows), done=done)
         except Exception as fault:  # noqa: BLE001 - the batch boundary: whatever went wrong, all items are answered
             done(unforeseen(self._spec, fault))
+
+    def _in_time_from(self, lane: Lane, limit: int, now: float) -> float:
+        """The earliest deadline that the lane's next batch can meet. What was let in may have been pushed back by
+        higher work since: run all the same, it would make those behind it late, too, until nobody is answered in time.
+        An idle engine gives up nothing that its deadline leaves alive: whether it is quick enough is its to show."""
+        if not lane.runs:
+            return now
+        pace = self.admission.pace
+        batch_s = pace.batch_s(min(limit, self._queue.rows))
+        return now + pace.safe_s(max(0.0, lane.ends_at - now) + batch_s)
 
     def _foresee(self, lane: Lane, now: float) -> None:
         """Sees to it that the next batch is launched a hand-over before the one that runs alone is done."""

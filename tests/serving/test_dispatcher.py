@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -355,3 +356,22 @@ async def test_ten_times_the_capacity_leaves_nine_tenths_of_the_goodput(stage: S
     assert len(answered) >= 0.95 * 200 * 2.0 - 4 * 10
     assert len(late) <= 0.02 * len(items)
     assert refused > 3000
+
+
+async def test_higher_work_that_comes_later_costs_the_goodput_nothing(stage: Stage):
+    """It pushes back what was let in before it: what will be too late by then is given up before an engine takes it,
+    or the engine would be busy with nothing but answers that come too late."""
+    stage.script().depth = 2
+    stage.script().delay_s = lambda _: 0.020
+    batcher = await stage.batcher(batch=FOUR, curve=CostCurve(((1, 0.020), (4, 0.020))))
+    items: list[Item] = []
+    for tick in range(4000):
+        priority = Priority.HIGH if tick % 50 == 0 else Priority.NORMAL
+        with contextlib.suppress(DeadlineUnreachable):
+            items.append(batcher.submit(rows(tick), 1, stage.clock.monotonic() + 0.2, priority=priority))
+        await turns(3)
+        stage.clock.advance(0.0005)
+        await turns(3)
+    answered = [item for item in items if item.future.done() and item.future.exception() is None]
+    assert len(answered) >= 0.9 * 200 * 2.0 - 4 * 10
+    assert sum(item.priority is Priority.HIGH for item in answered) >= 75
