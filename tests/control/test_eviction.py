@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,6 +163,27 @@ async def test_lazily_an_idle_version_that_serves_goes_too_and_its_next_request_
         await stage.predict(context={"group": "beta"})
         await until(lambda: set(stage.dataplane.current.handles) == {ref(1), ref(2)})
         assert (await stage.predict(context={"group": "beta"})).answered_by == ref(2)
+
+
+async def test_who_was_asked_last_stays_wherever_it_was_and_a_self_inference_asks_nobody(tmp_path: Path) -> None:
+    """Web workers have queues of their own: what counts is what is told of requests. A version that proves itself
+    every few seconds is as idle as before."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, runtimes={"memory_bytes": 300 * MIB, "lazy": True}) as stage:
+        for number in (1, 2, 3, 4):
+            stage.script(number).memory_bytes = 70 * MIB
+        await stage.put({1: 100, 2: 0, 3: 0}, known_good=1, pin="allowed")
+        await until(lambda: set(stage.fleet.handles) == {ref(1), ref(2), ref(3)})
+        asked = await stage.predict(pin=2)
+        clock.advance(60)
+        stage.observer.request_finished(asked)  # once more, in another process
+        clock.advance(30)
+        await stage.fleet.handles[ref(3)].infer({"x": np.ones((1, 2), np.float32)}, 1, None)
+        await stage.put({1: 50, 2: 0, 3: 0, 4: 50}, known_good=1, pin="allowed")
+        for number in (1, 2, 3, 4):
+            stage.script(number).memory_bytes = 80 * MIB
+        await stage.plane.reconciler.budget.look()
+        assert set(stage.plane.reconciler.budget.resting) == {ref(3)}
 
 
 async def test_without_a_budget_nothing_is_measured(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_version_that_fails_to_load_a_hundred_times_leaves_nothing(gateway: Li
     version = gateway.register_echo(ROUTE, "fails", script, signature=SIGNATURE, verify=False)
     alone = {"model": ROUTE, "split": [{"version": 1, "weight": 100}]}
     both = {**alone, "split": [{"version": 1, "weight": 100}, {"version": version, "weight": 0}]}
+    gateway.put_route(ROUTE, alone)
     before = (0, 0, 0)
     for cycle in range(CYCLES):
         if cycle == WARM_UP_CYCLES:
