@@ -37,6 +37,7 @@ log = logging.getLogger("turnout.web")
 
 _INFERENCE = (b"/predict", b"/v2/models/")
 _MAX_URLS = 1024
+_MAX_URL_BYTES = 1024
 _MAX_HEADS = 1024
 _MAX_HEAD_BYTES = 2048
 _PASSING = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"cookie"})
@@ -140,7 +141,7 @@ class Application:
         endpoint = self.inference_at(path)
         if endpoint is None:
             return None
-        if len(self._urls) < _MAX_URLS:
+        if len(self._urls) < _MAX_URLS and len(url) <= _MAX_URL_BYTES:
             self._urls[url] = (endpoint, path)
         return endpoint, path
 

@@ -50,9 +50,10 @@ class _Source(NamedTuple):
     encoding: str
 
     async def read(self, signature: Signature | None, deadline: float | None) -> Reading:
-        return await self.decoders.read(
+        reading = self.decoders.read(
             self.text, self.protocol, encoding=self.encoding, signature=signature, deadline=deadline
         )
+        return await asyncio.ensure_future(reading)  # its time-out needs a task, and a whole request is none
 
 
 class LargeEnvelope:

@@ -19,6 +19,9 @@ __all__ = ["OpenInferenceDialect", "locate_infer"]
 
 _PREFIX, _SUFFIX = "/v2/models/", "/infer"
 
+_MAX_PATH_CHARS = 1024
+"""No model has a longer one, and paths are remembered."""
+
 
 class OpenInferenceDialect:
     """See ``gateway.web.inference.Dialect``. The content type tells nothing here: the header length
@@ -51,6 +54,8 @@ class OpenInferenceDialect:
 def locate_infer(path: str) -> Asked:
     """Route and version of ``/v2/models/{name}[/versions/{version}]/infer``."""
     parts = path.removeprefix(_PREFIX).removesuffix(_SUFFIX).split("/")
+    if len(path) > _MAX_PATH_CHARS:  # what is refused is not remembered
+        parts = []
     if len(parts) == 1 and parts[0]:
         return Asked(parts[0])
     if len(parts) == 3 and parts[0] and parts[1] == "versions":

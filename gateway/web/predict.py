@@ -16,6 +16,9 @@ __all__ = ["PredictDialect", "locate_predict"]
 
 PREFIX = "/predict/"
 
+MAX_PATH_CHARS = 1024
+"""No route has a longer one, and paths are remembered."""
+
 
 class PredictDialect:
     """Turnout's own JSON. See ``gateway.web.inference.Dialect``."""
@@ -51,6 +54,6 @@ def locate_predict(path: str) -> Asked:
     if path == "/predict":
         return Asked(None)
     name = path.removeprefix(PREFIX)
-    if not name or "/" in name:
+    if not name or "/" in name or len(path) > MAX_PATH_CHARS:  # what is refused is not remembered
         raise NotFound(f"nothing at {path!r:.200}; predictions are at /predict and /predict/{{route}}")
     return Asked(name)

@@ -35,6 +35,9 @@ _HEAD_END = b"\r\n\r\n"
 _JOINED_BYTES = 64 * 1024
 """An answer up to here goes out in one piece; a larger one is not copied behind its head."""
 
+_HEAD_BYTES = 64 * 1024
+"""A head that goes on for longer, after the read in which it began, is refused: the parser has no limit of its own."""
+
 
 class WireProtocol(HttpToolsProtocol):
     """uvicorn's protocol, but for inference that comes whole.
@@ -49,6 +52,8 @@ class WireProtocol(HttpToolsProtocol):
         self._application = application if isinstance(application, Application) and not self.root_path else None
         self._held = False
         self._head_complete = False
+        # Of a head under way, without the read in which it began.
+        self._head_bytes = 0
         # From a message's first byte to its last.
         self._parsing = False
         # What is being parsed, if it began with a message.
@@ -70,9 +75,14 @@ class WireProtocol(HttpToolsProtocol):
                 self._answer(self._application, head, data[end:])
                 return
             self._read = data
+        self._head_bytes += len(data)
         super().data_received(data)
         self._read = b""
-        if self._held and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
+            self._refuse_head()
+        elif self._held:
             self._let_go()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -118,6 +128,9 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._parsing = True
+        self._head_complete = False
+        self._head_bytes = 0
+        self._idle_since = _BUSY  # an answer before it in the same read may have set it
         if self._application is None:
             super().on_message_begin()
             return
@@ -125,15 +138,13 @@ class WireProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers = []
         self._pieces = []
-        self._head_complete = False
         self._held = True
 
     def on_headers_complete(self) -> None:
+        self._head_complete = True
         if not self._held:
             super().on_headers_complete()
-            return
-        self._head_complete = True
-        if not self._may_be_answered_here():
+        elif not self._may_be_answered_here():
             self._let_go()
 
     def on_body(self, body: bytes) -> None:
@@ -167,6 +178,13 @@ class WireProtocol(HttpToolsProtocol):
         """Nothing before it waits for its answer, and the client takes in what it gets."""
         cycle = self.cycle
         return (cycle is None or cycle.response_complete) and not self.pipeline and not self.flow.write_paused
+
+    def _refuse_head(self) -> None:
+        self._held = False
+        text = b"The head of the request is too long."
+        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
+        self.transport.write(_STATUS_LINES[431] + head + text)
+        self.transport.close()
 
     def _let_go(self) -> None:
         """Tells uvicorn of the request, as far as it has been parsed."""
@@ -245,14 +263,24 @@ class _Work:
             else:
                 awaited = coroutine.send(None)
         except (StopIteration, asyncio.CancelledError):
-            self._coroutine = self._awaited = None
+            self._end()
             return
+        except BaseException:
+            self._end()
+            raise
         self._awaited = awaited
         if awaited is None:  # a bare yield: a turn of the loop
             self._protocol.loop.call_soon(self._step)
         else:
             awaited._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with a future that it was given
             awaited.add_done_callback(self._step)
+
+    def _end(self) -> None:
+        """No client is left to wait for an answer that will not come: whatever ended the work, it gets one."""
+        self._coroutine = self._awaited = None
+        if self._protocol.work is self:
+            self.keep_alive = False
+            self.finish([_STATUS_LINES[500], b"content-length: 0\r\n"], b"")
 
     @property
     def message_event(self) -> _Work:

@@ -30,6 +30,7 @@ from gateway.serving.fleet import Fleet
 from gateway.serving.inline_engine import InlineEngine
 from gateway.serving.scripted_engine import Script, ScriptedEngine
 from gateway.web.application import Application, build_application
+from gateway.web.large_bodies import large_bodies
 from gateway.web.services import IndexEntry, Services, WebLimits
 from gateway.web.statistics import ModelStatistics
 from gateway.web.wire import WireProtocol
@@ -155,10 +156,16 @@ class _Starts(RecordingObserver):
 
 @contextlib.asynccontextmanager
 async def build_stage(
-    limits: WebLimits = LIMITS, models: Sequence[str] | None = None, *, trace_ratio: float = 0.0
+    limits: WebLimits = LIMITS,
+    models: Sequence[str] | None = None,
+    *,
+    trace_ratio: float = 0.0,
+    elsewhere: bool = False,
 ) -> AsyncIterator[Stage]:
-    """Loads the named models (all by default) and the routes onto them; closes every engine at the end."""
+    """Loads the named models (all by default) and the routes onto them; closes every engine at the end. ``elsewhere``:
+    large bodies are decoded in another process."""
     clock = SystemClock()
+    large = large_bodies(limits, clock, cores=2) if elsewhere else None
     started: list[str] = []
     recording, statistics = _Starts(started), ModelStatistics()
     observer = FanOut(recording, statistics)
@@ -189,12 +196,15 @@ async def build_stage(
             statistics=statistics,
             limits=limits,
             trace_ratio=trace_ratio,
+            large=large,
         )
         yield Stage(build_application(services), dataplane, recording, repository, statistics, slow, started)
     finally:
         if slow.gate is not None:
             slow.gate.set()
         await fleet.close()
+        if large is not None:
+            await large.close()
 
 
 def _spec(ref: VersionRef, signature: Signature, options: Mapping[str, Any]) -> VersionSpec:
@@ -213,10 +223,15 @@ def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
 
 class ServedStage:
     """A stage behind a real uvicorn on a free port, in a thread with its own loop. ``protocol``: the gateway's own, or
-    uvicorn's, through which everything takes the round through ASGI."""
+    uvicorn's, through which everything takes the round through ASGI. ``elsewhere``: the limits of one that decodes
+    large bodies in another process."""
 
-    def __init__(self, protocol: type[HttpToolsProtocol]) -> None:
+    def __init__(
+        self, protocol: type[HttpToolsProtocol], *, elsewhere: WebLimits | None = None, keep_alive_s: int = 5
+    ) -> None:
         self._protocol = protocol
+        self._keep_alive_s = keep_alive_s
+        self._elsewhere = elsewhere
         self.stage: Stage | None = None
         self.socket = socket.create_server(("127.0.0.1", 0))
         self._up = threading.Event()
@@ -259,7 +274,7 @@ class ServedStage:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with build_stage() as self.stage:
+        async with build_stage(self._elsewhere or LIMITS, elsewhere=self._elsewhere is not None) as self.stage:
             config = uvicorn.Config(
                 self.stage.application,
                 http=self._protocol,
@@ -267,6 +282,7 @@ class ServedStage:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                timeout_keep_alive=self._keep_alive_s,
                 timeout_graceful_shutdown=5,
             )
             self._server = uvicorn.Server(config)
@@ -275,8 +291,10 @@ class ServedStage:
 
 
 @contextlib.contextmanager
-def serve_stage(protocol: type[HttpToolsProtocol] = WireProtocol) -> Iterator[ServedStage]:
-    served = ServedStage(protocol)
+def serve_stage(
+    protocol: type[HttpToolsProtocol] = WireProtocol, *, elsewhere: WebLimits | None = None, keep_alive_s: int = 5
+) -> Iterator[ServedStage]:
+    served = ServedStage(protocol, elsewhere=elsewhere, keep_alive_s=keep_alive_s)
     served.start()
     try:
         yield served

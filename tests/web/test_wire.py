@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
+from gateway.web.application import Application, Endpoint
+from gateway.web.exchange import Exchange
+from gateway.web.oip import locate_infer
+from gateway.web.predict import locate_predict
 from gateway.web.wire import WireProtocol
-from tests.web.stage import ServedStage, serve_stage
+from tests.web.stage import LIMITS, ServedStage, build_stage, serve_stage
 from tests.web.test_server import read_all, stage_of, until
 
 ROW = json.dumps({"inputs": [[1, 2, 3, 4]]}).encode()
@@ -302,3 +310,87 @@ def test_the_heads_that_are_kept_are_bounded(wire: ServedStage) -> None:
     kept = heads(wire)
     assert len(kept) <= 1024
     assert max(map(len, kept)) <= 2048
+
+
+def test_a_connection_is_not_idle_while_a_request_behind_an_answered_one_is_under_way() -> None:
+    """Both came in one read, and the first was answered at once; another connection shows when idle ones end."""
+    with serve_stage(WireProtocol, keep_alive_s=1) as served:
+        gate = served.on_loop(stage_of(served).slow.hold)
+        with connect(served) as connection, connect(served) as idle:
+            buffer = bytearray()
+            connection.sendall(post("/predict/nobody", ROW) + post("/predict/slow", ROW))
+            assert read_answer(connection, buffer)[0] == 404
+            until(lambda: stage_of(served).dataplane.inflight == 1)
+            idle.sendall(post("/predict/digits", ROW))
+            assert read_all(idle).startswith(b"HTTP/1.1 200")
+            served.on_loop(gate.set)
+            assert read_answer(connection, buffer)[0] == 200
+
+
+class Silent(Application):
+    """Its work ends without an answer, by a fault or because somebody cancelled what it waits for."""
+
+    async def answer(self, endpoint: Endpoint | None, exchange: Exchange) -> None:
+        await asyncio.sleep(0)
+        if exchange.path == "/predict/cancelled":
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("path", ["/predict/cancelled", "/predict/forgotten"])
+async def test_work_that_ends_without_an_answer_leaves_no_client_waiting(path: str) -> None:
+    """It gets a 500, and the end of its connection."""
+    async with build_stage(models=["digits"]) as stage:
+        config = uvicorn.Config(Silent(stage.application._services, []), lifespan="off", log_config=None)
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: WireProtocol(config, ServerState(), {}), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(post(path, ROW))
+            async with asyncio.timeout(20):
+                answer = await reader.read()
+            writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_head_without_end_is_refused(wire: ServedStage) -> None:
+    """The parser would gather it for ever; a body of that size is none of its business."""
+    with connect(wire) as connection:
+        connection.sendall(b"POST /predict/digits HTTP/1.1\r\nhost: g\r\nx-endless: ")
+        assert ask(wire, post("/predict/digits", ROW))[0] == 200  # by now the head's beginning has been read
+        connection.sendall(b"a" * 65_537)
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+    with connect(wire) as connection:
+        buffer = bytearray()
+        large = b'{"inputs": [[1, 2, 3, 4]]' + b" " * 200_000 + b"}"
+        whole = post("/predict/digits", large)
+        for cut in (10, 60):
+            connection.sendall(whole[:cut])
+            connection.sendall(whole[cut:])
+            assert read_answer(connection, buffer)[0] == 200
+
+
+def test_long_urls_are_not_remembered(wire: ServedStage) -> None:
+    """There is no end to those that a client can make up, and each would take its length."""
+    located = [locate.cache_info().currsize for locate in (locate_predict, locate_infer)]
+    with connect(wire) as connection:
+        buffer = bytearray()
+        for path in (f"/predict/{'a' * 60_000}", f"/v2/models/{'a' * 60_000}/infer"):
+            connection.sendall(post(path, ROW))
+            assert read_answer(connection, buffer)[0] == 404
+
+    assert [locate.cache_info().currsize for locate in (locate_predict, locate_infer)] == located
+    urls = wire.on_loop(lambda: list(stage_of(wire).application._urls))
+    assert max(map(len, urls), default=0) <= 1024
+
+
+def test_a_whole_body_that_is_decoded_elsewhere_is_answered() -> None:
+    """The limit may be set below what comes in one read."""
+    with serve_stage(WireProtocol, elsewhere=replace(LIMITS, decode_elsewhere_bytes=1000)) as served:
+        rows = [[1.5, 2.5, 3.5, 4.5]] * 200
+        for path in ("/predict/digits", "/predict/falls"):
+            status, _, body = ask(served, post(path, json.dumps({"inputs": rows}).encode()))
+            assert status == 200, body
+            assert json.loads(body)["outputs"]["y"] == rows
