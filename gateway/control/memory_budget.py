@@ -53,12 +53,11 @@ class MemoryLimits:
 
 @dataclass(slots=True)
 class _Known:
-    """What was seen of a version. ``answered`` is its counter at the last look."""
+    """What was seen of a version. What it is asked to prove itself is no use of it."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     reload_s: float | None = None
     last_used: float = 0.0
-    answered: int = 0
 
 
 class MemoryBudget(Observer):
@@ -124,9 +123,13 @@ class MemoryBudget(Observer):
         return frozenset(self._resting)
 
     def request_finished(self, record: RequestRecord) -> None:
-        """A request that found its version resting wakes it."""
-        if self._resting and record.error == "VersionUnavailable" and record.decision is not None:
-            self.wake(record.decision.version)
+        """A request that found its version resting wakes it. One that ran in another process is told here, too."""
+        if self._limits.none or record.decision is None:
+            return
+        ref = record.decision.version
+        self._see(ref).last_used = self._clock.monotonic()
+        if self._resting and record.error == "VersionUnavailable":
+            self.wake(ref)
 
     def fell_back(self, decision: Decision, cause: str) -> None:
         """So does one that its fallback answered."""
@@ -201,15 +204,13 @@ class MemoryBudget(Observer):
         return self._known.setdefault(ref, _Known(last_used=self._clock.monotonic()))
 
     def _note(self, held: Iterable[Footprint]) -> None:
-        """Sizes, and who was used since the last look."""
+        """Sizes, and who is at work now."""
         for one in held:
             self._see(one.ref).sizes[one.device] = one.memory_bytes
         for ref, handle in self._fleet.handles.items():
             counters = handle.statistics().batcher
-            known = self._see(ref)
-            busy = counters is not None and (counters.queued_items or counters.running_items)
-            if counters is not None and (busy or counters.answered != known.answered):
-                known.answered, known.last_used = counters.answered, self._clock.monotonic()
+            if counters is not None and (counters.queued_items or counters.running_items):
+                self._see(ref).last_used = self._clock.monotonic()
 
     def _choice(self, device: str, held: Iterable[Footprint], needed: int, beside: VersionRef | None = None) -> Choice:
         budget = self._limits.of(device)

@@ -146,8 +146,9 @@ class Follower:
         coming = self._offers.keys() - active - self._loads.failures.keys()
         self._in_force = self._planned(desired, coming)
         # What a route that is held back still names stays, also when the node has no use for it any more: the lending
-        # keeps its child.
-        keep = self._offers.keys() | {ref for in_force in self._in_force.values() for ref in in_force.wanted()}
+        # keeps its child. What the node itself does without, under the same route, is given back: it is to rest.
+        late = [name for name, route in self._routes.items() if not self._is_applied(name, route)]
+        keep = self._offers.keys() | {ref for name in late for ref in self._in_force[name].wanted()}
         self._install(active & keep)
         self._loads.forget(frozenset(self._offers))
         self._retire(desired, keep)
@@ -155,7 +156,7 @@ class Follower:
             offer = self._offers[ref]
             self._held[ref] = offer.lending
             self._loads.want(ref, offer.version.spec.digest)
-        if all(self._is_applied(name, route) for name, route in self._routes.items()):
+        if not late:
             self._note_applied()
 
     def _is_applied(self, name: str, route: DesiredRoute) -> bool:

@@ -171,15 +171,21 @@ async def test_who_was_asked_last_stays_wherever_it_was_and_a_self_inference_ask
     clock = ManualClock()
     async with scene(tmp_path, clock=clock, runtimes={"memory_bytes": 300 * MIB, "lazy": True}) as stage:
         for number in (1, 2, 3, 4):
-            stage.script(number).memory_bytes = 70 * MIB
-        await stage.put({1: 100, 2: 0, 3: 0}, known_good=1, pin="allowed")
-        await until(lambda: set(stage.fleet.handles) == {ref(1), ref(2), ref(3)})
+            stage.script(number).memory_bytes, stage.script(number).load_s = 70 * MIB, 1.0
+
+        def loaded(*numbers: int) -> bool:
+            clock.advance(0.125)
+            return set(stage.dataplane.current.handles) == {ref(number) for number in numbers}
+
+        await stage.put({1: 100, 2: 0, 3: 0}, known_good=1, pin="allowed", wait=False)
+        await until(lambda: loaded(1, 2, 3))
         asked = await stage.predict(pin=2)
-        clock.advance(60)
+        clock.advance(600)
         stage.observer.request_finished(asked)  # once more, in another process
         clock.advance(30)
         await stage.fleet.handles[ref(3)].infer({"x": np.ones((1, 2), np.float32)}, 1, None)
-        await stage.put({1: 50, 2: 0, 3: 0, 4: 50}, known_good=1, pin="allowed")
+        await stage.put({1: 50, 2: 0, 3: 0, 4: 50}, known_good=1, pin="allowed", wait=False)
+        await until(lambda: loaded(1, 2, 3, 4))
         for number in (1, 2, 3, 4):
             stage.script(number).memory_bytes = 80 * MIB
         await stage.plane.reconciler.budget.look()
