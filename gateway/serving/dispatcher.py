@@ -194,8 +194,9 @@ class Dispatcher:
     def _threshold(self) -> int:
         at = NEVER
         for lane in self.lanes:
-            engine = lane.engine
-            if engine is None or (lane.turn is not None and lane.turn.waits):
+            engine, turn = lane.engine, lane.turn
+            # A turn that waits with spare work must be asked for anew when other work comes.
+            if engine is None or (turn is not None and turn.waits and not turn.spare):
                 continue
             if not lane.runs:
                 return 0
@@ -249,6 +250,12 @@ class Dispatcher:
     def _done(self, lane: Lane, batch: Batch, outcome: BatchResult | TurnoutError) -> None:
         if self._closed or batch not in lane.runs:
             return
+        try:
+            self._over(lane, batch, outcome)
+        except Exception as fault:  # noqa: BLE001 - the batch boundary: a fault of our own must strand nobody
+            self._faulty(fault)
+
+    def _over(self, lane: Lane, batch: Batch, outcome: BatchResult | TurnoutError) -> None:
         now = self._clock.monotonic()
         lane.runs.remove(batch)
         lane.quiet()

@@ -103,6 +103,22 @@ async def test_shadow_work_has_the_device_only_when_no_version_wants_it(stage: S
     assert all(copy.future.done() for copy in copies)
 
 
+async def test_work_that_comes_behind_waiting_shadow_work_takes_its_turn(stage: Stage):
+    """A version whose shadows wait for a quiet device asks anew when something comes that a client waits for."""
+    main, canary = await shared(stage, main=1, canary=1)
+    for _ in range(80):
+        main.submit(rows(1), 1, None)
+    await turns()
+    copy = canary.submit(rows(1), 1, None, priority=Priority.SPARE)
+    await run(stage, 2)
+    asked = canary.submit(rows(2), 1, None)
+    await run(stage, 4)
+    assert asked.future.done()
+    assert not copy.future.done()
+    await run(stage, 60)
+    assert copy.future.done()
+
+
 async def test_a_version_that_ends_while_it_has_the_device_gives_it_back(stage: Stage):
     """Who waits for it goes on."""
     main, canary = await shared(stage, main=1, canary=1)
