@@ -56,7 +56,7 @@ class Pace:
         self._places: dict[int, _Place] = {}
         self._factor = 1.0
         self._jitter_s = 0.0
-        self._row_s = curve.per_row_s()
+        self._row_s = curve.per_row_s() or None
 
     def __repr__(self) -> str:
         return f"<Pace [{self._factor:.2f} of the warm cost]>"
@@ -73,6 +73,8 @@ class Pace:
         if not expected_s or not self._sizes:
             return
         warm_s, below, above, share = self._place(rows)
+        if warm_s <= 0:
+            return
         size_factor = self._factors[below] * (1 - share) + self._factors[above] * share
         if expected_s / STRANGE < seconds < expected_s * STRANGE:
             miss = SIZE_WEIGHT * (seconds / (warm_s * self._factor) - size_factor) - FORGETTING * (size_factor - 1)

@@ -70,3 +70,11 @@ def test_a_size_that_is_dear_by_itself_is_learned_beside_the_others() -> None:
     assert pace.batch_s(8) == pytest.approx(0.072, rel=0.25)
     assert pace.best_size(8, within_s=1.0) == 8
     assert pace.best_size(8, within_s=0.03) == 1
+
+
+def test_a_curve_that_measured_nothing_leaves_the_pace_to_the_rows() -> None:
+    """A clock too coarse for the warm-up, or one that stood still."""
+    pace = Pace(CostCurve(((1, 0.0), (8, 0.0))))
+    for _ in range(3):
+        pace.ran(4, 0.1)
+    assert pace.batch_s(4) == pytest.approx(0.1, rel=0.5)
