@@ -207,6 +207,7 @@ class WireProtocol(HttpToolsProtocol):
             self._let_go()
             super().on_message_complete()
             return
+        self._pieces = []  # an idle connection holds no body
         endpoint, path = inference
         head = Head(endpoint, path, Headers(self._named), len(body))
         end = self._read.find(_HEAD_END) + len(_HEAD_END)

@@ -394,3 +394,25 @@ def test_a_whole_body_that_is_decoded_elsewhere_is_answered() -> None:
             status, _, body = ask(served, post(path, json.dumps({"inputs": rows}).encode()))
             assert status == 200, body
             assert json.loads(body)["outputs"]["y"] == rows
+
+
+async def test_an_idle_connection_holds_nothing_of_the_request_before() -> None:
+    """Thousands of them stand open, and a body may have 256 KiB."""
+    made: list[WireProtocol] = []
+
+    def make() -> WireProtocol:
+        made.append(WireProtocol(config, ServerState(), {}))
+        return made[-1]
+
+    async with build_stage(models=["digits"]) as stage:
+        config = uvicorn.Config(stage.application, lifespan="off", log_config=None)
+        config.load()
+        async with await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            body = ROW + b" " * 20_000
+            for _ in range(2):
+                writer.write(post("/predict/digits", body))
+                assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+                await reader.readuntil(b"}")
+                assert made[0]._pieces == []
+            writer.close()
