@@ -62,6 +62,7 @@ class ControlPlane:
     ) -> None:
         self._follow: Callable[[], None] = lambda: None
         self._elsewhere: Callable[[VersionRef], int] = lambda _: 0
+        self._queue_elsewhere: Callable[[VersionRef], Mapping[str, int]] = lambda _: {}
         self.workers: Callable[[], Sequence[View]] = tuple
         self.store = store
         self.blobs = blobs
@@ -128,11 +129,13 @@ class ControlPlane:
         *,
         follow: Callable[[], None],
         waiting: Callable[[VersionRef], int],
+        queue: Callable[[VersionRef], Mapping[str, int]],
         view: Callable[[], Sequence[View]],
     ) -> None:
         """Other processes serve what is in force here: ``follow`` is told whenever it may have changed, ``waiting``
-        gives the requests that a version holds there, ``view`` shows them."""
-        self._follow, self._elsewhere, self.workers = follow, waiting, view
+        gives the requests that a version holds there, ``queue`` what its queues there add to the one here, ``view``
+        shows them."""
+        self._follow, self._elsewhere, self._queue_elsewhere, self.workers = follow, waiting, queue, view
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
@@ -147,6 +150,9 @@ class ControlPlane:
         for held in await asyncio.to_thread(self.fleet.memory):
             memory.setdefault(held.ref, {})[held.device] = held.memory_bytes
         rows = {row.ref: _version_view(row, memory.get(row.ref, {})) for row in self.fleet.statistics().versions}
+        for ref, row in rows.items():
+            if row["queue"] is not None:
+                row["queue"] |= {name: row["queue"][name] + more for name, more in self._queue_elsewhere(ref).items()}
         for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
             reason = self.reconciler.failure(ref)
             rests = ref in self.reconciler.budget.resting

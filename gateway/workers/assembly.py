@@ -81,6 +81,7 @@ def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, appl
     control.share(
         follow=crew.publish,
         waiting=lambda ref: replays.waiting_rows(ref) + lender.held_up(ref),
+        queue=replays.queue,
         view=crew.view,
     )
     return crew

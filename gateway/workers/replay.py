@@ -33,6 +33,7 @@ class Replays:
         self._worked = worked
         self.dropped = 0
         self._waiting: dict[VersionRef, int] = {}
+        self._ran: dict[VersionRef, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Replays [{sum(self._waiting.values())} rows waiting | {self.dropped} events lost]>"
@@ -40,9 +41,16 @@ class Replays:
     def waiting_rows(self, version: VersionRef) -> int:
         return self._waiting.get(version, 0)
 
+    def queue(self, version: VersionRef) -> dict[str, int]:
+        """Rows that wait for it in the workers now, and the good batches that they ran on it, with their items."""
+        batches, answered = self._ran.get(version, (0, 0))
+        return {"rows": self.waiting_rows(version), "answered": answered, "batches": batches}
+
     def batch(self, record: BatchRecord) -> None:
         self.observer.batch_finished(record)
         if record.failure is None:
+            batches, answered = self._ran.get(record.version, (0, 0))
+            self._ran[record.version] = (batches + 1, answered + record.items)
             self._worked(record.version)
 
     def change(self, version: VersionRef, rows: int) -> None:

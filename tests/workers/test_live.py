@@ -90,6 +90,7 @@ def test_two_workers_answer_on_one_port_and_the_node_answers_the_rest(gateway: L
     wait_until(lambda: sum(row["requests"] for row in workers(gateway)) == 60, what="60 requests told")
     assert all(row["requests"] for row in workers(gateway))
     assert len(runtime_pids(gateway)) == 1
+    assert gateway.resident()[f"{ROUTE}/1"]["queue"]["answered"] >= 60
     for path in ("/healthz", "/readyz", "/v2", "/v2/health/ready", f"/v2/models/{ROUTE}", "/openapi.json", "/metrics"):
         for _ in range(4):
             assert httpx.get(f"{gateway.url}{path}", timeout=30).status_code == 200, path
