@@ -22,9 +22,9 @@ from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.documents import RouteDocument
 from gateway.control.store import DocumentKey
 from gateway.messages import VersionRef
-from gateway.routing.table import Route
+from gateway.routing.table import Route, RoutingTable
 
-__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes", "quarantined"]
+__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes", "quarantined", "traffic_shares"]
 
 HOLDING_BACK = frozenset({"guard:hang", "guard:crash-loop", "guard:deadline"})
 
@@ -118,3 +118,14 @@ def abandoned(desired: Desired) -> frozenset[VersionRef]:
             if why.by in HOLDING_BACK:
                 held.add(route.ref(number))
     return frozenset(held)
+
+
+def traffic_shares(table: RoutingTable) -> Mapping[VersionRef, float]:
+    """Each version's part of its routes' traffic, by their splits."""
+    shares: dict[VersionRef, float] = {}
+    for route in table.routes.values():
+        total = sum(arm.weight for arm in route.arms) or 1
+        for arm in route.arms:
+            ref = route.ref(arm.version)
+            shares[ref] = shares.get(ref, 0.0) + arm.weight / total
+    return shares

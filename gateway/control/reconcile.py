@@ -20,7 +20,7 @@ from gateway.control.desired import Desired, read_desired
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.overrides import Override, Overrides
-from gateway.control.plan import InForce, abandoned, plan_routes, quarantined
+from gateway.control.plan import InForce, abandoned, plan_routes, quarantined, traffic_shares
 from gateway.control.progress import RouteProgress, Waiting, route_progress
 from gateway.control.retirements import Retirements
 from gateway.control.store import Snapshot, Store
@@ -252,7 +252,7 @@ class Reconciler:
         current = self._dataplane.current
         if current.table != table or current.handles != handles:
             self._dataplane.install(Current(table, handles))
-            self._fleet.weigh(_shares(table))
+            self._fleet.weigh(traffic_shares(table))
 
     def _want(self, ref: VersionRef) -> None:
         if ref in self._retirements.under_way:
@@ -309,14 +309,3 @@ class Reconciler:
     async def wait_gone(self, ref: VersionRef, *, timeout_s: float) -> bool:
         """Whether nothing of the version is left here within the time."""
         return await self._waiting.until(lambda: ref not in self._fleet.handles, timeout_s)
-
-
-def _shares(table: RoutingTable) -> Mapping[VersionRef, float]:
-    """Each version's part of its routes' traffic, by their splits."""
-    shares: dict[VersionRef, float] = {}
-    for route in table.routes.values():
-        total = sum(arm.weight for arm in route.arms) or 1
-        for arm in route.arms:
-            ref = route.ref(arm.version)
-            shares[ref] = shares.get(ref, 0.0) + arm.weight / total
-    return shares

@@ -158,6 +158,7 @@ class Fleet:
             drain_timeout_s=self._drain_timeout_s,
             probe_interval_s=self._probe_interval_s,
             warmth=self._warmth(spec),
+            devices=self._devices,
         )
 
     def _loaded(self, ref: VersionRef, load: asyncio.Task[Handle]) -> None:

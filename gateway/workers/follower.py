@@ -18,7 +18,7 @@ from gateway.control.compile import compile_route
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
-from gateway.control.plan import InForce, abandoned, plan_routes, quarantined
+from gateway.control.plan import InForce, abandoned, plan_routes, quarantined, traffic_shares
 from gateway.control.retirements import Retirements
 from gateway.control.store import Document, DocumentKey
 from gateway.control.tokens import TokenRing
@@ -201,6 +201,7 @@ class Follower:
         current = self._dataplane.current
         if current.table != table or current.handles != handles:
             self._dataplane.install(Current(table, handles))
+            self._fleet.weigh(traffic_shares(table))
 
     def _retire(self, desired: Desired, keep: AbstractSet[VersionRef]) -> None:
         """Ends here what nothing wants any more; what is gone is given back."""

@@ -1,0 +1,50 @@
+"""What a worker makes of the table that it is told, with scripted engines."""
+
+from __future__ import annotations
+
+from gateway.clock import ManualClock
+from gateway.control.documents import ArmSpec, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.tokens import TokenRing
+from gateway.dataplane import Dataplane
+from gateway.events import RecordingObserver
+from gateway.messages import VersionRef
+from gateway.serving.cost import CostCurve
+from gateway.serving.fleet import Fleet
+from gateway.serving.scripted_engine import ScriptedEngines
+from gateway.serving.warmup import Warmth
+from gateway.workers.follower import Follower, Told
+from gateway.workers.forms import WarmVersion
+from tests.serving.stage import spec, until
+
+
+async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes_splits() -> None:
+    """As in a gateway of one process: nine turns to one."""
+    clock, observer = ManualClock(), RecordingObserver()
+    fleet = Fleet(ScriptedEngines(clock), clock=clock, observer=observer, probe_interval_s=1e6, drain_timeout_s=1e6)
+    told: list[int] = []
+    follower = Follower(
+        fleet=fleet,
+        dataplane=Dataplane(observer=observer, clock=clock),
+        ring=TokenRing(clock),
+        clock=clock,
+        observer=observer,
+        told=Told(applied=told.append, released=lambda _: None),
+        default_timeout_ms=1000,
+    )
+    refs = [VersionRef("digits", number) for number in (1, 2)]
+    split = [ArmSpec(version=1, weight=90), ArmSpec(version=2, weight=10)]
+    document = RouteDocument(RouteSpec(model="digits", split=split), RouteStatus(tuple(split), 1))
+    warmth = Warmth(CostCurve(((1, 0.01),)), 4)
+    versions = [{**WarmVersion(spec(ref, placement="inline"), warmth).to_json(), "lending": ref.number} for ref in refs]
+    route = {"revision": 1, "local": False, "document": document.to_json(), "open": True}
+    follower.take(
+        {"number": 2, "revision": 1, "default": None, "gone": [], "versions": versions, "routes": {"digits": route}}
+    )
+    await until(lambda: told == [2])
+    batchers = [fleet.handles[ref]._batcher for ref in refs]
+    assert [repr(lane.turn) for batcher in batchers if batcher for lane in batcher._dispatcher.lanes] == [
+        "<Turn [0.000 s at weight 0.9 | 0 held]>",
+        "<Turn [0.000 s at weight 0.1 | 0 held]>",
+    ]
+    await follower.close()
+    await fleet.close(abandon=True)
