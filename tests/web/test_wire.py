@@ -66,7 +66,9 @@ def read_answer(connection: socket.socket, buffer: bytearray) -> tuple[int, dict
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     end = len(head) + 4 + int(headers.get("content-length", 0))
     while len(buffer) < end:
-        buffer += connection.recv(65536)
+        part = connection.recv(65536)
+        assert part, f"the connection ended in {bytes(buffer)!r}"
+        buffer += part
     body = bytes(buffer[len(head) + 4 : end])
     del buffer[:end]
     return int(status.split()[1]), headers, body
