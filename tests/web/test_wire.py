@@ -323,8 +323,8 @@ def test_a_connection_is_not_idle_while_a_request_behind_an_answered_one_is_unde
             connection.sendall(post("/predict/nobody", ROW) + post("/predict/slow", ROW))
             assert read_answer(connection, buffer)[0] == 404
             until(lambda: stage_of(served).dataplane.inflight == 1)
-            idle.sendall(post("/predict/digits", ROW))
-            assert read_all(idle).startswith(b"HTTP/1.1 200")
+            idle.sendall(post("/predict/nobody", ROW))
+            assert read_all(idle).startswith(b"HTTP/1.1 404")
             served.on_loop(gate.set)
             assert read_answer(connection, buffer)[0] == 200
 
