@@ -152,14 +152,14 @@ def test_low_work_goes_on_under_any_flood():
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 16)), min_size=120, max_size=200))
 def test_clients_that_wait_get_equal_rows(asked: list[tuple[str, int]]):
-    """However many items each has there, and however large they are: within an item and a batch of each other."""
+    """However many items each has there, and however large they are: within two items and a batch of each other."""
     queue = filled(*(Thing(rows, client=client) for client, rows in asked))
     had: Counter[str] = Counter()
     while queue.clients == 3:
         for thing in take(queue, 16):
             had[thing.client] += thing.rows
         if queue.clients == 3:
-            assert max(had.values()) - min(had[client] for client in "abc") <= 2 * 16
+            assert max(had.values()) - min(had[client] for client in "abc") <= 2 * 16 + 16
 
 
 def test_a_newcomer_is_served_in_the_very_next_batch_whatever_the_flood():
