@@ -1,8 +1,8 @@
 """Versions that share a device take turns on it, fair by the seconds that they compute, weighted.
 
 What shares: the versions of one GPU, since its own scheduler knows nothing of weights and slices time in
-milliseconds; and inline versions, which share the interpreter. Versions in processes on the CPU are not here: the
-kernel shares the processors among them, and their nice values stay equal.
+milliseconds. Versions in processes on the CPU are not here: the kernel shares the processors among them, and their
+nice values stay equal. Nor are inline versions: a turn would let one that waits or hangs hold up all others.
 
 The rule is stride scheduling (Waldspurger and Weihl, 1995): each has a virtual time, which grows with the seconds
 that it used, divided by its weight; a free device goes to the one that waits with the least. Who was idle starts at
@@ -123,23 +123,20 @@ class Device:
 
 
 class Devices:
-    """The devices that versions here share, each made when it is first named."""
+    """The devices that versions here share, each made when it is first named. ``width``: see ``Device``."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = GPU_WIDTH) -> None:
+        self._width = width
         self._devices: dict[str, Device] = {}
 
     def __repr__(self) -> str:
         return f"<Devices [{', '.join(self._devices) or 'none shared'}]>"
 
-    def turn(self, placement: str, device: str, granted: Callable[[], None], weight: float = 1.0) -> Turn | None:
+    def turn(self, device: str, granted: Callable[[], None], weight: float = 1.0) -> Turn | None:
         """A lane's turn, or None where the kernel shares what the lane runs on."""
-        if device.startswith("cuda"):
-            name, width = device, GPU_WIDTH
-        elif placement == "inline":
-            name, width = "interpreter", 1
-        else:
+        if not device.startswith("cuda"):
             return None
-        return self._devices.setdefault(name, Device(width)).turn(granted, weight)
+        return self._devices.setdefault(device, Device(self._width)).turn(granted, weight)
 
 
 def _due(turn: Turn) -> tuple[bool, float]:

@@ -169,7 +169,7 @@ class Dispatcher:
         )
         turn = None
         if devices is not None and supervisor.info is not None:
-            turn = devices.turn(self._spec.placement, supervisor.info.device, self.form)
+            turn = devices.turn(supervisor.info.device, self.form)
         return Lane(supervisor, runner, turn)
 
     def _taker(self, about_to_end: Lane | None) -> Lane | None:

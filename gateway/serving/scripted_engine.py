@@ -61,6 +61,7 @@ class Script:
     end_gate: asyncio.Event | None = None
     memory_bytes: int = 1 << 20
     depth: int = 1
+    device: str = "cpu"
     runs: list[tuple[int, ...]] = field(default_factory=list)
     staged: list[int] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
@@ -122,7 +123,7 @@ class ScriptedEngine:
         except BaseException:
             self.alive = False
             raise
-        return EngineInfo(script.signature, "cpu", self._pid, {"model": "0" * 64})
+        return EngineInfo(script.signature, script.device, self._pid, {"model": "0" * 64})
 
     @property
     def depth(self) -> int:

@@ -27,13 +27,14 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 async def shared(stage: Stage, **weights: float) -> tuple[Batcher, Batcher]:
-    """Two inline versions, which share the interpreter; a batch of either takes 10 ms."""
-    devices = Devices()
+    """Two versions on one GPU, a batch at a time; a batch of either takes 10 ms."""
+    devices = Devices(width=1)
     made = []
     for ref, weight in ((MAIN, weights["main"]), (CANARY, weights["canary"])):
         stage.script(ref).delay_s = lambda _: 0.010
         stage.script(ref).depth = 2
-        batcher = await stage.batcher(ref=ref, placement="inline", devices=devices, batch=BatchPolicy(max_rows=2))
+        stage.script(ref).device = "cuda:0"
+        batcher = await stage.batcher(ref=ref, devices=devices, batch=BatchPolicy(max_rows=2))
         batcher.weigh(weight)
         made.append(batcher)
     return made[0], made[1]
@@ -135,15 +136,15 @@ async def test_a_version_that_ends_while_it_has_the_device_gives_it_back(stage: 
     gate.set()
 
 
-def test_processes_on_the_cpu_take_no_turns():
+def test_versions_on_the_cpu_take_no_turns():
     """The kernel shares the processors among them."""
-    assert Devices().turn("process", "cpu", lambda: None) is None
+    assert Devices().turn("cpu", lambda: None) is None
 
 
 @given(st.lists(st.floats(0.5, 20), min_size=2, max_size=5), st.lists(st.floats(0.001, 0.05), min_size=5, max_size=5))
 def test_shares_follow_weights_whatever_the_batches_take(weights: list[float], costs: list[float]):
     """Among any number of versions that always want more: each within two batches of its due."""
-    devices = Devices()
+    devices = Devices(width=1)
     lanes: list[Turn] = []
     holders: list[int] = []
 
@@ -152,7 +153,7 @@ def test_shares_follow_weights_whatever_the_batches_take(weights: list[float], c
             holders.append(number)
 
     for number, weight in enumerate(weights):
-        turn = devices.turn("inline", "cpu", partial(take, number), weight)
+        turn = devices.turn("cuda", partial(take, number), weight)
         assert turn is not None
         lanes.append(turn)
     for number in range(len(lanes)):

@@ -20,7 +20,8 @@ from tests.serving.stage import spec, until
 async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes_splits() -> None:
     """As in a gateway of one process: nine turns to one."""
     clock, observer = ManualClock(), RecordingObserver()
-    fleet = Fleet(ScriptedEngines(clock), clock=clock, observer=observer, probe_interval_s=1e6, drain_timeout_s=1e6)
+    engines = ScriptedEngines(clock)
+    fleet = Fleet(engines, clock=clock, observer=observer, probe_interval_s=1e6, drain_timeout_s=1e6)
     told: list[int] = []
     follower = Follower(
         fleet=fleet,
@@ -32,10 +33,12 @@ async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes
         default_timeout_ms=1000,
     )
     refs = [VersionRef("digits", number) for number in (1, 2)]
+    for ref in refs:
+        engines.script(ref).device = "cuda:0"
     split = [ArmSpec(version=1, weight=90), ArmSpec(version=2, weight=10)]
     document = RouteDocument(RouteSpec(model="digits", split=split), RouteStatus(tuple(split), 1))
     warmth = Warmth(CostCurve(((1, 0.01),)), 4)
-    versions = [{**WarmVersion(spec(ref, placement="inline"), warmth).to_json(), "lending": ref.number} for ref in refs]
+    versions = [{**WarmVersion(spec(ref), warmth).to_json(), "lending": ref.number} for ref in refs]
     route = {"revision": 1, "local": False, "document": document.to_json(), "open": True}
     follower.take(
         {"number": 2, "revision": 1, "default": None, "gone": [], "versions": versions, "routes": {"digits": route}}
