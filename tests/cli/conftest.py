@@ -75,9 +75,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
         yield gateway
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def commands() -> Iterator[WarmCommands]:
-    """A command's imports take a second, and the tests run hundreds of commands."""
+    """A command's imports take a second, and the tests run hundreds of commands. It ends with these tests: others count
+    their processes."""
     warm = WarmCommands()
     yield warm
     warm.close()

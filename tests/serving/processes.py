@@ -25,8 +25,15 @@ def descriptors_of(pid: int | None) -> int:
 
 
 def children() -> list[psutil.Process]:
-    """Processes below this one, at any depth."""
-    return psutil.Process().children(recursive=True)
+    """Processes below this one, at any depth, that serve versions: not those that other tests keep."""
+    return [process for process in psutil.Process().children(recursive=True) if _is_ours(process)]
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        return "tests.cli.warm" not in process.cmdline()
+    except psutil.Error:  # gone meanwhile
+        return False
 
 
 def gone(pid: int) -> bool:
