@@ -12,7 +12,7 @@ import random
 import re
 from typing import NamedTuple
 
-__all__ = ["Contexts", "TraceContext", "accept", "child", "new_context", "parse"]
+__all__ = ["Contexts", "TraceContext", "child", "parse"]
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _STATE_MEMBER = re.compile(
@@ -49,11 +49,6 @@ class TraceContext(NamedTuple):
         return f"00-{self.trace_id}-{self.span_id}-0{self.sampled * _SAMPLED | self.random * _RANDOM}"
 
 
-def accept(traceparent: str | None, tracestate: str | None = None, *, ratio: float) -> TraceContext:
-    """This request's context: the caller's trace continued, or a new one of which ``ratio`` (0 to 1) is sampled."""
-    return Contexts(ratio).accept(traceparent, tracestate)
-
-
 def parse(traceparent: str | None, tracestate: str | None = None) -> TraceContext | None:
     """The caller's context (its span is ``span_id``), or None when there is none that the grammar allows.
 
@@ -78,18 +73,12 @@ def child(caller: TraceContext) -> TraceContext:
     return TraceContext(caller.trace_id, span_id, caller.sampled, caller.state, caller.span_id, caller.random)
 
 
-def new_context(*, ratio: float) -> TraceContext:
-    """A trace that starts here. Sampled when the id's lower half falls into the first ``ratio`` of its
-    range, as OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree.
-
-    Ids name and do not protect, so the system's generator, at seven microseconds a call, is not asked for them.
-    """
-    return Contexts(ratio).new()
-
-
 class Contexts:
-    """Contexts of requests, many of which start a trace. Ids are made a hundred at a time, which takes a tenth of what
-    they cost one by one."""
+    """Contexts of requests: the caller's trace continued, or a new one, of which ``ratio`` (0 to 1) are sampled.
+
+    Ids are made a hundred at a time, which takes a tenth of what they cost one by one. They name and do not
+    protect, so the system's generator, at seven microseconds a call, is not asked for them.
+    """
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
@@ -99,14 +88,15 @@ class Contexts:
         return f"<Contexts [{self._ratio:g} sampled]>"
 
     def new(self) -> TraceContext:
-        """See ``new_context``."""
+        """A trace that starts here. Sampled when the id's lower half falls into the first ``ratio`` of its range, as
+        OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree."""
         if not self._ids:
             self._ids = _more_ids()
         trace_id, span_id = self._ids.pop()
         sampled = self._ratio > 0 and int(trace_id[16:], 16) < round(self._ratio * _ID_SPACE)
         return TraceContext(trace_id, span_id, sampled, "", None, True)
 
-    def accept(self, traceparent: str | None, tracestate: str | None) -> TraceContext:
+    def accept(self, traceparent: str | None, tracestate: str | None = None) -> TraceContext:
         """The caller's trace continued, or a new one."""
         caller = parse(traceparent, tracestate)
         return self.new() if caller is None else child(caller)

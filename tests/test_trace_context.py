@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.trace_context import TraceContext, accept, child, new_context, parse
+from gateway.trace_context import Contexts, TraceContext, child, parse
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GOOD = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -124,21 +124,21 @@ def test_a_child_keeps_trace_sampling_and_state_under_an_id_of_its_own() -> None
 def test_the_callers_sampling_wins_over_the_ratio(ratio: float) -> None:
     """Parent-based: a trace is kept whole or not at all."""
     for flag, sampled in (("00", False), ("01", True)):
-        ours = accept(f"00-{TRACE_ID}-{SPAN_ID}-{flag}", "a=1", ratio=ratio)
+        ours = Contexts(ratio).accept(f"00-{TRACE_ID}-{SPAN_ID}-{flag}", "a=1")
         assert (ours.trace_id, ours.parent_span_id, ours.sampled, ours.state) == (TRACE_ID, SPAN_ID, sampled, "a=1")
 
 
 def test_a_new_trace_is_sampled_by_the_ratio() -> None:
     """None at 0, all at 1, and its share between (within five sigma of 4,000 draws)."""
-    assert not any(new_context(ratio=0.0).sampled for _ in range(100))
-    assert all(new_context(ratio=1.0).sampled for _ in range(100))
-    sampled = sum(new_context(ratio=0.25).sampled for _ in range(4_000))
+    assert not any(Contexts(0.0).new().sampled for _ in range(100))
+    assert all(Contexts(1.0).new().sampled for _ in range(100))
+    sampled = sum(Contexts(0.25).new().sampled for _ in range(4_000))
     assert abs(sampled - 1_000) < 5 * (4_000 * 0.25 * 0.75) ** 0.5
 
 
 def test_a_broken_header_starts_a_new_trace() -> None:
     """With no parent, and ids that are well formed and new each time."""
-    contexts = [accept("nonsense", "a=1", ratio=0.0) for _ in range(100)]
+    contexts = [Contexts(0.0).accept("nonsense", "a=1") for _ in range(100)]
     assert len({context.trace_id for context in contexts}) == 100
     for context in contexts:
         assert (context.parent_span_id, context.state) == (None, "")
@@ -155,5 +155,5 @@ def test_no_header_makes_parsing_raise(traceparent: str, tracestate: str) -> Non
 @given(st.floats(0, 1))
 def test_what_is_written_is_read_back(ratio: float) -> None:
     """Format and parse are inverse."""
-    ours = new_context(ratio=ratio)
+    ours = Contexts(ratio).new()
     assert parse(ours.traceparent) == ours

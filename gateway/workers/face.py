@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.trace_context import accept
+from gateway.trace_context import TraceContext
 from gateway.web.application import Application
 from gateway.web.health import health_routes
 from gateway.web.identity import request_id_of
@@ -27,12 +27,12 @@ class Face(Application):
         if scope["type"] != "http" or scope["path"] == "/healthz" or self.inference_at(scope["path"]) is not None:
             await super().__call__(scope, receive, send)
         elif not await tunnel.ask(self._ask, scope, receive, send):
-            await _answer_absent(scope, send)
+            await _answer_absent(scope, send, self.contexts.new())
 
 
-async def _answer_absent(scope: Message, send: Send) -> None:
+async def _answer_absent(scope: Message, send: Send, trace: TraceContext) -> None:
     sent = dict(scope["headers"]).get(b"x-request-id")
-    request_id = request_id_of(sent, accept(None, None, ratio=0.0))
+    request_id = request_id_of(sent, trace)
     detail = "the node process does not answer; it is stopping, or this worker is about to end with it"
     problem = Problem(503, "draining", "The gateway is stopping", detail)
     oip = scope["path"].startswith("/v2")
