@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
-from gateway.control.evidence import Deaths, Evidence, Outcome, Window
 from gateway.control.judge import GuardPolicy, Verdict, judge
+from gateway.control.outcomes import Deaths, Evidence, Outcome, Window
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.store import AuditEntry, Store
 from gateway.dataplane import Dataplane

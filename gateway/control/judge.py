@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from gateway.control.evidence import Death, Evidence, Interval
+from gateway.control.outcomes import Death, Evidence, Interval
 from gateway.settings import GuardSettings
 
 __all__ = ["GuardPolicy", "Verdict", "judge"]

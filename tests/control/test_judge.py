@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control.evidence import Death, Deaths, Evidence, Interval, Outcome, Window
 from gateway.control.judge import GuardPolicy, judge
+from gateway.control.outcomes import Death, Deaths, Evidence, Interval, Outcome, Window
 
 POLICY = GuardPolicy()
 NOW = 1000.0
