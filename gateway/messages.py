@@ -55,7 +55,9 @@ class Decision(NamedTuple):
     """Which version answers a request, and why.
 
     ``reason`` is ``pin``, ``rule:<name>``, ``split`` or ``fallback``; ``bucket`` is the key's
-    place in the split, None where the split was not asked; ``revision`` names the table.
+    place in the key space, None where no split was asked; ``revision`` names the table, ``epoch``
+    the route's assignment of keys to versions; ``flag_age_s`` is the age of the flag data that a
+    flag rule decided by.
     """
 
     route: str
@@ -63,6 +65,8 @@ class Decision(NamedTuple):
     reason: str
     bucket: int | None
     revision: int
+    epoch: int = 0
+    flag_age_s: float | None = None
 
 
 class InferRequest(NamedTuple):

@@ -153,6 +153,7 @@ class Burst(NamedTuple):
 _DECISION = RequestRecord._fields.index("decision")
 _ANSWERED_BY = RequestRecord._fields.index("answered_by")
 _AFTER = _ANSWERED_BY + 1
+_REASON = Decision._fields.index("reason")
 
 
 def pack_finished(records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
@@ -165,9 +166,7 @@ def pack_finished(records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
         answered: Any = None
         if decision is not None:
             version = decision.version
-            taken = (
-                decision.route, version.model, version.number, decision.reason, decision.bucket, decision.revision,
-            )  # fmt: skip
+            taken = (decision[0], version.model, version.number, *decision[_REASON:])
             if answered_by is not None:
                 answered = True if answered_by == version else (answered_by.model, answered_by.number)
         packed.append((*record[:_DECISION], taken, answered, *record[_AFTER:]))
@@ -183,9 +182,9 @@ def unpack_finished(packed: Sequence[tuple[Any, ...]]) -> list[RequestRecord]:
             taken, answered = values[_DECISION], values[_ANSWERED_BY]
             decision = None
             if taken is not None:
-                route, model, number, reason, bucket, revision = taken
+                route, model, number, *why = taken
                 version = reference((model, number))
-                decision = Decision(route, version, reason, bucket, revision)
+                decision = Decision(route, version, *why)
                 if answered is not None:
                     answered = version if answered is True else reference(answered)
             records.append(make((*values[:_DECISION], decision, answered, *values[_AFTER:])))

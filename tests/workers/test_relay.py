@@ -23,7 +23,7 @@ THREE, FOUR = VersionRef("digits", 3), VersionRef("digits", 4)
 
 
 def finished(route: str = "digits", *, answered_by: VersionRef | None = THREE, decided: bool = True) -> RequestRecord:
-    decision = Decision(route, THREE, "split", 17, 5) if decided else None
+    decision = Decision(route, THREE, "split", 17, 5, 9, 1.5) if decided else None
     return RequestRecord(
         route,
         "request-ü",
