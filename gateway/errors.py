@@ -12,7 +12,8 @@ TurnoutError
 │   ├── UnknownModel
 │   └── UnknownVersion
 ├── Conflict                  the state forbids it
-│   └── Quarantined           the version was rolled back from this route
+│   ├── Quarantined           the version was rolled back from this route
+│   └── Fenced                who asks has led, and another leads now
 ├── StaleRevision             If-Match does not match
 ├── Overloaded                come back after ``retry_after_s``
 │   ├── QueueFull
@@ -46,6 +47,7 @@ __all__ = [
     "DeadlineExceeded",
     "DeadlineUnreachable",
     "DeviceMemoryExhausted",
+    "Fenced",
     "FieldProblem",
     "Forbidden",
     "IntegrityError",
@@ -144,6 +146,10 @@ class Conflict(TurnoutError):
 
 
 class Quarantined(Conflict):
+    pass
+
+
+class Fenced(Conflict):
     pass
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from gateway.clock import Clock, SystemClock
 from gateway.control.audit import GENESIS, seal
-from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
+from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Fence, Snapshot, Terms
 from gateway.errors import StaleRevision, StoreUnavailable
 
 __all__ = ["MemoryStore"]
@@ -23,6 +23,7 @@ class MemoryStore:
         self._revision = 0
         self._past: dict[DocumentKey, list[Document]] = {}
         self._audit: list[AuditRecord] = []
+        self._terms = Terms()
         self._changed: set[asyncio.Event] = set()
 
     def __repr__(self) -> str:
@@ -53,8 +54,11 @@ class MemoryStore:
         self._reach()
         return self._living().get(key)
 
-    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
         self._reach()
+        self._terms.pass_through(fence)
         living = self._living()
         if at is not None and at != self._revision:
             raise StaleRevision(f"the state stands at revision {self._revision}, the change was judged at {at}")

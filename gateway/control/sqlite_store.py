@@ -24,7 +24,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.control.audit import canonical
 from gateway.control.sqlite_schema import migrate, refuse_newer, unavailable
 from gateway.control.sqlite_tables import parse, read_living, read_record, read_snapshot, state_revision, write
-from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Snapshot
+from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot, Terms
 from gateway.errors import StoreUnavailable
 
 __all__ = ["SqliteStore"]
@@ -50,6 +50,7 @@ class SqliteStore:
         self._watchers: set[asyncio.Event] = set()
         self._closed = False
         # Below: touched by the store's thread only.
+        self._terms = Terms()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._data_version = -1
@@ -125,11 +126,14 @@ class SqliteStore:
 
         return await self._call(work)
 
-    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
         bodies = [None if change.body is None else canonical(change.body).decode("ascii") for change in changes]
         now = self._clock.wall()
 
         def work(connection: sqlite3.Connection) -> int:
+            self._terms.pass_through(fence)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 revision = write(connection, changes, bodies=bodies, entry=entry, at=at, now=now)

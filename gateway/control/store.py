@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["AuditEntry", "AuditRecord", "Change", "Document", "DocumentKey", "Snapshot", "Store"]
+from gateway.errors import Fenced
+
+__all__ = ["AuditEntry", "AuditRecord", "Change", "Document", "DocumentKey", "Fence", "Snapshot", "Store", "Terms"]
 
 Body = Mapping[str, Any]
 
@@ -74,11 +76,38 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """The leader of ``post`` in ``term`` writes this, and nobody whose term has ended may."""
+
+    post: str
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Every living document at one state revision."""
 
     revision: int
     documents: Mapping[DocumentKey, Document]
+
+
+class Terms:
+    """The latest term that a store of one gateway has seen of each post. It need not outlive the process: the home
+    has one gateway at a time, and a later one's terms are later."""
+
+    __slots__ = ("_latest",)
+
+    def __init__(self) -> None:
+        self._latest: dict[str, int] = {}
+
+    def pass_through(self, fence: Fence | None) -> None:
+        """Raises Fenced when a later term of the post has passed."""
+        if fence is None:
+            return
+        latest = self._latest.get(fence.post, fence.term)
+        if latest > fence.term:
+            raise Fenced(f"term {fence.term} of {fence.post!r} has ended: term {latest} has begun, and another leads")
+        self._latest[fence.post] = fence.term
 
 
 class Store(Protocol):
@@ -93,12 +122,15 @@ class Store(Protocol):
         """The living document, or None."""
         ...
 
-    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
         """All or nothing; the new state revision. StaleRevision when any ``expected`` does not match.
 
         ``at``: also only while the state revision is still this one, for a change that was
         judged by other documents than those it writes. ``changes`` may be empty: then only
         the audit record is written. Every commit writes exactly one audit record.
+        ``fence``: Fenced, before anything else is looked at, when a later term of the post is known.
         """
         ...
 

@@ -63,6 +63,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.UnknownVersion: Row(404, "unknown-version", "There is no such version"),
         errors.Conflict: Row(409, "conflict", "The present state forbids it"),
         errors.Quarantined: Row(409, "quarantined", "The version is quarantined"),
+        errors.Fenced: Row(409, "fenced", "Another replica leads now"),
         errors.StaleRevision: Row(412, "stale-revision", "The document has changed"),
         errors.Overloaded: Row(429, "overloaded", "Too much work"),
         errors.QueueFull: Row(429, "queue-full", "The queue is full"),

@@ -13,7 +13,7 @@ import numpy as np
 from gateway.clock import Clock, ManualClock
 from gateway.control.memory_store import MemoryStore
 from gateway.control.plane import ControlPlane
-from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Snapshot, Store
+from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.dataplane import Dataplane, Trail
 from gateway.errors import StoreUnavailable, TurnoutError
 from gateway.events import FanOut, Observer, RecordingObserver, RequestRecord
@@ -71,9 +71,11 @@ class Link:
         self._reach()
         return await self._store.read(key)
 
-    async def commit(self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None) -> int:
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
         self._reach()
-        return await self._store.commit(changes, entry, at=at)
+        return await self._store.commit(changes, entry, at=at, fence=fence)
 
     async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
         self._reach()

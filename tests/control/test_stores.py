@@ -23,8 +23,8 @@ from gateway.control.audit import GENESIS, Verification, verify, verify_store
 from gateway.control.memory_store import MemoryStore
 from gateway.control.sqlite_schema import MIGRATIONS, migrate
 from gateway.control.sqlite_store import SqliteStore
-from gateway.control.store import AuditEntry, Change, DocumentKey, Store
-from gateway.errors import StaleRevision, StoreUnavailable
+from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
+from gateway.errors import Fenced, StaleRevision, StoreUnavailable
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits", "because", {"weights": {"3": 1}})
 ROUTE = DocumentKey("route", "digits")
@@ -109,6 +109,16 @@ async def test_of_two_operators_at_once_exactly_one_wins(store: Store) -> None:
     results = await asyncio.gather(*(put(store, {"n": n}, 1) for n in range(20)), return_exceptions=True)
     assert sorted(type(result).__name__ for result in results) == ["StaleRevision"] * 19 + ["int"]
     assert (await store.snapshot()).revision == 2
+
+
+async def test_a_leader_whose_term_has_ended_cannot_write(store: Store) -> None:
+    """The later term's write stands; the earlier leader's is refused, whatever it expects; others write on."""
+    assert await store.commit([Change(ROUTE, {"n": 1}, 0)], ENTRY, fence=Fence("rollouts", 1)) == 1
+    assert await store.commit([Change(ROUTE, {"n": 2}, 1)], ENTRY, fence=Fence("rollouts", 2)) == 2
+    with pytest.raises(Fenced, match="term 1"):
+        await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("rollouts", 1))
+    assert await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("others", 1)) == 3
+    assert await put(store, {"n": 4}, 3) == 4
 
 
 async def test_a_watcher_hears_of_every_change_and_skips_to_the_newest(store: Store) -> None:
