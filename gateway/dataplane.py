@@ -62,10 +62,12 @@ class Trail:
     ``chosen_failure`` is the class name of the VersionFailed that the *chosen* version met;
     ``queue_s`` of a request that missed its deadline is all the time that the version had.
     ``slow``: the chosen version took longer than its route's ``slow_ms``, or failed after that.
+    ``batch`` and ``batch_rows`` are the answer's (``gateway.serving.item``).
     """
 
     __slots__ = (
-        "answered_by", "chosen_failure", "compute_s", "decision", "queue_s", "route", "rows", "slow",
+        "answered_by", "batch", "batch_rows", "chosen_failure", "compute_s", "decision", "queue_s", "route", "rows",
+        "slow",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -76,6 +78,8 @@ class Trail:
         self.rows = 0
         self.queue_s = 0.0
         self.compute_s = 0.0
+        self.batch = 0
+        self.batch_rows = 0
         self.slow = False
 
 
@@ -216,7 +220,7 @@ class Dataplane:
             deadline = began + limits.timeout_ms / 1000 if request.deadline is None else request.deadline
             if route.cache is not None:
                 fresh = decision.reason == "fallback" or _asks_afresh(request.headers)
-                outputs, queue_s, compute_s = await self._kept(handle, route, asked, arrays, deadline, fresh=fresh)
+                answer = await self._kept(handle, route, asked, arrays, deadline, fresh=fresh)
             else:
                 item = handle.submit(
                     arrays,
@@ -227,13 +231,14 @@ class Dataplane:
                     client=request.client,
                 )
                 try:
-                    outputs, queue_s, compute_s = await item.future
+                    answer = await item.future
                 except asyncio.CancelledError:
                     handle.forget(item)
                     raise
                 except DeadlineExceeded:
                     trail.queue_s = self._clock.monotonic() - item.enqueued
                     raise
+        outputs, queue_s, compute_s, trail.batch, trail.batch_rows = answer
         trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
 

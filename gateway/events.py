@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from gateway.messages import Decision, VersionRef
 
-__all__ = ["BatchRecord", "FanOut", "Observer", "RecordingObserver", "RequestRecord", "RollbackRecord"]
+__all__ = [
+    "SHADOW_OUTCOMES",
+    "BatchRecord",
+    "FanOut",
+    "Observer",
+    "RecordingObserver",
+    "RequestRecord",
+    "RollbackRecord",
+    "ShadowRecord",
+]
 
 log = logging.getLogger("turnout.events")
 
@@ -27,7 +36,9 @@ class RequestRecord(NamedTuple):
     ``code`` is the HTTP status. Times are seconds; ``started_wall`` since the epoch; ``queue_s`` of
     a request that missed its deadline is all the time that the version had for it, which a client that was slow to
     send may have left very short. ``sampled``:
-    the trace is kept, so a span is worth making.
+    the trace is kept, so a span is worth making. ``batch`` is the serial number of the batch that answered, over all
+    versions and web workers of a gateway (0: the answer was kept, or there was none), and ``batch_rows`` the rows
+    computed together in ``compute_s``.
     """
 
     route: str
@@ -50,6 +61,8 @@ class RequestRecord(NamedTuple):
     parent_span_id: str | None = None
     client_id: str | None = None
     sampled: bool = False
+    batch: int = 0
+    batch_rows: int = 0
 
 
 class BatchRecord(NamedTuple):
@@ -61,6 +74,28 @@ class BatchRecord(NamedTuple):
     compute_s: float
     waits_s: tuple[float, ...]
     failure: str | None = None
+
+
+SHADOW_OUTCOMES = ("agrees", "differs", "failed", "dropped")
+
+
+class ShadowRecord(NamedTuple):
+    """What became of a request's copy for a shadow: one of ``SHADOW_OUTCOMES``.
+
+    ``answered`` is the version whose answer the client got, also when it was a fallback; ``epoch`` and ``bucket`` are
+    the decision's. ``failed``: the shadow gave no answer to compare, by its own fault; ``dropped``: there was no
+    capacity to spare for it, or its version is not here. ``difference`` is the largest one found between two numbers
+    of the outputs (infinite where one of them is none); 0 where none was found, or none was comparable.
+    """
+
+    route: str
+    epoch: int
+    bucket: int | None
+    answered: VersionRef
+    shadow: VersionRef
+    outcome: str
+    rows: int
+    difference: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +130,9 @@ class Observer:
 
     def batch_finished(self, record: BatchRecord) -> None:
         """A batch came back from its engine, or failed there."""
+
+    def shadow_compared(self, record: ShadowRecord) -> None:
+        """A copy of a request has been answered by a shadow, after its client was, or came to nothing."""
 
     def queue_changed(self, version: VersionRef, rows: int) -> None:
         """Rows waiting for a version, after a batch was formed or an item left."""
@@ -142,6 +180,7 @@ class RecordingObserver(Observer):
         self.rejections: list[tuple[str, str]] = []
         self.revisions: list[int] = []
         self.cache_outcomes: list[tuple[str, str]] = []
+        self.shadows: list[ShadowRecord] = []
 
     def request_finished(self, record: RequestRecord) -> None:
         self.requests.append(record)
@@ -154,6 +193,9 @@ class RecordingObserver(Observer):
 
     def batch_finished(self, record: BatchRecord) -> None:
         self.batches.append(record)
+
+    def shadow_compared(self, record: ShadowRecord) -> None:
+        self.shadows.append(record)
 
     def version_state(self, version: VersionRef, state: str, reason: str) -> None:
         self.states.append((version, state, reason))

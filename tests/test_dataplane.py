@@ -82,6 +82,7 @@ async def test_a_request_is_decided_leased_run_and_answered(stage: Stage, datapl
     assert (response.rows, response.fallback_from, response.signature) == (2, None, handles[GOOD].signature)
     assert (trail.route, trail.decision, trail.answered_by, trail.rows) == ("digits", response.decision, GOOD, 2)
     assert (trail.chosen_failure, trail.slow) == (None, False)
+    assert (trail.batch > 0, trail.batch_rows) == (True, 2)
     assert stage.observer.started == ["digits"]
     assert stage.observer.revisions == [7]
     assert handles[GOOD].statistics().leases == 0

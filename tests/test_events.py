@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from gateway.events import BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, RollbackRecord
+from gateway.events import BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, RollbackRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 
 REF = VersionRef("digits", 3)
@@ -21,6 +21,7 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "request_rejected": ("digits", "queue-full"),
     "fell_back": (DECISION, "ModelError"),
     "batch_finished": (BATCH,),
+    "shadow_compared": (ShadowRecord("digits", 1, 1, REF, VersionRef("digits", 4), "agrees", 1),),
     "queue_changed": (REF, 5),
     "version_state": (REF, "active", ""),
     "version_crashed": (REF, "hang", False),

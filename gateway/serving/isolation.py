@@ -26,7 +26,7 @@ from gateway.events import BatchRecord, Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import cut, halve, halve_rows, join
 from gateway.serving.engine import BatchResult, VersionSpec
-from gateway.serving.item import Answer, Item
+from gateway.serving.item import BATCHES, Answer, Item
 from gateway.serving.supervision import Supervisor
 from gateway.serving.tally import Tally
 
@@ -178,9 +178,10 @@ class BatchRunner:
         self._answer([item], [outputs], began, sum(result.compute_s for result in results))
 
     def _answer(self, items: Sequence[Item], outputs: Sequence[Arrays], began: float, compute_s: float) -> None:
+        batch, rows = next(BATCHES), sum(item.rows for item in items)
         for item, own in zip(items, outputs, strict=True):
             if not item.left:
-                item.answer(Answer(own, began - item.enqueued, compute_s))
+                item.answer(Answer(own, began - item.enqueued, compute_s, batch, rows))
                 self._tally.answer([began - item.enqueued], self._clock.monotonic())
 
     async def _halved(self, inputs: Arrays, rows: int, trial: _Trial) -> list[BatchResult]:

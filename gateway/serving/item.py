@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,7 +15,7 @@ from gateway.errors import TurnoutError
 from gateway.messages import Arrays
 from gateway.serving.engine import BatchResult
 
-__all__ = ["Answer", "Divided", "Item", "Priority", "answer_all"]
+__all__ = ["BATCHES", "Answer", "Divided", "Item", "Priority", "answer_all"]
 
 
 class Priority(IntEnum):
@@ -27,11 +29,22 @@ class Priority(IntEnum):
 
 class Answer(NamedTuple):
     """One item's outputs (views into its batch's), seconds until the run that answered was handed over, and seconds
-    that it computed."""
+    that it computed.
+
+    ``batch`` is the serial number of the batch that answered it, and ``batch_rows`` the rows that were computed
+    together in that time. Both are 0 when nothing was computed for it: the answer was kept, or another's.
+    """
 
     outputs: Arrays
     queue_s: float
     compute_s: float
+    batch: int = 0
+    batch_rows: int = 0
+
+
+BATCHES = itertools.count((os.getpid() << 31) + 1)
+"""Serial numbers of batches, over all versions here. From a place of the process's own, so that those of several web
+workers do not meet: the process id takes 22 bits, and what other programs read exactly as a number 53."""
 
 
 class Divided(Protocol):
@@ -86,7 +99,8 @@ def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: flo
     Raises ValueError, and answers nobody, when the outputs do not have the batch's rows. This runs for every request,
     so it makes nothing that it need not.
     """
-    outputs, compute_s = result.outputs, result.compute_s
+    outputs, compute_s, ran_rows = result
+    batch, batch_rows = next(BATCHES), ran_rows or rows
     waits: list[float] = []
     if len(items) == 1:
         (item,) = items
@@ -94,7 +108,7 @@ def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: flo
         if not item.attempts:
             waits.append(wait)
         if not item.future.done():
-            item.future.set_result(Answer(outputs, wait, compute_s))
+            item.future.set_result(Answer(outputs, wait, compute_s, batch, batch_rows))
         return waits
     arrays = tuple(outputs.items())
     for name, array in arrays:
@@ -108,6 +122,7 @@ def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: flo
             waits.append(wait)
         future = item.future
         if not future.done():
-            future.set_result(Answer({name: array[start:stop] for name, array in arrays}, wait, compute_s))
+            own = {name: array[start:stop] for name, array in arrays}
+            future.set_result(Answer(own, wait, compute_s, batch, batch_rows))
         start = stop
     return waits

@@ -75,7 +75,9 @@ class Parts:
     def _joined(self) -> Answer:
         answers = [answer for _, answer in sorted(self._answers.items())]
         outputs = join([answer.outputs for answer in answers])
-        return Answer(outputs, answers[0].queue_s, sum(answer.compute_s for answer in answers))
+        compute_s = sum(answer.compute_s for answer in answers)
+        batch_rows = sum(answer.batch_rows for answer in answers)
+        return Answer(outputs, answers[0].queue_s, compute_s, answers[0].batch, batch_rows)
 
     def _over(self, _: asyncio.Future[Answer]) -> None:
         self._end()

@@ -268,6 +268,8 @@ class _Story(Trail):
                 trace.parent_span_id,
                 self.client_id,
                 trace.sampled,
+                self.batch,
+                self.batch_rows,
             )
         )
 

@@ -380,3 +380,21 @@ async def test_a_large_item_is_offered_to_its_engine_as_it_arrives_and_a_small_o
     gate.set()
     await asyncio.gather(blocker, small)
     assert (await large)[:2] == [4.0, 4.0]
+
+
+async def test_an_answer_names_its_batch_and_the_rows_computed_with_it(stage: Stage):
+    """Who shares a batch is known by its number; a request run in parts names its first, and all of their rows."""
+    batcher = await stage.batcher(batch=BatchPolicy(max_rows=4))
+    gate = stage.script().hold()
+    first = asyncio.ensure_future(batcher.infer(rows(0), 1, None))
+    await until(lambda: stage.script().running)
+    others = [asyncio.ensure_future(batcher.infer(rows(value), 1, None)) for value in (1, 2)]
+    large = asyncio.ensure_future(batcher.infer(rows(1, 2, 3, 4, 5, 6), 6, None))
+    gate.set()
+    alone, one, two, parted = await asyncio.gather(first, *others, large)
+    assert one.batch == two.batch != alone.batch
+    assert alone.batch > 0
+    assert parted.batch in {one.batch, two.batch + 1}
+    assert (alone.batch_rows, one.batch_rows, two.batch_rows) == (1, one.batch_rows, one.batch_rows)
+    assert one.batch_rows > 1
+    assert parted.batch_rows >= 6

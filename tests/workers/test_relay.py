@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import EVENTS, BatchRecord, Observer, RecordingObserver, RequestRecord
+from gateway.events import EVENTS, BatchRecord, Observer, RecordingObserver, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.deaths import GATHER_S, Deaths
 from gateway.workers.link import Link
@@ -38,6 +38,8 @@ def finished(route: str = "digits", *, answered_by: VersionRef | None = THREE, d
         0.25,
         trace_id="t",
         sampled=True,
+        batch=1 << 40,
+        batch_rows=8,
     )
 
 
@@ -125,6 +127,7 @@ def test_every_event_is_relayed_or_the_nodes_own() -> None:
         ("batch_finished", (BatchRecord(THREE, 8, 5, 0.002, (0.1, 0.2), None),)),
         ("version_crashed", (THREE, "hang", True)),
         ("request_rejected", ("digits", "queue-full")),
+        ("shadow_compared", (ShadowRecord("digits", 2, 17, THREE, VersionRef("digits", 4), "differs", 3, 0.5),)),
     ],
 )
 def test_an_event_comes_out_as_it_went_in(name: str, args: Sequence[Any]) -> None:
