@@ -40,9 +40,9 @@ LONGEST_S = 90 * 24 * 3600.0
 FINEST_PERCENT = 10_000
 """Percents may have four decimals: one request in a million."""
 
-_SECRET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_NAMED = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _PATTERNS: Mapping[str, str] = {
-    _SECRET: "the name of a secret of the settings, in letters, digits, dashes or underscores"
+    _NAMED: "the name of a secret of the settings, in letters, digits, dashes or underscores"
 }
 
 Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
@@ -119,7 +119,7 @@ class HookSpec(_Part):
     one."""
 
     url: Annotated[str, Field(max_length=2000)]
-    secret: Annotated[str, Field(pattern=_SECRET_NAME)] | None = None
+    secret: Annotated[str, Field(pattern=_NAMED)] | None = None
 
     @field_validator("url")
     @classmethod
