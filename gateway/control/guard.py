@@ -143,10 +143,7 @@ class Guard(Observer):
         """By split or rule; or by a pin, which only its requests tell."""
         if route.model != version.model or version.number in route.quarantined:
             return False
-        ruled = any(
-            version.number in ((rule.use,) if isinstance(rule.use, int) else [arm.version for arm in rule.use])
-            for rule in route.rules
-        )
+        ruled = any(version.number in rule.versions() for rule in route.rules)
         weighted = any(arm.version == version.number and arm.weight for arm in route.arms)
         return weighted or ruled or (route.name, version) in self._windows
 

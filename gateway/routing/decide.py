@@ -1,8 +1,9 @@
 """Which version answers: pins first, then rules in their order, then the split. Pure.
 
 A quarantined version is never chosen: a pin on it is refused, a rule that would use it falls
-through to the next, and its arm counts as weight 0. A fallback is not decided here; the data
-plane takes it when the chosen version fails.
+through to the next, and its arm counts as weight 0. A rule whose flag data is too old, or missing,
+sends what reaches it to the known good. A fallback is not decided here; the data plane takes it when
+the chosen version fails.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from gateway.errors import Forbidden, Quarantined, UnknownRoute, UnknownVersion, VersionUnavailable
 from gateway.messages import NOTHING, Decision, InferRequest, Texts, VersionRef
 from gateway.routing.split import bucket, pick
-from gateway.routing.table import Arm, Route, RoutingTable
+from gateway.routing.table import Arm, Choice, Route, RoutingTable
 
 __all__ = ["Facts", "decide", "key_by_route", "unknown_route"]
 
@@ -51,9 +52,7 @@ def decide(table: RoutingTable, facts: Facts | InferRequest) -> Decision:
         return _pinned(table, route, facts.pin, facts.pin_by_protocol)
     key = facts.key or (None if route.key is None else key_by_route(route.key, facts.headers, facts.context))
     if route.rules:
-        decision = _by_rule(table, route, facts, key)
-        if decision is not None:
-            return decision
+        return _by_rules(table, route, facts, key)
     return _by_split(table, route, route.arms, key or facts.decision_id, "split")
 
 
@@ -88,17 +87,36 @@ def _pinned(table: RoutingTable, route: Route, version: int, by_protocol: bool) 
     return Decision(route.name, _ref(route.model, version), "pin", None, table.revision)
 
 
-def _by_rule(table: RoutingTable, route: Route, facts: Facts | InferRequest, key: str | None) -> Decision | None:
-    """The first rule that matches and whose version may answer; None when there is none."""
-    scope = {**facts.context, "targetingKey": key, "$flagd": {"flagKey": route.name}}
+def _by_rules(table: RoutingTable, route: Route, facts: Facts | InferRequest, key: str | None) -> Decision:
+    """By the first rule that matches and whose version may answer, or else by the split."""
+    scope: Mapping[str, Any] | None = None
+    asked: Choice | None = None
+    place = key or facts.decision_id
     for rule in route.rules:
+        if rule.choose is not None:
+            asked = rule.choose(place, facts.context)
+            number = route.known_good if asked.stale else asked.version
+            if number is not None and number not in route.quarantined:
+                decision = Decision(route.name, _ref(route.model, number), f"rule:{rule.name}", None, table.revision)
+                return _dated(decision, asked)
+            continue
+        if scope is None:
+            scope = {**facts.context, "targetingKey": key, "$flagd": {"flagKey": route.name}}
         use = rule.use
         if isinstance(use, int):
             if use not in route.quarantined and rule.matches(scope):
-                return Decision(route.name, _ref(route.model, use), f"rule:{rule.name}", None, table.revision)
+                decision = Decision(route.name, _ref(route.model, use), f"rule:{rule.name}", None, table.revision)
+                return _dated(decision, asked)
         elif _total(use, route.quarantined) and rule.matches(scope):
-            return _by_split(table, route, use, key or facts.decision_id, f"rule:{rule.name}")
-    return None
+            return _dated(_by_split(table, route, use, place, f"rule:{rule.name}"), asked)
+    return _dated(_by_split(table, route, route.arms, place, "split"), asked)
+
+
+def _dated(decision: Decision, asked: Choice | None) -> Decision:
+    """With what the flag that was asked last said, also where it said nothing of use."""
+    if asked is None:
+        return decision
+    return decision._replace(flag_age_s=asked.age_s, flag=asked.flag, flag_stale=asked.stale)
 
 
 def _by_split(table: RoutingTable, route: Route, arms: tuple[Arm, ...], key: str, reason: str) -> Decision:

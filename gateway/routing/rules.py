@@ -37,6 +37,7 @@ __all__ = [
     "MAX_NODES",
     "MAX_STEPS",
     "compile_condition",
+    "fits",
 ]
 
 MAX_DEPTH = 32
@@ -209,7 +210,7 @@ def _is_version(text: str) -> bool:
     return True
 
 
-def _fits(context: Mapping[str, Any]) -> bool:
+def fits(context: Mapping[str, Any]) -> bool:
     """Whether the context is small enough to be worth asking: a bounded walk, no recursion."""
     values = characters = 0
     pending: list[Iterator[Any]] = [iter(context.values())]
@@ -243,7 +244,7 @@ class _PlainCondition:
 
     def __call__(self, context: Mapping[str, Any]) -> bool:
         scope = context if type(context) is dict else dict(context)
-        if not _fits(scope):
+        if not fits(scope):
             return False
         try:
             return bool(to_bool(jsonLogic(self._logic, scope, self._operators)))

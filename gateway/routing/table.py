@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.messages import VersionRef
 
-__all__ = ["Arm", "CachePolicy", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
+__all__ = ["Arm", "CachePolicy", "Choice", "Choose", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 """A compiled rule: context to yes or no. Never raises; an error inside it is no match."""
+
+
+class Choice(NamedTuple):
+    """What a flag said. ``version`` None: none that may answer here, so the rule does not match. ``stale``: the flag
+    data is too old to go by, or there is none. ``flag`` as in ``Decision``."""
+
+    version: int | None
+    age_s: float | None = None
+    flag: tuple[str, str | None, str] | None = None
+    stale: bool = False
+
+
+Choose = Callable[[str, Mapping[str, Any]], Choice]
+"""A compiled flag rule: targeting key and context to a choice. Never raises, and asks nobody over a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +36,21 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A feature flag of the route: when ``matches`` the context, ``use`` one version, or another split."""
+    """A feature flag of the route: when ``matches`` the context, ``use`` one version, or another split.
+
+    With ``choose``, a flag of a provider says which version; ``may_choose`` are those that it names in advance.
+    """
 
     name: str
     matches: Condition
     use: int | tuple[Arm, ...]
+    choose: Choose | None = None
+    may_choose: frozenset[int] = frozenset()
+
+    def versions(self) -> frozenset[int]:
+        if self.choose is not None:
+            return self.may_choose
+        return frozenset((self.use,) if isinstance(self.use, int) else (arm.version for arm in self.use))
 
 
 @dataclass(frozen=True, slots=True)
