@@ -1,0 +1,58 @@
+"""The names of the counters that evidence is made of: integers that only grow within an epoch and add up over replicas.
+
+A name is ``stream/stratum/novelty/arm/outcome``: ``error/split/fresh/candidate/bad``.
+
+- ``stratum``: for ``error`` and ``label`` the split that chose (``split`` or ``rule:<name>``), since another split has
+  another mixture of callers; for ``slow`` the class of equal batch rows; for ``disagreement`` and ``score`` ``all``.
+- ``novelty``: ``fresh``, the key's first outcome in the whole rollout; ``again``, its first in this epoch.
+- ``outcome``: ``good`` or ``bad``; for ``slow`` a bin of compute time; for ``score`` ``units``, ``sum``, ``squares``.
+
+Every unit of ``error`` is one key that the split gave to the arm, so these also tell whether the split is sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+__all__ = ["ARMS", "BASELINE", "CANDIDATE", "NOVELTIES", "Counter", "read", "tally"]
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+ARMS = (CANDIDATE, BASELINE)
+FRESH, AGAIN = "fresh", "again"
+NOVELTIES = (FRESH, AGAIN)
+
+
+class Counter(NamedTuple):
+    """One counter's name in parts. ``str`` is what goes over the wire."""
+
+    stream: str
+    stratum: str
+    novelty: str
+    arm: str
+    outcome: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+def read(counters: Mapping[str, int]) -> Iterator[tuple[Counter, int]]:
+    """What cannot be read is left out: a replica of another release may count what this one does not know."""
+    for name, count in counters.items():
+        parts = name.split("/")
+        if len(parts) == len(Counter._fields) and count > 0:
+            yield Counter(*parts), count
+
+
+def tally(
+    stream: str,
+    arm: str,
+    *,
+    good: int = 0,
+    bad: int = 0,
+    stratum: str = "split",
+    novelty: str = FRESH,
+) -> dict[str, int]:
+    """The counters of yes/no outcomes; for tests and simulations."""
+    counted = {"good": good, "bad": bad}
+    return {str(Counter(stream, stratum, novelty, arm, outcome)): count for outcome, count in counted.items()}
