@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gateway.control.findings import problem_of, sentence_of
+from gateway.control.rollout_state import Proof, RolloutState
 from gateway.control.store import Body, DocumentKey
 from gateway.errors import FieldProblem, InvalidInput, RegistryError, StoreUnavailable
 from gateway.registry.migration import Migration, migrate
@@ -218,12 +219,18 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """What the system holds of a route: ``split`` in force, and ``epoch``, which counts changes of who gets what."""
+    """What the system holds of a route: ``split`` in force, and ``epoch``, which counts changes of who gets what.
+
+    ``rollout`` is the one that runs, ``last_rollout`` the one that ended last. ``proved``: versions that earned their
+    place as known good, newest last."""
 
     split: tuple[ArmSpec, ...]
     known_good: int
     quarantined: Mapping[int, Quarantine] = field(default_factory=dict)
     epoch: int = 1
+    rollout: RolloutState | None = None
+    last_rollout: RolloutState | None = None
+    proved: tuple[Proof, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         held = {str(number): why.to_json() for number, why in sorted(self.quarantined.items())}
@@ -232,6 +239,9 @@ class RouteStatus:
             "known_good": self.known_good,
             "quarantined": held,
             "epoch": self.epoch,
+            "rollout": None if self.rollout is None else self.rollout.to_json(),
+            "last_rollout": None if self.last_rollout is None else self.last_rollout.to_json(),
+            "proved": [proof.to_json() for proof in self.proved],
         }
 
     @classmethod
@@ -241,7 +251,14 @@ class RouteStatus:
             known_good=int(body["known_good"]),
             quarantined={int(number): Quarantine(**why) for number, why in body["quarantined"].items()},
             epoch=int(body["epoch"]),
+            rollout=_rollout(body.get("rollout")),
+            last_rollout=_rollout(body.get("last_rollout")),
+            proved=tuple(Proof.from_json(proof) for proof in body.get("proved", ())),
         )
+
+
+def _rollout(body: Body | None) -> RolloutState | None:
+    return None if body is None else RolloutState.from_json(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +279,9 @@ class RouteDocument:
             raise StoreUnavailable(f"a stored route cannot be read: {error}") from error
 
     def named(self) -> frozenset[int]:
-        """Every version that the spec names, is in force, or is the known good."""
-        return self.spec.versions() | {arm.version for arm in self.status.split} | {self.status.known_good}
+        """Every version that the spec names, is in force, is the known good, or is being rolled out."""
+        candidate = set() if self.status.rollout is None else {self.status.rollout.candidate}
+        return self.spec.versions() | {arm.version for arm in self.status.split} | {self.status.known_good} | candidate
 
     def versions(self) -> frozenset[int]:
         """All that the route knows of: those it names, and those in quarantine."""

@@ -9,6 +9,9 @@ A rollback quarantines every other version that the split or a rule names. A ver
 *only* the fallback is spared, since no decision picks it; a fallback that falls into quarantine,
 because it was an arm too, is replaced by the target. The target becomes the known good: it is
 where an operator, or the guard in his name, chose to stand.
+
+While a rollout runs, the split in force is the rollout's and the spec keeps what the operator asked before it: an
+abort goes back to that, a promotion writes it anew. No hand moves weights meanwhile.
 """
 
 from __future__ import annotations
@@ -17,10 +20,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.rollout_state import Phase, Proof, RolloutState
 from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
 from gateway.registry.catalogue import ModelDocument
 
-__all__ = ["Catalogue", "faults", "lift", "put", "restore", "rollback", "rollback_target", "set_weights"]
+__all__ = [
+    "Catalogue",
+    "busy",
+    "faults",
+    "lift",
+    "put",
+    "restore",
+    "rollback",
+    "rollback_target",
+    "set_weights",
+    "with_proof",
+]
+
+MAX_PROVED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +63,18 @@ class Catalogue:
             raise Conflict(f"{place}: {self.model}/{number} is archived and no longer routable; name another version")
 
 
-def put(spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue) -> RouteDocument:
-    """The route as ``spec`` asks. Quarantines stay, and the known good unless the spec names one.
+def put(
+    spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue, *, by: str = "", at: float = 0.0
+) -> RouteDocument:
+    """The route as ``spec`` asks. Quarantines stay, and the known good unless the spec names one: that one counts as
+    proved by who names it.
 
     Another model under the same name is another route: its known good is the heaviest arm, its quarantine empty.
+    Raises Conflict while a rollout runs whose evidence the change would spoil.
     """
     for place, number in _named(spec):
         catalogue.check(place, number)
+    _refuse_during_rollout(current, spec)
     if current is not None and current.spec.model != spec.model:
         status = RouteStatus(_in_force(spec), _heaviest(spec), epoch=current.status.epoch)
     elif current is None:
@@ -62,8 +84,35 @@ def put(spec: RouteSpec, current: RouteDocument | None, catalogue: Catalogue) ->
     known_good = spec.known_good if spec.known_good is not None else status.known_good
     catalogue.check("known_good", known_good)
     _refuse_quarantined(spec, known_good, status.quarantined)
-    fresh = replace(status, split=_in_force(spec), known_good=known_good)
+    split = _in_force(spec) if status.rollout is None else status.split
+    proved = status.proved
+    if spec.known_good is not None and (current is None or current.status.known_good != known_good):
+        proved = with_proof(proved, Proof(known_good, at, by))
+    fresh = replace(status, split=split, known_good=known_good, proved=proved)
     return _counted(current, RouteDocument(spec, fresh))
+
+
+def _refuse_during_rollout(current: RouteDocument | None, spec: RouteSpec) -> None:
+    if current is None or (rollout := current.status.rollout) is None:
+        return
+    was = current.spec
+    fields = [name for name in ("model", "key", "known_good") if getattr(was, name) != getattr(spec, name)]
+    fields += ["split"] if _in_force(was) != _in_force(spec) else []
+    if fields:
+        raise Conflict(f"{fields[-1]}: {busy(rollout)}")
+
+
+def busy(rollout: RolloutState) -> str:
+    """Why a hand must not move weights now, and how the rollout ends."""
+    return (
+        f"version {rollout.candidate} is being rolled out ({rollout.phase}, at {rollout.percent:g}%), and what changes "
+        "who gets what would spoil its evidence; promote it, abort it (turnout rollout ROUTE --abort), or roll back"
+    )
+
+
+def with_proof(proved: tuple[Proof, ...], proof: Proof) -> tuple[Proof, ...]:
+    """Newest last; a version has one record."""
+    return (*(old for old in proved if old.version != proof.version), proof)[-MAX_PROVED:]
 
 
 def _in_force(spec: RouteSpec) -> tuple[ArmSpec, ...]:
@@ -74,7 +123,7 @@ def _in_force(spec: RouteSpec) -> tuple[ArmSpec, ...]:
 def _named(spec: RouteSpec) -> Sequence[tuple[str, int]]:
     named = [(f"split[{index}].version", arm.version) for index, arm in enumerate(spec.split)]
     for place, rule in enumerate(spec.rules):
-        named += [(f"rules[{place}].use", number) for number in rule.versions()]
+        named += [(f"rules[{place}].{rule.naming}", number) for number in rule.versions()]
     if spec.fallback is not None:
         named.append(("fallback", spec.fallback))
     if spec.known_good is not None:
@@ -117,6 +166,8 @@ def set_weights(document: RouteDocument, weights: Mapping[int, int], catalogue: 
     """The whole split: arms not named get 0 and keep their place, new arms go last in the order given."""
     for number in weights:
         catalogue.check(f"weights.{number}", number)
+    if document.status.rollout is not None:
+        raise Conflict(f"weights: {busy(document.status.rollout)}")
     arms = {arm.version: weights.get(arm.version, 0) for arm in document.spec.split} | dict(weights)
     return put(_with_split(document.spec, arms), document, catalogue)
 
@@ -146,11 +197,29 @@ def rollback_target(document: RouteDocument, to: int | None) -> int:
     return target
 
 
-def rollback(document: RouteDocument, *, to: int | None, reason: str, by: str, at: float) -> RouteDocument:
-    """Everything to ``to``, or the known good; the others into quarantine. The same document if it is so already."""
+def rollback(
+    document: RouteDocument,
+    *,
+    to: int | None,
+    reason: str,
+    by: str,
+    at: float,
+    offender: int | None = None,
+    harm: str = "",
+) -> RouteDocument:
+    """Everything to ``to``, or the known good; the others into quarantine. The same document if it is so already.
+
+    It ends a rollout. Where ``offender`` is the candidate of one, only that is quarantined: the versions beside which
+    it was tried did nothing wrong. ``harm`` names the stream by which it was found. What is quarantined is no longer
+    proved.
+    """
     target = rollback_target(document, to)
     spec, status = document.spec, document.status
+    rollout = status.rollout
     others = {arm.version for arm in spec.split} | {number for rule in spec.rules for number in rule.versions()}
+    others |= set() if rollout is None else {rollout.candidate}
+    if rollout is not None and offender == rollout.candidate:
+        others = {offender}
     fresh = others - {target} - set(status.quarantined)
     quarantined = dict(status.quarantined) | {number: Quarantine(reason, at, by) for number in sorted(fresh)}
     total = sum(arm.weight for arm in status.split)
@@ -158,7 +227,18 @@ def rollback(document: RouteDocument, *, to: int | None, reason: str, by: str, a
     fallback = target if spec.fallback in quarantined else spec.fallback
     known_good = None if spec.known_good is None else target
     spec = _with_split(spec, arms, fallback=fallback, known_good=known_good)
-    moved = replace(status, split=_in_force(spec), known_good=target, quarantined=quarantined)
+    ended = status.last_rollout
+    if rollout is not None:
+        ended = rollout.ended(Phase.ROLLED_BACK, at=at, by=by, reason=reason, harm=harm)
+    moved = replace(
+        status,
+        split=_in_force(spec),
+        known_good=target,
+        quarantined=quarantined,
+        rollout=None,
+        last_rollout=ended,
+        proved=tuple(proof for proof in status.proved if proof.version not in quarantined),
+    )
     return _counted(document, RouteDocument(spec, moved))
 
 
@@ -174,8 +254,11 @@ def lift(document: RouteDocument, version: int) -> RouteDocument:
 
 def restore(past: RouteDocument, current: RouteDocument, catalogue: Catalogue) -> RouteDocument:
     """A past spec as a new revision. Quarantines are those of ``current``, so what was rolled back does not return
-    by it. For a route that was deleted meanwhile, ``current`` is the last document that it had.
+    by it. For a route that was deleted meanwhile, ``current`` is the last document that it had. Raises Conflict while a
+    rollout runs.
     """
+    if current.status.rollout is not None:
+        raise Conflict(f"restore: {busy(current.status.rollout)}")
     if past.status.known_good in current.status.quarantined or past.spec.model != current.spec.model:
         base = current
     else:
@@ -195,6 +278,6 @@ def faults(document: RouteDocument) -> list[str]:
     found += [f"arm {version} has weight and is quarantined" for version in barred]
     if not any(arm.weight for arm in status.split):
         found.append("no arm has weight")
-    if _in_force(spec) != status.split:
+    if status.rollout is None and _in_force(spec) != status.split:
         found.append("the split asked for and the split in force differ")
     return found
