@@ -33,6 +33,7 @@ TurnoutError
 │   ├── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
 │   └── StorageFull           the disk, or the quota, of the home is used up
 ├── StoreUnavailable          desired state cannot be read or written
+│   └── StoreRefused          the store came back empty, older or as another one: an operator must decide
 ├── ServiceDraining           the gateway is shutting down
 └── SettingsError             configuration: file, key, value, expectation
 """
@@ -66,6 +67,7 @@ __all__ = [
     "SettingsError",
     "StaleRevision",
     "StorageFull",
+    "StoreRefused",
     "StoreUnavailable",
     "TooLarge",
     "TurnoutError",
@@ -228,6 +230,10 @@ class StorageFull(RegistryError):
 
 
 class StoreUnavailable(TurnoutError):
+    pass
+
+
+class StoreRefused(StoreUnavailable):
     pass
 
 

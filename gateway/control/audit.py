@@ -109,7 +109,7 @@ async def verify_store(store: Store) -> Verification:
     """The whole chain of a store, page by page; also finds a chain whose end is missing, and documents that stand
     otherwise than the chain says. Hashing goes on in a thread."""
     snapshot = await store.snapshot()
-    state, written = Verification(0, GENESIS), dict[str, tuple[int, Body]]()
+    state, written = Verification(*(snapshot.origin or (0, GENESIS))), dict[str, tuple[int, Body]]()
     while True:
         page = await store.audit(after=state.records, limit=_PAGE_RECORDS)
         state = await asyncio.to_thread(verify, page, state)

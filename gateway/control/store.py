@@ -85,10 +85,12 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every living document at one state revision."""
+    """Every living document at one state revision. ``origin``: number and digest of the record that the kept audit
+    chain follows, where its beginning is elsewhere; None: it is kept from the first."""
 
     revision: int
     documents: Mapping[DocumentKey, Document]
+    origin: tuple[int, str] | None = None
 
 
 class Terms:

