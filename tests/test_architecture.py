@@ -82,6 +82,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "sklearn": frozenset({"runtimes", "examples"}),
     "skl2onnx": frozenset({"examples"}),
     "skops": frozenset({"runtimes", "examples"}),
+    "matplotlib": frozenset({"cli"}),
 }
 """Vendor to the parts that may know it."""
 
