@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 
 from gateway.control.documents import ArmSpec, LimitsSpec, RouteDocument, RuleSpec
+from gateway.control.rollout_state import Phase
 from gateway.routing.rules import compile_condition
-from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule
+from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule, Trial
 
 __all__ = ["compile_route"]
 
@@ -29,7 +30,16 @@ def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int
         protected=spec.access == "token",
         # The quarantined too, so that a pin on one is told that it was rolled back, not that it is unknown.
         pinnable=document.versions(),
+        trial=_trial(name, document),
     )
+
+
+def _trial(name: str, document: RouteDocument) -> Trial | None:
+    """None as long as there is nothing to compare."""
+    rollout, status = document.status.rollout, document.status
+    if rollout is None or rollout.phase is Phase.PREPARING:
+        return None
+    return Trial(f"{name}/{rollout.id}", rollout.candidate, rollout.baseline, status.epoch)
 
 
 def _limits(limits: LimitsSpec, default_timeout_ms: int) -> Limits:

@@ -151,7 +151,7 @@ class HooksSpec(_Part):
 
 
 def _careful() -> list[StepSpec]:
-    return [StepSpec(weight=weight) for weight in (1.0, 5.0, 25.0, 50.0)]
+    return [StepSpec(weight=weight) for weight in (5.0, 25.0, 50.0)]
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -110,7 +110,7 @@ class RouteControl:
         past, newest = await self._past_document(key, revision)
 
         def decide(snapshot: Snapshot) -> Decision:
-            current = _document(snapshot.documents.get(key)) or newest
+            current = _document(snapshot.documents.get(key)) or transitions.at_rest(newest)
             document = transitions.restore(past, current, self._catalogue(snapshot, past.spec.model))
             entry = AuditEntry(actor, "restore", str(key), "", {"revision": revision})
             return Decision(document.to_json(), entry)

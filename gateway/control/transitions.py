@@ -26,14 +26,18 @@ from gateway.registry.catalogue import ModelDocument
 
 __all__ = [
     "Catalogue",
+    "at_rest",
     "busy",
     "faults",
     "lift",
     "put",
+    "renew",
     "restore",
     "rollback",
     "rollback_target",
     "set_weights",
+    "settle",
+    "turn",
     "with_proof",
 ]
 
@@ -177,6 +181,39 @@ def _with_split(spec: RouteSpec, arms: Mapping[int, int], **others: object) -> R
     split = [{"version": number, "weight": weight} for number, weight in arms.items()]
     body = spec.to_json() | {"split": split} | others
     return RouteSpec.parse({key: value for key, value in body.items() if value is not None})
+
+
+def turn(document: RouteDocument, rollout: RolloutState, arms: Mapping[int, int]) -> RouteDocument:
+    """The rollout's next state, and the split that it puts in force; the spec keeps what was asked before it."""
+    split = tuple(ArmSpec(version=number, weight=weight) for number, weight in arms.items() if weight)
+    return _counted(document, replace(document, status=replace(document.status, split=split, rollout=rollout)))
+
+
+def settle(
+    document: RouteDocument, ended: RolloutState, arms: Mapping[int, int] | None = None, proof: Proof | None = None
+) -> RouteDocument:
+    """The rollout is over. ``arms`` is what is asked of the split from now on (None: what was asked before it); with a
+    ``proof`` its version is the known good."""
+    spec, status = document.spec, document.status
+    known_good = status.known_good if proof is None else proof.version
+    if arms is not None:
+        explicit = None if spec.known_good is None else known_good
+        spec = _with_split(spec, {arm.version: 0 for arm in spec.split} | dict(arms), known_good=explicit)
+    proved = status.proved if proof is None else with_proof(status.proved, proof)
+    fresh = replace(
+        status, split=_in_force(spec), known_good=known_good, rollout=None, last_rollout=ended, proved=proved
+    )
+    return _counted(document, RouteDocument(spec, fresh))
+
+
+def renew(document: RouteDocument) -> RouteDocument:
+    """A new epoch, with everybody where they are: what was counted in the one before can no longer be told apart."""
+    return replace(document, status=replace(document.status, epoch=document.status.epoch + 1))
+
+
+def at_rest(document: RouteDocument) -> RouteDocument:
+    """The last document of a deleted route, as a route may begin from it: its rollout ended with it."""
+    return replace(document, status=replace(document.status, split=_in_force(document.spec), rollout=None))
 
 
 def rollback_target(document: RouteDocument, to: int | None) -> int:

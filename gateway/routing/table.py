@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.messages import VersionRef
 
-__all__ = ["Arm", "CachePolicy", "Choice", "Choose", "Condition", "Limits", "Route", "RoutingTable", "Rule"]
+__all__ = ["Arm", "CachePolicy", "Choice", "Choose", "Condition", "Limits", "Route", "RoutingTable", "Rule", "Trial"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 """A compiled rule: context to yes or no. Never raises; an error inside it is no match."""
@@ -73,6 +73,17 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A rollout that runs: ``candidate`` is tried against ``baseline``, in the ``epoch`` of the document; what is
+    counted of it goes under ``scope``, which no other rollout has."""
+
+    scope: str
+    candidate: int
+    baseline: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """``key`` is ``header:<name>`` or ``context:<field>``; ``pin`` is ``allowed``, ``denied`` or None
     (denied for /predict, allowed under /v2). ``pinnable`` are the versions the route names.
@@ -91,6 +102,7 @@ class Route:
     cache: CachePolicy | None = None
     protected: bool = False
     pinnable: frozenset[int] = frozenset()
+    trial: Trial | None = None
 
     def ref(self, version: int) -> VersionRef:
         return VersionRef(self.model, version)
