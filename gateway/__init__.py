@@ -11,6 +11,7 @@ How this package is laid out (who may import whom runs down the list only;
     registry          immutable versions: manifests, blobs, catalogue
     telemetry         observers: metrics, traces, request log
     dataplane         the story of a request: decide, lease, submit, respond
+    shadowing         copies of requests for shadow versions, and what their answers say
     serving           a version at work: engine, batcher, handle, fleet
     routing, codec    pure: which version answers; bytes to arrays and back
     settings, events, errors, messages, clock    the words everybody shares

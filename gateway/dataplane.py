@@ -30,6 +30,7 @@ from gateway.routing.table import Route, RoutingTable
 from gateway.serving.answers import Answers, CachedRoute
 from gateway.serving.handle import Handle, VersionState
 from gateway.serving.item import Answer, Priority
+from gateway.shadowing.copies import Given, Shadowing
 
 __all__ = ["Current", "Dataplane", "Decode", "Fitted", "Trail"]
 
@@ -89,6 +90,7 @@ class Dataplane:
     def __init__(self, *, observer: Observer, clock: Clock) -> None:
         self.current = EMPTY
         self.answers = Answers(clock=clock, observer=observer)
+        self.shadowing = Shadowing(clock=clock, observer=observer)
         self._observer = observer
         self._clock = clock
         self._draining = False
@@ -112,11 +114,14 @@ class Dataplane:
         before, self.current = self.current, current
         self._observer.table_applied(current.table.revision)
         self.answers.install(_cached_routes(current))
+        self.shadowing.install(current.table, current.handles)
         return before
 
     def drain(self) -> None:
-        """No new work from now on; what was admitted is answered."""
+        """No new work from now on; what was admitted is answered. Copies for shadows are given up: nobody waits for
+        them."""
         self._draining = True
+        self.shadowing.stop()
 
     async def drained(self) -> None:
         """Returns when nothing is in flight; for after ``drain``."""
@@ -240,6 +245,8 @@ class Dataplane:
                     raise
         outputs, queue_s, compute_s, trail.batch, trail.batch_rows = answer
         trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
+        if route.shadows and trail.batch:  # an answer that was kept says nothing new
+            self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs))
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
 
     async def _kept(

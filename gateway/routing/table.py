@@ -8,7 +8,19 @@ from typing import Any, NamedTuple
 
 from gateway.messages import VersionRef
 
-__all__ = ["Arm", "CachePolicy", "Choice", "Choose", "Condition", "Limits", "Route", "RoutingTable", "Rule", "Trial"]
+__all__ = [
+    "Arm",
+    "CachePolicy",
+    "Choice",
+    "Choose",
+    "Condition",
+    "Limits",
+    "Route",
+    "RoutingTable",
+    "Rule",
+    "Shadow",
+    "Trial",
+]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 """A compiled rule: context to yes or no. Never raises; an error inside it is no match."""
@@ -73,6 +85,15 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """``version`` gets a copy of a ``share`` (0 to 1) of the requests that ``of`` answered (None: any other version)."""
+
+    version: int
+    share: float
+    of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """A rollout that runs: ``candidate`` is tried against ``baseline``, in the ``epoch`` of the document; what is
     counted of it goes under ``scope``, which no other rollout has."""
@@ -87,7 +108,8 @@ class Trial:
 class Route:
     """``key`` is ``header:<name>`` or ``context:<field>``; ``pin`` is ``allowed``, ``denied`` or None
     (denied for /predict, allowed under /v2). ``pinnable`` are the versions the route names.
-    ``protected``: calls need a token that covers this route."""
+    ``protected``: calls need a token that covers this route. ``shadows`` stand in order of their versions;
+    ``tolerance`` is how far two numbers of their outputs may be apart, absolutely and relatively."""
 
     name: str
     model: str
@@ -103,6 +125,8 @@ class Route:
     protected: bool = False
     pinnable: frozenset[int] = frozenset()
     trial: Trial | None = None
+    shadows: tuple[Shadow, ...] = ()
+    tolerance: float = 1e-4
 
     def ref(self, version: int) -> VersionRef:
         return VersionRef(self.model, version)

@@ -98,6 +98,11 @@ class Batcher:
         return not self._queue.items and not self._dispatcher.under_way
 
     @property
+    def urgent_rows(self) -> int:
+        """Rows that wait, and that a client waits for."""
+        return self._queue.urgent_rows
+
+    @property
     def limit_rows(self) -> int:
         """Rows of a batch when plenty wait, by the cost curve as it is known now."""
         return self._admission.limit

@@ -116,6 +116,21 @@ class Handle:
     def ready(self) -> bool:
         return self._state is VersionState.ACTIVE and not self.reason
 
+    @property
+    def device(self) -> str:
+        info = self.info
+        return "cpu" if info is None else info.device
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits for it here, and nothing runs."""
+        return self._batcher is None or self._batcher.idle
+
+    @property
+    def urgent_rows(self) -> int:
+        """Rows that wait for it here, and that a client waits for."""
+        return 0 if self._batcher is None else self._batcher.urgent_rows
+
     async def start(self) -> None:
         """Loads, warms, proves; then the version is active.
 

@@ -26,7 +26,7 @@ from gateway.events import BatchRecord, Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import cut, halve, halve_rows, join
 from gateway.serving.engine import BatchResult, VersionSpec
-from gateway.serving.item import BATCHES, Answer, Item
+from gateway.serving.item import BATCHES, Answer, Item, Priority
 from gateway.serving.supervision import Supervisor
 from gateway.serving.tally import Tally
 
@@ -143,7 +143,9 @@ class BatchRunner:
             self._fail(trial.items, failure)
             return []
         deaths = trial.deaths + 1
-        if deaths < 2:
+        # Nobody waits for a shadow's copy, and clients wait for the child to come back: one death is enough to know.
+        spare = len(trial.items) == 1 and trial.items[0].priority is Priority.SPARE
+        if deaths < 2 and not spare:
             return [replace(trial, deaths=deaths)]
         if len(trial.items) > 1:
             return _halves(replace(trial, deaths=1, isolating=True))
