@@ -18,16 +18,26 @@ log = logging.getLogger("turnout.control")
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A rollback in force here, by ``by`` (a token's name or ``guard:<rule>``) at ``at`` (seconds since the epoch)."""
+    """A rollback in force here, by ``by`` (a token's name, ``guard:<rule>`` or ``rollout:<stream>``) at ``at`` (seconds
+    since the epoch). ``offender``: the candidate of a rollout for whose sake it was made, if any."""
 
     target: int
     reason: str
     by: str
     at: float
+    offender: int | None = None
 
     def apply(self, document: RouteDocument) -> RouteDocument:
         """Raises Conflict when the document has moved on so that the rollback cannot be."""
-        return transitions.rollback(document, to=self.target, reason=self.reason, by=self.by, at=self.at)
+        return transitions.rollback(
+            document,
+            to=self.target,
+            reason=self.reason,
+            by=self.by,
+            at=self.at,
+            offender=self.offender,
+            harm=self.by.removeprefix("rollout:") if ":" in self.by else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.documents import RouteDocument, check_route_name, route_key
 from gateway.control.overrides import Override
 from gateway.control.reconcile import Reconciler
-from gateway.control.store import AuditEntry, Change, Store
+from gateway.control.store import AuditEntry, Body, Change, Store
 from gateway.control.transitions import rollback_target
 from gateway.errors import Conflict, StaleRevision, StoreUnavailable, UnknownRoute
 from gateway.events import Observer, RollbackRecord
@@ -69,10 +70,12 @@ class Rollbacks:
         actor: str,
         trigger: str = "operator",
         offender: int | None = None,
+        evidence: Body | None = None,
     ) -> Outcome:
         """Everything to ``to`` (the known good if None), in force for every request that starts after this returns.
 
         ``offender``: Conflict unless that takes this version off the route; then going back would only hurt others.
+        ``evidence`` goes into the audit record.
         Raises UnknownRoute, Conflict (nowhere to go) or Quarantined. Cancelling it while the store
         is asked leaves it in force; it is then written in the background.
         """
@@ -82,8 +85,8 @@ class Rollbacks:
             raise UnknownRoute(f"no route {route!r} to roll back")
         target = rollback_target(desired.document, to)
         self._require_active(desired.ref(target))
-        by = trigger if trigger.startswith("guard:") else actor
-        override = Override(target, reason, by, self._clock.wall())
+        by = actor if trigger == "operator" else trigger
+        override = Override(target, reason, by, self._clock.wall(), offender)
         document = override.apply(desired.document)
         if offender is not None and offender not in document.status.quarantined:
             raise Conflict(
@@ -93,7 +96,8 @@ class Rollbacks:
         if document == desired.document:
             return Outcome(document, desired.revision, durable=not desired.local, changed=False)
         fresh = sorted(set(document.status.quarantined) - set(desired.document.status.quarantined))
-        detail = {"to": target, "trigger": trigger, "quarantined": fresh}
+        detail: dict[str, Any] = {"to": target, "trigger": trigger, "quarantined": fresh}
+        detail |= {} if evidence is None else {"evidence": evidence}
         self._entries[route, override] = AuditEntry(actor, "rollback", str(route_key(route)), reason, detail)
         self._reconciler.override(route, override)
         revision = await self._store_now(route, override)
