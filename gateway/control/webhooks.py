@@ -1,0 +1,161 @@
+"""Webhooks of rollouts: each event is signed, sent until it is taken or its time is over, and never waited for by a
+rollback.
+
+A receiver checks ``x-turnout-signature: t=<seconds>,v1=<hex>``, the HMAC-SHA256 of ``<seconds>.<body>`` under the
+shared secret, and refuses an old ``t``. ``x-turnout-delivery`` is the same each time that an event is sent, also after
+the leader has changed, so whoever has seen it may ignore it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import httpx
+import orjson
+
+from gateway.clock import Clock
+from gateway.control.rollout_plan import HookSpec
+
+__all__ = ["Delivery", "Webhooks", "delivery_id", "sign"]
+
+ATTEMPT_S = 5.0
+TOTAL_S = 30.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 8.0
+MAX_TEXT = 200
+
+_NAMESPACE = UUID("6f1c2f0e-6f0c-4c8e-9d43-7a1f3f0b5a10")
+
+
+def sign(secret: bytes, at: int, body: bytes) -> str:
+    """The signature header. ``at`` in seconds since the epoch; signed too, so that what was sent cannot be sent again
+    later."""
+    digest = hmac.new(secret, str(at).encode("ascii") + b"." + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+def delivery_id(*parts: object) -> str:
+    return str(uuid5(_NAMESPACE, "\n".join(map(str, parts))))
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One event for one hook. Written by its own task only; ``state`` is ``pending``, ``delivered`` or ``failed``."""
+
+    hook: HookSpec
+    event: str
+    name: str
+    state: str = "pending"
+    attempts: int = 0
+    answer: str = ""
+    at: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": self.event,
+            "url": self.hook.url,
+            "delivery": self.name,
+            "state": self.state,
+            "attempts": self.attempts,
+            "answer": self.answer,
+            "at": self.at,
+        }
+
+
+class Webhooks:
+    """``secrets`` by name. Each delivery is a task of its own; ``close`` gives up what is not delivered."""
+
+    def __init__(
+        self,
+        secrets: Mapping[str, bytes],
+        *,
+        clock: Clock,
+        connect: Callable[[], httpx.AsyncClient] | None = None,
+    ) -> None:
+        self._secrets = secrets
+        self._clock = clock
+        self._connect = connect or _client
+        self._http: httpx.AsyncClient | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Webhooks [{len(self._tasks)} under way | {len(self._secrets)} secrets]>"
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of the secrets."""
+        return frozenset(self._secrets)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._http is not None:
+            await self._http.aclose()
+
+    def send(self, hook: HookSpec, event: str, name: str, body: Mapping[str, Any], *, once: bool = False) -> Delivery:
+        """Returns at once. ``once``: a question, whose answer counts whatever it is; else it is tried again."""
+        delivery = Delivery(hook, event, name)
+        content = orjson.dumps({"event": event, "delivery": name, **body}, default=str)
+        task = asyncio.ensure_future(self._deliver(delivery, content, once=once))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return delivery
+
+    async def _deliver(self, delivery: Delivery, content: bytes, *, once: bool) -> None:
+        limit, wait = self._clock.monotonic() + TOTAL_S, FIRST_RETRY_S
+        try:
+            while True:
+                delivery.attempts += 1
+                status, answer = await self._attempt(delivery, content)
+                delivery.answer, delivery.at = answer, self._clock.wall()
+                if 200 <= status < 300:
+                    delivery.state = "delivered"
+                    return
+                # What the receiver refuses it will refuse again; all else may be mended by time.
+                final = once or (400 <= status < 500 and status not in (408, 425, 429))
+                if final or self._clock.monotonic() + wait > limit:
+                    return
+                await self._clock.sleep(wait)
+                wait = min(LONGEST_RETRY_S, wait * 2)
+        finally:
+            if delivery.state == "pending":
+                delivery.state = "failed"
+
+    async def _attempt(self, delivery: Delivery, content: bytes) -> tuple[int, str]:
+        """Status (0: none came) and what was answered, for people."""
+        headers = {
+            "content-type": "application/json",
+            "x-turnout-event": delivery.event,
+            "x-turnout-delivery": delivery.name,
+        }
+        secret_name = delivery.hook.secret
+        if secret_name is not None:
+            secret = self._secrets.get(secret_name)
+            if secret is None:
+                return 0, f"this gateway's settings have no secret {secret_name!r}"
+            headers["x-turnout-signature"] = sign(secret, int(self._clock.wall()), content)
+        if self._http is None:
+            self._http = self._connect()
+        try:
+            # The answer's body is left unread, however long it is.
+            async with (
+                asyncio.timeout(ATTEMPT_S),
+                self._http.stream("POST", delivery.hook.url, content=content, headers=headers) as response,
+            ):
+                return response.status_code, str(response.status_code)
+        except TimeoutError:
+            return 0, f"no answer within {ATTEMPT_S:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return 0, f"{type(error).__name__}: {error}"[:MAX_TEXT]
+
+
+def _client() -> httpx.AsyncClient:
+    """Answers are not read beyond their status, and nobody is sent elsewhere."""
+    return httpx.AsyncClient(timeout=ATTEMPT_S, follow_redirects=False)
