@@ -28,13 +28,16 @@ __all__ = [
     "ModelPlacement",
     "RegistrySettings",
     "RuntimeSettings",
+    "SecretSource",
     "ServerSettings",
     "Settings",
     "StoreSettings",
     "TelemetrySettings",
+    "WebhookSettings",
     "child_environment",
     "client_settings",
     "load_settings",
+    "webhook_secrets",
 ]
 
 _PREFIX = "TURNOUT_"
@@ -146,6 +149,25 @@ class GuardSettings(_Group):
     crash_window_s: Seconds = 30.0
 
 
+class SecretSource(_Group):
+    """Where a secret is: in the environment variable ``env``, or in a ``file`` (less its last line break)."""
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SecretSource:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("a secret is either in an environment variable (env) or in a file (file)")
+        return self
+
+
+class WebhookSettings(_Group):
+    """The secrets that sign a rollout's webhooks, by the name that its plan uses."""
+
+    secrets: dict[str, SecretSource] = Field(default_factory=dict)
+
+
 class TelemetrySettings(_Group):
     """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``trace_exporter`` sends sampled spans."""
 
@@ -183,6 +205,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     guard: GuardSettings = GuardSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -212,6 +235,25 @@ def client_settings() -> ClientSettings:
         token=os.environ.get("TURNOUT_TOKEN") or None,
         home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
     )
+
+
+def webhook_secrets(settings: WebhookSettings) -> Mapping[str, bytes]:
+    """The secrets themselves, by name. Raises SettingsError for one that is not there, or empty."""
+    found = {}
+    for name, source in settings.secrets.items():
+        place = f"webhooks.secrets.{name}"
+        if source.env is not None:
+            value = os.environ.get(source.env, "").encode()
+            place += f": the environment variable {source.env}"
+        else:
+            try:
+                value = Path(source.file or "").read_bytes().rstrip(b"\r\n")
+            except OSError as error:
+                raise SettingsError(f"{place}: {source.file} cannot be read: {error.strerror}") from None
+        if not value:
+            raise SettingsError(f"{place} is empty or not there; put the secret there, or leave the name out")
+        found[name] = value
+    return found
 
 
 def child_environment(home: Path) -> dict[str, str]:
