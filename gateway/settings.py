@@ -12,9 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -23,6 +33,7 @@ from runtimes.devices import check_device
 
 __all__ = [
     "ClientSettings",
+    "FlagSettings",
     "GuardSettings",
     "LimitSettings",
     "ModelPlacement",
@@ -126,16 +137,50 @@ class RuntimeSettings(_Group):
 
 
 class RegistrySettings(_Group):
-    """What may be registered over the network by naming a path on this machine (``file:``)."""
+    """What may be registered over the network by naming a path on this machine (``file:``). ``blobs``: where the bytes
+    of versions are, if not in the home: a directory that all replicas of one store share."""
 
     source_directories: tuple[Path, ...] = ()
+    blobs: Path | None = None
 
 
 class StoreSettings(_Group):
-    """Desired state. SQLite under the home; ``poll_ms``: how soon changes by another process are noticed."""
+    """Desired state: SQLite under the home, or at ``url`` a Redis for many replicas. ``poll_ms``: how soon a change by
+    another process is noticed (with Redis, one whose message was lost).
 
+    Redis only: ``prefix`` of all keys; ``deadline_ms`` of a call and ``connect_ms`` of reaching it; ``lease_s``: how
+    long a replica or a leader that is not heard of counts as living. No password stands in ``url``, which is shown.
+    """
+
+    url: str | None = None
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,60}$")] = "turnout"
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    tls_ca: Path | None = None
+    deadline_ms: Positive = 2_000
+    connect_ms: Positive = 1_000
+    lease_s: Seconds = 3.0
     poll_ms: Positive = 200
     busy_timeout_ms: Positive = 5_000
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        expected = "expected redis://HOST:PORT/NUMBER or rediss://… (TLS), with USER@ before the host where it has one"
+        try:
+            parts = urlsplit(url)
+            fine = parts.port is None or parts.port > 0
+        except ValueError:
+            raise ValueError(f"not an address; {expected}") from None
+        if parts.password:
+            raise ValueError("it has a password in it: set store.password_file, or TURNOUT_STORE__PASSWORD, instead")
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment or not fine:
+            raise ValueError(f"got {url!r}; {expected}")
+        if parts.path.strip("/") and not parts.path.strip("/").isdigit():
+            raise ValueError(f"got {url!r}; the path is the number of a database; {expected}")
+        return url
 
 
 class GuardSettings(_Group):
@@ -147,6 +192,23 @@ class GuardSettings(_Group):
     error_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     crashes: Positive = 3
     crash_window_s: Seconds = 30.0
+
+
+class FlagSettings(_Group):
+    """Where rules that name a flag get its value from: ``flagd-file`` reads ``path``; ``package.module:Class`` is any
+    OpenFeature provider that evaluates in this process, made with ``options``.
+
+    Start waits ``ready_s`` for it. One whose evaluations take longer than ``budget_ms`` again and again is taken out
+    of the request path, and the known good answers; it is tried again every ``retry_s`` seconds.
+    """
+
+    provider: str | None = None
+    path: Path | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    poll_ms: Annotated[int, Field(ge=10, le=1000)] = 500
+    ready_s: Seconds = 5.0
+    budget_ms: Annotated[float, Field(gt=0, le=1000)] = 5.0
+    retry_s: Seconds = 30.0
 
 
 class SecretSource(_Group):
@@ -204,6 +266,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     store: StoreSettings = StoreSettings()
     guard: GuardSettings = GuardSettings()
+    flags: FlagSettings = FlagSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     webhooks: WebhookSettings = WebhookSettings()
 

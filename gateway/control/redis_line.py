@@ -128,7 +128,7 @@ class RedisLine:
     async def command(self, *words: str | bytes | int) -> Any:
         with self._explained():
             async with asyncio.timeout(self._deadline_s):
-                return await self._client.execute_command(*words)
+                return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def setting(self, name: str) -> str | None:
         """A setting of the server; None where it may not be asked, as with managed ones."""
@@ -145,7 +145,7 @@ class RedisLine:
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Listening]:
         """A connection of its own, subscribed to the channel."""
-        subscription = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        subscription = self._client.pubsub(ignore_subscribe_messages=True)
         try:
             with self._explained():
                 async with asyncio.timeout(self._deadline_s):

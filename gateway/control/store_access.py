@@ -1,0 +1,122 @@
+"""Opening the store that the settings name, for a gateway or for a command."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from gateway.control.last_state import LastState
+from gateway.control.redis_line import RedisAddress, RedisLine
+from gateway.control.redis_store import RedisStore
+from gateway.control.sqlite_store import SqliteStore
+from gateway.control.store import Snapshot
+from gateway.errors import SettingsError, StoreUnavailable
+from gateway.settings import Settings, StoreSettings
+
+__all__ = ["AnyStore", "Opened", "last_state_path", "open_for_serving", "open_store", "store_path"]
+
+log = logging.getLogger("turnout.control")
+
+AnyStore: TypeAlias = SqliteStore | RedisStore
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``last``: what a replica serves from until the store answers; None: the store has to answer at once."""
+
+    store: AnyStore
+    last: Snapshot | None = None
+
+
+def store_path(home: Path) -> Path:
+    return home / "store.sqlite3"
+
+
+def last_state_path(home: Path) -> Path:
+    return home / "last-state"
+
+
+async def open_store(settings: Settings) -> AnyStore:
+    """For a command: the store, made if it is not there. What this home's gateway knows of a Redis counts, and is left
+    to the gateway to write. Raises StoreUnavailable."""
+    if settings.store.url is None:
+        return await _sqlite(settings).open()
+    store = _redis(settings, settings.store.url)
+    known = LastState(last_state_path(settings.home)).read()
+    if known is not None:
+        store.believe(known)
+    return await _opened(store)
+
+
+async def open_for_serving(settings: Settings) -> Opened:
+    """For a gateway. A Redis that is away, or not believed, is no reason not to start once there is a last state.
+
+    Raises StoreUnavailable.
+    """
+    if settings.store.url is None:
+        return Opened(await _sqlite(settings).open())
+    store = _redis(settings, settings.store.url, LastState(last_state_path(settings.home)))
+    known = store.remember()
+    if known is None:
+        return Opened(await _opened(store))
+    try:
+        await store.open()
+    except StoreUnavailable as error:
+        log.error(
+            "starting from the last state, revision %d, since the store cannot be used: %s", known.revision, error
+        )
+    return Opened(store, known.snapshot())
+
+
+async def _opened(store: RedisStore) -> RedisStore:
+    try:
+        return await store.open()
+    except BaseException:
+        await store.close()
+        raise
+
+
+def _sqlite(settings: Settings) -> SqliteStore:
+    return SqliteStore(
+        store_path(settings.home),
+        busy_timeout_ms=settings.store.busy_timeout_ms,
+        poll_s=settings.store.poll_ms / 1000,
+    )
+
+
+def _redis(settings: Settings, url: str, last: LastState | None = None) -> RedisStore:
+    store = settings.store
+    line = RedisLine(
+        _address(store, url),
+        prefix=store.prefix,
+        deadline_s=store.deadline_ms / 1000,
+        connect_s=store.connect_ms / 1000,
+    )
+    return RedisStore(line, last=last, poll_s=store.poll_ms / 1000)
+
+
+def _address(store: StoreSettings, url: str) -> RedisAddress:
+    parts = urlsplit(url)
+    return RedisAddress(
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 6379,
+        database=int(parts.path.strip("/") or 0),
+        username=unquote(parts.username) if parts.username else None,
+        password=_password(store),
+        tls=parts.scheme == "rediss",
+        tls_ca=store.tls_ca,
+    )
+
+
+def _password(store: StoreSettings) -> str | None:
+    if store.password is not None:
+        return store.password.get_secret_value()
+    if store.password_file is None:
+        return None
+    try:
+        return store.password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"store.password_file: {store.password_file} cannot be read: {error}") from error
