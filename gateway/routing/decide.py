@@ -1,7 +1,7 @@
 """Which version answers: pins first, then rules in their order, then the split. Pure.
 
 A quarantined version is never chosen: a pin on it is refused, a rule that would use it falls
-through to the next, and its arm counts as weight 0. A rule whose flag data is too old, or missing,
+through to the next, and the keys of its arm are the other arms'. A rule whose flag data is too old, or missing,
 sends what reaches it to the known good. A fallback is not decided here; the data plane takes it when
 the chosen version fails.
 """
@@ -9,14 +9,15 @@ the chosen version fails.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.errors import Forbidden, Quarantined, UnknownRoute, UnknownVersion, VersionUnavailable
 from gateway.messages import NOTHING, Decision, InferRequest, Texts, VersionRef
-from gateway.routing.split import bucket, pick
-from gateway.routing.table import Arm, Choice, Route, RoutingTable
+from gateway.routing.split import place_of
+from gateway.routing.table import Choice, Places, Route, RoutingTable, Rule
 
 __all__ = ["Facts", "decide", "key_by_route", "unknown_route"]
 
@@ -53,7 +54,7 @@ def decide(table: RoutingTable, facts: Facts | InferRequest) -> Decision:
     key = facts.key or (None if route.key is None else key_by_route(route.key, facts.headers, facts.context))
     if route.rules:
         return _by_rules(table, route, facts, key)
-    return _by_split(table, route, route.arms, key or facts.decision_id, "split")
+    return _by_split(table, route, route.places, key or facts.decision_id, "split")
 
 
 @lru_cache(maxsize=4096)
@@ -84,58 +85,53 @@ def _pinned(table: RoutingTable, route: Route, version: int, by_protocol: bool) 
     if version not in route.pinnable:
         named = ", ".join(str(number) for number in sorted(route.pinnable - route.quarantined)) or "none"
         raise UnknownVersion(f"route {route.name!r} does not name version {version}; it names {named}")
-    return Decision(route.name, _ref(route.model, version), "pin", None, table.revision)
+    return Decision(route.name, _ref(route.model, version), "pin", None, table.revision, route.epoch)
 
 
 def _by_rules(table: RoutingTable, route: Route, facts: Facts | InferRequest, key: str | None) -> Decision:
     """By the first rule that matches and whose version may answer, or else by the split."""
     scope: Mapping[str, Any] | None = None
     asked: Choice | None = None
-    place = key or facts.decision_id
-    for rule in route.rules:
+    own = key or facts.decision_id
+    for rule, places in zip(route.rules, route.rule_places, strict=True):
         if rule.choose is not None:
-            asked = rule.choose(place, facts.context)
+            asked = rule.choose(own, facts.context)
             number = route.known_good if asked.stale else asked.version
             if number is not None and number not in route.quarantined:
-                decision = Decision(route.name, _ref(route.model, number), f"rule:{rule.name}", None, table.revision)
-                return _dated(decision, asked)
+                return _dated(_by_rule(table, route, rule, number), asked)._replace(flag=asked.flag)
             continue
         if scope is None:
             scope = {**facts.context, "targetingKey": key, "$flagd": {"flagKey": route.name}}
-        use = rule.use
-        if isinstance(use, int):
-            if use not in route.quarantined and rule.matches(scope):
-                decision = Decision(route.name, _ref(route.model, use), f"rule:{rule.name}", None, table.revision)
-                return _dated(decision, asked)
-        elif _total(use, route.quarantined) and rule.matches(scope):
-            return _dated(_by_split(table, route, use, place, f"rule:{rule.name}"), asked)
-    return _dated(_by_split(table, route, route.arms, place, "split"), asked)
+        if isinstance(rule.use, int):
+            if rule.use not in route.quarantined and rule.matches(scope):
+                return _dated(_by_rule(table, route, rule, rule.use), asked)
+        elif places is not None and places.ends and rule.matches(scope):
+            return _dated(_by_split(table, route, places, own, f"rule:{rule.name}"), asked)
+    return _dated(_by_split(table, route, route.places, own, "split"), asked)
+
+
+def _by_rule(table: RoutingTable, route: Route, rule: Rule, number: int) -> Decision:
+    return Decision(route.name, _ref(route.model, number), f"rule:{rule.name}", None, table.revision, route.epoch)
 
 
 def _dated(decision: Decision, asked: Choice | None) -> Decision:
-    """With what the flag that was asked last said, also where it said nothing of use."""
+    """With how old the flag data was that was asked last, also where it said nothing of use."""
     if asked is None:
         return decision
-    return decision._replace(flag_age_s=asked.age_s, flag=asked.flag, flag_stale=asked.stale)
+    return decision._replace(flag_age_s=asked.age_s, flag_stale=asked.stale)
 
 
-def _by_split(table: RoutingTable, route: Route, arms: tuple[Arm, ...], key: str, reason: str) -> Decision:
-    if route.quarantined:
-        arms = tuple(arm for arm in arms if arm.version not in route.quarantined)
-    total = 0
-    for arm in arms:
-        total += arm.weight
-    if total <= 0:
+def _by_split(table: RoutingTable, route: Route, places: Places, key: str, reason: str) -> Decision:
+    name = route.name
+    place = place_of(name, key)
+    try:
+        version = places.versions[bisect_right(places.ends, place)]
+    except IndexError:
         raise VersionUnavailable(
-            f"no version of route {route.name!r} can get traffic: each is still loading, quarantined, "
+            f"no version of route {name!r} can get traffic: each is still loading, quarantined, "
             "or of weight 0 (GET /readyz tells which)"
-        )
-    place = bucket(route.name, key, total)
-    return Decision(route.name, _ref(route.model, pick(arms, place)), reason, place, table.revision)
-
-
-def _total(arms: tuple[Arm, ...], without: frozenset[int]) -> int:
-    return sum(arm.weight for arm in arms if arm.version not in without)
+        ) from None
+    return Decision(name, version, reason, place, table.revision, route.epoch)
 
 
 def key_by_route(key: str, headers: Texts, context: Mapping[str, Any]) -> str | None:

@@ -1,15 +1,13 @@
-"""The split, ``turnout-split/1``: which arm a key belongs to. Frozen; equal to flagd's ``fractional`` v2.
+"""Where a key lies in the key space, ``turnout-split/1``. Frozen; equal to flagd's ``fractional`` v2.
 
 MurmurHash3 (x86, 32 bits, seed 0) of the UTF-8 bytes of the route's name followed by the key,
-read as an unsigned number; ``bucket = (hash * total) >> 32``; the first arm whose cumulative
-weight exceeds the bucket. Integers only, so every replica and language agrees. Specification:
-open-feature/flagd, ``docs/architecture-decisions/high-precision-fractional-bucketing.md``.
+read as an unsigned number. Integers only, so every replica and language agrees. Specification:
+open-feature/flagd, ``docs/architecture-decisions/high-precision-fractional-bucketing.md``. Which
+version a place belongs to says the route's ``Assignment``, of which the first is flagd's, too.
 
-Two consequences are relied upon. Weight moved between *neighbouring* arms moves only the keys
-between the old and the new border, so a canary that grows beside the remainder never gives a
-key back. An arm of weight 0 has an empty interval and never gets a key. The name and the key
-are joined without a separator, as the specification says: routes ``a`` and ``ab`` share buckets
-for the keys ``bc`` and ``c``, which correlates two assignments and makes neither wrong.
+The name and the key are joined without a separator, as the specification says: routes ``a`` and
+``ab`` share places for the keys ``bc`` and ``c``, which correlates two assignments and makes
+neither wrong. The name is in it so that not the same users are the first of every rollout.
 
 A lone surrogate has no UTF-8 form. Such a key is hashed by its WTF-8 bytes (``surrogatepass``)
 rather than refused: any text a caller can produce gets a version, and always the same one.
@@ -17,38 +15,20 @@ rather than refused: any text a caller can produce gets a version, and always th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import mmh3
 
-from gateway.routing.table import Arm
-
-__all__ = ["MAX_TOTAL", "SCHEME", "bucket", "pick"]
+__all__ = ["MAX_TOTAL", "SCHEME", "place_of"]
 
 SCHEME = "turnout-split/1"
 MAX_TOTAL = 2**31 - 1
 """Largest sum of weights the specification allows; whoever builds arms keeps to it."""
 
 
-def bucket(route: str, key: str, total: int) -> int:
-    """The key's place in ``range(total)``. A ``total`` of 0 gives 0, which no arm owns."""
+def place_of(route: str, key: str) -> int:
+    """The key's place, from 0 up to 2^32 - 1."""
     text = route + key
     try:
         joined = text.encode()
     except UnicodeEncodeError:
         joined = text.encode("utf-8", "surrogatepass")
-    unsigned = mmh3.hash(joined, 0, False)  # bytes, never text: mmh3 5.x crashes the process on a lone surrogate
-    return (unsigned * total) >> 32
-
-
-def pick(arms: Sequence[Arm], place: int) -> int:
-    """The version of the first arm whose cumulative weight exceeds ``place``.
-
-    Raises ``ValueError`` when ``place`` lies past the last arm: it was computed with another total.
-    """
-    reached = 0
-    for arm in arms:
-        reached += arm.weight
-        if place < reached:
-            return arm.version
-    raise ValueError(f"bucket {place} lies outside arms of total weight {reached}: use the same arms for both steps")
+    return mmh3.mmh3_32_uintdigest(joined)  # bytes, never text: mmh3 5.x crashes the process on a lone surrogate

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gateway.messages import VersionRef
+from gateway.routing.assignment import Assignment, first, moved
 
 __all__ = [
     "Arm",
@@ -15,6 +16,7 @@ __all__ = [
     "Choose",
     "Condition",
     "Limits",
+    "Places",
     "Route",
     "RoutingTable",
     "Rule",
@@ -50,7 +52,8 @@ class Arm:
 class Rule:
     """A feature flag of the route: when ``matches`` the context, ``use`` one version, or another split.
 
-    With ``choose``, a flag of a provider says which version; ``may_choose`` are those that it names in advance.
+    ``assignment`` says which keys each arm of that split has. With ``choose``, a flag of a provider says which version;
+    ``may_choose`` are those that it names in advance.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Rule:
     use: int | tuple[Arm, ...]
     choose: Choose | None = None
     may_choose: frozenset[int] = frozenset()
+    assignment: Assignment | None = None
 
     def versions(self) -> frozenset[int]:
         if self.choose is not None:
@@ -93,6 +97,13 @@ class Shadow:
     of: int | None = None
 
 
+class Places(NamedTuple):
+    """An assignment as requests read it: the interval that ends first after a place is its version's."""
+
+    ends: tuple[int, ...]
+    versions: tuple[VersionRef, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """A rollout that runs: ``candidate`` is tried against ``baseline``, in the ``epoch`` of the document; what is
@@ -109,7 +120,11 @@ class Route:
     """``key`` is ``header:<name>`` or ``context:<field>``; ``pin`` is ``allowed``, ``denied`` or None
     (denied for /predict, allowed under /v2). ``pinnable`` are the versions the route names.
     ``protected``: calls need a token that covers this route. ``shadows`` stand in order of their versions;
-    ``tolerance`` is how far two numbers of their outputs may be apart, absolutely and relatively."""
+    ``tolerance`` is how far two numbers of their outputs may be apart, absolutely and relatively.
+
+    ``assignment`` says which keys each arm has (None: as at first), ``epoch`` counts its changes. ``places`` and
+    ``rule_places`` (None for a rule without arms) are made of the assignments; keys that these still give to a
+    quarantined arm go to the other arms, and no other key moves."""
 
     name: str
     model: str
@@ -127,6 +142,23 @@ class Route:
     trial: Trial | None = None
     shadows: tuple[Shadow, ...] = ()
     tolerance: float = 1e-4
+    assignment: Assignment | None = None
+    epoch: int = 0
+    places: Places = field(init=False)
+    rule_places: tuple[Places | None, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ruled = [None if isinstance(one.use, int) else self._places(one.use, one.assignment) for one in self.rules]
+        object.__setattr__(self, "places", self._places(self.arms, self.assignment))
+        object.__setattr__(self, "rule_places", tuple(ruled))
+
+    def _places(self, arms: tuple[Arm, ...], assignment: Assignment | None) -> Places:
+        weights: dict[int, int] = {}
+        for arm in arms:
+            weights[arm.version] = weights.get(arm.version, 0) + arm.weight
+        may = {version: weight for version, weight in weights.items() if version not in self.quarantined}
+        settled = moved(first(weights) if assignment is None else assignment, may)
+        return Places(settled.ends, tuple(map(self.ref, settled.versions)))
 
     def ref(self, version: int) -> VersionRef:
         return VersionRef(self.model, version)

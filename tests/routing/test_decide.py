@@ -13,7 +13,7 @@ from gateway.errors import Forbidden, Quarantined, UnknownRoute, UnknownVersion,
 from gateway.messages import Decision, InferRequest, VersionRef
 from gateway.routing.decide import Facts, decide
 from gateway.routing.rules import compile_condition
-from gateway.routing.split import bucket
+from gateway.routing.split import place_of
 from gateway.routing.table import Arm, Route, RoutingTable, Rule
 
 DECISION = "0190b0a8-0000-7000-8000-000000000001"
@@ -43,7 +43,7 @@ def version(where: Route, **changes: Any) -> int:
 
 def test_a_decision_says_route_version_reason_bucket_and_revision() -> None:
     """Everything a record needs to be read later."""
-    place = bucket("digits", "ada", 100)
+    place = place_of("digits", "ada")
     expected = Decision("digits", VersionRef("digits", 3), "split", place, 7)
     assert decide(table(route()), facts(key="ada")) == expected
 
@@ -134,7 +134,7 @@ def test_a_rule_may_use_another_split() -> None:
     decisions = [decide(table(where), facts(key=str(key), context={"group": "staff"})) for key in range(200)]
     assert {each.version.number for each in decisions} == {4, 5}
     assert {each.reason for each in decisions} == {"rule:staff"}
-    assert [each.bucket for each in decisions] == [bucket("digits", str(key), 2) for key in range(200)]
+    assert [each.bucket for each in decisions] == [place_of("digits", str(key)) for key in range(200)]
 
 
 def test_a_rule_whose_version_is_quarantined_falls_through() -> None:
@@ -187,15 +187,15 @@ def test_the_key_is_the_requests_then_the_routes_then_the_decision_id(key: str) 
     """In this order, and the same user always lands in the same place."""
     where = table(route(key=key))
     own, named = facts(key="bob", **KEYED[key]), facts(**KEYED[key])
-    assert decide(where, own).bucket == bucket("digits", "bob", 100)
-    assert decide(where, named).bucket == bucket("digits", "ada", 100)
-    assert decide(where, facts()).bucket == bucket("digits", DECISION, 100)
+    assert decide(where, own).bucket == place_of("digits", "bob")
+    assert decide(where, named).bucket == place_of("digits", "ada")
+    assert decide(where, facts()).bucket == place_of("digits", DECISION)
 
 
 def test_the_name_of_a_key_header_may_be_written_in_any_case() -> None:
     """Headers arrive in lower case; documents are written by people."""
     where = table(route(key="header:X-User-Id"))
-    assert decide(where, facts(headers={"x-user-id": "ada"})).bucket == bucket("digits", "ada", 100)
+    assert decide(where, facts(headers={"x-user-id": "ada"})).bucket == place_of("digits", "ada")
 
 
 @pytest.mark.parametrize(
@@ -216,28 +216,28 @@ def test_the_name_of_a_key_header_may_be_written_in_any_case() -> None:
 def test_a_scalar_in_the_context_is_a_key_by_its_one_text(value: Any, text: str) -> None:
     """However a client's JSON library writes a number, the user stays where they are."""
     decided = decide(table(route(key="context:user")), facts(context={"user": value}))
-    assert decided.bucket == bucket("digits", text, 100)
+    assert decided.bucket == place_of("digits", text)
 
 
 @pytest.mark.parametrize("value", [None, "", [], ["ada"], {"id": "ada"}, float("nan"), float("inf"), 10**400])
 def test_what_is_no_usable_key_counts_as_missing(value: Any) -> None:
     """All users with an empty field would share one bucket otherwise."""
     decided = decide(table(route(key="context:user")), facts(context={"user": value}))
-    assert decided.bucket == bucket("digits", DECISION, 100)
+    assert decided.bucket == place_of("digits", DECISION)
 
 
 def test_an_empty_key_of_the_request_counts_as_missing() -> None:
     """As flagd requires of a targeting key."""
-    assert decide(table(route()), facts(key="")).bucket == bucket("digits", DECISION, 100)
+    assert decide(table(route()), facts(key="")).bucket == place_of("digits", DECISION)
 
 
 def test_a_context_key_may_lie_deeper_and_a_field_with_that_very_name_wins() -> None:
     """``context:user.id`` reads as ``var`` reads it."""
     where = table(route(key="context:user.id"))
     deep, flat = {"user": {"id": "ada"}}, {"user.id": "bob", "user": {"id": "ada"}}
-    assert decide(where, facts(context=deep)).bucket == bucket("digits", "ada", 100)
-    assert decide(where, facts(context=flat)).bucket == bucket("digits", "bob", 100)
-    assert decide(where, facts(context={"user": [1]})).bucket == bucket("digits", DECISION, 100)
+    assert decide(where, facts(context=deep)).bucket == place_of("digits", "ada")
+    assert decide(where, facts(context=flat)).bucket == place_of("digits", "bob")
+    assert decide(where, facts(context={"user": [1]})).bucket == place_of("digits", DECISION)
 
 
 versions = st.integers(1, 6)
