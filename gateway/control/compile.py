@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 
 from gateway.control.documents import ArmSpec, LimitsSpec, RouteDocument, RuleSpec
-from gateway.control.rollout_state import Phase
+from gateway.control.rollout_plan import PlanSpec
+from gateway.control.rollout_state import ENDED, Phase
 from gateway.routing.rules import compile_condition
-from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule, Trial
+from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule, Shadow, Trial
 
 __all__ = ["compile_route"]
 
@@ -28,8 +29,10 @@ def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int
         limits=_limits(spec.limits, default_timeout_ms),
         cache=None if spec.cache is None else CachePolicy(spec.cache.max_bytes, spec.cache.ttl_s),
         protected=spec.access == "token",
+        shadows=_shadows(document),
+        tolerance=_tolerance(document),
         # The quarantined too, so that a pin on one is told that it was rolled back, not that it is unknown.
-        pinnable=document.versions(),
+        pinnable=document.answering(),
         trial=_trial(name, document),
     )
 
@@ -40,6 +43,30 @@ def _trial(name: str, document: RouteDocument) -> Trial | None:
     if rollout is None or rollout.phase is Phase.PREPARING:
         return None
     return Trial(f"{name}/{rollout.id}", rollout.candidate, rollout.baseline, status.epoch)
+
+
+def _shadows(document: RouteDocument) -> tuple[Shadow, ...]:
+    """What the operator asks for, and what the rollout that runs does: candidate and known good are each copied to
+    the other. A version in quarantine gets nothing."""
+    found = [Shadow(shadow.version, shadow.share) for shadow in document.spec.shadow]
+    plan = _plan_that_runs(document)
+    rollout = document.status.rollout
+    if plan is not None and plan.shadow is not None and rollout is not None:
+        share, candidate, baseline = plan.shadow.share, rollout.candidate, rollout.baseline
+        found += [Shadow(candidate, share, baseline), Shadow(baseline, share, candidate)]
+    sound = (shadow for shadow in found if shadow.version not in document.status.quarantined)
+    return tuple(sorted(sound, key=lambda shadow: shadow.version))
+
+
+def _tolerance(document: RouteDocument) -> float:
+    plan = _plan_that_runs(document)
+    return document.spec.tolerance if plan is None or plan.tolerance is None else plan.tolerance
+
+
+def _plan_that_runs(document: RouteDocument) -> PlanSpec | None:
+    """Of a rollout whose candidate has loaded, and that has not ended."""
+    rollout = document.status.rollout
+    return None if rollout is None or rollout.phase in (*ENDED, Phase.PREPARING) else rollout.plan
 
 
 def _limits(limits: LimitsSpec, default_timeout_ms: int) -> Limits:

@@ -32,6 +32,7 @@ __all__ = [
     "RouteSpec",
     "RouteStatus",
     "RuleSpec",
+    "ShadowSpec",
     "check_route_name",
     "route_key",
 ]
@@ -43,6 +44,7 @@ MIGRATIONS: Mapping[int, Migration] = {}
 MAX_TOTAL_WEIGHT = 2**31 - 1
 MAX_ARMS = 64
 MAX_RULES = 256
+MAX_SHADOWS = 8
 MAX_TIMEOUT_MS = 3_600_000
 MAX_RATE_PER_S = 1_000_000.0
 MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 1024, 2**40
@@ -112,6 +114,14 @@ class CacheSpec(_Part):
     ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
 
 
+class ShadowSpec(_Part):
+    """``share`` of the requests that another version answered are copied to ``version``, as far as there is capacity
+    to spare."""
+
+    version: VersionNumber
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
 class RouteSpec(_Part):
     """What an operator asks of a route. The order of ``split`` is the order of the arms."""
 
@@ -125,6 +135,8 @@ class RouteSpec(_Part):
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     cache: CacheSpec | None = None
     access: Literal["public", "token"] = "public"
+    shadow: Annotated[list[ShadowSpec], Field(max_length=MAX_SHADOWS)] = Field(default_factory=list)
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
 
     @field_validator("split")
     @classmethod
@@ -141,6 +153,15 @@ class RouteSpec(_Part):
             raise ValueError(f"two rules are named {min(twice)!r}; give each a name of its own")
         return rules
 
+    @field_validator("shadow")
+    @classmethod
+    def _sound_shadow(cls, shadow: list[ShadowSpec]) -> list[ShadowSpec]:
+        numbers = [one.version for one in shadow]
+        twice = {number for number in numbers if numbers.count(number) > 1}
+        if twice:
+            raise ValueError(f"it names version {min(twice)} twice; give each version one share")
+        return shadow
+
     @classmethod
     def parse(cls, body: object) -> RouteSpec:
         """Raises InvalidInput with one problem for each field that is wrong."""
@@ -149,7 +170,7 @@ class RouteSpec(_Part):
             raise InvalidInput("a route's spec must be an object; model and split are required", problem)
         _refuse_later(body)
         try:
-            return cls.model_validate({key: value for key, value in body.items() if key != "shadow"})
+            return cls.model_validate(dict(body))
         except ValidationError as error:
             found = error.errors(include_url=False)
             problems = [problem_of(one, _PATTERNS) for one in found]
@@ -163,7 +184,11 @@ class RouteSpec(_Part):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def versions(self) -> frozenset[int]:
-        """Every version the spec names, also at weight 0."""
+        """Every version the spec names, also at weight 0, and as a shadow."""
+        return self.answering() | {shadow.version for shadow in self.shadow}
+
+    def answering(self) -> frozenset[int]:
+        """Those that may answer a client: named as more than a shadow."""
         named = {arm.version for arm in self.split} | {number for rule in self.rules for number in rule.versions()}
         return frozenset(named | {number for number in (self.fallback, self.known_good) if number is not None})
 
@@ -190,9 +215,6 @@ def _check_arms(arms: list[ArmSpec]) -> None:
 
 def _refuse_later(body: Mapping[str, Any]) -> None:
     """Parts of the contract that this release does not have: refused by name, never silently ignored."""
-    if body.get("shadow") not in (None, []):
-        problem = FieldProblem("shadow", "nothing yet: shadow traffic comes with a later release", "a shadow")
-        raise InvalidInput("shadow: this release cannot shadow traffic yet; leave it out", problem)
     rules = body.get("rules")
     for index, rule in enumerate(rules if isinstance(rules, list) else ()):
         if isinstance(rule, Mapping) and "flag" in rule:
@@ -286,6 +308,11 @@ class RouteDocument:
     def versions(self) -> frozenset[int]:
         """All that the route knows of: those it names, and those in quarantine."""
         return self.named() | set(self.status.quarantined)
+
+    def answering(self) -> frozenset[int]:
+        """Of ``versions``, those that may answer a client: a shadow never does."""
+        held = set(self.status.quarantined)
+        return self.spec.answering() | {arm.version for arm in self.status.split} | {self.status.known_good} | held
 
     def routable(self) -> frozenset[int]:
         """The versions that may be asked for an answer: these are kept loaded."""

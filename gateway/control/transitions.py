@@ -128,6 +128,7 @@ def _named(spec: RouteSpec) -> Sequence[tuple[str, int]]:
     named = [(f"split[{index}].version", arm.version) for index, arm in enumerate(spec.split)]
     for place, rule in enumerate(spec.rules):
         named += [(f"rules[{place}].{rule.naming}", number) for number in rule.versions()]
+    named += [(f"shadow[{index}].version", shadow.version) for index, shadow in enumerate(spec.shadow)]
     if spec.fallback is not None:
         named.append(("fallback", spec.fallback))
     if spec.known_good is not None:

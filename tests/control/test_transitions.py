@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from gateway.control import transitions
 from gateway.control.compile import compile_route
-from gateway.control.documents import SCHEMA, RouteDocument, RouteSpec
+from gateway.control.documents import SCHEMA, Quarantine, RouteDocument, RouteSpec
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import BadRequest, Conflict, InvalidInput, Quarantined, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
 from gateway.routing.decide import Facts, decide
-from gateway.routing.table import CachePolicy, Route, RoutingTable
+from gateway.routing.table import CachePolicy, Route, RoutingTable, Shadow
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)), frozenset({7}))
 SPLIT = [{"version": 3, "weight": 95}, {"version": 4, "weight": 5}]
@@ -79,7 +80,15 @@ def arms(document: RouteDocument) -> dict[int, int]:
         ({"model": "digits", "split": SPLIT, "cache": {"ttl_s": float("inf")}}, "cache.ttl_s", ""),
         ({"model": "digits", "split": SPLIT, "cache": {"size": 5}}, "cache.size", "no such field"),
         ({"model": "digits", "split": SPLIT, "cache": True}, "cache", ""),
-        ({"model": "digits", "split": SPLIT, "shadow": [{"version": 5, "share": 0.1}]}, "shadow", "later"),
+        ({"model": "digits", "split": SPLIT, "shadow": [{"version": 5, "share": 0}]}, "shadow[0].share", "more than 0"),
+        ({"model": "digits", "split": SPLIT, "shadow": [{"version": 5, "share": 2}]}, "shadow[0].share", "at most 1"),
+        ({"model": "digits", "split": SPLIT, "shadow": [{"version": 5}]}, "shadow[0].share", "required"),
+        (
+            {"model": "digits", "split": SPLIT, "shadow": [{"version": 5, "share": 0.5}] * 2},
+            "shadow",
+            "names version 5 twice",
+        ),
+        ({"model": "digits", "split": SPLIT, "tolerance": -1}, "tolerance", "at least 0"),
         ({"model": "digits", "split": SPLIT, "rules": [{"name": "b", "flag": "f"}]}, "rules[0].flag", "later"),
         (
             {"model": "digits", "split": SPLIT, "rules": [{"name": "b", "if": {"nope": 1}, "use": 3}]},
@@ -127,9 +136,11 @@ def test_a_spec_survives_storage_without_its_defaults() -> None:
         "limits": {"timeout_ms": 2000, "slow_ms": 200, "queue_rows": 4096, "rate_per_s": 2.5, "burst": 10},
         "cache": {"max_bytes": 1_000_000, "ttl_s": 60.0},
         "access": "token",
+        "shadow": [{"version": 4, "share": 0.25}],
+        "tolerance": 0.01,
     }
     assert RouteSpec.parse(body).to_json() == body
-    assert RouteSpec.parse({**body, "shadow": []}).to_json() == body
+    assert "shadow" not in RouteSpec.parse({**body, "shadow": []}).to_json()
     assert spec().to_json() == {"model": "digits", "split": SPLIT}
     document = transitions.put(RouteSpec.parse(body), None, DIGITS)
     assert RouteDocument.from_json(document.to_json()) == document
@@ -411,3 +422,18 @@ def test_the_errors_of_a_spec_are_no_bad_requests() -> None:
     with pytest.raises(InvalidInput) as caught:
         spec(fallback="3")
     assert not isinstance(caught.value, BadRequest)
+
+
+def test_a_shadow_is_kept_loaded_and_never_answers() -> None:
+    """It cannot be pinned, takes no part in the split, and gets nothing while it is in quarantine."""
+    asked = spec(shadow=[{"version": 5, "share": 0.1}, {"version": 4, "share": 1}], tolerance=0.5)
+    document = transitions.put(asked, None, DIGITS)
+    assert document.routable() == {3, 4, 5}
+    route = compile_route("digits", document, default_timeout_ms=100)
+    assert route.shadows == (Shadow(4, 1.0), Shadow(5, 0.1))
+    assert (route.tolerance, route.pinnable) == (0.5, {3, 4})
+    held = replace(document, status=replace(document.status, quarantined={5: Quarantine("", 0.0, "me")}))
+    assert compile_route("digits", held, default_timeout_ms=100).shadows == (Shadow(4, 1.0),)
+    assert 5 not in held.routable()
+    with pytest.raises(InvalidInput, match="no version 99"):
+        transitions.put(spec(shadow=[{"version": 99, "share": 0.1}]), None, DIGITS)
