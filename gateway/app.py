@@ -144,7 +144,11 @@ class Gateway:
             observer=observer,
         )
         statistics = ModelStatistics()
-        metrics = Metrics(table=lambda: dataplane.current.table, memory=lambda: _memory(fleet))
+        metrics = Metrics(
+            table=lambda: dataplane.current.table,
+            memory=lambda: _memory(fleet),
+            flags=control.flag_watch.sources,
+        )
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
         watching = (metrics, statistics, control.holdings, *self._sinks(clock))
@@ -167,6 +171,7 @@ class Gateway:
             trace_ratio=settings.telemetry.trace_ratio,
             whereabouts=control.whereabouts,
             large=large,
+            degraded=control.flag_watch.degraded,
         )
         applications = self._applications(services, control, endpoint)
         if deaths is not None:

@@ -17,6 +17,8 @@ __all__ = [
     "SHADOW_OUTCOMES",
     "BatchRecord",
     "FanOut",
+    "FlagMiss",
+    "FlagSource",
     "Observer",
     "RecordingObserver",
     "RequestRecord",
@@ -98,6 +100,29 @@ class ShadowRecord(NamedTuple):
     difference: float = 0.0
 
 
+class FlagSource(NamedTuple):
+    """How a process's provider of flags stands. ``state`` is ``absent``, ``starting``, ``ready``, ``stale``, ``error``
+    or ``fenced`` (too slow, so not asked); ``age_s`` of its data, None when there is none to go by."""
+
+    source: str
+    provider: str
+    state: str
+    age_s: float | None
+    reason: str = ""
+
+
+class FlagMiss(NamedTuple):
+    """A rule that names a flag could not do what the flag says. ``cause``: ``not-ready``, ``stale``, ``error``,
+    ``not-found``, ``type``, ``context``, ``no-version``, ``not-named``, ``quarantined`` or ``not-loaded``."""
+
+    route: str
+    rule: str
+    flag: str
+    cause: str
+    model: str
+    version: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RollbackRecord:
     """A route went back. ``trigger`` is ``operator`` or the guard's rule; ``durable`` whether the store has it."""
@@ -163,6 +188,12 @@ class Observer:
         """Answers that a route's response cache has taken in (negative: given up), and how many made room for others.
         Changes, so that those of several processes add up."""
 
+    def flag_missed(self, record: FlagMiss) -> None:
+        """A flag rule sent its request to the known good, or did not match, for a cause that is none of the flag's."""
+
+    def flag_source(self, record: FlagSource) -> None:
+        """How the provider of flags stands in a web worker; told again and again."""
+
 
 EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
@@ -180,6 +211,7 @@ class RecordingObserver(Observer):
         self.rejections: list[tuple[str, str]] = []
         self.revisions: list[int] = []
         self.cache_outcomes: list[tuple[str, str]] = []
+        self.flag_misses: list[FlagMiss] = []
         self.shadows: list[ShadowRecord] = []
 
     def request_finished(self, record: RequestRecord) -> None:
@@ -208,6 +240,9 @@ class RecordingObserver(Observer):
 
     def rolled_back(self, record: RollbackRecord) -> None:
         self.rollbacks.append(record)
+
+    def flag_missed(self, record: FlagMiss) -> None:
+        self.flag_misses.append(record)
 
     def cache_asked(self, route: str, outcome: str) -> None:
         self.cache_outcomes.append((route, outcome))

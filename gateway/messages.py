@@ -57,8 +57,8 @@ class Decision(NamedTuple):
     ``reason`` is ``pin``, ``rule:<name>``, ``split`` or ``fallback``; ``bucket`` is the key's
     place in the key space, None where no split was asked; ``revision`` names the table, ``epoch``
     the route's assignment of keys to versions; ``flag_age_s`` is the age of the flag data that was
-    asked, also when it chose no version; ``flag`` is the flag's key, the variant and the provider's
-    name; ``flag_stale``: the data was too old, or none, so the known good answers.
+    asked, also when it chose no version; ``flag`` is the key, the variant and the provider's name of the
+    flag that chose; ``flag_stale``: the data was too old, or none, so the known good answers.
     """
 
     route: str

@@ -74,7 +74,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "uvicorn": frozenset({"server", "web"}),
     "typer": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
-    "openfeature": frozenset({"routing"}),
+    "openfeature": frozenset({"routing", "control"}),
     "mmh3": frozenset({"routing"}),
     "simdjson": frozenset({"codec"}),
     "torch": frozenset({"runtimes", "examples"}),

@@ -6,7 +6,17 @@ import inspect
 
 import pytest
 
-from gateway.events import BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, RollbackRecord, ShadowRecord
+from gateway.events import (
+    BatchRecord,
+    FanOut,
+    FlagMiss,
+    FlagSource,
+    Observer,
+    RecordingObserver,
+    RequestRecord,
+    RollbackRecord,
+    ShadowRecord,
+)
 from gateway.messages import Decision, VersionRef
 
 REF = VersionRef("digits", 3)
@@ -31,6 +41,8 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "rolled_back": (ROLLBACK,),
     "cache_asked": ("digits", "hit"),
     "cache_changed": ("digits", 3, 4096, 0),
+    "flag_missed": (FlagMiss("digits", "beta", "new-model", "stale", "digits"),),
+    "flag_source": (FlagSource("here", "flagd-file", "ready", 0.1),),
 }
 
 

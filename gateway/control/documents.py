@@ -9,9 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gateway.control.findings import problem_of, sentence_of
 from gateway.control.rollout_state import Proof, RolloutState
@@ -25,6 +34,7 @@ __all__ = [
     "SCHEMA",
     "ArmSpec",
     "CacheSpec",
+    "FlagRuleSpec",
     "LimitsSpec",
     "Quarantine",
     "ResidentDocument",
@@ -45,6 +55,7 @@ MAX_TOTAL_WEIGHT = 2**31 - 1
 MAX_ARMS = 64
 MAX_RULES = 256
 MAX_SHADOWS = 8
+MAX_FLAG_KEY = 256
 MAX_TIMEOUT_MS = 3_600_000
 MAX_RATE_PER_S = 1_000_000.0
 MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 1024, 2**40
@@ -91,6 +102,59 @@ class RuleSpec(_Part):
     def versions(self) -> tuple[int, ...]:
         return (self.use,) if isinstance(self.use, int) else tuple(arm.version for arm in self.use)
 
+    @property
+    def naming(self) -> str:
+        """The field that names the versions."""
+        return "use"
+
+
+class FlagRuleSpec(_Part):
+    """A flag of the configured OpenFeature provider says the version: its value is one (``3``, ``"3"`` or
+    ``"digits/3"``), or ``variants`` says which one each variant stands for; a variant that is not there is no match.
+
+    ``versions`` are those that the flag may name, which are kept loaded; without them and without ``variants``, all
+    that the route names otherwise.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    flag: Annotated[str, Field(min_length=1, max_length=MAX_FLAG_KEY)]
+    listed: Annotated[
+        Annotated[list[VersionNumber], Field(min_length=1, max_length=MAX_ARMS)] | None, Field(alias="versions")
+    ] = None
+    variants: Annotated[dict[str, VersionNumber], Field(min_length=1, max_length=MAX_ARMS)] | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> FlagRuleSpec:
+        if self.listed is not None and self.variants is not None:
+            strange = sorted(set(self.variants.values()) - set(self.listed))
+            if strange:
+                raise ValueError(
+                    f"variants name version {strange[0]}, which is not among 'versions'; add it there, or leave "
+                    "'versions' out"
+                )
+        return self
+
+    use: ClassVar[None] = None
+    """It has no version of its own."""
+
+    def versions(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.listed or ()), *(self.variants or {}).values()}))
+
+    @property
+    def naming(self) -> str:
+        return "variants" if self.listed is None else "versions"
+
+
+def _kind_of_rule(rule: object) -> str:
+    named = isinstance(rule, FlagRuleSpec) or (isinstance(rule, Mapping) and "flag" in rule)
+    return "flag-rule" if named else "condition-rule"
+
+
+AnyRuleSpec = Annotated[
+    Annotated[RuleSpec, Tag("condition-rule")] | Annotated[FlagRuleSpec, Tag("flag-rule")],
+    Discriminator(_kind_of_rule),
+]
+
 
 class LimitsSpec(_Part):
     timeout_ms: Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS)] | None = None
@@ -123,13 +187,15 @@ class ShadowSpec(_Part):
 
 
 class RouteSpec(_Part):
-    """What an operator asks of a route. The order of ``split`` is the order of the arms."""
+    """What an operator asks of a route. The order of ``split`` is the order of the arms. Flag data that is older than
+    ``stale_after_s`` is not gone by: the known good answers."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     split: Annotated[list[ArmSpec], Field(min_length=1, max_length=MAX_ARMS)]
     key: Annotated[str, Field(pattern=_KEY, max_length=200)] | None = None
     pin: Literal["allowed", "denied"] | None = None
-    rules: Annotated[list[RuleSpec], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    rules: Annotated[list[AnyRuleSpec], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    stale_after_s: Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
     fallback: VersionNumber | None = None
     known_good: VersionNumber | None = None
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
@@ -146,7 +212,7 @@ class RouteSpec(_Part):
 
     @field_validator("rules")
     @classmethod
-    def _sound_rules(cls, rules: list[RuleSpec]) -> list[RuleSpec]:
+    def _sound_rules(cls, rules: list[AnyRuleSpec]) -> list[AnyRuleSpec]:
         names = [rule.name for rule in rules]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -168,7 +234,6 @@ class RouteSpec(_Part):
         if not isinstance(body, Mapping):
             problem = FieldProblem("spec", "an object with model and split", type(body).__name__)
             raise InvalidInput("a route's spec must be an object; model and split are required", problem)
-        _refuse_later(body)
         try:
             return cls.model_validate(dict(body))
         except ValidationError as error:
@@ -211,20 +276,6 @@ def _check_arms(arms: list[ArmSpec]) -> None:
     total = sum(arm.weight for arm in arms)
     if not 1 <= total <= MAX_TOTAL_WEIGHT:
         raise ValueError(f"its weights add up to {total}; expected 1 to {MAX_TOTAL_WEIGHT}")
-
-
-def _refuse_later(body: Mapping[str, Any]) -> None:
-    """Parts of the contract that this release does not have: refused by name, never silently ignored."""
-    rules = body.get("rules")
-    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
-        if isinstance(rule, Mapping) and "flag" in rule:
-            expected = "'if' and 'use': flag rules come later"
-            problem = FieldProblem(f"rules[{index}].flag", expected, repr(rule["flag"])[:100])
-            raise InvalidInput(
-                f"rules[{index}]: flags of an OpenFeature provider come with a later release; "
-                "write the condition as JSON Logic under 'if', and the version under 'use'",
-                problem,
-            )
 
 
 @dataclass(frozen=True, slots=True)

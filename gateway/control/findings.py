@@ -25,7 +25,7 @@ _EXPECTED: Mapping[str, str] = {
     "value_error": "{error}",
 }
 """Pydantic's kinds of finding that we say in our own words."""
-_UNION_MEMBERS = frozenset({"constrained-int", "int", "list[ArmSpec]"})
+_UNION_MEMBERS = frozenset({"constrained-int", "int", "list[ArmSpec]", "condition-rule", "flag-rule"})
 
 
 def problem_of(found: Any, patterns: Mapping[str, str]) -> FieldProblem:

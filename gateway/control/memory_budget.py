@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.eviction import Choice, Demand, Resident, Standing, choose, standing
 from gateway.errors import LoadError
-from gateway.events import Observer, RequestRecord
+from gateway.events import FlagMiss, Observer, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet, Footprint
@@ -135,6 +135,11 @@ class MemoryBudget(Observer):
         """So does one that its fallback answered."""
         if self._resting:
             self.wake(decision.version)
+
+    def flag_missed(self, record: FlagMiss) -> None:
+        """So does a flag that names it."""
+        if self._resting and record.cause == "not-loaded" and record.version is not None:
+            self.wake(VersionRef(record.model, record.version))
 
     def wake(self, ref: VersionRef) -> None:
         if self._resting.pop(ref, None) is not None:

@@ -20,6 +20,7 @@ from fractions import Fraction
 from gateway.control.compile import compile_route
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.documents import RouteDocument
+from gateway.control.flag_rules import FlagRules
 from gateway.control.store import DocumentKey
 from gateway.messages import VersionRef
 from gateway.routing.table import Route, RoutingTable
@@ -48,6 +49,7 @@ def plan_routes(
     active: Collection[VersionRef],
     failed: Collection[VersionRef],
     default_timeout_ms: int,
+    flags: FlagRules | None = None,
 ) -> dict[str, InForce]:
     """Every route that shall be in force now. One whose document cannot be read stays as it was."""
     planned = {}
@@ -57,7 +59,7 @@ def plan_routes(
         if old is not None and opened and (old.desired == route or held_back(route, old.desired, active)):
             planned[name] = old
             continue
-        compiled = compile_route(name, route.document, default_timeout_ms=default_timeout_ms)
+        compiled = compile_route(name, route.document, default_timeout_ms=default_timeout_ms, flags=flags)
         if opened or _may_open(route, active, failed):
             planned[name] = InForce(route, compiled)
         elif old is not None and old.desired == route:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.events import FlagSource
 from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.telemetry.series import Tally
@@ -36,16 +38,20 @@ class Families(Collector):
         *,
         table: Callable[[], RoutingTable],
         memory: Callable[[], Iterable[VersionMemory]],
+        flags: Callable[[], Iterable[FlagSource]],
     ) -> None:
         self._tally = tally
         self._table = table
         self._memory = memory
+        self._flags = flags
 
     def collect(self) -> Iterator[Metric]:
         yield from self._request_families()
         yield from self._version_families()
         yield from self._route_families()
         yield from self._cache_families()
+        yield from self._shadow_families()
+        yield from self._flag_families()
         yield GaugeMetricFamily(
             "gateway_state_revision", "Revision of desired state that is served.", self._tally.revision
         )
@@ -132,6 +138,34 @@ class Families(Collector):
                 weight.add_metric((name, str(version)), total)
         yield from (inflight, weight)
 
+    def _flag_families(self) -> Iterator[Metric]:
+        """Only where there is a provider. The oldest data of any process counts; infinite: one has none to go by."""
+        age = GaugeMetricFamily(
+            "gateway_flag_age_seconds", "Age of the flag data that is in use.", labels=("provider",)
+        )
+        ready = GaugeMetricFamily(
+            "gateway_flag_ready", "1 while every process has flag data that is current.", labels=("provider",)
+        )
+        ages: dict[str, float] = {}
+        fine: dict[str, bool] = {}
+        for source in self._flags():
+            if source.state != "absent":
+                oldest = math.inf if source.age_s is None else source.age_s
+                ages[source.provider] = max(oldest, ages.get(source.provider, 0.0))
+                fine[source.provider] = fine.get(source.provider, True) and source.state == "ready"
+        for provider, seconds in ages.items():
+            age.add_metric((provider,), seconds)
+            ready.add_metric((provider,), 1.0 if fine[provider] else 0.0)
+        if ages:
+            yield from (age, ready)
+        if self._tally.flag_misses:
+            yield _counter(
+                "gateway_flag_misses",
+                "Times that a rule could not do what its flag says, by cause.",
+                ("route", "rule", "cause"),
+                self._tally.flag_misses.items(),
+            )
+
     def _cache_families(self) -> Iterator[Metric]:
         caches = list(self._tally.caches.items())
         asked = [((route, outcome), count) for route, cache in caches for outcome, count in list(cache.asked.items())]
@@ -151,6 +185,24 @@ class Families(Collector):
             entries.add_metric((route,), cache.entries)
             size.add_metric((route,), cache.held_bytes)
         yield from (entries, size)
+
+    def _shadow_families(self) -> Iterator[Metric]:
+        shadows = [
+            ((route, str(version.number)), dict(outcomes))
+            for (route, version), outcomes in list(self._tally.shadows.items())
+        ]
+        yield _counter(
+            "gateway_shadow",
+            "Copies of requests for a shadow, by what became of them.",
+            ("route", "version", "outcome"),
+            [((*names, outcome), count) for names, outcomes in shadows for outcome, count in outcomes.items()],
+        )
+        yield _counter(
+            "gateway_shadow_disagreement",
+            "Answers of a shadow that differed from the one that the client got.",
+            ("route", "version"),
+            [(names, outcomes["differs"]) for names, outcomes in shadows],
+        )
 
 
 def _names(version: VersionRef) -> tuple[str, str]:

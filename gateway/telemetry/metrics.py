@@ -6,7 +6,7 @@ at all. When a version is retired or a route removed, its series go with it, and
 ends later cannot bring them back. Requests are counted for the version that was *chosen*, also
 when its fallback answered: ``gateway_fallbacks_total`` says how often that was, and why.
 
-Metrics of parts that do not exist yet (shadows, drift, feedback, rollouts, decision log) are
+Metrics of parts that do not exist yet (drift, feedback, rollouts, decision log) are
 not there at all rather than forever zero.
 """
 
@@ -18,7 +18,16 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from gateway.events import BatchRecord, Observer, RequestRecord, RollbackRecord
+from gateway.events import (
+    SHADOW_OUTCOMES,
+    BatchRecord,
+    FlagMiss,
+    FlagSource,
+    Observer,
+    RequestRecord,
+    RollbackRecord,
+    ShadowRecord,
+)
 from gateway.messages import Decision, VersionRef
 from gateway.routing.table import Route, RoutingTable
 from gateway.telemetry.families import Families, VersionMemory
@@ -70,13 +79,14 @@ class Metrics(Observer):
         *,
         table: Callable[[], RoutingTable],
         memory: Callable[[], Iterable[VersionMemory]] = tuple,
+        flags: Callable[[], Iterable[FlagSource]] = tuple,
     ) -> None:
         self._table = table
         self._routes: frozenset[str] = frozenset()
         self._named: frozenset[VersionRef] = frozenset()
         self._tally = Tally()
         self.registry = CollectorRegistry() if registry is None else registry
-        self.registry.register(Families(self._tally, table=table, memory=memory))
+        self.registry.register(Families(self._tally, table=table, memory=memory, flags=flags))
         ProcessCollector(registry=self.registry)
 
     def __repr__(self) -> str:
@@ -132,6 +142,12 @@ class Metrics(Observer):
         if series is not None:
             series.waiting_rows = rows
 
+    def shadow_compared(self, record: ShadowRecord) -> None:
+        outcomes = self._tally.shadows.get((record.route, record.shadow))
+        if outcomes is None or record.outcome not in outcomes:
+            return
+        outcomes[record.outcome] += 1
+
     def version_state(self, version: VersionRef, state: str, reason: str) -> None:
         series = self._tally.versions.get(version)
         if series is None:
@@ -143,6 +159,7 @@ class Metrics(Observer):
         self._tally.versions.pop(version, None)
         _forget(self._tally.requests, lambda key: key[1] == version)
         _forget(self._tally.fallbacks, lambda key: key[1] == version)
+        _forget(self._tally.shadows, lambda key: key[1] == version and not self._is_shadow(*key))
 
     def table_applied(self, revision: int) -> None:
         if self._tally.store_up is None:
@@ -155,6 +172,8 @@ class Metrics(Observer):
             self._tally.inflight.setdefault(name, 0)
             if route.cache is not None and name not in self._tally.caches:
                 self._tally.caches[name] = CacheSeries()
+            for shadow in route.shadows:
+                self._tally.shadows.setdefault((name, route.ref(shadow.version)), dict.fromkeys(SHADOW_OUTCOMES, 0))
         self._forget_what_is_gone()
 
     def store_reachable(self, up: bool) -> None:
@@ -176,12 +195,18 @@ class Metrics(Observer):
             cache.held_bytes += held_bytes
             cache.evicted += evicted
 
+    def flag_missed(self, record: FlagMiss) -> None:
+        if record.route in self._routes:
+            _add(self._tally.flag_misses, (record.route, record.rule, record.cause))
+
     def _forget_what_is_gone(self) -> None:
         tally, kept = self._tally, self._routes | {UNKNOWN}
         _forget(tally.inflight, lambda route: route not in self._routes)
         _forget(tally.caches, lambda route: route not in self._routes or self._table().routes[route].cache is None)
         _forget(tally.requests, lambda key: not self._has(*key))
         _forget(tally.fallbacks, lambda key: not self._has(key[0], key[1]))
+        _forget(tally.shadows, lambda key: not self._has(*key))
+        _forget(tally.flag_misses, lambda key: not self._has_rule(key[0], key[1]))
         _forget(tally.rollbacks, lambda key: key[0] not in self._routes)
         _forget(tally.undecided, lambda key: key[0] not in kept)
         _forget(tally.rejected, lambda key: key[0] not in kept)
@@ -192,6 +217,14 @@ class Metrics(Observer):
     def _has(self, route: str, version: VersionRef) -> bool:
         """The route is in force, and the version is resident or named by a route (perhaps it never loaded)."""
         return route in self._routes and (version in self._tally.versions or version in self._named)
+
+    def _has_rule(self, route: str, name: str) -> bool:
+        found = self._table().routes.get(route)
+        return found is not None and any(rule.name == name for rule in found.rules)
+
+    def _is_shadow(self, name: str, version: VersionRef) -> bool:
+        route = self._table().routes.get(name)
+        return route is not None and any(route.ref(shadow.version) == version for shadow in route.shadows)
 
     def _known(self, route: str) -> str:
         return route if route in self._routes else UNKNOWN
@@ -209,7 +242,8 @@ class Metrics(Observer):
 
 def _named_by(route: Route) -> Iterable[VersionRef]:
     others = {number for number in (route.fallback, route.known_good) if number is not None}
-    return map(route.ref, {arm.version for arm in route.arms} | others | route.pinnable)
+    shadows = {shadow.version for shadow in route.shadows}
+    return map(route.ref, {arm.version for arm in route.arms} | others | shadows | route.pinnable)
 
 
 def _add(counts: dict[_Key, int], key: _Key) -> None:

@@ -193,6 +193,8 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     decision, request_id, trace_id = record.decision, record.request_id, record.trace_id
     if decision is None or record.code != 200 or record.chosen_failure is not None or trace_id is None:
         return None
+    if decision.flag_stale:
+        return None
     ids = f"{request_id}{record.decision_id}{trace_id}"
     plain = ids.isascii() and ids.replace("-", "").isalnum() and len(ids) <= _MAX_TEXT
     if record.answered_by != decision.version or not plain:
@@ -244,6 +246,8 @@ def _request(record: RequestRecord, times: _Times) -> bytes:
         "error": record.error or record.chosen_failure,
         "fallback_from": chosen.number if fell_back and chosen is not None else None,
     }
+    if decision is not None and decision.flag_stale:
+        line |= {"flag_stale": True, "flag_age_s": decision.flag_age_s}
     try:
         written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:

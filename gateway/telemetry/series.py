@@ -137,6 +137,8 @@ class Tally:
     rejected: dict[tuple[str, str], int] = field(default_factory=dict)
     fallbacks: dict[tuple[str, VersionRef, str], int] = field(default_factory=dict)
     rollbacks: dict[tuple[str, str], int] = field(default_factory=dict)
+    flag_misses: dict[tuple[str, str, str], int] = field(default_factory=dict)
     caches: dict[str, CacheSeries] = field(default_factory=dict)
+    shadows: dict[tuple[str, VersionRef], dict[str, int]] = field(default_factory=dict)
     revision: int = 0
     store_up: bool | None = None

@@ -26,6 +26,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 from gateway import __version__
 from gateway.errors import SettingsError
 from gateway.events import Observer, RequestRecord
+from gateway.messages import Decision
 from gateway.settings import TelemetrySettings
 
 __all__ = ["Tracing", "exporter_for"]
@@ -173,6 +174,10 @@ def _decision(record: RequestRecord) -> Attributes:
         "turnout.queue_s": record.queue_s,
         "turnout.compute_s": record.compute_s,
     }
+    if decision.flag_age_s is not None:
+        attributes["turnout.flag_age_s"] = decision.flag_age_s
+    if decision.flag is not None:
+        attributes |= _flag(decision, *decision.flag)
     if decision.bucket is not None:
         attributes["turnout.bucket"] = decision.bucket
     if record.chosen_failure is not None:
@@ -187,3 +192,16 @@ def _traces_url(endpoint: str | None) -> str | None:
     if endpoint is None or urlsplit(endpoint).path.strip("/"):
         return endpoint
     return f"{endpoint.rstrip('/')}/v1/traces"
+
+
+def _flag(decision: Decision, key: str, variant: str | None, provider: str) -> dict[str, str | int | float]:
+    """A flag of a provider stands in the place of the route, in the specification's names."""
+    said: dict[str, str | int | float] = {
+        "feature_flag.key": key,
+        "feature_flag.provider.name": provider,
+        "feature_flag.result.variant": variant or str(decision.version.number),
+        "turnout.flag_stale": decision.flag_stale,
+    }
+    if decision.flag_stale:
+        said["feature_flag.result.reason"] = "stale"
+    return said

@@ -29,7 +29,7 @@ def health_routes(services: Services) -> Sequence[BaseRoute]:
             "draining": draining,
             "revision": current.table.revision,
             "routes": {route.name: route.to_json() for route in routes},
-            "degraded": [text for route in routes for text in route.degraded],
+            "degraded": [*(text for route in routes for text in route.degraded), *services.degraded()],
         }
         headers = {} if fine else {"retry-after": "1"}
         return Response(dump_json(body), 200 if fine else 503, headers, media_type="application/json")

@@ -66,7 +66,8 @@ class Repository(Protocol):
 class Services:
     """``statistics`` must also be among the observers that ``observer`` tells. ``trace_ratio``: the share of
     traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force.
-    Without ``large``, bodies of any size are decoded here."""
+    Without ``large``, bodies of any size are decoded here. ``degraded``: what else is not as it should be, in
+    sentences."""
 
     dataplane: Dataplane
     observer: Observer
@@ -78,3 +79,4 @@ class Services:
     trace_ratio: float = 0.0
     whereabouts: Whereabouts = unknown
     large: LargeBodies | None = None
+    degraded: Callable[[], Sequence[str]] = tuple

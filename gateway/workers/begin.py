@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gateway.codec.limits import CodecLimits
-from gateway.settings import LimitSettings, ServerSettings, Settings
+from gateway.settings import FlagSettings, LimitSettings, ServerSettings, Settings
 from gateway.web.services import WebLimits
 
 __all__ = ["Beginning", "web_limits"]
@@ -20,6 +20,7 @@ class Beginning(BaseModel):
     limits: LimitSettings
     readiness_s: float
     trace_ratio: float
+    flags: FlagSettings = FlagSettings()
 
     @classmethod
     def of(cls, settings: Settings) -> dict[str, Any]:
@@ -29,6 +30,7 @@ class Beginning(BaseModel):
             limits=settings.limits,
             readiness_s=settings.runtimes.readiness_s,
             trace_ratio=settings.telemetry.trace_ratio,
+            flags=settings.flags,
         )
         return beginning.model_dump(mode="json")
 

@@ -16,6 +16,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.control.compile import compile_route
 from gateway.control.desired import Desired, DesiredRoute
+from gateway.control.flag_rules import FlagRules
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.plan import InForce, abandoned, plan_routes, quarantined, traffic_shares
@@ -66,12 +67,14 @@ class Follower:
         observer: Observer,
         told: Told,
         default_timeout_ms: int,
+        flags: FlagRules | None = None,
     ) -> None:
         self._fleet = fleet
         self._dataplane = dataplane
         self._ring = ring
         self._told = told
         self._default_timeout_ms = default_timeout_ms
+        self._flags = flags
         self._loads = Loads(
             fleet,
             self._assemble,
@@ -187,6 +190,7 @@ class Follower:
             active=named - coming,
             failed=frozenset(),
             default_timeout_ms=self._default_timeout_ms,
+            flags=self._flags,
         )
         for name in self._closed_routes:
             route = desired.routes[name]

@@ -16,7 +16,16 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from gateway.events import EVENTS, BatchRecord, Observer, RequestRecord, RollbackRecord, ShadowRecord
+from gateway.events import (
+    EVENTS,
+    BatchRecord,
+    FlagMiss,
+    FlagSource,
+    Observer,
+    RequestRecord,
+    RollbackRecord,
+    ShadowRecord,
+)
 from gateway.messages import Decision, VersionRef
 
 __all__ = [
@@ -106,7 +115,7 @@ def _known(hint: Any) -> type[Any] | None:
 
 
 _FORMS: dict[type[Any], _Form] = {}
-for _made in (VersionRef, Decision, RequestRecord, BatchRecord, ShadowRecord, RollbackRecord):
+for _made in (VersionRef, Decision, RequestRecord, BatchRecord, ShadowRecord, RollbackRecord, FlagMiss, FlagSource):
     _FORMS[_made] = _ReferenceForm() if _made is VersionRef else _Form(_made)
 
 

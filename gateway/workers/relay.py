@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from gateway.events import BatchRecord, Observer, RequestRecord, ShadowRecord
+from gateway.events import BatchRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.link import Link
 from gateway.workers.records import Burst, Event, pack_burst, pack_event, pack_finished
@@ -107,3 +107,9 @@ class Relay(Observer):
 
     def cache_changed(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         self._tell("cache_changed", route, entries, held_bytes, evicted)
+
+    def flag_missed(self, record: FlagMiss) -> None:
+        self._tell("flag_missed", record)
+
+    def flag_source(self, record: FlagSource) -> None:
+        self._tell("flag_source", record)

@@ -19,6 +19,8 @@ from typing import Any
 import uvloop
 
 from gateway.clock import SystemClock
+from gateway.control.flag_rules import FlagRules
+from gateway.control.flags import Flags
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
 from gateway.errors import NotFound, TurnoutError
@@ -126,6 +128,8 @@ class WebWorker:
             probe_interval_s=beginning.readiness_s,
             warmth=self._warmth,
         )
+        self._flags = Flags(beginning.flags, clock=clock, source=f"web worker {os.getpid()}", tell=relay.flag_source)
+        self._flags_started = asyncio.ensure_future(self._flags.start())
         self._follower = Follower(
             fleet=fleet,
             dataplane=dataplane,
@@ -134,6 +138,7 @@ class WebWorker:
             observer=relay,
             told=Told(applied=self._applied, released=self._released),
             default_timeout_ms=beginning.limits.timeout_ms,
+            flags=FlagRules(self._flags, here=lambda ref: ref in dataplane.current.handles, missed=relay.flag_missed),
         )
         limits, cores = beginning.web_limits(), len(os.sched_getaffinity(0))
         self._large = large_bodies(limits, clock, cores=max(1, cores // beginning.server.workers))
@@ -179,8 +184,13 @@ class WebWorker:
             listening.setblocking(False)
             listener = Listener(face, listening, self._beginning.server)
             self._listeners.append(listener)
-            self._serving.append(asyncio.create_task(listener.serve()))
+            self._serving.append(asyncio.create_task(self._serve(listener)))
         spare_the_collector()
+
+    async def _serve(self, listener: Listener) -> None:
+        """Connections wait in the kernel until flags have data, or could not get any in time."""
+        await asyncio.wait({self._flags_started})
+        await listener.serve()
 
     def _ask(self, fd: int) -> None:
         self._link.send({"op": "ask"}, [fd])
@@ -201,6 +211,7 @@ class WebWorker:
             await asyncio.wait(self._serving, timeout=5.0)
         if self._beginning is not None:
             await self._large.close()
+            await self._flags.close()
         await self._follower.close()
         await self._fleet.close()
         await self._told_all()

@@ -89,7 +89,16 @@ def arms(document: RouteDocument) -> dict[int, int]:
             "names version 5 twice",
         ),
         ({"model": "digits", "split": SPLIT, "tolerance": -1}, "tolerance", "at least 0"),
-        ({"model": "digits", "split": SPLIT, "rules": [{"name": "b", "flag": "f"}]}, "rules[0].flag", "later"),
+        (
+            {"model": "digits", "split": SPLIT, "rules": [{"name": "b", "flag": "f", "use": 3}]},
+            "rules[0].use",
+            "no such field",
+        ),
+        (
+            {"model": "digits", "split": SPLIT, "rules": [{"name": "b", "flag": "f", "variants": {"on": "four"}}]},
+            "rules[0].variants.on",
+            "a whole number",
+        ),
         (
             {"model": "digits", "split": SPLIT, "rules": [{"name": "b", "if": {"nope": 1}, "use": 3}]},
             "rules[0]",

@@ -1,0 +1,29 @@
+"""How long flag evaluations take, and when a provider is too slow for the request path. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["EvaluationBudget"]
+
+STRIKES = 5.0
+_FORGIVEN = 0.01
+_HOPELESS = 20.0
+
+
+@dataclass(slots=True)
+class EvaluationBudget:
+    """An evaluation over ``budget_s`` is a strike, one twenty times over is all of them; a good one takes a hundredth
+    of a strike back, so that a pause of the machine now and then counts for nothing and a share of one in a hundred
+    does. ``strikes`` is written by ``took`` only."""
+
+    budget_s: float
+    strikes: float = 0.0
+
+    def took(self, seconds: float) -> bool:
+        """Whether the provider is to be taken out of the request path."""
+        if seconds > self.budget_s:
+            self.strikes += STRIKES if seconds > _HOPELESS * self.budget_s else 1.0
+        else:
+            self.strikes = max(0.0, self.strikes - _FORGIVEN)
+        return self.strikes >= STRIKES
