@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from gateway.control.documents import ArmSpec, LimitsSpec, RouteDocument, RuleSpec
+from gateway.control.documents import ArmSpec, FlagRuleSpec, LimitsSpec, RouteDocument, RuleSpec
+from gateway.control.flag_rules import FlagRules, without_flags
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import ENDED, Phase
 from gateway.routing.rules import compile_condition
@@ -14,7 +16,10 @@ from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule, Shadow,
 __all__ = ["compile_route"]
 
 
-def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int) -> Route:
+def compile_route(
+    name: str, document: RouteDocument, *, default_timeout_ms: int, flags: FlagRules | None = None
+) -> Route:
+    """Without ``flags``, rules that name one have no data to go by."""
     spec, status = document.spec, document.status
     return Route(
         name=name,
@@ -22,7 +27,7 @@ def compile_route(name: str, document: RouteDocument, *, default_timeout_ms: int
         arms=_arms(status.split),
         key=spec.key,
         pin=spec.pin,
-        rules=tuple(_rule(rule) for rule in spec.rules),
+        rules=tuple(_rule(name, document, rule, flags) for rule in spec.rules),
         fallback=spec.fallback,
         known_good=status.known_good,
         quarantined=frozenset(status.quarantined),
@@ -85,6 +90,14 @@ def _arms(arms: Iterable[ArmSpec]) -> tuple[Arm, ...]:
     return tuple(Arm(arm.version, arm.weight) for arm in arms)
 
 
-def _rule(rule: RuleSpec) -> Rule:
+def _rule(route: str, document: RouteDocument, rule: RuleSpec | FlagRuleSpec, flags: FlagRules | None) -> Rule:
+    if isinstance(rule, FlagRuleSpec):
+        choose = (flags or without_flags()).compile(route, document, rule)
+        return Rule(rule.name, _never, (), choose, frozenset(rule.versions()) or document.versions())
     use = rule.use if isinstance(rule.use, int) else _arms(rule.use)
     return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use)
+
+
+def _never(context: Mapping[str, Any]) -> bool:  # noqa: ARG001 (a condition's shape)
+    """A rule that names a flag is asked by ``choose``."""
+    return False
