@@ -1,0 +1,108 @@
+"""What is written of a rollout when it has ended: for machines a document kept by its route, for people its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.control.documents import SCHEMA
+from gateway.control.rollout_state import RolloutState
+from gateway.control.store import DocumentKey
+
+__all__ = ["KEPT_REPORTS", "REPORT", "report_key", "report_of", "report_text"]
+
+REPORT = "report"
+KEPT_REPORTS = 20
+"""Reports of one route; older ones stay in its history and in the audit log."""
+
+Json = Mapping[str, Any]
+
+
+def report_key(route: str, rollout: str) -> DocumentKey:
+    return DocumentKey(REPORT, f"{route}/{rollout}")
+
+
+def report_of(
+    route: str, model: str, state: RolloutState, *, evidence: Json | None, webhooks: Sequence[Json], written_at: float
+) -> dict[str, Any]:
+    streams = dict((evidence or {}).get("streams", {}))
+    error = streams.get("error", {})
+    return {
+        "schema": SCHEMA,
+        "route": route,
+        "model": model,
+        "id": state.id,
+        "candidate": state.candidate,
+        "baseline": state.baseline,
+        "verdict": str(state.phase),
+        "reason": state.reason,
+        "trigger": state.harm,
+        "started_at": state.started_at,
+        "started_by": state.by,
+        "ended_at": state.ended_at,
+        "ended_by": state.ended_by,
+        "seconds": round((state.ended_at or written_at) - state.started_at, 3),
+        "weights": [mark.to_json() for mark in state.marks],
+        "before": {str(version): weight for version, weight in state.before.items()},
+        "requests_harmed": error.get("candidate", {}).get("bad"),
+        "evidence": dict(evidence or {}),
+        "webhooks": [dict(delivery) for delivery in webhooks],
+        "plan": state.plan.to_json(),
+        "written_at": written_at,
+    }
+
+
+def report_text(report: Json) -> str:
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Json) -> Iterator[str]:
+    yield f"Rollout {report['id']} of {report['model']}/{report['candidate']} on route {report['route']}"
+    yield f"Verdict    {report['verdict']}" + (f" ({report['trigger']})" if report.get("trigger") else "")
+    yield f"Reason     {report['reason'] or '-'}"
+    yield f"Against    {report['model']}/{report['baseline']}, the known good, in the same seconds"
+    yield f"Began      {_when(report['started_at'])} by {report['started_by']}"
+    yield f"Ended      {_when(report['ended_at'])} by {report['ended_by']}, after {report['seconds']:.1f} s"
+    if report.get("requests_harmed") is not None:
+        yield f"Harmed     {report['requests_harmed']} units of the candidate met an error"
+    yield ""
+    yield "Weights over time"
+    for mark in report["weights"]:
+        yield f"  {_when(mark['at'])}  {mark['percent']:>8g}%  {mark['phase']:<12} by {mark['by']}"
+    yield ""
+    yield "Evidence"
+    streams = (report.get("evidence") or {}).get("streams") or {}
+    if not streams:
+        yield "  none: it ended before any request could be compared"
+    for name, stream in streams.items():
+        yield from _stream_lines(name, stream)
+    ratio = (report.get("evidence") or {}).get("sample_ratio") or {}
+    if ratio:
+        sound = f"BROKEN: {ratio.get('reason', '')}" if ratio.get("broken") else "as its weights say"
+        yield f"  {'split':<12} {sound}"
+    if report["webhooks"]:
+        yield ""
+        yield "Webhooks"
+    for hook in report["webhooks"]:
+        answer = f", answered {hook['answer']}" if hook.get("answer") else ""
+        yield f"  {hook['event']:<12} {hook['url']}  {hook['state']} after {hook['attempts']} attempts{answer}"
+
+
+def _stream_lines(name: str, stream: Json) -> Iterator[str]:
+    one, other = stream["candidate"], stream["baseline"]
+    counts = f"candidate {one['bad']} of {one['units']}"
+    counts += f", known good {other['bad']} of {other['units']}" if other["units"] else ""
+    yield f"  {name:<12} {stream['verdict']:<10} {counts}"
+    if stream.get("difference") is not None:
+        interval = f"{stream['difference']:+.4f}"
+        if stream.get("low") is not None and stream.get("high") is not None:
+            interval += f", interval {stream['low']:+.4f} to {stream['high']:+.4f}"
+        yield f"  {'':<12} {'':<10} difference {interval}"
+    harm = f"{stream['log_harm']:.2f} (verdict at {stream['harm_threshold']:.2f})"
+    health = f"{stream['log_health']:.2f} (at {stream['health_threshold']:.2f})"
+    yield f"  {'':<12} {'':<10} log e-value of harm {harm}, of health {health}"
+
+
+def _when(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
