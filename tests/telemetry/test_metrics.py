@@ -13,9 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.errors import VersionFailed
-from gateway.events import FanOut, RollbackRecord
+from gateway.events import SHADOW_OUTCOMES, FanOut, RollbackRecord, ShadowRecord
 from gateway.messages import VersionRef
-from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable
+from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Shadow
 from gateway.serving.handle import VersionState
 from gateway.telemetry.families import STATES
 from gateway.telemetry.metrics import FALLBACK_CAUSES, Metrics, VersionMemory
@@ -40,6 +40,8 @@ CONTRACT: Mapping[str, tuple[str, ...]] = {
     "gateway_cache_evictions": ("route",),
     "gateway_cache_entries": ("route",),
     "gateway_cache_bytes": ("route",),
+    "gateway_shadow": ("route", "version", "outcome"),
+    "gateway_shadow_disagreement": ("route", "version"),
     "gateway_state_revision": (),
     "gateway_state_store_up": (),
 }
@@ -77,8 +79,8 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Watched:
-    """Route ``digits``, which has a cache, with versions 3 and 4 resident, revision 7 applied."""
-    found = Watched(digits(cache=CachePolicy(65536)))
+    """Route ``digits``, which has a cache and 4 as a shadow; 3 and 4 are resident, revision 7 applied."""
+    found = Watched(digits(cache=CachePolicy(65536), shadows=(Shadow(4, 0.5),)))
     found.metrics.table_applied(7)
     for version in (DIGITS_3, DIGITS_4):
         found.metrics.version_state(version, "active", "")
@@ -98,6 +100,29 @@ def busy(watched: Watched) -> None:
     metrics.rolled_back(RollbackRecord("digits", "error-burst", 3, (4,), "it raised", durable=True))
     metrics.cache_asked("digits", "hit")
     metrics.cache_changed("digits", 1, 700, 0)
+    metrics.shadow_compared(shadow("agrees"))
+
+
+def shadow(outcome: str, version: VersionRef = DIGITS_4) -> ShadowRecord:
+    return ShadowRecord("digits", 1, 17, DIGITS_3, version, outcome, 1)
+
+
+def test_shadows_count_their_copies_from_nought_and_what_differs_once_more(watched: Watched) -> None:
+    """Only a shadow's: a version that no route copies to has no series, and one that is gone takes its own along."""
+    for outcome in (*SHADOW_OUTCOMES, "differs", "unheard-of"):
+        watched.metrics.shadow_compared(shadow(outcome))
+    watched.metrics.shadow_compared(shadow("agrees", DIGITS_3))
+    found = {
+        outcome: watched.value("gateway_shadow_total", route="digits", version="4", outcome=outcome)
+        for outcome in SHADOW_OUTCOMES
+    }
+    assert found == {"agrees": 1, "differs": 2, "failed": 1, "dropped": 1}
+    assert watched.value("gateway_shadow_disagreement_total", route="digits", version="4") == 2
+    assert watched.value("gateway_shadow_total", route="digits", version="3", outcome="agrees") is None
+    watched.metrics.version_retired(DIGITS_4)
+    assert watched.value("gateway_shadow_disagreement_total", route="digits", version="4") == 2, "it is a shadow still"
+    watched.apply(digits(arms=(Arm(3, 1),), pinnable=frozenset({3})))
+    assert watched.value("gateway_shadow_disagreement_total", route="digits", version="4") is None
 
 
 def test_names_and_labels_are_the_contracts(watched: Watched) -> None:
