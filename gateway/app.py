@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -26,8 +25,8 @@ from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.route_control import RouteControl
-from gateway.control.sqlite_store import SqliteStore
-from gateway.control.token_control import TokenControl
+from gateway.control.store_access import AnyStore, coordination_for, open_for_serving, open_store, store_path
+from gateway.control.token_control import ADMIN_TOKEN_FILE, TokenControl
 from gateway.dataplane import Dataplane
 from gateway.errors import SettingsError
 from gateway.events import FanOut
@@ -76,20 +75,6 @@ _WORKER_END_S = 8.0
 View = dict[str, Any]
 
 
-def store_path(home: Path) -> Path:
-    return home / "store.sqlite3"
-
-
-async def open_store(settings: Settings) -> SqliteStore:
-    """The store of a home, made if it is not there. Raises StoreUnavailable."""
-    store = SqliteStore(
-        store_path(settings.home),
-        busy_timeout_ms=settings.store.busy_timeout_ms,
-        poll_s=settings.store.poll_ms / 1000,
-    )
-    return await store.open()
-
-
 class Gateway:
     """One running gateway. ``start`` returns when it listens; ``stop`` when every admitted request is answered."""
 
@@ -116,9 +101,10 @@ class Gateway:
         settings, clock = self._settings, SystemClock()
         self._ends.callback(hold_home(settings.home).close)
         sockets = self._bind()
-        store = await open_store(settings)
+        opened = await open_for_serving(settings)
+        store = opened.store
         self._ends.push_async_callback(store.close)
-        blobs = BlobStore(settings.home)
+        blobs = BlobStore(settings.registry.blobs or settings.home)
 
         observer = FanOut()
         deaths = fleet_observer(observer, clock, lambda: self.fleet) if settings.server.workers > 1 else None
@@ -142,6 +128,8 @@ class Gateway:
             settings=settings,
             clock=clock,
             observer=observer,
+            coordination=coordination_for(settings, store, clock),
+            address=f"http{'s' if settings.server.tls_key else ''}://{settings.server.host}:{settings.server.port}",
         )
         statistics = ModelStatistics()
         metrics = Metrics(
@@ -155,7 +143,7 @@ class Gateway:
         for part in (*watching, *control.observers):
             observer.add(part)
         self._ends.push_async_callback(control.close)
-        await control.start(settings.home)
+        await control.start(settings.home, last=opened.last)
 
         limits = web_limits(settings.limits)
         large = large_bodies(limits, clock, cores=len(os.sched_getaffinity(0)))
@@ -280,7 +268,7 @@ class Gateway:
 class LocalControl:
     """Desired state and registry of a home, without a gateway: the same verbs, on the same documents."""
 
-    store: SqliteStore
+    store: AnyStore
     blobs: BlobStore
     routes: RouteControl
     models: ModelControl
@@ -300,7 +288,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await open_store(settings)
     try:
-        blobs, replica = BlobStore(settings.home), ReplicaAbsent(store, clock)
+        blobs, replica = BlobStore(settings.registry.blobs or settings.home), ReplicaAbsent(store, clock)
         yield LocalControl(
             store=store,
             blobs=blobs,
@@ -335,7 +323,8 @@ async def _serve(settings: Settings) -> int:
         log.info("listening on %s, home %s", url, settings.home)
     if settings.server.workers > 1:
         log.info("%d web workers share %s", settings.server.workers, gateway.urls[0])
-    log.info("admin token in %s", settings.home / "admin-token")
+    if (token := settings.home / ADMIN_TOKEN_FILE).exists():
+        log.info("admin token in %s", token)
     ended = asyncio.ensure_future(gateway.failed())
     await asyncio.wait({ended, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if not told.is_set():

@@ -31,7 +31,8 @@ class DesiredRoute:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """``unreadable``: documents that could not be parsed, and why; ``parsed`` spares reading them again."""
+    """``unreadable``: documents that could not be parsed, and why; ``parsed`` spares reading them again, those that
+    are of the same revision and ``written`` at the same time: another store may have the same revision."""
 
     revision: int = 0
     routes: Mapping[str, DesiredRoute] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Desired:
     residents: frozenset[VersionRef] = frozenset()
     unreadable: Mapping[DocumentKey, str] = field(default_factory=dict)
     parsed: Mapping[DocumentKey, tuple[int, Parsed]] = field(default_factory=dict)
+    written: Mapping[DocumentKey, float] = field(default_factory=dict)
 
     def wanted(self) -> frozenset[VersionRef]:
         """The versions that shall be loaded: what routes name and have not quarantined, and explicit residents."""
@@ -61,12 +63,14 @@ def read_desired(snapshot: Snapshot, before: Desired) -> Desired:
     for key, document in snapshot.documents.items():
         known = before.parsed.get(key)
         try:
-            if known is not None and known[0] == document.revision:
+            same = before.written.get(key) == document.written_at
+            if known is not None and same and known[0] == document.revision:
                 parsed[key] = known
             elif (fresh := _parse(document)) is not None:
                 parsed[key] = (document.revision, fresh)
         except (StoreUnavailable, RegistryError) as error:
             unreadable[key] = str(error)
+    written = {key: document.written_at for key, document in snapshot.documents.items()}
     routes = {
         key.name: DesiredRoute(revision, body)
         for key, (revision, body) in sorted(parsed.items())
@@ -74,7 +78,7 @@ def read_desired(snapshot: Snapshot, before: Desired) -> Desired:
     }
     models = {key.name: body for key, (_, body) in parsed.items() if isinstance(body, ModelDocument)}
     residents = {VersionRef(b.model, b.version) for _, b in parsed.values() if isinstance(b, ResidentDocument)}
-    return Desired(snapshot.revision, routes, models, frozenset(residents), unreadable, parsed)
+    return Desired(snapshot.revision, routes, models, frozenset(residents), unreadable, parsed, written)
 
 
 def _parse(document: Document) -> Parsed | None:

@@ -48,7 +48,7 @@ class LastState:
         self._path = path
         self._kept: tuple[str, int] = ("", -1)
         self._turn = asyncio.Lock()
-        self._lines: dict[DocumentKey, tuple[int, bytes]] = {}
+        self._lines: dict[DocumentKey, tuple[tuple[int, float], bytes]] = {}
         self._failed = False
 
     def __repr__(self) -> str:
@@ -85,12 +85,12 @@ class LastState:
             self._failed = False
             self._kept = (state.identity, state.revision)
 
-    def forget(self) -> None:
+    def anew(self) -> None:
+        """The next state is kept, whatever was kept before."""
         self._kept = ("", -1)
-        self._path.unlink(missing_ok=True)
 
     def _write(self, state: KnownState) -> None:
-        self._lines = {key: (row.revision, self._line(row)) for key, row in state.documents.items()}
+        self._lines = {key: ((row.revision, row.written_at), self._line(row)) for key, row in state.documents.items()}
         body = b"\n".join(line for _, line in self._lines.values())
         head = {"schema": SCHEMA, "identity": state.identity, "revision": state.revision, "head": state.head}
         first = canonical(head)
@@ -111,7 +111,7 @@ class LastState:
     def _line(self, row: Document) -> bytes:
         """Made once for each revision of a document: a model of a thousand versions takes 5 ms."""
         known = self._lines.get(row.key)
-        if known is not None and known[0] == row.revision:
+        if known is not None and known[0] == (row.revision, row.written_at):
             return known[1]
         return canonical([row.key.kind, row.key.name, row.revision, row.written_at, row.body])
 

@@ -7,23 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway import __version__
 from gateway.clock import Clock
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.coordination import Alone, Coordination
+from gateway.control.flag_rules import FlagRules
+from gateway.control.flag_watch import FlagWatch
+from gateway.control.flags import Flags
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.judge import GuardPolicy
 from gateway.control.memory_budget import RESTING, MemoryLimits
 from gateway.control.model_control import ModelControl
+from gateway.control.presence import Presence
 from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.route_control import RouteControl
 from gateway.control.store import Snapshot, Store
+from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
+from gateway.errors import StoreUnavailable
 from gateway.events import Observer
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
@@ -59,15 +67,21 @@ class ControlPlane:
         clock: Clock,
         observer: Observer,
         assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
+        coordination: Coordination | None = None,
+        address: str = "",
     ) -> None:
         self._follow: Callable[[], None] = lambda: None
         self._elsewhere: Callable[[VersionRef], int] = lambda _: 0
         self._queue_elsewhere: Callable[[VersionRef], Mapping[str, int]] = lambda _: {}
         self.workers: Callable[[], Sequence[View]] = tuple
         self.store = store
+        self.clock = clock
+        self.coordination = coordination or Alone(settings.home, clock)
         self.blobs = blobs
         self.fleet = fleet
         self.ring = TokenRing(clock)
+        self.flags = Flags(settings.flags, clock=clock)
+        self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
         self.reconciler = Reconciler(
             store=store,
             fleet=fleet,
@@ -78,14 +92,28 @@ class ControlPlane:
             default_route=settings.default_route,
             default_timeout_ms=settings.limits.timeout_ms,
             took=self._took,
-            applied=lambda: self._follow(),  # noqa: PLW0108 - set later, by ``share``
+            applied=lambda: self._applied(),  # noqa: PLW0108 - what it tells is made later
             memory=MemoryLimits(
                 settings.runtimes.memory_bytes, settings.runtimes.device_memory_bytes, settings.runtimes.lazy
+            ),
+            flags=FlagRules(
+                self.flags,
+                here=lambda ref: ref in dataplane.current.handles,
+                missed=lambda miss: observer.flag_missed(miss),  # noqa: PLW0108 - it has no observers yet
             ),
         )
         self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
         self.holdings = Holdings()
-        here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings)
+        self.presence = Presence(
+            self.coordination,
+            self.reconciler,
+            clock=clock,
+            address=address,
+            version=__version__,
+            beat_s=settings.store.lease_s / 3,
+        )
+        self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock)
+        here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
         self.routes = RouteControl(store, here)
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.tokens = TokenControl(store, here, clock=clock)
@@ -104,25 +132,40 @@ class ControlPlane:
     @property
     def observers(self) -> Sequence[Observer]:
         """What of this wants to be told what becomes of requests."""
-        return [self.reconciler.budget, *([self.guard] if self.guard else [])]
+        return [self.reconciler.budget, self.flag_watch, *([self.guard] if self.guard else [])]
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self.reconciler!r}>"
 
-    async def start(self, home: Path | None = None) -> None:
-        """Returns when tokens and routes are known here; versions are then loading. ``home``: where the first admin
-        token is left. Raises StoreUnavailable when the store cannot be read."""
+    async def start(self, home: Path | None = None, *, last: Snapshot | None = None) -> None:
+        """Returns when tokens and routes are known here and flags have data, or could not get any in time; versions
+        are then loading. ``home``: where the first admin token is left. Raises StoreUnavailable when the store cannot
+        be read and there is no ``last`` state to serve from."""
         if home is not None:
-            await self.tokens.bootstrap(home)
-        await self.reconciler.start()
+            await self._bootstrap(home, last)
+        await self.flags.start()
+        await self.reconciler.start(last)
         self.rollbacks.start()
+        self.presence.start()
+        self.store_watch.start()
+
+    async def _bootstrap(self, home: Path, last: Snapshot | None) -> None:
+        try:
+            await self.tokens.bootstrap(home)
+        except StoreUnavailable:
+            if last is None:
+                raise
 
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         if self.guard is not None:
             await self.guard.close()
+        await self.store_watch.close()
+        await self.presence.close()
+        await self.coordination.close()
         await self.rollbacks.close()
         await self.reconciler.close()
+        await self.flags.close()
 
     def share(
         self,
@@ -178,6 +221,14 @@ class ControlPlane:
         if ref in self.reconciler.desired.wanted():
             return "registered", "waits for its turn to load"
         return "absent", "not loaded here"
+
+    def _names_flags(self) -> bool:
+        routes = self.reconciler.in_force.values()
+        return any(rule.choose is not None for in_force in routes for rule in in_force.route.rules)
+
+    def _applied(self) -> None:
+        self._follow()
+        self.presence.changed()
 
     def _took(self, snapshot: Snapshot) -> None:
         self.ring.install(snapshot.documents.values())

@@ -117,12 +117,14 @@ class Presence:
         return replace(self._self, revision=desired.revision, behind=behind)
 
     async def all_serve(self, revision: int, route: str, *, timeout_s: float) -> bool:
-        """Whether every other living replica serves the route as of the revision, within the time.
+        """Whether every living replica serves the route as of the revision, within the time.
 
         Ends early when one of them cannot: a version failed there. One that is not heard of within its lease
         counts as ended. Cancelling changes nothing.
         """
         limit = self._clock.monotonic() + timeout_s
+        if not await self._reconciler.wait_applied(revision, route=route, timeout_s=timeout_s):
+            return False
         while True:
             try:
                 others = [view for view in await self._coordination.replicas() if view.replica != self._self.replica]

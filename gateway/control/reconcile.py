@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from gateway.clock import Clock
 from gateway.control.desired import Desired, read_desired
+from gateway.control.flag_rules import FlagRules
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.overrides import Override, Overrides
@@ -73,6 +74,7 @@ class Reconciler:
         took: Callable[[Snapshot], None] = lambda _: None,
         applied: Callable[[], None] = lambda: None,
         memory: MemoryLimits | None = None,
+        flags: FlagRules | None = None,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -81,6 +83,7 @@ class Reconciler:
         self._observer = observer
         self._default_route = default_route
         self._default_timeout_ms = default_timeout_ms
+        self._flags = flags
         self._took = took
         self._told_applied = applied
         self.budget = MemoryBudget(
@@ -133,9 +136,18 @@ class Reconciler:
             store_up=bool(self._store_up),
         )
 
-    async def start(self) -> None:
-        """Returns when every route is known here, open or closed. Raises StoreUnavailable."""
-        await self._refresh()
+    async def start(self, last: Snapshot | None = None) -> None:
+        """Returns when every route is known here, open or closed; as of ``last`` while the store cannot be read.
+
+        Raises StoreUnavailable where there is no last state.
+        """
+        try:
+            await self.refresh()
+        except StoreUnavailable as error:
+            if last is None:
+                raise
+            self._store_is(up=False, why=str(error))
+            self._take(last)
         self._watching = asyncio.ensure_future(self._watch())
         self._watching.add_done_callback(self._stopped)
         self.budget.start()
@@ -161,18 +173,22 @@ class Reconciler:
         wait = FIRST_STORE_RETRY_S
         while True:
             try:
-                await self._refresh()
+                await self.refresh()
                 async for _ in self._store.watch(self._stored.revision):
-                    await self._refresh()
+                    await self.refresh()
                     wait = FIRST_STORE_RETRY_S
             except StoreUnavailable as error:
                 self._store_is(up=False, why=str(error))
             await self._clock.sleep(wait)
             wait = min(LONGEST_STORE_RETRY_S, wait * 2)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Takes what the store says now. Raises StoreUnavailable."""
         snapshot = await self._store.snapshot()
         self._store_is(up=True)
+        self._take(snapshot)
+
+    def _take(self, snapshot: Snapshot) -> None:
         if self._seen and snapshot.revision < self._stored.revision:
             log.warning("the store went back from revision %d to %d", self._stored.revision, snapshot.revision)
         self._seen = True
@@ -230,6 +246,7 @@ class Reconciler:
             active=active | resting,  # a change of traffic does not wait for one that a request will wake
             failed=self._loads.failures.keys(),
             default_timeout_ms=self._default_timeout_ms,
+            flags=self._flags,
         )
         keep = desired.wanted().union(*(route.wanted() for route in self._in_force.values())) - resting
         self._install(desired, active & keep)

@@ -10,6 +10,7 @@ is refused, by every call, until an operator decides (``gateway.control.store_re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from gateway.control.store import AuditEntry, AuditRecord, Change, Document, Doc
 from gateway.errors import Fenced, StaleRevision, StoreRefused, StoreUnavailable
 
 __all__ = ["RedisStore"]
+
+log = logging.getLogger("turnout.control")
 
 SCHEMA = 1
 MAX_RACES = 100
@@ -105,6 +108,8 @@ class RedisStore:
     def believe(self, state: KnownState) -> None:
         """From now on the store is measured by this state, by an operator's word."""
         self._known, self._forked, self.refusal = state, False, None
+        if self._last is not None:
+            self._last.anew()
 
     def _admit(self, identity: bytes | None, revision: bytes | None, known: KnownState) -> None:
         """Raises StoreRefused unless the store is the known one and has not gone back behind ``known``, which was the
@@ -123,12 +128,15 @@ class RedisStore:
             self.refusal = None
 
     def _refuse(self, why: str) -> None:
-        self.refusal = (
+        refusal = (
             f"the store {self._line.address} is not believed: {why}. What is in force goes on. Put its data back; or "
             "write a replica's state into it with turnout store restore-from-replica; or take it as it is, on each "
             "replica, with turnout store adopt"
         )
-        raise StoreRefused(self.refusal)
+        if refusal != self.refusal:
+            log.error("%s", refusal)
+        self.refusal = refusal
+        raise StoreRefused(refusal)
 
     def _keys(self, *names: str) -> list[str]:
         return [self._line.key(name) for name in names]

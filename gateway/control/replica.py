@@ -10,6 +10,7 @@ from gateway.control.desired import Desired
 from gateway.control.documents import RouteDocument, route_key
 from gateway.control.holdings import Holding, Holdings
 from gateway.control.overrides import Override
+from gateway.control.presence import Presence
 from gateway.control.progress import RouteProgress
 from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Outcome, Rollbacks
@@ -42,7 +43,9 @@ class Replica(Protocol):
         """Returns when requests are decided by the revision, as far as its versions are loaded; or after a while."""
         ...
 
-    async def applied(self, revision: int, route: str, *, timeout_s: float) -> bool: ...
+    async def applied(self, revision: int, route: str, *, timeout_s: float) -> bool:
+        """Whether every living replica serves it within the time. Ends early when a version of it failed."""
+        ...
 
     async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str) -> Outcome: ...
 
@@ -50,7 +53,10 @@ class Replica(Protocol):
 class ReplicaHere:
     """The replica of this process."""
 
-    def __init__(self, reconciler: Reconciler, rollbacks: Rollbacks, holdings: Holdings) -> None:
+    def __init__(
+        self, reconciler: Reconciler, rollbacks: Rollbacks, holdings: Holdings, presence: Presence | None = None
+    ) -> None:
+        self._presence = presence
         self._reconciler = reconciler
         self._rollbacks = rollbacks
         self._holdings = holdings
@@ -74,7 +80,9 @@ class ReplicaHere:
         await self._reconciler.wait_seen(revision, timeout_s=TAKE_S)
 
     async def applied(self, revision: int, route: str, *, timeout_s: float) -> bool:
-        return await self._reconciler.wait_applied(revision, route=route, timeout_s=timeout_s)
+        if self._presence is None:
+            return await self._reconciler.wait_applied(revision, route=route, timeout_s=timeout_s)
+        return await self._presence.all_serve(revision, route, timeout_s=timeout_s)
 
     async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str) -> Outcome:
         return await self._rollbacks.roll_back(route, to=to, reason=reason, actor=actor)

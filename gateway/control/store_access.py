@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from gateway.clock import Clock
+from gateway.control.coordination import Alone, Coordination
+from gateway.control.coordination_redis import RedisCoordination
 from gateway.control.last_state import LastState
 from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.redis_store import RedisStore
@@ -16,7 +19,7 @@ from gateway.control.store import Snapshot
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings, StoreSettings
 
-__all__ = ["AnyStore", "Opened", "last_state_path", "open_for_serving", "open_store", "store_path"]
+__all__ = ["AnyStore", "Opened", "coordination_for", "last_state_path", "open_for_serving", "open_store", "store_path"]
 
 log = logging.getLogger("turnout.control")
 
@@ -37,6 +40,12 @@ def store_path(home: Path) -> Path:
 
 def last_state_path(home: Path) -> Path:
     return home / "last-state"
+
+
+def coordination_for(settings: Settings, store: AnyStore, clock: Clock) -> Coordination:
+    if isinstance(store, RedisStore):
+        return RedisCoordination(store.line, lease_s=settings.store.lease_s)
+    return Alone(settings.home, clock)
 
 
 async def open_store(settings: Settings) -> AnyStore:
@@ -80,6 +89,12 @@ async def _opened(store: RedisStore) -> RedisStore:
 
 
 def _sqlite(settings: Settings) -> SqliteStore:
+    """Raises SettingsError for the home of a replica: an empty store in it would say that there are no versions."""
+    if last_state_path(settings.home).exists():
+        raise SettingsError(
+            f"{settings.home} is the home of a replica whose store is a Redis: set store.url (TURNOUT_STORE__URL), or "
+            f"name the gateway with TURNOUT_URL. To leave that Redis for good, remove {last_state_path(settings.home)}"
+        )
     return SqliteStore(
         store_path(settings.home),
         busy_timeout_ms=settings.store.busy_timeout_ms,

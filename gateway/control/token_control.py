@@ -110,8 +110,13 @@ class TokenControl:
         secret = await asyncio.to_thread(_keep_secret, home / ADMIN_TOKEN_FILE)
         now = self._clock.wall()
         token = TokenDocument(BOOTSTRAP_NAME, digest_of(secret), Role.ADMIN, None, now, now)
-        with suppress(Conflict):  # another gateway on the same home was faster, with the same file
+        try:
             await self._add(token, "bootstrap")
+        except Conflict:  # another gateway was faster: on the same home with the same file, or on another with its own
+            found = await self._store.read(_key(BOOTSTRAP_NAME))
+            if found is None or found.body is None or TokenDocument.from_json(found.body).sha256 != token.sha256:
+                await asyncio.to_thread((home / ADMIN_TOKEN_FILE).unlink, missing_ok=True)
+                return False
         return True
 
 

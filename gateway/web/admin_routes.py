@@ -76,9 +76,11 @@ class RouteEndpoints:
         return await self._answer(call, view, wait_s)
 
     async def _answer(self, call: AdminCall, view: Mapping[str, Any], wait_s: float | None) -> Response:
-        """The view, after waiting until this replica serves it, if that was asked for; ``status.applied`` tells."""
+        """The view, after waiting until every replica serves it, if that was asked for; ``status.applied`` tells."""
         if wait_s is not None:
             name = call.part("route")
-            await self._routes.wait_applied(name, view["revision"], timeout_s=wait_s)
+            everywhere = await self._routes.wait_applied(name, view["revision"], timeout_s=wait_s)
             view = await self._routes.get(name)
+            status = view["status"]
+            view = {**view, "status": {**status, "applied": everywhere and status.get("applied", False)}}
         return json_response(view, revision=view["revision"])
