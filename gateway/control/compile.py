@@ -93,7 +93,7 @@ def _arms(arms: Iterable[ArmSpec]) -> tuple[Arm, ...]:
 def _rule(route: str, document: RouteDocument, rule: RuleSpec | FlagRuleSpec, flags: FlagRules | None) -> Rule:
     if isinstance(rule, FlagRuleSpec):
         choose = (flags or without_flags()).compile(route, document, rule)
-        return Rule(rule.name, _never, (), choose, frozenset(rule.versions()) or document.versions())
+        return Rule(rule.name, _never, (), choose, frozenset(rule.versions()) or document.answering())
     use = rule.use if isinstance(rule.use, int) else _arms(rule.use)
     return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use)
 
