@@ -1,11 +1,12 @@
 """One JSON line a request, and one for each change of state, crash and rollback, written off the hot path.
 
-The event loop appends a record to a bounded queue and goes on; a thread turns records into lines
-and writes them. When the sink is slow the queue fills and lines are dropped and counted, and a
-line says how many as soon as one gets through. Lines hold no inputs, no outputs, and no routing key.
+The event loop makes the line, appends it to a bounded queue and goes on; a thread writes what is queued.
+When the sink is slow the queue fills and lines are dropped and counted, and a line says how many as
+soon as one gets through. Lines hold no inputs, no outputs, and no routing key.
 
-The thread competes with the event loop for the interpreter's lock, so it wakes at most twenty times
-a second, and writes (which frees the lock) after each ``_BATCH`` lines: some 0.2 ms at a stretch.
+The thread competes with the event loop for the interpreter's lock, so it does next to nothing: it wakes at most
+twenty times a second, joins what has gathered and writes it. A line is made at once, while all that it tells of is
+still in the processor's caches: a thread that made it later took twice as long, and the lock meanwhile.
 """
 
 from __future__ import annotations
@@ -31,11 +32,9 @@ __all__ = ["RequestLog", "RequestLogStatistics"]
 log = logging.getLogger("turnout.telemetry.request_log")
 
 _GATHER_S = 0.05
-_BATCH = 32
+_BATCH = 512
 _MAX_TEXT = 500
 _LONG_LINE_BYTES = 2000
-Line = RequestRecord | Mapping[str, Any]
-"""A request's record is made into a line by the thread: the event loop has better things to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class RequestLog(Observer):
         self._sink = sink
         self._clock = clock
         self._limit = limit
-        self._queue: deque[Line] = deque()
+        self._queue: deque[bytes] = deque()
         self._wake = threading.Event()
         self._closing = threading.Event()
         # What the two events say, for the event loop: asking an event costs three times as much.
@@ -80,7 +79,10 @@ class RequestLog(Observer):
         return RequestLogStatistics(len(self._queue), self._written, self._refused + self._lost)
 
     def request_finished(self, record: RequestRecord) -> None:
-        self._offer(record)
+        if self._closed or len(self._queue) >= self._limit:
+            self._refused += 1  # what is dropped need not be made
+        else:
+            self._offer(_good(record, self._times) or _request(record, self._times))
 
     def version_state(self, version: VersionRef, state: str, reason: str) -> None:
         level = "error" if state == "failed" else "info"
@@ -122,9 +124,9 @@ class RequestLog(Observer):
         return not self._thread.is_alive()
 
     def _event(self, level: str, event: str, **fields: Any) -> None:
-        self._offer({"time": _time(self._clock.wall()), "level": level, "event": event, **fields})
+        self._offer(_encoded({"time": _time(self._clock.wall()), "level": level, "event": event, **fields}))
 
-    def _offer(self, line: Line) -> None:
+    def _offer(self, line: bytes) -> None:
         queue = self._queue
         if self._closed or len(queue) >= self._limit:
             self._refused += 1
@@ -154,11 +156,9 @@ class RequestLog(Observer):
         """One batch, with the news of lines dropped meanwhile. False when the sink took nothing: later, then."""
         lines = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
         dropped = self._refused + self._lost
-        text = [self._written_out(line) for line in lines]
-        if dropped > self._told:
-            text.append(_encoded(self._drop_notice(dropped - self._told)))
+        notice = [_encoded(self._drop_notice(dropped - self._told))] if dropped > self._told else []
         try:
-            self._sink.write(b"".join(text))
+            self._sink.write(b"".join(lines + notice))
         except (OSError, ValueError) as failure:  # ValueError: a file object that somebody closed
             self._lost += len(lines)
             self._tell_failing(failure)
@@ -167,11 +167,6 @@ class RequestLog(Observer):
         self._told = dropped
         self._failing = False
         return True
-
-    def _written_out(self, line: Line) -> bytes:
-        if not isinstance(line, RequestRecord):
-            return _encoded(line)
-        return _good(line, self._times) or _request(line, self._times)
 
     def _drop_notice(self, count: int) -> Mapping[str, Any]:
         return {"time": _time(self._clock.wall()), "level": "warning", "event": "log-lines-dropped", "count": count}
@@ -195,8 +190,10 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
         return None
     if decision.flag_stale:
         return None
-    ids = f"{request_id}{record.decision_id}{trace_id}"
-    plain = ids.isascii() and ids.replace("-", "").isalnum() and len(ids) <= _MAX_TEXT
+    # The other ids are of our own making, or were held against their grammar.
+    plain = request_id is trace_id or (
+        request_id.isascii() and request_id.replace("-", "").isalnum() and len(request_id) <= _MAX_TEXT
+    )
     if record.answered_by != decision.version or not plain:
         return None
     chosen = _chosen(record.route, decision.version, decision.reason)
