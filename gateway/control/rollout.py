@@ -51,6 +51,7 @@ class Kind(StrEnum):
     GATE = "rollout-gate"
     BAKE = "rollout-bake"
     PAUSE = "rollout-pause"
+    EPOCH = "rollout-epoch"
     PROMOTE = "rollout-promoted"
     ABORT = "rollout-aborted"
     ROLL_BACK = "rollback"
@@ -211,7 +212,7 @@ def _prepared(document: RouteDocument, rollout: RolloutState, facts: Facts, at: 
         reason = f"version {rollout.candidate} cannot serve here: {facts.refused}"
         return Move(Kind.ABORT, abort(document, by=ACTOR, at=at, reason=reason), reason)
     if not facts.ready:
-        return Move(Kind.WAIT, document, waits=(f"version {rollout.candidate} is loaded and warm",))
+        return Move(Kind.WAIT, document, waits=(f"version {rollout.candidate} is loaded and warm on every replica",))
     return _onward(document, rollout, at=at, by=ACTOR, finding=Finding())
 
 
@@ -221,7 +222,7 @@ def _missing(rollout: RolloutState, finding: Finding, facts: Facts) -> tuple[str
     required = rollout.plan.required
     if rollout.phase is Phase.SHADOWING:
         required = tuple(stream for stream in required if stream == "disagreement")
-    waits = [] if facts.ready else [f"version {rollout.candidate} is loaded and warm again"]
+    waits = [] if facts.ready else [f"version {rollout.candidate} answers on every replica"]
     if finding.broken_split:
         waits.append(f"a split that splits as its weights say: {finding.broken_split}")
     if facts.elapsed_s < least_s:

@@ -1,0 +1,71 @@
+"""Writes a rollout's report once it has ended, however it ended: the route's status tells, so a crash loses none."""
+
+from __future__ import annotations
+
+import orjson
+
+from gateway.clock import Clock
+from gateway.control.coordination import Coordination
+from gateway.control.documents import RouteDocument
+from gateway.control.rollout import ACTOR
+from gateway.control.rollout_report import KEPT_REPORTS, REPORT, report_key, report_of
+from gateway.control.rollout_run import Run
+from gateway.control.store import AuditEntry, Change, Fence, Store
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """Used by the driver that leads."""
+
+    def __init__(self, store: Store, coordination: Coordination, clock: Clock) -> None:
+        self._store = store
+        self._coordination = coordination
+        self._clock = clock
+        self._written: set[tuple[str, str]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Reports [{len(self._written)} known to be written]>"
+
+    def owed(self, route: str, document: RouteDocument) -> bool:
+        ended = document.status.last_rollout
+        return ended is not None and (route, ended.id) not in self._written
+
+    async def write(self, route: str, document: RouteDocument, run: Run | None, fence: Fence) -> None:
+        """Also once more, when the last webhook is done. What was kept of it for a leader is given up then."""
+        ended = document.status.last_rollout
+        if ended is None:
+            return
+        key, scope = report_key(route, ended.id), f"{route}/{ended.id}"
+        found = await self._store.read(key)
+        done = run is None or not run.undelivered
+        if found is None or (found.body is not None and done and run is not None):
+            kept = orjson.loads(await self._coordination.kept(scope) or b"{}")
+            evidence = kept.get("judgement") if run is None else dict(run.finding.detail)
+            hooks = kept.get("webhooks", []) if run is None else run.deliveries
+            body = report_of(
+                *(route, document.spec.model, ended),
+                evidence=evidence,
+                webhooks=hooks,
+                written_at=self._clock.wall(),
+            )
+            same = found is not None and found.body is not None and found.body["webhooks"] == body["webhooks"]
+            if not same:
+                await self._commit(route, Change(key, body, 0 if found is None else found.revision), fence)
+        if done:
+            self._written.add((route, ended.id))
+            await self._coordination.forget(scope)
+
+    async def _commit(self, route: str, change: Change, fence: Fence) -> None:
+        """With the report goes the oldest of those that are too many."""
+        snapshot = await self._store.snapshot()
+        own = [
+            document
+            for key, document in snapshot.documents.items()
+            if key.kind == REPORT and key.name.rpartition("/")[0] == route and key != change.key
+        ]
+        own.sort(key=lambda document: document.written_at)
+        surplus = own[: max(0, len(own) + 1 - KEPT_REPORTS)]
+        changes = [change, *(Change(document.key, None, document.revision) for document in surplus)]
+        entry = AuditEntry(ACTOR, "rollout-report", str(change.key))
+        await self._store.commit(changes, entry, fence=fence)
