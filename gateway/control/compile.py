@@ -39,6 +39,8 @@ def compile_route(
         # The quarantined too, so that a pin on one is told that it was rolled back, not that it is unknown.
         pinnable=document.answering(),
         trial=_trial(name, document),
+        assignment=status.assignment.split,
+        epoch=status.epoch,
     )
 
 
@@ -95,7 +97,8 @@ def _rule(route: str, document: RouteDocument, rule: RuleSpec | FlagRuleSpec, fl
         choose = (flags or without_flags()).compile(route, document, rule)
         return Rule(rule.name, _never, (), choose, frozenset(rule.versions()) or document.answering())
     use = rule.use if isinstance(rule.use, int) else _arms(rule.use)
-    return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use)
+    assignment = document.status.assignment.rules.get(rule.name)
+    return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use, assignment=assignment)
 
 
 def _never(context: Mapping[str, Any]) -> bool:  # noqa: ARG001 (a condition's shape)

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from gateway.control.findings import problem_of, sentence_of
+from gateway.control.key_space import Assignments, Weights, migrated
 from gateway.control.rollout_state import Proof, RolloutState
 from gateway.control.store import Body, DocumentKey
 from gateway.errors import FieldProblem, InvalidInput, RegistryError, StoreUnavailable
@@ -47,9 +48,12 @@ __all__ = [
     "route_key",
 ]
 
-SCHEMA = 1
-MIGRATIONS: Mapping[int, Migration] = {}
-"""From schema number n to a pure function that makes a body of n + 1; empty while there is one schema."""
+SCHEMA = 2
+MIGRATIONS: Mapping[int, Migration] = {1: migrated}
+"""Of routes: from schema number n to a pure function that makes a body of n + 1."""
+
+RESIDENT_SCHEMA = 1
+RESIDENT_MIGRATIONS: Mapping[int, Migration] = {}
 
 MAX_TOTAL_WEIGHT = 2**31 - 1
 MAX_ARMS = 64
@@ -292,7 +296,8 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """What the system holds of a route: ``split`` in force, and ``epoch``, which counts changes of who gets what.
+    """What the system holds of a route: ``split`` in force, ``assignment`` of keys to arms, and ``epoch``, which counts
+    changes of who gets what.
 
     ``rollout`` is the one that runs, ``last_rollout`` the one that ended last. ``proved``: versions that earned their
     place as known good, newest last."""
@@ -304,6 +309,7 @@ class RouteStatus:
     rollout: RolloutState | None = None
     last_rollout: RolloutState | None = None
     proved: tuple[Proof, ...] = ()
+    assignment: Assignments = field(default_factory=Assignments)
 
     def to_json(self) -> dict[str, Any]:
         held = {str(number): why.to_json() for number, why in sorted(self.quarantined.items())}
@@ -315,6 +321,7 @@ class RouteStatus:
             "rollout": None if self.rollout is None else self.rollout.to_json(),
             "last_rollout": None if self.last_rollout is None else self.last_rollout.to_json(),
             "proved": [proof.to_json() for proof in self.proved],
+            "assignment": self.assignment.to_json(),
         }
 
     @classmethod
@@ -327,6 +334,7 @@ class RouteStatus:
             rollout=_rollout(body.get("rollout")),
             last_rollout=_rollout(body.get("last_rollout")),
             proved=tuple(Proof.from_json(proof) for proof in body.get("proved", ())),
+            assignment=Assignments.from_json(body["assignment"]),
         )
 
 
@@ -356,6 +364,16 @@ class RouteDocument:
         candidate = set() if self.status.rollout is None else {self.status.rollout.candidate}
         return self.spec.versions() | {arm.version for arm in self.status.split} | {self.status.known_good} | candidate
 
+    def weights(self) -> tuple[Weights, Mapping[str, Weights]]:
+        """Of the split in force, and by name of each rule with arms; without the arms in quarantine."""
+        held = self.status.quarantined
+        ruled = {
+            rule.name: {arm.version: arm.weight for arm in rule.use if arm.version not in held}
+            for rule in self.spec.rules
+            if isinstance(rule.use, list)
+        }
+        return {arm.version: arm.weight for arm in self.status.split}, ruled
+
     def versions(self) -> frozenset[int]:
         """All that the route knows of: those it names, and those in quarantine."""
         return self.named() | set(self.status.quarantined)
@@ -382,12 +400,12 @@ class ResidentDocument:
         return DocumentKey("resident", f"{self.model}/{self.version}")
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "model": self.model, "version": self.version}
+        return {"schema": RESIDENT_SCHEMA, "model": self.model, "version": self.version}
 
     @classmethod
-    def from_json(cls, body: Body, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ResidentDocument:
+    def from_json(cls, body: Body, *, migrations: Mapping[int, Migration] = RESIDENT_MIGRATIONS) -> ResidentDocument:
         try:
-            body = migrate(body, migrations, SCHEMA, what="the resident document")
+            body = migrate(body, migrations, RESIDENT_SCHEMA, what="the resident document")
             return cls(str(body["model"]), int(body["version"]))
         except (KeyError, TypeError, ValueError, RegistryError) as error:
             raise StoreUnavailable(f"a stored resident cannot be read: {error}") from error

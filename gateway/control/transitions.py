@@ -3,7 +3,10 @@
 What holds of every document (``faults`` says where it does not):
 
 - the known good, the fallback and every arm of the split that has weight are not quarantined;
-- the split in force has at least one arm with weight.
+- the split in force has at least one arm with weight;
+- the assignment gives each arm, of the split and of the rules, the share of keys that its weight says.
+
+Every step ends in ``_counted``, which moves the keys: only as many as the weights require.
 
 A rollback quarantines every other version that the split or a rule names. A version that is
 *only* the fallback is spared, since no decision picks it; a fallback that falls into quarantine,
@@ -20,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.key_space import Assignments
 from gateway.control.rollout_state import Phase, Proof, RolloutState
 from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
 from gateway.registry.catalogue import ModelDocument
@@ -154,17 +158,25 @@ def _refuse_quarantined(spec: RouteSpec, known_good: int, quarantined: Mapping[i
             )
 
 
-def _counted(current: RouteDocument | None, fresh: RouteDocument) -> RouteDocument:
-    """A new epoch when anything decides differently who gets which version."""
-    if current is not None and _assignment(current) == _assignment(fresh):
-        return replace(fresh, status=replace(fresh.status, epoch=current.status.epoch))
+def _counted(current: RouteDocument | None, fresh: RouteDocument, *, start: Assignments | None = None) -> RouteDocument:
+    """With its keys assigned, and a new epoch when anything decides differently who gets which version.
+
+    Keys move from where they are in ``current`` (or in ``start``), as few as can be; another model's are laid out anew.
+    """
+    if start is None:
+        same_model = current is not None and current.spec.model == fresh.spec.model
+        start = current.status.assignment if current is not None and same_model else Assignments()
+    assigned = replace(fresh, status=replace(fresh.status, assignment=start.moved(*fresh.weights())))
     epoch = fresh.status.epoch if current is None else current.status.epoch
-    return replace(fresh, status=replace(fresh.status, epoch=epoch + 1))
+    if current is None or _who_gets_what(current) != _who_gets_what(assigned):
+        epoch += 1
+    return replace(assigned, status=replace(assigned.status, epoch=epoch))
 
 
-def _assignment(document: RouteDocument) -> tuple[object, ...]:
+def _who_gets_what(document: RouteDocument) -> tuple[object, ...]:
     spec, status = document.spec, document.status
-    return spec.model, status.split, spec.key, spec.rules, frozenset(status.quarantined)
+    barred = frozenset(status.quarantined)
+    return spec.model, status.split, spec.key, spec.rules, barred, status.assignment.keys()
 
 
 def set_weights(document: RouteDocument, weights: Mapping[int, int], catalogue: Catalogue) -> RouteDocument:
@@ -292,8 +304,8 @@ def lift(document: RouteDocument, version: int) -> RouteDocument:
 
 def restore(past: RouteDocument, current: RouteDocument, catalogue: Catalogue) -> RouteDocument:
     """A past spec as a new revision. Quarantines are those of ``current``, so what was rolled back does not return
-    by it. For a route that was deleted meanwhile, ``current`` is the last document that it had. Raises Conflict while a
-    rollout runs.
+    by it; each key goes back to where it was then. For a route that was deleted meanwhile, ``current`` is the last
+    document that it had. Raises Conflict while a rollout runs.
     """
     if current.status.rollout is not None:
         raise Conflict(f"restore: {busy(current.status.rollout)}")
@@ -301,7 +313,7 @@ def restore(past: RouteDocument, current: RouteDocument, catalogue: Catalogue) -
         base = current
     else:
         base = replace(current, status=replace(current.status, known_good=past.status.known_good))
-    return _counted(current, put(past.spec, base, catalogue))
+    return _counted(current, put(past.spec, base, catalogue), start=past.status.assignment)
 
 
 def faults(document: RouteDocument) -> list[str]:
@@ -318,4 +330,4 @@ def faults(document: RouteDocument) -> list[str]:
         found.append("no arm has weight")
     if status.rollout is None and _in_force(spec) != status.split:
         found.append("the split asked for and the split in force differ")
-    return found
+    return found + status.assignment.faults(*document.weights())

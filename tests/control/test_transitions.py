@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.control import transitions
 from gateway.control.compile import compile_route
-from gateway.control.documents import SCHEMA, Quarantine, RouteDocument, RouteSpec
+from gateway.control.documents import MIGRATIONS, SCHEMA, Quarantine, RouteDocument, RouteSpec
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import BadRequest, Conflict, InvalidInput, Quarantined, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
@@ -178,7 +178,7 @@ def test_a_document_of_a_newer_schema_is_refused_and_an_older_one_migrates() -> 
     with pytest.raises(StoreUnavailable, match=f"schema {SCHEMA + 1}"):
         RouteDocument.from_json({**body, "schema": SCHEMA + 1})
     old = {"schema": 0, "route": {"spec": body["spec"], "status": body["status"]}}
-    assert RouteDocument.from_json(old, migrations={0: lambda found: dict(found["route"])}) == made()
+    assert RouteDocument.from_json(old, migrations={**MIGRATIONS, 0: lambda found: dict(found["route"])}) == made()
     with pytest.raises(StoreUnavailable):
         RouteDocument.from_json({"schema": 1, "spec": body["spec"]})
 
