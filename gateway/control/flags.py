@@ -97,6 +97,7 @@ class Flags:
         self._budget = EvaluationBudget(settings.budget_ms / 1000)
         self._kinds: dict[str, int] = {}
         self._said: str | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._tending: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -254,6 +255,11 @@ class Flags:
 
     async def tend(self) -> None:
         """One look: refreshes what is refreshed from here, tries again what did not begin or was taken out."""
+        async with self._one_at_a_time:
+            await self._tend()
+        self._report()
+
+    async def _tend(self) -> None:
         provider, now = self._provider, self._clock.monotonic()
         tended = _tended(provider)
         if tended is not None:
@@ -263,7 +269,6 @@ class Flags:
             await self._open()
         if self._fenced is not None and provider is not None and now - self._fenced_at >= self._settings.retry_s:
             await self._try_again(provider)
-        self._report()
 
     def _note_tended(self, at: float, why: str | None) -> None:
         if why is None:
