@@ -77,5 +77,5 @@ def _apart(first: Array, second: Array, tolerance: float) -> tuple[float, bool]:
         distance[(one == other) | (np.isnan(one) & np.isnan(other))] = 0.0
         distance[np.isnan(distance)] = np.inf
         allowed = tolerance * (1.0 + np.maximum(np.abs(one), np.abs(other)))
-        over = bool(np.any(~(distance <= allowed)))
+        over = bool(np.any(distance > allowed))
     return float(distance.max()), over
