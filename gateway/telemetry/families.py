@@ -136,7 +136,15 @@ class Families(Collector):
                 weights[arm.version] = weights.get(arm.version, 0) + effective
             for version, total in weights.items():
                 weight.add_metric((name, str(version)), total)
-        yield from (inflight, weight)
+        rollout = GaugeMetricFamily(
+            "gateway_rollout_weight", "Percent of a route's split that its rollout's candidate has.", labels=("route",)
+        )
+        for name, document in self._table().routes.items():
+            if document.trial is not None:
+                total = sum(arm.weight for arm in document.arms) or 1
+                mine = sum(arm.weight for arm in document.arms if arm.version == document.trial.candidate)
+                rollout.add_metric((name,), 100.0 * mine / total)
+        yield from (inflight, weight, rollout)
 
     def _flag_families(self) -> Iterator[Metric]:
         """Only where there is a provider. The oldest data of any process counts; infinite: one has none to go by."""
