@@ -257,6 +257,8 @@ class Gateway:
         except TimeoutError:
             log.warning("%d requests are not answered after %g s and are given up", self.dataplane.inflight, drain_s)
             await self.fleet.close(abandon=True)
+        if not self.fleet.idle:  # a shadow's copy: nobody waits for it
+            await self.fleet.close(abandon=True)
         for listener in self.listeners:
             listener.stop()
         if self._serving:

@@ -82,6 +82,11 @@ class Fleet:
         """A live view: also those that load, drain or failed. What routing may use is ``active``."""
         return MappingProxyType(self._handles)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits for any version, and nothing runs."""
+        return all(handle.idle for handle in self._handles.values())
+
     async def ensure(self, spec: VersionSpec) -> Handle:
         """The version's handle, active; loads it if need be. Who asks meanwhile shares that load.
 

@@ -205,6 +205,8 @@ class WebWorker:
         except TimeoutError:
             log.warning("%d requests are not answered after %g s and are given up", self._dataplane.inflight, drain_s)
             await self._fleet.close(abandon=True)
+        if self._beginning is not None and not self._fleet.idle:  # a shadow's copy: nobody waits for it
+            await self._fleet.close(abandon=True)
         for listener in self._listeners:
             listener.stop()
         if self._serving:
