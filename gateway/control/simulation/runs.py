@@ -34,6 +34,11 @@ class Run(NamedTuple):
     hit: int
     weights: tuple[tuple[float, float], ...]
 
+    @property
+    def detected(self) -> bool:
+        """Harm was found, whatever the plan then does."""
+        return self.end == ROLLED_BACK or (self.end == PAUSED and bool(self.cause))
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -113,7 +118,8 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """``detection_*`` are of the runs that were rolled back, ``promotion_s`` of those promoted, users and
+    """``rolled_back``: those in which harm was found, also where the plan then pauses; ``detection_*`` are of
+    these, ``promotion_s`` of those promoted, users and
     candidate requests of all runs until their end."""
 
     rolled_back: Share
@@ -133,7 +139,7 @@ class Figures:
 
 
 def figures(runs: Sequence[Run]) -> Figures:
-    back = [run for run in runs if run.end == ROLLED_BACK]
+    back = [run for run in runs if run.detected]
     promoted = [run for run in runs if run.end == PROMOTED]
     return Figures(
         rolled_back=Share(len(back), len(runs)),
