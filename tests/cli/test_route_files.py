@@ -62,6 +62,12 @@ def test_a_file_that_does_not_fit_is_refused_with_its_place(tmp_path: Path, text
     assert "\n" not in str(failure.value)
 
 
+def test_on_and_off_are_names_of_variants_and_true_is_true(tmp_path: Path) -> None:
+    """YAML 1.1 would make booleans of them, which are no keys."""
+    found = read_route_file(written(tmp_path, "model: digits\nvariants: {on: 4, off: 3}\ncache: [true, False, yes]\n"))
+    assert found == {"digits": {"model": "digits", "variants": {"on": 4, "off": 3}, "cache": [True, False, "yes"]}}
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The path as it was given."""
     with pytest.raises(CommandFailed, match=r"gone\.yaml: cannot be read: No such file"):

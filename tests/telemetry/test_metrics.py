@@ -13,9 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.errors import VersionFailed
-from gateway.events import SHADOW_OUTCOMES, FanOut, RollbackRecord, ShadowRecord
+from gateway.events import SHADOW_OUTCOMES, FanOut, FlagMiss, FlagSource, RollbackRecord, ShadowRecord
 from gateway.messages import VersionRef
-from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Shadow
+from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Rule, Shadow
 from gateway.serving.handle import VersionState
 from gateway.telemetry.families import STATES
 from gateway.telemetry.metrics import FALLBACK_CAUSES, Metrics, VersionMemory
@@ -389,3 +389,24 @@ def test_scrapes_on_another_thread_never_trip_over_what_the_loop_writes(watched:
     stop.set()
     scraper.join()
     assert faults == []
+
+
+def test_flags_have_series_where_there_is_a_provider_and_the_oldest_data_counts(watched: Watched) -> None:
+    """Of all processes; one without data to go by makes it infinite. Rules that are gone take their series along."""
+    sources = [FlagSource("here", "flagd-file", "ready", 0.2), FlagSource("web worker 7", "flagd-file", "stale", 9.0)]
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, table=lambda: watched.table, flags=lambda: sources)
+    watched.table = table(digits(rules=(Rule("beta", lambda _: False, ()),)))
+    metrics.table_applied(8)
+    metrics.flag_missed(FlagMiss("digits", "beta", "new-model", "stale", "digits"))
+    metrics.flag_missed(FlagMiss("digits", "made-up", "new-model", "stale", "digits"))
+    labels = {"provider": "flagd-file"}
+    assert registry.get_sample_value("gateway_flag_age_seconds", labels) == 9.0
+    assert registry.get_sample_value("gateway_flag_ready", labels) == 0.0
+    missed = {"route": "digits", "rule": "beta", "cause": "stale"}
+    assert registry.get_sample_value("gateway_flag_misses_total", missed) == 1
+    sources[1] = FlagSource("web worker 7", "flagd-file", "fenced", None)
+    assert registry.get_sample_value("gateway_flag_age_seconds", labels) == float("inf")
+    watched.table = table(digits())
+    metrics.table_applied(9)
+    assert registry.get_sample_value("gateway_flag_misses_total", missed) is None

@@ -113,6 +113,18 @@ def test_reasons_are_told_in_the_flags_vocabulary_too(
     assert span.name == "POST /v2/models/{name}/infer"
 
 
+def test_a_flag_that_chose_stands_in_the_specifications_names(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    """Key, variant and provider of the flag; how old its data was; and that it was too old to go by."""
+    chose = decision(DIGITS_4, reason="rule:beta")._replace(flag_age_s=0.5, flag=("new-model", "on", "flagd-file"))
+    attributes = only(tracing, exporter, sampled(decision=chose)).attributes or {}
+    names = ("feature_flag.key", "feature_flag.result.variant", "feature_flag.provider.name", "turnout.flag_age_s")
+    assert [attributes[name] for name in names] == ["new-model", "on", "flagd-file", 0.5]
+    assert attributes["feature_flag.result.reason"] == "targeting_match"
+    exporter.clear()
+    attributes = only(tracing, exporter, sampled(decision=chose._replace(flag_stale=True))).attributes or {}
+    assert (attributes["feature_flag.result.reason"], attributes["turnout.flag_stale"]) == ("stale", True)
+
+
 def test_a_failure_of_ours_is_an_error_and_a_clients_is_not(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     """As the HTTP conventions have it for servers: 5xx."""
     tracing.request_finished(sampled(code=500, error="ModelError", chosen_failure="ModelError", answered_by=None))
