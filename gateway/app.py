@@ -21,11 +21,19 @@ import uvloop
 
 from gateway.clock import SystemClock
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.coordination import Coordination
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.route_control import RouteControl
-from gateway.control.store_access import AnyStore, coordination_for, open_for_serving, open_store, store_path
+from gateway.control.store_access import (
+    AnyStore,
+    coordination_for,
+    open_for_serving,
+    open_store,
+    store_path,
+    store_view,
+)
 from gateway.control.token_control import ADMIN_TOKEN_FILE, TokenControl
 from gateway.dataplane import Dataplane
 from gateway.errors import SettingsError
@@ -48,6 +56,7 @@ from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
+from gateway.telemetry.store_families import StoreFacts, StoreFamilies
 from gateway.telemetry.tracing import Tracing, exporter_for
 from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
 from gateway.web.admin import AdminPlane
@@ -137,6 +146,7 @@ class Gateway:
             memory=lambda: _memory(fleet),
             flags=control.flag_watch.sources,
         )
+        metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
         watching = (metrics, statistics, control.holdings, *self._sinks(clock))
@@ -159,7 +169,7 @@ class Gateway:
             trace_ratio=settings.telemetry.trace_ratio,
             whereabouts=control.whereabouts,
             large=large,
-            degraded=control.flag_watch.degraded,
+            degraded=control.degraded,
         )
         applications = self._applications(services, control, endpoint)
         if deaths is not None:
@@ -275,12 +285,17 @@ class LocalControl:
     routes: RouteControl
     models: ModelControl
     tokens: TokenControl
+    coordination: Coordination
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
 
     async def verify_audit(self) -> View:
         return (await verify_store(self.store)).to_json()
+
+    async def replicas(self) -> View:
+        views = [view.to_json() for view in await self.coordination.replicas()]
+        return {"replicas": views, "store": await store_view(self.store)}
 
 
 @contextlib.asynccontextmanager
@@ -297,6 +312,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             routes=RouteControl(store, replica),
             models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
             tokens=TokenControl(store, replica, clock=clock),
+            coordination=coordination_for(settings, store, clock),
         )
     finally:
         await store.close()
@@ -342,6 +358,13 @@ async def _serve(settings: Settings) -> int:
 def _worker_counts(crew: Crew) -> WorkerCounts:
     now = crew.statistics()
     return WorkerCounts(now.serving, now.stale, now.restarts, now.dropped_events)
+
+
+def _store_facts(control: ControlPlane) -> StoreFacts:
+    now = control.store_watch.standing()
+    return StoreFacts(
+        now.durability.state, now.refused is not None, now.replicas, len(list(control.reconciler.overrides.unstored()))
+    )
 
 
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.cli.output import Steps
+from gateway.control.explain import Question
 
 __all__ = ["Backend", "ModelVerbs", "Registration", "RouteVerbs", "TokenVerbs"]
 
@@ -56,9 +57,13 @@ class RouteVerbs(Protocol):
 
     async def weights(self, name: str, weights: Mapping[int, int], *, expected: int | None) -> Json: ...
 
-    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json: ...
+    async def rollback(self, name: str, *, to: int | None, reason: str, local: bool = False) -> Json: ...
 
     async def lift(self, name: str, version: int) -> Json: ...
+
+    async def explain(self, name: str, question: Question) -> Json:
+        """As ``GET /admin/routes/{route}/explain`` answers."""
+        ...
 
     async def history(self, name: str) -> Sequence[Json]: ...
 
@@ -106,3 +111,15 @@ class Backend(RouteVerbs, ModelVerbs, TokenVerbs, Protocol):
     async def audit(self, *, after: int, limit: int) -> Sequence[Json]: ...
 
     async def verify_audit(self) -> Json: ...
+
+    async def replicas(self) -> Json:
+        """``{"replicas": [...], "leaders": {...}, "store": {...}}``."""
+        ...
+
+    async def adopt_store(self, *, reason: str) -> Json:
+        """``{"revision": n}``."""
+        ...
+
+    async def restore_store(self, *, reason: str, force: bool) -> Json:
+        """``{"revision": n}``."""
+        ...

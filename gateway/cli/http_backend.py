@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from gateway.cli.backend import Backend, Json, Registration
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.upload import registration_request
+from gateway.control.explain import Question
 from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
 from gateway.web.problems import TABLE
 
@@ -81,12 +83,16 @@ class HttpBackend:
         body = {"weights": {str(version): weight for version, weight in weights.items()}}
         return await self._call("POST", f"/routes/{_part(name)}/weights", body, expected=expected)
 
-    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json:
+    async def rollback(self, name: str, *, to: int | None, reason: str, local: bool = False) -> Json:
         body: dict[str, Any] = {"reason": reason} | ({} if to is None else {"to": to})
+        body |= {"local": True} if local else {}
         return await self._call("POST", f"/routes/{_part(name)}/rollback", body)
 
     async def lift(self, name: str, version: int) -> Json:
         return await self._call("POST", f"/routes/{_part(name)}/lift", {"version": version})
+
+    async def explain(self, name: str, question: Question) -> Json:
+        return await self._send("GET", f"/routes/{_part(name)}/explain", params=_explain_query(question))
 
     async def history(self, name: str) -> Sequence[Json]:
         return await self._list(f"/routes/{_part(name)}/history", "history")
@@ -137,6 +143,15 @@ class HttpBackend:
 
     async def verify_audit(self) -> Json:
         return await self._call("GET", "/audit/verify")
+
+    async def replicas(self) -> Json:
+        return await self._call("GET", "/replicas")
+
+    async def adopt_store(self, *, reason: str) -> Json:
+        return await self._call("POST", "/store/adopt", {"reason": reason})
+
+    async def restore_store(self, *, reason: str, force: bool) -> Json:
+        return await self._call("POST", "/store/restore-from-replica", {"reason": reason, "force": force})
 
     async def _list(self, path: str, name: str) -> Sequence[Json]:
         rows: Sequence[Json] = (await self._call("GET", path))[name]
@@ -210,6 +225,21 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _explain_query(question: Question) -> dict[str, str | list[str]]:
+    query: dict[str, str | list[str]] = {}
+    if question.key is not None:
+        query["key"] = question.key
+    if question.context:
+        query["context"] = json.dumps(dict(question.context))
+    if question.headers:
+        query["header"] = [f"{name}={value}" for name, value in question.headers.items()]
+    if question.weights is not None:
+        query["weights"] = ",".join(f"{version}={weight}" for version, weight in question.weights.items())
+    if question.revision is not None:
+        query["revision"] = str(question.revision)
+    return query
 
 
 def _part(name: str) -> str:

@@ -16,9 +16,10 @@ from gateway.cli.connection import local_home, perform
 from gateway.cli.failures import FAILED, CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.progress import stepwise
+from gateway.control.store_access import last_state_path
 from gateway.registry.blobs import BlobStore
 from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
-from gateway.settings import client_settings
+from gateway.settings import client_settings, load_settings
 
 __all__ = ["commands"]
 
@@ -166,9 +167,23 @@ def back_up(
     """Save the home (store and artifacts) as one archive, also while a gateway runs on it."""
     output = Output.standard(machine=json)
     home = local_home("backup")
+    _refuse_shared(home)
     with output.steps() as steps:
         report = write_backup(store_path(home), BlobStore(home), file, steps)
     _report(output, report, f"{report.file}: {report.artifacts} artifacts, {bytes_text(report.size_bytes)}")
+
+
+def _refuse_shared(home: Path) -> None:
+    """A backup of this home would have no desired state in it."""
+    settings = load_settings(overrides={"home": home})
+    if settings.store.url is None and not last_state_path(home).exists():
+        return
+    blobs = settings.registry.blobs or home
+    raise CommandFailed(
+        f"desired state is in Redis, not in {home}: save that Redis by its own means (its append-only files, or BGSAVE "
+        f"and its dump.rdb) and then the folder {blobs / 'blobs'}, whose files never change. A Redis put back from an "
+        "older copy is not believed by replicas that have seen more: see turnout store"
+    )
 
 
 @commands.command("restore-backup")
@@ -208,7 +223,7 @@ def collect_garbage(
     """Free artifact files that no version refers to. Archived versions are kept."""
     output = Output.standard(machine=json)
     home = local_home("gc")
-    blobs = BlobStore(home)
+    blobs = BlobStore(load_settings(overrides={"home": home}).registry.blobs or home)
     referenced = perform(_manifest_digests)
     found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s)
     if not json:

@@ -10,12 +10,19 @@ from pathlib import Path
 
 from gateway.app import LocalControl, open_control
 from gateway.cli.backend import Backend, Json, Registration
+from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
+from gateway.control.explain import Question
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 
 __all__ = ["LocalBackend", "open_local"]
+
+ASK_A_REPLICA = (
+    "what a replica knows of its store is the replica's own: start it (it serves its last state), set TURNOUT_URL to "
+    "it, and ask again"
+)
 
 
 @asynccontextmanager
@@ -54,11 +61,14 @@ class LocalBackend:
         asked = {str(version): weight for version, weight in weights.items()}
         return await self._control.routes.set_weights(name, asked, actor=self._actor, expected=expected)
 
-    async def rollback(self, name: str, *, to: int | None, reason: str) -> Json:
-        return await self._control.routes.rollback(name, to=to, reason=reason, actor=self._actor)
+    async def rollback(self, name: str, *, to: int | None, reason: str, local: bool = False) -> Json:
+        return await self._control.routes.rollback(name, to=to, reason=reason, actor=self._actor, local=local)
 
     async def lift(self, name: str, version: int) -> Json:
         return await self._control.routes.lift(name, version, actor=self._actor)
+
+    async def explain(self, name: str, question: Question) -> Json:
+        return await self._control.routes.explain(name, question)
 
     async def history(self, name: str) -> Sequence[Json]:
         return await self._control.routes.history(name)
@@ -128,6 +138,15 @@ class LocalBackend:
 
     async def verify_audit(self) -> Json:
         return await self._control.verify_audit()
+
+    async def replicas(self) -> Json:
+        return await self._control.replicas()
+
+    async def adopt_store(self, *, reason: str) -> Json:
+        raise CommandFailed(ASK_A_REPLICA)
+
+    async def restore_store(self, *, reason: str, force: bool) -> Json:
+        raise CommandFailed(ASK_A_REPLICA)
 
 
 def _user() -> str:

@@ -16,6 +16,7 @@ from gateway.errors import RegistryError
 from gateway.registry.blobs import BlobStore
 from gateway.registry.names import check_model_name, split_reference
 from gateway.registry.verify import verify
+from gateway.settings import load_settings
 
 __all__ = ["commands"]
 
@@ -151,10 +152,10 @@ def verify_versions(
         raise CommandFailed("give MODEL/3 or --all, not both", status=USAGE)
     home = local_home("verify")
     targets = perform(lambda backend: _targets(backend, version))
-    reports = []
+    reports, blobs = [], BlobStore(load_settings(overrides={"home": home}).registry.blobs or home)
     with output.steps() as steps:
         for name, digest in targets:
-            report = verify(digest, BlobStore(home), stepwise(steps, f"hashing {name}"))
+            report = verify(digest, blobs, stepwise(steps, f"hashing {name}"))
             reports.append((name, report))
     if json:
         output.json([{"version": name, **report.to_json()} for name, report in reports])

@@ -146,13 +146,17 @@ def roll_back(
         int | None, typer.Option("--to", metavar="VERSION", min=1, help="Go to this version instead of the known good.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit log.")] = "",
+    local: Annotated[
+        bool, typer.Option("--local", help="On this replica at once; the store is told as soon as it answers.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Send everything to the known good at once and quarantine the route's other versions."""
     output = Output.standard(machine=json)
-    view = perform(lambda backend: backend.rollback(route, to=to, reason=reason))
+    view = perform(lambda backend: backend.rollback(route, to=to, reason=reason, local=local))
     durable = view.get("durable", True)
-    where = f"revision {view['revision']}" if durable else "in force, NOT durable: the store cannot be written"
+    late = "in force on this replica, the store is told next" if local else "in force, NOT durable: the store is away"
+    where = f"revision {view['revision']}" if durable else late
     _changed(output, view, f"route {route} is back at {_split_text(view)} ({where})")
     if not json and (held := _quarantined(view)):
         output.note(f"Quarantined: {', '.join(map(str, held))}. End one with: turnout lift {route} VERSION")

@@ -18,20 +18,26 @@ from gateway.control.flags import Flags
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.judge import GuardPolicy
+from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.memory_budget import RESTING, MemoryLimits
 from gateway.control.model_control import ModelControl
 from gateway.control.presence import Presence
-from gateway.control.reconcile import Reconciler
+from gateway.control.reconcile import Reconciler, ReconcilerStatistics
+from gateway.control.redis_store import RedisStore
 from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
 from gateway.control.rollbacks import Rollbacks
+from gateway.control.rollout_control import RolloutControl
+from gateway.control.rollout_driver import NoCounts, RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.store import Snapshot, Store
+from gateway.control.store_recovery import adopt, restore_from_replica
 from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
+from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
-from gateway.errors import StoreUnavailable
+from gateway.errors import Conflict, StoreUnavailable
 from gateway.events import Observer
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
@@ -39,7 +45,7 @@ from gateway.registry.registration import Permissions
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.serving.handle import HandleStatistics
-from gateway.settings import Settings
+from gateway.settings import Settings, webhook_secrets
 
 __all__ = ["ControlPlane"]
 
@@ -102,7 +108,13 @@ class ControlPlane:
                 missed=lambda miss: observer.flag_missed(miss),  # noqa: PLW0108 - it has no observers yet
             ),
         )
-        self.rollbacks = Rollbacks(store=store, reconciler=self.reconciler, clock=clock, observer=observer)
+        self.rollbacks = Rollbacks(
+            store=store,
+            reconciler=self.reconciler,
+            clock=clock,
+            observer=observer,
+            kept=KeptRollbacks(settings.home),
+        )
         self.holdings = Holdings()
         self.presence = Presence(
             self.coordination,
@@ -112,9 +124,28 @@ class ControlPlane:
             version=__version__,
             beat_s=settings.store.lease_s / 3,
         )
-        self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock)
+        self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock, posts=("rollouts",))
         here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
-        self.routes = RouteControl(store, here)
+        asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
+        self.routes = RouteControl(store, here, asked)
+        self.webhooks = Webhooks(webhook_secrets(settings.webhooks), clock=clock)
+        self.rollouts = RolloutControl(
+            store,
+            here,
+            clock=clock,
+            blobs=blobs,
+            coordination=self.coordination,
+            known_secrets=self.webhooks.known,
+        )
+        self.driver = RolloutDriver(
+            store=store,
+            coordination=self.coordination,
+            counts=NoCounts(),
+            reconciler=self.reconciler,
+            rollbacks=self.rollbacks,
+            webhooks=self.webhooks,
+            clock=clock,
+        )
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -146,6 +177,7 @@ class ControlPlane:
         await self.flags.start()
         await self.reconciler.start(last)
         self.rollbacks.start()
+        self.driver.start()
         self.presence.start()
         self.store_watch.start()
 
@@ -160,6 +192,8 @@ class ControlPlane:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         if self.guard is not None:
             await self.guard.close()
+        await self.driver.close()
+        await self.webhooks.close()
         await self.store_watch.close()
         await self.presence.close()
         await self.coordination.close()
@@ -179,6 +213,40 @@ class ControlPlane:
         gives the requests that a version holds there, ``queue`` what its queues there add to the one here, ``view``
         shows them."""
         self._follow, self._elsewhere, self._queue_elsewhere, self.workers = follow, waiting, queue, view
+
+    def degraded(self) -> Sequence[str]:
+        """What ``/readyz`` is to say of flags and of the store."""
+        return [*self.flag_watch.degraded(), *self.store_watch.troubles()]
+
+    async def replicas(self) -> View:
+        """Every living replica, this one with more; who leads; and the store."""
+        views, leaders = await self.store_watch.replicas()
+        standing, now = self.store_watch.standing(), self.reconciler.statistics()
+        newest = max([standing.newest, now.revision, *(view.revision for view in views)])
+        rows = {view.replica: view.to_json() | {"lag": newest - view.revision} for view in views}
+        me = self.coordination.replica
+        mine = rows.get(me, {"replica": me, "lag": newest - now.revision, "behind": {}, "version": __version__})
+        rows[me] = mine | {"revision": now.revision, "here": True, "turnout": __version__, **_here(now)}
+        rows[me]["workers"] = self.workers()
+        return {
+            "replicas": [rows[name] | {"leads": _led(leaders, name)} for name in sorted(rows)],
+            "store": standing.to_json(),
+        }
+
+    async def adopt_store(self, *, actor: str, reason: str) -> int:
+        """The store as it is becomes this replica's; the revision. Conflict when it is believed anyway."""
+        revision = await adopt(_shared(self.store), actor=actor, reason=reason)
+        await self.reconciler.refresh()
+        return revision
+
+    async def restore_store(self, *, actor: str, reason: str, force: bool) -> int:
+        """This replica's last state becomes the store's, as a new revision. Conflict when the store is believed."""
+        store, coordination = _shared(self.store), self.coordination
+        revision = await restore_from_replica(
+            store, coordination, actor=actor, reason=reason, clock=self.clock, force=force
+        )
+        await self.reconciler.refresh()
+        return revision
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
@@ -238,6 +306,26 @@ class ControlPlane:
         batcher = None if handle is None else handle.statistics().batcher
         here = 0 if batcher is None else batcher.queued_items + batcher.running_items
         return here + self._elsewhere(ref)
+
+
+def _shared(store: Store) -> RedisStore:
+    if not isinstance(store, RedisStore):
+        raise Conflict("the store is this gateway's own file, not a Redis: there is nothing to adopt or put back")
+    return store
+
+
+def _led(leaders: Mapping[str, str], replica: str) -> list[str]:
+    return sorted(post for post, name in leaders.items() if name == replica)
+
+
+def _here(now: ReconcilerStatistics) -> View:
+    return {
+        "store_up": now.store_up,
+        "routes": now.routes,
+        "loading": now.loading,
+        "failed": now.failed,
+        "not_durable": now.overrides,
+    }
 
 
 def permissions(settings: Settings) -> Permissions:

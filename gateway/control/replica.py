@@ -16,7 +16,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Outcome, Rollbacks
 from gateway.control.store import AuditEntry, Snapshot, Store
 from gateway.control.transitions import rollback_target
-from gateway.errors import UnknownRoute
+from gateway.errors import Conflict, UnknownRoute
 
 __all__ = ["Replica", "ReplicaAbsent", "ReplicaHere"]
 
@@ -47,7 +47,9 @@ class Replica(Protocol):
         """Whether every living replica serves it within the time. Ends early when a version of it failed."""
         ...
 
-    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str) -> Outcome: ...
+    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str, local: bool = False) -> Outcome:
+        """``local``: in force on this replica, without waiting for the store. Conflict where none serves."""
+        ...
 
 
 class ReplicaHere:
@@ -84,8 +86,8 @@ class ReplicaHere:
             return await self._reconciler.wait_applied(revision, route=route, timeout_s=timeout_s)
         return await self._presence.all_serve(revision, route, timeout_s=timeout_s)
 
-    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str) -> Outcome:
-        return await self._rollbacks.roll_back(route, to=to, reason=reason, actor=actor)
+    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str, local: bool = False) -> Outcome:
+        return await self._rollbacks.roll_back(route, to=to, reason=reason, actor=actor, local=local)
 
 
 class ReplicaAbsent:
@@ -116,7 +118,9 @@ class ReplicaAbsent:
     async def applied(self, revision: int, route: str, *, timeout_s: float) -> bool:
         return False
 
-    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str) -> Outcome:
+    async def roll_back(self, route: str, *, to: int | None, reason: str, actor: str, local: bool = False) -> Outcome:
+        if local:
+            raise Conflict("nothing is served from here: name a running gateway (TURNOUT_URL) for a local rollback")
         key, made = route_key(route), list[RouteDocument]()
 
         def decide(snapshot: Snapshot) -> Decision:

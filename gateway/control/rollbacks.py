@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.documents import RouteDocument, check_route_name, route_key
+from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.overrides import Override
 from gateway.control.reconcile import Reconciler
 from gateway.control.store import AuditEntry, Body, Change, Store
@@ -39,7 +40,16 @@ class Outcome:
 class Rollbacks:
     """The one way back, for operators and the guard. Two at once, here or on two replicas: compare-and-set decides."""
 
-    def __init__(self, *, store: Store, reconciler: Reconciler, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reconciler: Reconciler,
+        clock: Clock,
+        observer: Observer,
+        kept: KeptRollbacks | None = None,
+    ) -> None:
+        self._kept = kept
         self._store = store
         self._reconciler = reconciler
         self._clock = clock
@@ -52,6 +62,12 @@ class Rollbacks:
         return f"<Rollbacks [{len(self._entries)} not stored yet]>"
 
     def start(self) -> None:
+        """Puts in force again what an earlier process of the home could not store."""
+        for (route, override), entry in (self._kept.read() if self._kept else {}).items():
+            log.warning("route %s: the rollback to %d is still to be stored", route, override.target)
+            self._entries[route, override] = entry
+            self._reconciler.override(route, override)
+            self._unstored.set()
         self._writing = asyncio.ensure_future(self._write_later())
 
     async def close(self) -> None:
@@ -71,11 +87,13 @@ class Rollbacks:
         trigger: str = "operator",
         offender: int | None = None,
         evidence: Body | None = None,
+        local: bool = False,
     ) -> Outcome:
         """Everything to ``to`` (the known good if None), in force for every request that starts after this returns.
 
         ``offender``: Conflict unless that takes this version off the route; then going back would only hurt others.
-        ``evidence`` goes into the audit record.
+        ``evidence`` goes into the audit record. ``local``: the store is not asked before the answer, but as soon as
+        it can be.
         Raises UnknownRoute, Conflict (nowhere to go) or Quarantined. Cancelling it while the store
         is asked leaves it in force; it is then written in the background.
         """
@@ -100,7 +118,9 @@ class Rollbacks:
         detail |= {} if evidence is None else {"evidence": evidence}
         self._entries[route, override] = AuditEntry(actor, "rollback", str(route_key(route)), reason, detail)
         self._reconciler.override(route, override)
-        revision = await self._store_now(route, override)
+        revision = None if local else await self._store_now(route, override)
+        if revision is None:
+            await self._keep_here()
         record = RollbackRecord(route, trigger, target, tuple(fresh), reason, durable=revision is not None)
         self._observer.rolled_back(record)
         # %r: a reason with line breaks in it must not pass for lines of the log.
@@ -121,11 +141,16 @@ class Rollbacks:
             return await self._stored(route, override)
         except StoreUnavailable as error:
             log.error("the rollback of route %s is in force, and not durable: %s", route, error)
-            self._unstored.set()
             return None
         except asyncio.CancelledError:
             self._unstored.set()
             raise
+
+    async def _keep_here(self) -> None:
+        """In the home, so that a restart does not undo it; the background writer takes it to the store."""
+        self._unstored.set()
+        if self._kept is not None:
+            await self._kept.write(self._entries)
 
     async def _stored(self, route: str, override: Override) -> int:
         """Writes it on top of whatever the store holds now; the revision that holds it.
@@ -170,6 +195,8 @@ class Rollbacks:
                 for route, override in list(self._reconciler.overrides.unstored()):
                     if (route, override) in self._entries:
                         await self._store_again(route, override)
+                if self._kept is not None:
+                    await self._kept.write(self._entries)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
                 self._unstored.set()

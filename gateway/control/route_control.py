@@ -14,6 +14,8 @@ from gateway.control import transitions
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired, DesiredRoute, read_desired
 from gateway.control.documents import RouteDocument, RouteSpec, check_route_name, route_key
+from gateway.control.explain import Question, explain, explain_change
+from gateway.control.flag_rules import FlagRules
 from gateway.control.replica import Replica
 from gateway.control.store import AuditEntry, Document, DocumentKey, Snapshot, Store
 from gateway.control.transitions import Catalogue
@@ -29,8 +31,11 @@ Transition = Callable[[Snapshot, RouteDocument], RouteDocument]
 
 
 class RouteControl:
-    def __init__(self, store: Store, replica: Replica) -> None:
+    """``flags`` are asked when a decision is explained."""
+
+    def __init__(self, store: Store, replica: Replica, flags: FlagRules | None = None) -> None:
         self._store = store
+        self._flags = flags
         self._replica = replica
         self._changes = Changes(store)
         self._read = Desired()
@@ -81,9 +86,10 @@ class RouteControl:
         detail = {"weights": {str(number): weight for number, weight in asked.items()}}
         return await self._change(name, step, AuditEntry(actor, "weights", str(route_key(name)), "", detail), expected)
 
-    async def rollback(self, name: str, *, to: int | None, reason: str, actor: str) -> View:
-        """In force before it is durable; the view says ``durable`` and ``changed``."""
-        outcome = await self._replica.roll_back(name, to=to, reason=reason, actor=actor)
+    async def rollback(self, name: str, *, to: int | None, reason: str, actor: str, local: bool = False) -> View:
+        """In force before it is durable; the view says ``durable`` and ``changed``. ``local``: on this replica, and
+        the store is told afterwards."""
+        outcome = await self._replica.roll_back(name, to=to, reason=reason, actor=actor, local=local)
         if outcome.durable:
             await self._replica.taken(outcome.revision)
         view = self._view(name, DesiredRoute(outcome.revision, outcome.document))
@@ -117,6 +123,25 @@ class RouteControl:
 
         return await self._write(name, decide, expected)
 
+    async def explain(self, name: str, question: Question) -> View:
+        """Which version a key gets, or got when the state stood at ``question.revision``; and, with weights, what they
+        would change. Raises what ``set_weights`` would for them, UnknownRoute and NotFound."""
+        if question.revision is not None:
+            document, revision = await self._document_at(route_key(name), question.revision)
+            return explain(name, document, revision, question, self._flags)
+        desired = await self._desired()
+        route = desired.routes.get(name)
+        if route is None:
+            raise UnknownRoute(f"no route {name!r:.140}")
+        view = explain(name, route.document, route.revision, question, self._flags)
+        progress = self._replica.progress(name)
+        view |= {} if progress is None else {"applied": progress.applied}
+        if question.weights is not None:
+            catalogue = Catalogue.of(desired.models[route.document.spec.model])
+            changed = transitions.set_weights(route.document, _weights(question.weights), catalogue)
+            view["change"] = explain_change(name, route.document, changed, question, self._flags)
+        return view
+
     async def wait_applied(self, name: str, revision: int, *, timeout_s: float) -> bool:
         """Whether this replica serves the revision within the time. Ends early when a version of it failed."""
         return await self._replica.applied(revision, name, timeout_s=timeout_s)
@@ -131,6 +156,19 @@ class RouteControl:
             return RouteDocument.from_json(bodies[revision]), RouteDocument.from_json(bodies[max(bodies)])
         known = ", ".join(map(str, list(bodies)[:10]))
         raise NotFound(f"route {key.name!r} has no document of revision {revision}; its newest are {known}")
+
+    async def _document_at(self, key: DocumentKey, revision: int) -> tuple[RouteDocument, int]:
+        """The document in force at that revision of the state, and its own."""
+        rows = await self._store.history(key, limit=100_000)
+        if not rows:
+            raise UnknownRoute(f"no route {key.name!r:.140}, now or before")
+        row = max((row for row in rows if row.revision <= revision), key=lambda row: row.revision, default=None)
+        if row is None:
+            oldest = min(row.revision for row in rows)
+            raise NotFound(f"route {key.name!r} did not exist at revision {revision}; its first is {oldest}")
+        if row.body is None:
+            raise NotFound(f"route {key.name!r} did not exist at revision {revision}: it was deleted at {row.revision}")
+        return RouteDocument.from_json(row.body), row.revision
 
     async def _change(self, name: str, step: Transition, entry: AuditEntry, expected: int | None) -> View:
         def decide(snapshot: Snapshot) -> Decision:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from gateway.clock import Clock
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.coordination_redis import RedisCoordination
+from gateway.control.durability import DURABLE_HERE, durability_of
 from gateway.control.last_state import LastState
 from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.redis_store import RedisStore
@@ -19,7 +20,16 @@ from gateway.control.store import Snapshot
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings, StoreSettings
 
-__all__ = ["AnyStore", "Opened", "coordination_for", "last_state_path", "open_for_serving", "open_store", "store_path"]
+__all__ = [
+    "AnyStore",
+    "Opened",
+    "coordination_for",
+    "last_state_path",
+    "open_for_serving",
+    "open_store",
+    "store_path",
+    "store_view",
+]
 
 log = logging.getLogger("turnout.control")
 
@@ -78,6 +88,15 @@ async def open_for_serving(settings: Settings) -> Opened:
             "starting from the last state, revision %d, since the store cannot be used: %s", known.revision, error
         )
     return Opened(store, known.snapshot())
+
+
+async def store_view(store: AnyStore) -> dict[str, Any]:
+    """What kind of store it is, where, its revision, and whether what it acknowledges is durable."""
+    revision = (await store.snapshot()).revision
+    if isinstance(store, RedisStore):
+        durability = await durability_of(store.line)
+        return {"kind": "redis", "address": store.line.address, "revision": revision, **durability.to_json()}
+    return {"kind": "local", "address": "", "revision": revision, **DURABLE_HERE.to_json()}
 
 
 async def _opened(store: RedisStore) -> RedisStore:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from starlette.routing import BaseRoute, Route
 from gateway.control.plane import ControlPlane
 from gateway.control.tokens import Role
 from gateway.web.admin_call import AdminCall
+from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
+from gateway.web.admin_rollouts import RolloutEndpoints
 from gateway.web.admin_routes import RouteEndpoints
 from gateway.web.admin_upload import Uploads
 from gateway.web.services import Services
@@ -27,7 +29,8 @@ Handler = Callable[[AdminCall], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """``role`` or above may call. ``takes``: media types of a body. ``bound``: open to tokens bound to some routes."""
+    """``role`` or above may call. ``takes``: media types of a body. ``bound``: open to tokens bound to some routes.
+    ``query``: parameters, and what each says."""
 
     method: str
     path: str
@@ -36,6 +39,7 @@ class _Endpoint:
     summary: str
     takes: tuple[str, ...] = ()
     bound: bool = False
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 class AdminPlane:
@@ -52,6 +56,8 @@ class AdminPlane:
         self._services = services
         self._endpoints = (
             *_route_calls(RouteEndpoints(plane.routes)),
+            _explain_call(ExplainEndpoint(plane.routes)),
+            *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
             *_keeping_calls(KeepingEndpoints(plane)),
         )
@@ -93,6 +99,26 @@ def _route_calls(routes: RouteEndpoints) -> Sequence[_Endpoint]:
     )
 
 
+def _rollout_calls(rollouts: RolloutEndpoints) -> Sequence[_Endpoint]:
+    view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
+    one, many = "/routes/{route}/rollout", "/routes/{route}/rollouts"
+    return (
+        _Endpoint("POST", one, operate, rollouts.start, "Begin to move weight to a candidate, step by step", json),
+        _Endpoint("GET", one, view, rollouts.get, "The rollout that runs, or the last one"),
+        _Endpoint("DELETE", one, operate, rollouts.abort, "Abort it: the weights before it return", json),
+        _Endpoint("POST", f"{one}/promote", operate, rollouts.promote, "The next step now", json),
+        _Endpoint("POST", f"{one}/pause", operate, rollouts.pause, "Stay at this step; harm still ends it", json),
+        _Endpoint("POST", f"{one}/resume", operate, rollouts.resume, "Go on after a pause"),
+        _Endpoint("GET", many, view, rollouts.reports, "Ended rollouts, newest first"),
+        _Endpoint("GET", f"{many}/{{rollout}}", view, rollouts.report, "A report; last names the newest"),
+    )
+
+
+def _explain_call(explaining: ExplainEndpoint) -> _Endpoint:
+    summary = "Which version a key gets, why, and what other weights would change"
+    return _Endpoint("GET", "/routes/{route}/explain", Role.VIEWER, explaining.explain, summary, query=EXPLAIN_QUERY)
+
+
 def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
     view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
     one = "/models/{model}"
@@ -114,7 +140,13 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
     view, admin, json = Role.VIEWER, Role.ADMIN, ("application/json",)
     return (
         _Endpoint("GET", "/versions", view, keeping.versions, "What is resident here"),
-        _Endpoint("GET", "/replicas", view, keeping.replicas, "Every live replica"),
+        _Endpoint("GET", "/replicas", view, keeping.replicas, "Every live replica, and the store"),
+        _Endpoint("POST", "/store/adopt", admin, keeping.adopt, "Take the store as it is, on this replica", json),
+        _Endpoint(
+            *("POST", "/store/restore-from-replica", admin, keeping.restore_from_replica),
+            "Put this replica's last state back into the store",
+            json,
+        ),
         _Endpoint("GET", "/audit", view, keeping.audit, "Who changed what"),
         _Endpoint("GET", "/audit/verify", view, keeping.verify, "Proof that no record was altered or removed"),
         _Endpoint("GET", "/tokens", admin, keeping.tokens, "Every token, without its secret"),
@@ -130,7 +162,13 @@ def _described(endpoint: _Endpoint) -> dict[str, Any]:
     codes = ("400", "401", "403", "404", "409", "412", "413", "415", "422", "503")
     described: dict[str, Any] = {
         "summary": f"{endpoint.summary} ({endpoint.role})",
-        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
+        "parameters": [
+            *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names),
+            *(
+                {"name": name, "in": "query", "required": False, "description": says, "schema": {"type": "string"}}
+                for name, says in endpoint.query.items()
+            ),
+        ],
         "responses": {"200": {"description": "Done"}}
         | {code: {"description": "See the problem's detail", **problem} for code in codes},
         "security": [{"token": []}],

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
-
 from starlette.responses import Response
 
-from gateway import __version__
 from gateway.control.plane import ControlPlane
-from gateway.web.admin_call import AdminCall, json_response, only
+from gateway.web.admin_call import AdminCall, field, json_response, only
 
 __all__ = ["KeepingEndpoints"]
 
@@ -22,20 +18,21 @@ class KeepingEndpoints:
         return json_response({"versions": await self._plane.versions()})
 
     async def replicas(self, call: AdminCall) -> Response:
-        """This one; others come with a store that several machines share."""
-        now = self._plane.reconciler.statistics()
-        replica = {
-            "replica": f"{platform.node()}:{os.getpid()}",
-            "turnout": __version__,
-            "revision": now.revision,
-            "store_up": now.store_up,
-            "routes": now.routes,
-            "loading": now.loading,
-            "failed": now.failed,
-            "not_durable": now.overrides,
-            "workers": self._plane.workers(),
-        }
-        return json_response({"replicas": [replica]})
+        return json_response(await self._plane.replicas())
+
+    async def adopt(self, call: AdminCall) -> Response:
+        body = await call.body(optional=True)
+        only(body, "reason")
+        reason = field(body, "reason", str, "text", required=False) or ""
+        return json_response({"revision": await self._plane.adopt_store(actor=call.actor, reason=reason[:1000])})
+
+    async def restore_from_replica(self, call: AdminCall) -> Response:
+        body = await call.body(optional=True)
+        only(body, "reason", "force")
+        reason = field(body, "reason", str, "text", required=False) or ""
+        force = field(body, "force", bool, "true or false", required=False) or False
+        revision = await self._plane.restore_store(actor=call.actor, reason=reason[:1000], force=force)
+        return json_response({"revision": revision})
 
     async def audit(self, call: AdminCall) -> Response:
         """The newest records, oldest of them first; with ``?after=``, those that follow that one."""

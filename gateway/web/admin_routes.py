@@ -47,13 +47,14 @@ class RouteEndpoints:
     async def rollback(self, call: AdminCall) -> Response:
         """Needs no If-Match; one that is given counts all the same."""
         body = await call.body(optional=True)
-        only(body, "to", "reason")
+        only(body, "to", "reason", "local")
         to = field(body, "to", int, "a version's number", required=False)
         reason = field(body, "reason", str, "text", required=False) or ""
+        local = field(body, "local", bool, "true or false", required=False) or False
         name, expected = call.part("route"), call.expected()
         if expected is not None and (standing := (await self._routes.get(name))["revision"]) != expected:
             raise StaleRevision(f"route {name!r} stands at revision {standing}, the call expects {expected}")
-        view = await self._routes.rollback(name, to=to, reason=reason[:1000], actor=call.actor)
+        view = await self._routes.rollback(name, to=to, reason=reason[:1000], actor=call.actor, local=local)
         return json_response(view, revision=view["revision"])
 
     async def lift(self, call: AdminCall) -> Response:
