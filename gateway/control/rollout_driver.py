@@ -162,12 +162,11 @@ class RolloutDriver:
         run.look(rollout, epoch, now=now, wall=self._clock.wall())
         if rollout.phase is not Phase.PREPARING:
             counters = await self._counts.gather(run.scope, epoch)
-            if run.lost(counters, epoch) or (run.fresh and run.trouble):
-                run.trouble, run.fresh = "", False
+            if run.lost_all or run.lost(counters, epoch):
                 await self._renew(name, route, fence)
+                run.lost_all = False
                 return
             run.judged(counters, shares_of(document), epoch, now=now, plan_of=rollout)
-        run.fresh = False
         facts = run.facts(rollout, now=now, ready=await self._ready(name, route), refused=self._refused(route, rollout))
         move = advance(document, run.finding, facts, at=self._clock.wall())
         run.waits, run.trouble = move.waits, self._troubles.get(name, "")
@@ -183,8 +182,11 @@ class RolloutDriver:
         if scope not in self._runs:
             policy = policy_of(rollout.plan, slow_ms=document.spec.limits.slow_ms)
             run = Run(scope, policy, self._webhooks)
-            if not run.restore(await self._coordination.kept(scope)) and rollout.phase is not Phase.PREPARING:
-                run.trouble = "what was known of it is lost"
+            known = run.restore(await self._coordination.kept(scope), rollout.renewals)
+            run.lost_all = not known and rollout.phase is not Phase.PREPARING
+            if run.counted_epoch:
+                earlier = await self._counts.gather(scope, run.counted_epoch)
+                run.lost_all = run.lost_all or run.lost(earlier, run.counted_epoch)
             self._runs[scope] = run
         return self._runs[scope]
 
@@ -333,3 +335,13 @@ def _about(name: str, route: DesiredRoute, rollout: RolloutState, move: Move) ->
         "percent": rollout.percent,
         "next": {"phase": str(fresh.phase), "percent": fresh.percent},
     }
+
+
+class NoCounts:
+    """Counts nothing: no rollout goes on by it."""
+
+    async def gather(self, scope: str, epoch: int) -> Mapping[str, int]:
+        return {}
+
+    def local(self, scope: str, epoch: int) -> Mapping[str, int]:
+        return {}

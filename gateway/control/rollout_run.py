@@ -2,11 +2,16 @@
 
 Evidence and webhooks are kept by the coordination for the next leader; time is not: it is measured on this process's
 monotonic clock from when the step was first seen here, after what the wall clock says had passed before.
+
+Evidence that was lost (with the process or the store that knew which keys were counted) begins anew, and keys may come
+again that the lost part had counted. The parts are therefore no product of independent tests: each has a budget of its
+own, 90% of ``alpha`` for the first and the rest, halved each time, for those that follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,6 +25,7 @@ from gateway.control.webhooks import Delivery, Webhooks, delivery_id
 
 __all__ = ["Run"]
 
+FIRST_BUDGET = 0.9
 ASK_AGAIN_S = 10.0
 """A confirmation that was refused is asked for again after so long."""
 
@@ -31,13 +37,16 @@ class Run:
 
     def __init__(self, scope: str, policy: Policy, webhooks: Webhooks) -> None:
         self.scope = scope
-        self.policy = policy
-        self.state: State = begin(policy)
+        self._whole = policy
+        self._renewals = 0
+        self._counted: tuple[int, Mapping[str, int]] = (0, {})
+        self.policy = budgeted(policy, 0)
+        self.state: State = begin(self.policy)
         self.judgement: Judgement | None = None
         self.finding = Finding()
         self.waits: tuple[str, ...] = ()
         self.trouble = ""
-        self.fresh = True
+        self.lost_all = False
         self.kept_at = float("-inf")
         self._webhooks = webhooks
         self._hooks: dict[str, Delivery] = {}
@@ -63,20 +72,32 @@ class Run:
             self._units, self._moved_at = -1, now
         if epoch != self._epoch:
             self._epoch, self._epoch_began = epoch, now
+        if rollout.renewals != self._renewals:
+            self._begin_anew(rollout.renewals)
+
+    def _begin_anew(self, renewals: int) -> None:
+        self._renewals, self.policy = renewals, budgeted(self._whole, renewals)
+        self.state, self.judgement, self.finding = begin(self.policy), None, Finding()
 
     def judged(
         self, counters: Mapping[str, int], shares: Mapping[str, float], epoch: int, *, now: float, plan_of: RolloutState
     ) -> Finding:
         block = Block(epoch, shares, counters, now - self._epoch_began)
+        if counters:
+            self._counted = (epoch, counters)
         self.state, self.judgement = judge(self.state, block, self.policy)
         self.finding = finding_of(self.judgement, plan_of.plan)
         return self.finding
 
     def lost(self, counters: Mapping[str, int], epoch: int) -> bool:
         """What was counted in this epoch is no longer there: claims and counters went with a process or a store."""
-        if self.state.epoch != epoch:
-            return False
-        return any(counters.get(name, 0) < count for name, count in self.state.seen.items())
+        before, counted = self._counted
+        return before == epoch and any(counters.get(name, 0) < count for name, count in counted.items())
+
+    @property
+    def counted_epoch(self) -> int:
+        """The newest epoch of which anything was counted; 0: none."""
+        return self._counted[0]
 
     def facts(self, rollout: RolloutState, *, now: float, ready: bool, refused: str) -> Facts:
         found = self.judgement
@@ -142,6 +163,8 @@ class Run:
     def kept(self, facts: Facts | None, wall: float) -> bytes:
         body = {
             "state": self.state.to_json(),
+            "renewals": self._renewals,
+            "counted": [self._counted[0], dict(self._counted[1])],
             "judgement": dict(self.finding.detail),
             "waits": list(self.waits),
             "trouble": self.trouble,
@@ -151,12 +174,14 @@ class Run:
         }
         return orjson.dumps(body)
 
-    def restore(self, value: bytes | None) -> bool:
-        """Whether there was something: the evidence of the leader before."""
-        if value is None:
+    def restore(self, value: bytes | None, renewals: int) -> bool:
+        """Whether there was something: the evidence of the leader before, of the same part."""
+        body = {} if value is None else orjson.loads(value)
+        self._begin_anew(renewals)
+        if not body or body["renewals"] != renewals:
             return False
-        body = orjson.loads(value)
         self.state = State.from_json(body["state"])
+        self._counted = (int(body["counted"][0]), dict(body["counted"][1]))
         self._past = list(body["webhooks"])
         for past in self._past:
             if past["state"] == "delivered":
@@ -165,6 +190,12 @@ class Run:
                     hook, past["event"], past["delivery"], "delivered", past["attempts"], past["answer"], past["at"]
                 )
         return True
+
+
+def budgeted(policy: Policy, renewals: int) -> Policy:
+    """The part of ``alpha`` that evidence has which began anew so often."""
+    part = FIRST_BUDGET if not renewals else (1 - FIRST_BUDGET) * 0.5**renewals
+    return replace(policy, alpha=policy.alpha * part)
 
 
 def _progress(facts: Facts) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class Proof:
 class RolloutState:
     """``id`` is unique for ever: evidence is kept under it, so that no rollout inherits another's. ``step`` is the
     place in ``plan.climb`` (-1: none yet; past the last: the bake). ``paused_in`` is the phase to go on in. ``harm``
-    names the stream that was found harmful. ``reason`` says why it is paused, or how it ended."""
+    names the stream that was found harmful. ``reason`` says why it is paused, or how it ended. ``renewals``: how often
+    the evidence began anew because it was lost."""
 
     id: str
     plan: PlanSpec
@@ -96,6 +97,7 @@ class RolloutState:
     reason: str = ""
     ended_at: float | None = None
     ended_by: str = ""
+    renewals: int = 0
 
     @property
     def candidate(self) -> int:
@@ -151,6 +153,7 @@ class RolloutState:
             "reason": self.reason,
             "ended_at": self.ended_at,
             "ended_by": self.ended_by,
+            "renewals": self.renewals,
             "plan": self.plan.to_json(),
         }
 
@@ -172,4 +175,5 @@ class RolloutState:
             reason=str(body["reason"]),
             ended_at=None if body["ended_at"] is None else float(body["ended_at"]),
             ended_by=str(body["ended_by"]),
+            renewals=int(body.get("renewals", 0)),
         )

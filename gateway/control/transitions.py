@@ -220,8 +220,10 @@ def settle(
 
 
 def renew(document: RouteDocument) -> RouteDocument:
-    """A new epoch, with everybody where they are: what was counted in the one before can no longer be told apart."""
-    return replace(document, status=replace(document.status, epoch=document.status.epoch + 1))
+    """A new epoch of the rollout, with everybody where they are: what was counted before is lost."""
+    status = document.status
+    rollout = None if status.rollout is None else replace(status.rollout, renewals=status.rollout.renewals + 1)
+    return replace(document, status=replace(status, epoch=status.epoch + 1, rollout=rollout))
 
 
 def at_rest(document: RouteDocument) -> RouteDocument:
