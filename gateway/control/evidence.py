@@ -15,9 +15,30 @@ good as the baseline; ``healthy`` the chance ``beta`` when a required stream's h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, exp, log
+from typing import Any, NamedTuple, TypeVar
+
+from gateway.control.statistics.findings import Finding
+from gateway.control.statistics.one_sample import OneSample
+from gateway.control.statistics.sample_ratio import log_ratio_e
+from gateway.control.statistics.scores import Scores
+from gateway.control.statistics.two_samples import TwoSamples, least_block
+from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, slow_bin_of, totals_of
+from gateway.control.verdicts import (
+    HARMFUL,
+    HEALTHY,
+    NOT_ENOUGH,
+    STREAMS,
+    Block,
+    Counts,
+    Judgement,
+    Policy,
+    RatioJudgement,
+    StreamJudgement,
+    StreamPolicy,
+)
 
 __all__ = [
     "HARMFUL",
@@ -32,161 +53,330 @@ __all__ = [
     "State",
     "StreamJudgement",
     "StreamPolicy",
+    "StreamState",
     "begin",
     "judge",
 ]
 
-HEALTHY, HARMFUL, NOT_ENOUGH = "healthy", "harmful", "not-enough"
+FRESH_PART = 0.9
+"""Of each stream's budget belongs to keys never seen before in the rollout, the rest to the later epochs."""
 
-STREAMS = ("error", "slow", "disagreement", "label", "score")
-"""All but ``score`` are yes/no outcomes; ``score`` is a number, more is better."""
+Totals = Mapping[str, Mapping[str, Mapping[str, int]]]
+Number = TypeVar("Number", int, float)
 
-
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
-    """One stream that is on. ``max_harm``: by how much, as a difference of shares, the candidate may be worse before
-    it can no longer be healthy; of ``disagreement`` the share of differing answers itself; of ``score`` a difference
-    of means in its own unit.
-
-    ``weight``: its part of ``alpha``. ``required``: nothing is healthy without it. ``limit_ms``: what is slow; None:
-    the baseline's 99th percentile. ``low`` and ``high``: the range of a score, past which it is cut.
-    """
-
-    stream: str
-    max_harm: float
-    weight: float = 1.0
-    required: bool = True
-    limit_ms: float | None = None
-    low: float = 0.0
-    high: float = 1.0
+Track = TwoSamples | OneSample | Scores
+TRACKS: Mapping[str, type[TwoSamples | OneSample | Scores]] = {
+    "error": TwoSamples,
+    "slow": TwoSamples,
+    "label": TwoSamples,
+    "disagreement": OneSample,
+    "score": Scores,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """``alpha``: the chance to find harm where there is none, over the whole rollout. ``beta``: the chance to call a
-    candidate healthy whose harm in a required stream is ``max_harm``. ``ratio_alpha``: the chance to call a sound split
-    broken. A stream that cannot have data (no labels, no shadow) is left out, and costs the others nothing."""
+class StreamState:
+    """``fresh``: over keys never seen before in the rollout; ``epoch``: over all keys of this epoch, from the second
+    epoch on. ``harmful`` stays: no later good time takes a verdict of harm back."""
 
-    streams: tuple[StreamPolicy, ...] = (StreamPolicy("error", 0.02), StreamPolicy("slow", 0.05, required=False))
-    alpha: float = 0.05
-    beta: float = 0.05
-    ratio_alpha: float = 0.001
+    fresh: Track
+    epoch: Track | None = None
+    harmful: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        epoch = None if self.epoch is None else self.epoch.to_json()
+        return {"fresh": self.fresh.to_json(), "epoch": epoch, "harmful": self.harmful}
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Policy:
-        streams = tuple(StreamPolicy(**stream) for stream in body["streams"])
-        return cls(**{**body, "streams": streams})
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The epoch's counters so far. ``shares``: per split (``split``, or ``rule:<name>``) the candidate's part of the
-    key space that it shares with the baseline. ``elapsed_s``: since the epoch began."""
-
-    epoch: int
-    shares: Mapping[str, float]
-    counters: Mapping[str, int]
-    elapsed_s: float = 0.0
+    def from_json(cls, stream: str, body: Mapping[str, Any]) -> StreamState:
+        kind = TRACKS[stream]
+        epoch = None if body["epoch"] is None else kind.from_json(body["epoch"])
+        return cls(kind.from_json(body["fresh"]), epoch, body["harmful"])
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is carried from look to look."""
+    """What is carried from look to look. ``epochs``: how many there have been. ``seen``: the counters of the last look.
+    ``ratio_past``: what the ended epochs say of the split (logarithm of an e-value); ``ratio_now``: what this one has
+    said; ``broken`` stays. ``frozen``: counts were lost in this epoch, so it gives no more evidence; ``unsure``: so
+    were claims, and no key is known to be fresh any more (``without_claims``)."""
 
-    epoch: int = 0
+    streams: Mapping[str, StreamState]
+    epoch: int | None = None
+    epochs: int = 0
+    ratio_past: float = 0.0
+    ratio_now: float = 0.0
+    broken: bool = False
     seen: Mapping[str, int] = field(default_factory=dict)
+    frozen: bool = False
+    unsure: bool = False
+
+    def without_claims(self) -> State:
+        """For a driver that knows that claims are gone (its process began anew without others): keys that come now
+        may have counted before, so they are evidence of their own epoch only. Give it before the new epoch's block."""
+        return replace(self, frozen=True, unsure=True)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "streams": {name: stream.to_json() for name, stream in self.streams.items()},
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "ratio_past": self.ratio_past,
+            "ratio_now": self.ratio_now,
+            "broken": self.broken,
+            "seen": dict(self.seen),
+            "frozen": self.frozen,
+            "unsure": self.unsure,
+        }
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> State:
-        return cls(**body)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """``bad`` of ``units``. For a score: ``bad`` is 0."""
-
-    units: int = 0
-    bad: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StreamJudgement:
-    """``log_harm`` and ``log_health`` are natural logarithms of e-values; a verdict is given at its ``threshold``.
-
-    ``difference`` (candidate less baseline; the share itself for disagreement) with its anytime-valid interval.
-    ``needed``: candidate units until a verdict, at the present pace of evidence; None: unknown yet, or none in sight.
-    """
-
-    stream: str
-    verdict: str
-    required: bool
-    reason: str
-    candidate: Counts
-    baseline: Counts
-    log_harm: float
-    harm_threshold: float
-    log_health: float
-    health_threshold: float
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    needed: int | None = None
-    expected_s: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RatioJudgement:
-    """Whether the split gives the arms the keys that it says: ``expected`` and ``seen`` are the candidate's share."""
-
-    broken: bool
-    log_e: float
-    threshold: float
-    expected: float | None = None
-    seen: float | None = None
-    reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """``verdict`` over all streams: ``harmful`` if any is; ``healthy`` if all required ones are and the split is sound.
-
-    ``epoch_candidate`` and ``epoch_baseline``: units of evidence in this epoch alone (for a step's ``min_requests``);
-    ``epoch_pairs``: shadow pairs in it. ``needed`` and ``expected_s``: the slowest required stream's.
-    """
-
-    verdict: str
-    reason: str
-    epoch: int
-    epoch_candidate: int
-    epoch_baseline: int
-    epoch_pairs: int
-    streams: tuple[StreamJudgement, ...]
-    ratio: RatioJudgement
-    needed: int | None = None
-    expected_s: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        streams = {name: StreamState.from_json(name, stream) for name, stream in body["streams"].items()}
+        return cls(**{**body, "streams": streams})
 
 
 def begin(policy: Policy) -> State:
     """Nothing known: what an earlier rollout found is no part of it."""
-    return State()
+    return State({stream.stream: StreamState(_new_track(stream)) for stream in policy.streams})
+
+
+def _new_track(policy: StreamPolicy) -> Track:
+    kind = TRACKS[policy.stream]
+    return TwoSamples.begin(policy.max_harm) if kind is TwoSamples else kind()  # type: ignore[call-arg]
 
 
 def judge(state: State, block: Block, policy: Policy) -> tuple[State, Judgement]:
-    ratio = RatioJudgement(False, 0.0, 0.0)
-    judgement = Judgement(NOT_ENOUGH, "nothing is known yet", block.epoch, 0, 0, 0, (), ratio)
-    return state, judgement
+    """Takes in what is new in the counters. The same block twice changes nothing. Counters that went back (a store that
+    was emptied) freeze the epoch: what they then say cannot be told from what was counted. Raises ValueError for an
+    epoch that has ended."""
+    state = _in_epoch(state, block, policy)
+    if any(block.counters.get(name, 0) < count for name, count in state.seen.items()):
+        state = state.without_claims()
+    totals = _Totals(totals_of(block.counters, (FRESH,)), totals_of(block.counters, (FRESH, AGAIN)))
+    streams, judged = dict(state.streams), []
+    for stream in policy.streams:
+        known = _advanced(streams[stream.stream], stream, state, block, totals)
+        found = _judged(known, stream, policy, _parts(state.epochs))
+        streams[stream.stream] = replace(known, harmful=found.verdict == HARMFUL)
+        judged.append(_timed(found, block))
+    ratio, now = _ratio(state, block, policy, totals)
+    seen = state.seen if state.frozen else dict(block.counters)
+    state = replace(state, streams=streams, broken=ratio.broken, ratio_now=now, seen=seen)
+    return state, _overall(block, tuple(judged), ratio)
+
+
+def _parts(epochs: int) -> tuple[float, float]:
+    """Of the budget: for fresh keys, and for all keys of the k-th epoch, 1/((k-1)k) of the rest.
+
+    A key that returns in a later epoch has mostly the arm that it had, and fails as it did: what it says is no new
+    evidence, so nothing is multiplied over it. Each epoch by itself is a test of its own, valid beside the others by
+    its own part of alpha (their average would not be: they do not look at one history).
+    """
+    later = (1.0 - FRESH_PART) / (epochs * (epochs - 1)) if epochs > 1 else 0.0
+    return FRESH_PART, later
+
+
+def _in_epoch(state: State, block: Block, policy: Policy) -> State:
+    if state.epoch == block.epoch:
+        return state
+    if state.epoch is not None and block.epoch < state.epoch:
+        raise ValueError(f"a block of epoch {block.epoch}, after one of epoch {state.epoch}; that epoch has ended")
+    first = state.epoch is None
+    streams = {}
+    for stream in policy.streams:
+        known = state.streams[stream.stream]
+        fresh = known.fresh if first else known.fresh.new_epoch()
+        streams[stream.stream] = StreamState(fresh, None if first else _new_track(stream), known.harmful)
+    return replace(
+        state,
+        streams=streams,
+        epoch=block.epoch,
+        epochs=state.epochs + 1,
+        ratio_past=state.ratio_past + state.ratio_now,
+        ratio_now=0.0,
+        seen={},
+        frozen=False,
+    )
+
+
+class _Totals(NamedTuple):
+    """Of keys never seen in the rollout, and of all keys of the epoch: by stream, by stratum, by ``arm/outcome``."""
+
+    fresh: Totals
+    every: Totals
+
+
+def _advanced(known: StreamState, policy: StreamPolicy, state: State, block: Block, totals: _Totals) -> StreamState:
+    if state.frozen:
+        return known
+    fresh = known.fresh if state.unsure else _taken(known.fresh, policy, block, totals.fresh)
+    epoch = None if known.epoch is None else _taken(known.epoch, policy, block, totals.every)
+    return replace(known, fresh=fresh, epoch=epoch)
+
+
+def _taken(track: Track, policy: StreamPolicy, block: Block, totals: Totals) -> Track:
+    counted = totals.get(policy.stream, {})
+    if isinstance(track, OneSample):
+        return track.advanced(counted, policy.max_harm)
+    if isinstance(track, Scores):
+        return track.advanced(counted)
+    least = max((least_block(share) for share in block.shares.values()), default=least_block(0.5))
+    slow_bin = None if policy.limit_ms is None else slow_bin_of(policy.limit_ms / 1000.0)
+    return track.advanced(counted, least, binned=policy.stream == "slow", slow_bin=slow_bin)
+
+
+def _found(track: Track, policy: StreamPolicy, level: float) -> Finding:
+    if isinstance(track, Scores):
+        return track.finding(policy.max_harm, level, policy.low, policy.high)
+    return track.finding(policy.max_harm, level)
+
+
+def _judged(known: StreamState, policy: StreamPolicy, whole: Policy, parts: tuple[float, float]) -> StreamJudgement:
+    alpha = whole.alpha * policy.weight / sum(stream.weight for stream in whole.streams)
+    fresh = _found(known.fresh, policy, whole.beta * parts[0])
+    findings = [(fresh, log(parts[0]))]
+    if known.epoch is not None:
+        findings.append((_found(known.epoch, policy, whole.beta * parts[1]), log(parts[1])))
+    log_harm = max(found.log_harm + part for found, part in findings)
+    log_health = max(found.log_health + part for found, part in findings)
+    wanted_harm, wanted_health = log(1.0 / alpha), log(1.0 / whole.beta)
+    verdict = HEALTHY if log_health >= wanted_health else NOT_ENOUGH
+    if known.harmful or log_harm >= wanted_harm:
+        verdict = HARMFUL
+    needed = [_needed(found, part, wanted_harm, wanted_health) for found, part in findings]
+    judgement = StreamJudgement(
+        stream=policy.stream,
+        verdict=verdict,
+        required=policy.required,
+        reason="",
+        candidate=Counts(fresh.units, fresh.bad),
+        baseline=Counts(fresh.baseline_units, fresh.baseline_bad),
+        log_harm=log_harm,
+        harm_threshold=wanted_harm,
+        log_health=log_health,
+        health_threshold=wanted_health,
+        difference=fresh.difference,
+        low=max(found.low for found, _ in findings),
+        high=min(found.high for found, _ in findings),
+        needed=min((n for n in needed if n is not None), default=None) if verdict == NOT_ENOUGH else 0,
+    )
+    return replace(judgement, reason=_reason(judgement, policy))
+
+
+MOST_NEEDED = 10**9
+
+
+def _needed(found: Finding, part: float, wanted_harm: float, wanted_health: float) -> int | None:
+    ways = (
+        (wanted_harm - part - found.log_harm, found.harm_pace),
+        (wanted_health - part - found.log_health, found.health_pace),
+    )
+    units = [ceil(missing / pace) for missing, pace in ways if pace > 0.0 and missing < pace * MOST_NEEDED]
+    return min((max(n, 1) for n in units), default=None)
+
+
+def _reason(judgement: StreamJudgement, policy: StreamPolicy) -> str:
+    a, b = judgement.candidate, judgement.baseline
+    if not a.units:
+        return "the candidate has no outcome yet"
+    if policy.stream == "score":
+        seen = f"{a.units} scores of the candidate and {b.units} of the baseline"
+    elif policy.stream == "disagreement":
+        seen = f"{a.bad} of {a.units} answers differ"
+    else:
+        seen = f"{a.bad} of the candidate's {a.units} and {b.bad} of the baseline's {b.units} are bad"
+    if judgement.verdict == HARMFUL:
+        return f"{seen}: harm, at {_odds(judgement.log_harm)} with {_odds(judgement.harm_threshold)} asked for"
+    if judgement.verdict == HEALTHY:
+        return f"{seen}: the harm is less than {policy.max_harm:g}"
+    more = "" if judgement.needed is None else f"; about {judgement.needed} more of the candidate's are needed"
+    return f"{seen}: that proves neither harm nor its absence{more}"
+
+
+def _odds(logarithm: float) -> str:
+    return f"{exp(min(logarithm, 30.0)):.3g} to 1"
+
+
+def _timed(judgement: StreamJudgement, block: Block) -> StreamJudgement:
+    """How long what is needed takes, at this epoch's pace."""
+    if not judgement.needed:
+        return judgement
+    units, _ = _arms(block.counters, "disagreement" if judgement.stream == "disagreement" else "error")
+    if not units or block.elapsed_s <= 0.0:
+        return judgement
+    return replace(judgement, expected_s=judgement.needed * block.elapsed_s / units)
+
+
+def _arms(counters: Mapping[str, int], stream: str) -> tuple[int, int]:
+    """Units of the candidate and of the baseline in this epoch."""
+    found = [0, 0]
+    for outcomes in totals_of(counters, (FRESH, AGAIN)).get(stream, {}).values():
+        for name, count in outcomes.items():
+            found[not name.startswith(f"{CANDIDATE}/")] += count
+    return found[0], found[1]
+
+
+def _ratio(state: State, block: Block, policy: Policy, totals: _Totals) -> tuple[RatioJudgement, float]:
+    """Also of the k-th epoch by itself, keys that came again with it."""
+    fresh_part, epoch_part = _parts(state.epochs)
+    now, expected, units, candidate = _ratio_in(block, totals.fresh)
+    if state.frozen or state.unsure:
+        now = state.ratio_now
+    log_e = state.ratio_past + now + log(fresh_part)
+    if epoch_part:
+        alone, expected, units, candidate = _ratio_in(block, totals.every)
+        log_e = max(log_e, alone + log(epoch_part))
+    threshold = log(1.0 / policy.ratio_alpha)
+    broken = state.broken or log_e >= threshold
+    if not units:
+        return RatioJudgement(broken, log_e, threshold), now
+    shares = expected / units, candidate / units
+    says = f"the split gives the candidate {shares[0]:.2%} of the keys, and {shares[1]:.2%} of {units} outcomes are its"
+    reason = f"{says}: it is broken, or outcomes of one arm go missing" if broken else says
+    return RatioJudgement(broken, log_e, threshold, *shares, reason), now
+
+
+def _ratio_in(block: Block, totals: Totals) -> tuple[float, float, int, int]:
+    log_e, expected, units, candidates = 0.0, 0.0, 0, 0
+    for split, outcomes in totals.get("error", {}).items():
+        share = block.shares.get(split)
+        if share is None:
+            continue
+        candidate = sum(count for name, count in outcomes.items() if name.startswith(f"{CANDIDATE}/"))
+        every = sum(outcomes.values())
+        log_e += log_ratio_e(candidate, every - candidate, share)
+        expected, units, candidates = expected + share * every, units + every, candidates + candidate
+    return log_e, expected, units, candidates
+
+
+def _overall(block: Block, streams: tuple[StreamJudgement, ...], ratio: RatioJudgement) -> Judgement:
+    harmful = [stream for stream in streams if stream.verdict == HARMFUL]
+    waiting = [stream for stream in streams if stream.required and stream.verdict != HEALTHY]
+    if harmful:
+        verdict, reason = HARMFUL, "; ".join(f"{stream.stream}: {stream.reason}" for stream in harmful)
+    elif ratio.broken:
+        verdict, reason = NOT_ENOUGH, ratio.reason
+    elif waiting or not streams:
+        verdict, reason = NOT_ENOUGH, "; ".join(f"{stream.stream}: {stream.reason}" for stream in waiting)
+    else:
+        proved = [stream for stream in streams if stream.verdict == HEALTHY]
+        verdict, reason = HEALTHY, "; ".join(f"{stream.stream}: {stream.reason}" for stream in proved)
+    candidate, baseline = _arms(block.counters, "error")
+    pairs, _ = _arms(block.counters, "disagreement")
+    return Judgement(
+        verdict=verdict,
+        reason=reason,
+        epoch=block.epoch,
+        epoch_candidate=candidate,
+        epoch_baseline=baseline,
+        epoch_pairs=pairs,
+        streams=streams,
+        ratio=ratio,
+        needed=_slowest([stream.needed for stream in waiting]),
+        expected_s=_slowest([stream.expected_s for stream in waiting]),
+    )
+
+
+def _slowest(each: Sequence[Number | None]) -> Number | None:
+    known = [number for number in each if number is not None]
+    return max(known) if known and len(known) == len(each) else None

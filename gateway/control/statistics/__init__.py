@@ -1,0 +1,1 @@
+"""Sequential statistics for rollouts: values in, values out; numpy and nothing else."""

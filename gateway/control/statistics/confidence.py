@@ -1,0 +1,193 @@
+"""How much worse a candidate may still be: a sequential test of "harm is max_harm or more", and intervals.
+
+**Difference of two shares**, after Turner and Grünwald, "Exact anytime-valid confidence intervals for contingency
+tables and beyond" (2023). For each difference d of a grid there is a bet against the null "candidate less baseline
+>= d" in every block: the product over its outcomes of p(outcome) / q(outcome), where p are rates guessed from *earlier*
+blocks and q = (q_a, q_b) the rates of the null nearest to p, by Kullback-Leibler divergence weighted by the block's
+units. Its mean is at most 1 under the null: the logarithm of the mean is, in the true rates, a sum of logarithms of
+linear functions and so concave; it is 0 at q, where its slope is that of minus the divergence, and q being the nearest
+point of a convex set makes that slope point nowhere upward within it. (For "<= d" the same.) Half the stake guesses
+that both arms have one rate, half that each has its own. Blocks end by their number of units alone.
+
+**One share** (disagreement): a Beta mixture of likelihoods over the likelihood of each p is a martingale under p
+(Robbins 1970); the p at which it stays below 1/level are the interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import lgamma, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.control.statistics.e_values import divergence
+
+__all__ = ["DifferenceTest", "expected_health_gain", "nearest", "share_interval", "share_log_e"]
+
+Floats = NDArray[np.float64]
+
+_HALF = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75)
+DIFFERENCES = (*(-d for d in reversed(_HALF)), 0.0, *_HALF)
+LEARN_UNITS = 50
+"""Rates are guessed from so many units before any bet: 2.5 of a candidate with 5% of the keys."""
+PRIOR_UNITS = 20.0
+"""The candidate's own rate is guessed as if so many units had shown the baseline's."""
+_STEPS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceTest:
+    """Bets against each difference of the grid: ``over`` against "d or more", ``under`` against "d or less", both as
+    logarithms, for either way to guess (both at one rate; each at its own). The four counts are what has been seen."""
+
+    differences: tuple[float, ...]
+    over: tuple[tuple[float, ...], ...]
+    under: tuple[tuple[float, ...], ...]
+    candidate: int = 0
+    candidate_bad: int = 0
+    baseline: int = 0
+    baseline_bad: int = 0
+
+    @classmethod
+    def begin(cls, max_harm: float) -> DifferenceTest:
+        differences = tuple(sorted({*DIFFERENCES, max_harm}))
+        nothing = (tuple(0.0 for _ in differences),) * 2
+        return cls(differences, nothing, nothing)
+
+    def taken(self, candidate: int, candidate_bad: int, baseline: int, baseline_bad: int) -> DifferenceTest:
+        """With one more block. A block that is large beside what is known only teaches."""
+        over, under = self.over, self.under
+        known = self.candidate + self.baseline
+        if known >= max(LEARN_UNITS, (candidate + baseline) // 4):
+            gain, over_it = self._gains(candidate, candidate_bad, baseline, baseline_bad)
+            over = _rows(np.array(over) + np.where(over_it, gain, 0.0))
+            under = _rows(np.array(under) + np.where(over_it, 0.0, gain))
+        return DifferenceTest(
+            self.differences,
+            over,
+            under,
+            self.candidate + candidate,
+            self.candidate_bad + candidate_bad,
+            self.baseline + baseline,
+            self.baseline_bad + baseline_bad,
+        )
+
+    def _gains(self, candidate: int, candidate_bad: int, baseline: int, baseline_bad: int) -> tuple[Floats, Any]:
+        p_a, p_b = self._guesses()
+        d = np.array(self.differences)[None, :]
+        q_a, q_b = nearest(p_a, p_b, candidate, baseline, d)
+        gain = _log_ratio(candidate_bad, candidate - candidate_bad, p_a, q_a)
+        gain = gain + _log_ratio(baseline_bad, baseline - baseline_bad, p_b, q_b)
+        return gain, p_a - p_b < d
+
+    def _guesses(self) -> tuple[Floats, Floats]:
+        both = (self.candidate_bad + self.baseline_bad + 0.5) / (self.candidate + self.baseline + 1.0)
+        baseline = (self.baseline_bad + 0.5) / (self.baseline + 1.0)
+        own = (self.candidate_bad + PRIOR_UNITS * baseline) / (self.candidate + PRIOR_UNITS)
+        return np.array([[both], [own]]), np.array([[both], [baseline]])
+
+    def log_health(self, max_harm: float) -> float:
+        """Against "the harm is max_harm or more"."""
+        return float(_mean_of(self.over)[self.differences.index(max_harm)])
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Each side is wrong at any time with the chance ``level`` at most."""
+        wanted = log(1.0 / level)
+        high = [d for d, e in zip(self.differences, _mean_of(self.over), strict=True) if e >= wanted]
+        low = [d for d, e in zip(self.differences, _mean_of(self.under), strict=True) if e >= wanted]
+        return max(low, default=-1.0), min(high, default=1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "differences": list(self.differences),
+            "over": [list(row) for row in self.over],
+            "under": [list(row) for row in self.under],
+            "counts": [self.candidate, self.candidate_bad, self.baseline, self.baseline_bad],
+        }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> DifferenceTest:
+        over, under = (tuple(tuple(row) for row in body[side]) for side in ("over", "under"))
+        return cls(tuple(body["differences"]), over, under, *body["counts"])
+
+
+def _rows(values: Floats) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(x) for x in row) for row in values)
+
+
+def _mean_of(rows: tuple[tuple[float, ...], ...]) -> Floats:
+    equal, own = (np.array(row) for row in rows)
+    found: Floats = np.logaddexp(equal, own) - log(2.0)
+    return found
+
+
+def _log_ratio(bad: int, good: int, p: Floats, q: Floats) -> Floats:
+    found: Floats = bad * np.log(p / q) + good * np.log((1.0 - p) / (1.0 - q))
+    return found
+
+
+def nearest(p_a: Floats, p_b: Floats, units_a: float, units_b: float, d: Floats) -> tuple[Floats, Floats]:
+    """The rates with q_a - q_b = d nearest to p, by halving: the slope falls from +inf to -inf in between."""
+    low = np.broadcast_to(np.maximum(0.0, -d), np.broadcast_shapes(p_a.shape, d.shape)).copy()
+    high = np.broadcast_to(np.minimum(1.0, 1.0 - d), low.shape).copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(_STEPS):
+            b = 0.5 * (low + high)
+            a = b + d
+            slope = units_a * (p_a - a) / (a * (1.0 - a)) + units_b * (p_b - b) / (b * (1.0 - b))
+            rising = slope > 0.0
+            low, high = np.where(rising, b, low), np.where(rising, high, b)
+    b = np.clip(0.5 * (low + high), np.maximum(0.0, -d) + 1e-15, np.minimum(1.0, 1.0 - d) - 1e-15)
+    return b + d, b
+
+
+def expected_health_gain(candidate_rate: float, baseline_rate: float, share: float, max_harm: float) -> float:
+    """For each candidate unit, against "max_harm or more", were these the true rates."""
+    if candidate_rate - baseline_rate >= max_harm:
+        return 0.0
+    p_a, p_b, d = (np.array([x]) for x in (candidate_rate, baseline_rate, max_harm))
+    ratio = (1.0 - share) / share
+    q_a, q_b = (float(q[0]) for q in nearest(p_a, p_b, 1.0, ratio, d))
+    return divergence(candidate_rate, q_a) + ratio * divergence(baseline_rate, q_b)
+
+
+def share_interval(units: int, bad: int, level: float, centre: float) -> tuple[float, float]:
+    """Of one share, at every time at once; ``centre`` is where its prior lies."""
+    floor = _log_mixture(units, bad, centre) - log(1.0 / level)
+    middle = bad / units if units else centre
+    return _edge(units, bad, floor, 0.0, middle), _edge(units, bad, floor, 1.0, middle)
+
+
+def share_log_e(units: int, bad: int, limit: float) -> float:
+    """Against "the share is the limit or more": the same mixture, as long as the share found lies below it."""
+    if not units or bad / units >= limit:
+        return 0.0
+    return _log_mixture(units, bad, limit) - _log_likelihood(units, bad, limit)
+
+
+def _log_mixture(units: int, bad: int, centre: float) -> float:
+    a, b = 0.5, 0.5 * (1.0 - centre) / centre
+    mixed = lgamma(bad + a) + lgamma(units - bad + b) - lgamma(units + a + b)
+    return mixed + lgamma(a + b) - lgamma(a) - lgamma(b)
+
+
+def _log_likelihood(units: int, bad: int, p: float) -> float:
+    if (p <= 0.0 and bad) or (p >= 1.0 and bad < units):
+        return -np.inf
+    return (bad * log(p) if bad else 0.0) + ((units - bad) * log(1.0 - p) if bad < units else 0.0)
+
+
+def _edge(units: int, bad: int, floor: float, outside: float, inside: float) -> float:
+    """Where the likelihood falls to the floor, between the most likely share and the end; the end if it never does."""
+    if _log_likelihood(units, bad, outside) >= floor:
+        return outside
+    for _ in range(_STEPS):
+        middle = 0.5 * (outside + inside)
+        if _log_likelihood(units, bad, middle) >= floor:
+            inside = middle
+        else:
+            outside = middle
+    return outside
