@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import keeper_commands, model_commands, register, route_commands, serve, simulate, store_commands
+from gateway.cli import (
+    explain_command,
+    keeper_commands,
+    model_commands,
+    register,
+    route_commands,
+    serve,
+    simulate,
+    store_commands,
+)
 from gateway.cli.demo import command as demo
 from gateway.cli.failures import FAILED, INTERRUPTED, CommandFailed, describe
 from gateway.errors import TurnoutError
@@ -25,7 +34,17 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (serve, demo, register, model_commands, route_commands, simulate, store_commands, keeper_commands):
+for group in (
+    serve,
+    demo,
+    register,
+    model_commands,
+    route_commands,
+    explain_command,
+    simulate,
+    store_commands,
+    keeper_commands,
+):
     application.add_typer(group.commands)
 
 
