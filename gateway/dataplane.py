@@ -137,9 +137,28 @@ class Dataplane:
         Cancelling it drops the work; its neighbours in a batch are not touched.
         """
         self._begin(request, trail)
+        asked = _Request(request, decode, trail, self._clock.monotonic())
         self._inflight += 1
         try:
-            return await self._story(_Request(request, decode, trail, self._clock.monotonic()))
+            while True:
+                current = self.current
+                decision = trail.decision = decide(current.table, request)
+                route = current.table.routes[decision.route]
+                try:
+                    response = await self._ask(current, route, decision, asked)
+                except VersionFailed as failure:
+                    self._judge_pace(route, asked)
+                    if self._ended_under(current, decision.version):
+                        continue
+                    # Whatever it did wrong is on the trail before any fallback hides it.
+                    trail.chosen_failure = type(failure).__name__
+                    return await self._fallback(route, decision, failure, asked)
+                except TurnoutError:
+                    self._judge_pace(route, asked)
+                    raise
+                if route.limits.slow_ms is not None:
+                    self._judge_pace(route, asked)
+                return response
         except (QueueFull, DeadlineUnreachable) as refusal:
             reason = "queue-full" if isinstance(refusal, QueueFull) else "deadline"
             self._observer.request_rejected(trail.route or "", reason)
@@ -159,26 +178,6 @@ class Dataplane:
             if trail.route is not None:
                 self._observer.request_rejected(trail.route, "draining")
             raise ServiceDraining("the gateway is shutting down and takes no new work; ask another replica")
-
-    async def _story(self, asked: _Request) -> InferResponse:
-        while True:
-            current = self.current
-            decision = asked.trail.decision = decide(current.table, asked.request)
-            route = current.table.routes[decision.route]
-            try:
-                response = await self._ask(current, route, decision, asked)
-            except VersionFailed as failure:
-                self._judge_pace(route, asked)
-                if self._ended_under(current, decision.version):
-                    continue
-                # Whatever it did wrong is on the trail before any fallback hides it.
-                asked.trail.chosen_failure = type(failure).__name__
-                return await self._fallback(route, decision, failure, asked)
-            except TurnoutError:
-                self._judge_pace(route, asked)
-                raise
-            self._judge_pace(route, asked)
-            return response
 
     def _judge_pace(self, route: Route, asked: _Request) -> None:
         slow_ms = route.limits.slow_ms

@@ -25,6 +25,8 @@ _MAX_STATE_MEMBERS = 32
 _SAMPLED, _RANDOM = 0x01, 0x02
 _DIGITS = 32 + 16
 _IDS_AT_ONCE = 128
+_FLAGS = (("0", "1"), ("2", "3"))
+"""The flags' digit, by random and sampled."""
 _ID_SPACE = 2**64
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16  # which the specification keeps for "no id"
 
@@ -46,7 +48,8 @@ class TraceContext(NamedTuple):
     @property
     def traceparent(self) -> str:
         """The header for the next hop, and for the answer."""
-        return f"00-{self.trace_id}-{self.span_id}-0{self.sampled * _SAMPLED | self.random * _RANDOM}"
+        trace_id, span_id, sampled, _, _, random = self
+        return f"00-{trace_id}-{span_id}-0{_FLAGS[random][sampled]}"
 
 
 def parse(traceparent: str | None, tracestate: str | None = None) -> TraceContext | None:
@@ -82,6 +85,7 @@ class Contexts:
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
+        self._sampled_below = round(ratio * _ID_SPACE)
         self._ids: list[tuple[str, str]] = []
 
     def __repr__(self) -> str:
@@ -93,7 +97,7 @@ class Contexts:
         if not self._ids:
             self._ids = _more_ids()
         trace_id, span_id = self._ids.pop()
-        sampled = self._ratio > 0 and int(trace_id[16:], 16) < round(self._ratio * _ID_SPACE)
+        sampled = self._sampled_below > 0 and int(trace_id[16:], 16) < self._sampled_below
         return TraceContext(trace_id, span_id, sampled, "", None, True)
 
     def accept(self, traceparent: str | None, tracestate: str | None = None) -> TraceContext:

@@ -36,6 +36,7 @@ MAX_NAME_CHARS = 1024
 """The longest id or key."""
 
 _ROWS = 2  # axes
+_R, _L = b"rl"  # as numbers: looking for bytes in bytes costs four times as much (an exception inside)
 _SOLE = b'{"inputs"'
 _FIELDS = frozenset({"inputs", "id", "key", "context", "parameters"})
 
@@ -150,7 +151,7 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
 
 def _numbers_in(body: bytes) -> list[Any] | None:
     """The lists of a small envelope; None when it is no JSON, or may hold ``true``, ``false`` or ``null``."""
-    if b"r" in body or b"l" in body:
+    if _R in body or _L in body:
         return None
     try:
         inputs = orjson.loads(body)["inputs"]

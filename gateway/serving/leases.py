@@ -12,10 +12,12 @@ __all__ = ["Leases"]
 class Leases:
     """A context manager that may be entered many times at once; each entry is one lease."""
 
+    __slots__ = ("_count", "_none")
+
     def __init__(self) -> None:
         self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        # Set when the last one ends; there only while somebody waits for that.
+        self._none: asyncio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Leases {self._count}>"
@@ -26,16 +28,18 @@ class Leases:
 
     async def ended(self) -> None:
         """Returns when nobody holds a lease."""
-        await self._none.wait()
+        while self._count:
+            self._none = self._none or asyncio.Event()
+            await self._none.wait()
 
     def __enter__(self) -> Self:
         self._count += 1
-        self._none.clear()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._count -= 1
-        if not self._count:
+        if not self._count and self._none is not None:
             self._none.set()
+            self._none = None

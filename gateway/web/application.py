@@ -7,7 +7,7 @@ through Starlette, which costs three times as much and is asked a thousandth as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -92,7 +92,8 @@ class Application:
 
     def __init__(self, services: Services, routes: Sequence[BaseRoute], *, inference: bool = True) -> None:
         self._services = services
-        self._inference = Inference(services) if inference else None
+        self._infers = inference
+        self._served = Inference(services).serve
         self.contexts = Contexts(services.trace_ratio)
         # Both filled by those who ask, up to a bound.
         self.heads: dict[bytes, Head] = {}
@@ -147,7 +148,7 @@ class Application:
 
     def inference_at(self, path: str) -> Endpoint | None:
         """Who answers inference at this path; None where there is none, here or at all."""
-        if self._inference is None:
+        if not self._infers:
             return None
         if path.startswith("/v2/models/") and path.endswith("/infer"):
             return self._at_models
@@ -156,9 +157,9 @@ class Application:
     async def answer(self, endpoint: Endpoint | None, exchange: Exchange) -> None:
         """Whatever happens, there is an answer, unless the client has left."""
         try:
-            if endpoint is not None and self._inference is not None:
+            if endpoint is not None:
                 if exchange.method == "POST":
-                    await self._inference.serve(exchange, *endpoint)
+                    await self.infer(endpoint, exchange)
                 else:
                     await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
             elif isinstance(exchange, AsgiExchange):
@@ -166,10 +167,19 @@ class Application:
                 await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
         except ClientLeft:
             return
-        except Exception:  # the outermost boundary: a fault of ours must not end the connection without an answer
-            log.exception("request %s failed inside the gateway", exchange.request_id)
-            if not exchange.started:
-                await exchange.answer_problem(internal_problem())
+        except Exception as fault:  # noqa: BLE001 - the outermost boundary: whatever it was, there is an answer
+            await self.confess(exchange, fault)
+
+    def infer(self, endpoint: Endpoint, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """The one answer to a POST of inference. What it raises is a fault of ours: see ``confess``."""
+        locate, dialect = endpoint
+        return self._served(exchange, locate, dialect)
+
+    async def confess(self, exchange: Exchange, fault: Exception) -> None:
+        """A request failed inside the gateway: its client is told that, and nothing else."""
+        log.error("request %s failed inside the gateway", exchange.request_id, exc_info=fault)
+        if not exchange.started:
+            await exchange.answer_problem(internal_problem())
 
 
 class _Mounted:

@@ -69,11 +69,16 @@ class Exchange(ABC):
         self.headers = headers
         raw = headers.raw
         if b"traceparent" in raw:
-            self.trace = contexts.accept(headers.get("traceparent"), headers.get("tracestate"))
+            trace = contexts.accept(headers.get("traceparent"), headers.get("tracestate"))
         else:
-            self.trace = contexts.new()
-        self.traceparent = self.trace.traceparent
-        self.request_id = request_id_of(raw.get(b"x-request-id"), self.trace)
+            trace = contexts.new()
+        self.trace = trace
+        self.traceparent = trace.traceparent
+        sent = raw.get(b"x-request-id")
+        if sent is None and trace.parent_span_id is None:
+            self.request_id = trace.trace_id  # as most are named
+        else:
+            self.request_id = request_id_of(sent, trace)
         self.body: bytes | None = None
         self.started = False
         self.whole = False
@@ -91,6 +96,10 @@ class Exchange(ABC):
             (b"x-request-id", self.request_id.encode()),
             (b"traceparent", self.traceparent.encode()),
         ]
+
+    def answer_at_once(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> bool:
+        """Sends the whole answer if that takes no waiting; False where it has to be awaited (``answer``)."""
+        return False
 
     @abstractmethod
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:

@@ -13,10 +13,10 @@ __all__ = ["MAX_REQUEST_ID_CHARS", "DecisionIds", "request_id_of"]
 MAX_REQUEST_ID_CHARS = 128
 _REQUEST_ID_CHARS = frozenset(ascii_letters + digits + "-_.:/+=@~,;#")
 
-_RANDOM_BITS = 74
+_RANDOM_BITS = 62
 _STEP_BITS = 32
-_LOW = (1 << 62) - 1
-_VERSION, _VARIANT = 0x7 << 76, 0b10 << 62
+_VARIANT = 0b10 << 62
+_LAST = _VARIANT | (1 << _RANDOM_BITS) - 1
 
 
 class DecisionIds:
@@ -30,8 +30,9 @@ class DecisionIds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._milliseconds = 0
-        self._random = 0
-        # The text of the milliseconds, made once for all ids of one.
+        # The last 64 bits of the last id: the variant, then 62 random ones.
+        self._tail = 0
+        # The text before them, made once for all ids of a millisecond.
         self._prefix = ""
 
     def __repr__(self) -> str:
@@ -42,17 +43,16 @@ class DecisionIds:
         if now > self._milliseconds:
             self._begin(now)
         else:
-            self._random += 1 + random.getrandbits(_STEP_BITS)
-            if self._random >> _RANDOM_BITS:
+            self._tail += 1 + random.getrandbits(_STEP_BITS)
+            if self._tail > _LAST:
                 self._begin(self._milliseconds + 1)
-        # Version 7, then 12 random bits; the variant, then 62.
-        text = f"{_VERSION | (self._random & ~_LOW) << 2 | _VARIANT | self._random & _LOW:020x}"
-        return f"{self._prefix}-{text[:4]}-{text[4:8]}-{text[8:]}"
+        text = f"{self._tail:016x}"
+        return f"{self._prefix}{text[:4]}-{text[4:]}"
 
     def _begin(self, milliseconds: int) -> None:
         self._milliseconds = milliseconds
-        self._random = random.getrandbits(_RANDOM_BITS - 1)  # the top bit stays free for steps
-        self._prefix = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}"
+        self._tail = _VARIANT | random.getrandbits(_RANDOM_BITS - 1)  # the top bit stays free for steps
+        self._prefix = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{random.getrandbits(12):03x}-"
 
 
 def request_id_of(sent: bytes | None, trace: TraceContext) -> str:

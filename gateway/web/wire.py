@@ -18,7 +18,6 @@ from typing import Any
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.trace_context import Contexts
 from gateway.web.application import Application, Endpoint, Head
 from gateway.web.exchange import Exchange, HeaderLine
 from gateway.web.headers import Headers
@@ -216,15 +215,17 @@ class WireProtocol(HttpToolsProtocol):
         self._answer(application, head, body)
 
     def _answer(self, application: Application, head: Head, body: bytes) -> None:
-        work = _Work(self)
-        exchange = _WholeExchange(work, head, body, contexts=application.contexts, peer=self.client)
-        self.work = self.cycle = work  # type: ignore[assignment]
-        work.begin(application.answer(head.endpoint, exchange))
+        work = self.work = _Work(self, application, head, body)
+        self.cycle = work  # type: ignore[assignment]
+        work.begin(application.infer(head.endpoint, work))
 
 
-class _Work:
-    """A request that is answered here, in uvicorn's eyes its cycle: ``response_complete``, ``disconnected``,
-    ``message_event`` and ``keep_alive`` are what it reads and writes of one.
+class _Work(Exchange):
+    """A request that has come whole, answered here with one write. Header values are not looked at: every one is ours,
+    or was checked when it was taken.
+
+    In uvicorn's eyes it is its cycle: ``response_complete``, ``disconnected``, ``message_event`` and ``keep_alive`` are
+    what it reads and writes of one.
 
     It runs its coroutine itself: at once as far as its first wait, which is mostly the queue, and on when
     that is over. A task would cost 4 µs and a turn of the loop more. So there is no current task
@@ -232,14 +233,20 @@ class _Work:
     """
 
     __slots__ = (
-        "_awaited", "_cancelled", "_coroutine", "_protocol", "disconnected", "keep_alive", "response_complete",
+        "_application", "_awaited", "_cancelled", "_confesses", "_coroutine", "_protocol", "disconnected", "keep_alive",
+        "response_complete",
     )  # fmt: skip
 
-    def __init__(self, protocol: WireProtocol) -> None:
+    def __init__(self, protocol: WireProtocol, application: Application, head: Head, body: bytes) -> None:
+        _, path, headers, _ = head
+        super().__init__("POST", path, headers, _left, contexts=application.contexts, peer=protocol.client)
+        self.body = body
+        self.whole = True
+        self._application = application
         self._protocol = protocol
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._awaited: asyncio.Future[Any] | None = None
-        self._cancelled = False
+        self._cancelled = self._confesses = False
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = True
@@ -266,9 +273,14 @@ class _Work:
         except (StopIteration, asyncio.CancelledError):
             self._end()
             return
-        except BaseException:
-            self._end()
-            raise
+        except BaseException as fault:
+            if self._confesses or not isinstance(fault, Exception):
+                self._end()
+                raise
+            # The outermost boundary, as the application has it where a server runs it.
+            self._confesses = True
+            self.begin(self._application.confess(self, fault))
+            return
         self._awaited = awaited
         if awaited is None:  # a bare yield: a turn of the loop
             self._protocol.loop.call_soon(self._step)
@@ -281,7 +293,7 @@ class _Work:
         self._coroutine = self._awaited = None
         if self._protocol.work is self:
             self.keep_alive = False
-            self.finish([_STATUS_LINES[500], b"content-length: 0\r\n"], b"")
+            self._finish([_STATUS_LINES[500], b"content-length: 0\r\n"], b"")
 
     @property
     def message_event(self) -> _Work:
@@ -290,7 +302,7 @@ class _Work:
     def set(self) -> None:
         """Somebody would be told of the client's end; the protocol has told the task."""
 
-    def finish(self, head: list[bytes], body: bytes) -> None:
+    def _finish(self, head: list[bytes], body: bytes) -> None:
         protocol = self._protocol
         if protocol.work is not self:
             return  # the client has left
@@ -310,22 +322,7 @@ class _Work:
             transport.close()
         protocol.on_response_complete()
 
-
-class _WholeExchange(Exchange):
-    """A request that has come whole, and its answer in one write. Header values are not looked at: every one is ours,
-    or was checked when it was taken."""
-
-    __slots__ = ("_work",)
-
-    def __init__(
-        self, work: _Work, head: Head, body: bytes, *, contexts: Contexts, peer: tuple[str, int] | None
-    ) -> None:
-        super().__init__("POST", head.path, head.headers, _left, contexts=contexts, peer=peer)
-        self._work = work
-        self.body = body
-        self.whole = True
-
-    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
+    def answer_at_once(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> bool:
         self.started = True
         head = [
             _STATUS_LINES[status],
@@ -339,7 +336,11 @@ class _WholeExchange(Exchange):
         ]
         for name, value in headers:
             head += (name, b": ", value, b"\r\n")
-        self._work.finish(head, body)
+        self._finish(head, body)
+        return True
+
+    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
+        self.answer_at_once(status, body, content_type, headers)
 
 
 async def _left() -> Message:

@@ -37,7 +37,7 @@ def test_a_random_part_that_runs_over_takes_the_time_one_further() -> None:
     """Instead of spilling into the version."""
     ids = DecisionIds(ManualClock())
     first = uuid.UUID(ids())
-    ids._random = (1 << 74) - 1
+    ids._tail = (0b11 << 62) - 1
 
     second = uuid.UUID(ids())
 

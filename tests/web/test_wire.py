@@ -332,7 +332,7 @@ def test_a_connection_is_not_idle_while_a_request_behind_an_answered_one_is_unde
 class Silent(Application):
     """Its work ends without an answer, by a fault or because somebody cancelled what it waits for."""
 
-    async def answer(self, endpoint: Endpoint | None, exchange: Exchange) -> None:
+    async def infer(self, endpoint: Endpoint, exchange: Exchange) -> None:
         await asyncio.sleep(0)
         if exchange.path == "/predict/cancelled":
             raise asyncio.CancelledError
