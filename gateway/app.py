@@ -25,6 +25,7 @@ from gateway.control.coordination import Coordination
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
 from gateway.control.replica import ReplicaAbsent
+from gateway.control.rollout_control import RolloutControl
 from gateway.control.route_control import RouteControl
 from gateway.control.store_access import (
     AnyStore,
@@ -285,6 +286,7 @@ class LocalControl:
     routes: RouteControl
     models: ModelControl
     tokens: TokenControl
+    rollouts: RolloutControl
     coordination: Coordination
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
@@ -306,13 +308,15 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
     store = await open_store(settings)
     try:
         blobs, replica = BlobStore(settings.registry.blobs or settings.home), ReplicaAbsent(store, clock)
+        coordination = coordination_for(settings, store, clock)
         yield LocalControl(
             store=store,
             blobs=blobs,
             routes=RouteControl(store, replica),
             models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
             tokens=TokenControl(store, replica, clock=clock),
-            coordination=coordination_for(settings, store, clock),
+            rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
+            coordination=coordination,
         )
     finally:
         await store.close()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from gateway.cli.output import Steps
 from gateway.control.explain import Question
 
-__all__ = ["Backend", "ModelVerbs", "Registration", "RouteVerbs", "TokenVerbs"]
+__all__ = ["Backend", "ModelVerbs", "Registration", "RolloutVerbs", "RouteVerbs", "TokenVerbs"]
 
 Json = Mapping[str, Any]
 
@@ -70,6 +70,26 @@ class RouteVerbs(Protocol):
     async def restore(self, name: str, revision: int) -> Json: ...
 
 
+class RolloutVerbs(Protocol):
+    """Rollouts: ``{"route", "revision", "running", "split", "rollout": {...}, "live": {...}}``."""
+
+    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json: ...
+
+    async def rollout(self, name: str) -> Json: ...
+
+    async def promote_rollout(self, name: str, *, full: bool, expected: int | None) -> Json: ...
+
+    async def pause_rollout(self, name: str, *, reason: str, expected: int | None) -> Json: ...
+
+    async def resume_rollout(self, name: str, *, expected: int | None) -> Json: ...
+
+    async def abort_rollout(self, name: str, *, reason: str, expected: int | None) -> Json: ...
+
+    async def rollout_reports(self, name: str) -> Sequence[Json]: ...
+
+    async def rollout_report(self, name: str, rollout: str) -> Json: ...
+
+
 class ModelVerbs(Protocol):
     """Models and their versions. ``selector`` is a number, ``@alias`` or ``@sha256:...``."""
 
@@ -102,7 +122,7 @@ class TokenVerbs(Protocol):
     async def revoke_token(self, name: str) -> None: ...
 
 
-class Backend(RouteVerbs, ModelVerbs, TokenVerbs, Protocol):
+class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
     """All of it, and the audit log. ``place`` says where, for people."""
 
     @property

@@ -100,6 +100,30 @@ class HttpBackend:
     async def restore(self, name: str, revision: int) -> Json:
         return await self._call("POST", f"/routes/{_part(name)}/restore", {"revision": revision})
 
+    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/rollout", plan, expected=expected)
+
+    async def rollout(self, name: str) -> Json:
+        return await self._call("GET", f"/routes/{_part(name)}/rollout")
+
+    async def promote_rollout(self, name: str, *, full: bool, expected: int | None) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/rollout/promote", {"full": full}, expected=expected)
+
+    async def pause_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/rollout/pause", {"reason": reason}, expected=expected)
+
+    async def resume_rollout(self, name: str, *, expected: int | None) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/rollout/resume", expected=expected)
+
+    async def abort_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
+        return await self._call("DELETE", f"/routes/{_part(name)}/rollout", {"reason": reason}, expected=expected)
+
+    async def rollout_reports(self, name: str) -> Sequence[Json]:
+        return await self._list(f"/routes/{_part(name)}/rollouts", "rollouts")
+
+    async def rollout_report(self, name: str, rollout: str) -> Json:
+        return await self._call("GET", f"/routes/{_part(name)}/rollouts/{_part(rollout)}")
+
     async def models(self) -> Sequence[Json]:
         return await self._list("/models", "models")
 

@@ -76,6 +76,30 @@ class LocalBackend:
     async def restore(self, name: str, revision: int) -> Json:
         return await self._control.routes.restore(name, revision, actor=self._actor)
 
+    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json:
+        return await self._control.rollouts.start(name, plan, actor=self._actor, expected=expected)
+
+    async def rollout(self, name: str) -> Json:
+        return await self._control.rollouts.get(name)
+
+    async def promote_rollout(self, name: str, *, full: bool, expected: int | None) -> Json:
+        return await self._control.rollouts.promote(name, full=full, actor=self._actor, expected=expected)
+
+    async def pause_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
+        return await self._control.rollouts.pause(name, reason=reason, actor=self._actor, expected=expected)
+
+    async def resume_rollout(self, name: str, *, expected: int | None) -> Json:
+        return await self._control.rollouts.resume(name, actor=self._actor, expected=expected)
+
+    async def abort_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
+        return await self._control.rollouts.abort(name, reason=reason, actor=self._actor, expected=expected)
+
+    async def rollout_reports(self, name: str) -> Sequence[Json]:
+        return await self._control.rollouts.reports(name)
+
+    async def rollout_report(self, name: str, rollout: str) -> Json:
+        return await self._control.rollouts.report(name, rollout)
+
     async def models(self) -> Sequence[Json]:
         return await self._control.models.list()
 
