@@ -1,6 +1,6 @@
 """The line to one Redis: every call has a deadline and is made once, and every error is told in our own words.
 
-redis-py would try a call ten times, five seconds each, unless told otherwise; here it tries once. Whoever asks again
+redis-py would try a call ten times, five seconds each, unless told otherwise; here it does not. Whoever asks again
 knows better whether and when. A connection that Redis has closed meanwhile is noticed when it is taken from the pool.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ __all__ = ["Listening", "RedisAddress", "RedisLine", "Script"]
 log = logging.getLogger("turnout.control")
 
 CONNECTIONS = 16
+_DENIED = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
+"""Kinds of ConnectionError that another try would meet again."""
 
 _MEANING: Sequence[tuple[type[Exception], str]] = (
     (exceptions.AuthenticationError, "check store.password_file or TURNOUT_STORE__PASSWORD, and the user"),
@@ -115,20 +117,38 @@ class RedisLine:
     def key(self, *parts: str) -> str:
         return ":".join((f"{{{self._prefix}}}", *parts))
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int] = ()) -> Any:
-        """What the script returns. StoreUnavailable: it may or may not have run."""
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int] = (), *, once: bool = False
+    ) -> Any:
+        """What the script returns. StoreUnavailable: it may or may not have run. ``once``: never run a second time,
+        as all others are when the connection turns out to have been closed since it was used last."""
         given = (*keys, *arguments)
+
+        async def ask() -> Any:
+            try:
+                return await self._client.evalsha(script.sha1, len(keys), *given)
+            except exceptions.NoScriptError:
+                return await self._client.eval(script.text, len(keys), *given)
+
+        return await self._asked(ask, once=once)
+
+    async def command(self, *words: str | bytes | int) -> Any:
+        async def ask() -> Any:
+            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+        return await self._asked(ask, once=False)
+
+    async def _asked(self, ask: Callable[[], Awaitable[Any]], *, once: bool) -> Any:
         with self._explained():
             async with asyncio.timeout(self._deadline_s):
                 try:
-                    return await self._client.evalsha(script.sha1, len(keys), *given)
-                except exceptions.NoScriptError:
-                    return await self._client.eval(script.text, len(keys), *given)
-
-    async def command(self, *words: str | bytes | int) -> Any:
-        with self._explained():
-            async with asyncio.timeout(self._deadline_s):
-                return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+                    return await ask()
+                except _DENIED:
+                    raise
+                except exceptions.ConnectionError:
+                    if once:
+                        raise
+                    return await ask()
 
     async def setting(self, name: str) -> str | None:
         """A setting of the server; None where it may not be asked, as with managed ones."""

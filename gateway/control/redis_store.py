@@ -30,7 +30,7 @@ from gateway.control.redis_records import (
     steps_of,
 )
 from gateway.control.redis_scripts import AUDIT, BEGIN, COMMIT, LOOK, NEWEST, SNAPSHOT
-from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
+from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
 from gateway.errors import Fenced, StaleRevision, StoreRefused, StoreUnavailable
 
 __all__ = ["RedisStore"]
@@ -236,7 +236,7 @@ class RedisStore:
         for (key, _), body in zip(judged.steps, bodies, strict=True):
             arguments += [str(key), body]
         try:
-            outcome, detail = await self._line.run(COMMIT, keys, arguments)
+            outcome, detail = await self._line.run(COMMIT, keys, arguments, once=True)
         except StoreUnavailable:
             if await self._stands(record):
                 return True
@@ -296,7 +296,7 @@ def _record(row: dict[str, Any], before: Any, since: Any) -> AuditRecord:
     steps = steps_of(row)
     olds = {str(key): None if (found := next(before)) is None else found.body for key, _ in steps}
     news = {str(key): None if (found := next(since)) is None else found.body for key, _ in steps}
-    entry = AuditEntry(row["actor"], row["action"], row["subject"], row["reason"], row["detail"])
+    entry = AuditEntry(Actor(row["actor"], row["token"]), row["action"], row["subject"], row["reason"], row["detail"])
     return AuditRecord(row["sequence"], row["at"], row["revision"], entry, olds, news, row["previous"], row["digest"])
 
 

@@ -121,7 +121,7 @@ async def _put_back(
     for key in keys:
         body = bodies[key]
         arguments += [str(key), b"-" if body is None else b"+" + canonical(body)]
-    outcome, found = await line.run(RESTORE, script_keys, arguments)
+    outcome, found = await line.run(RESTORE, script_keys, arguments, once=True)
     if outcome != b"done":
         raise Conflict(
             f"somebody else writes to the store, which stands at revision {int(found)} now: look, then decide"
