@@ -50,6 +50,8 @@ def seal(
         "before": before,
         "after": after,
     }
+    if entry.token is not None:  # a record without one is sealed as before there were any
+        payload["token"] = entry.token
     digest = hashlib.sha256(previous.encode("ascii") + b"\n" + canonical(payload)).hexdigest()
     return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
 
@@ -152,6 +154,7 @@ def record_to_json(record: AuditRecord) -> dict[str, Any]:
         "at": record.at,
         "revision": record.revision,
         "actor": entry.actor,
+        "token": entry.token,
         "action": entry.action,
         "subject": entry.subject,
         "reason": entry.reason,

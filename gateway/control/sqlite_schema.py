@@ -56,7 +56,10 @@ CREATE VIEW living AS
 """
 """``heads``: each document's newest revision, so that a snapshot costs what is living and not what has been."""
 
-MIGRATIONS: Sequence[str] = (_FIRST, _HEADS)
+_TOKENS = "ALTER TABLE audit ADD COLUMN token TEXT"
+"""``token``: which token a change was made with; NULL of those made before, and without one."""
+
+MIGRATIONS: Sequence[str] = (_FIRST, _HEADS, _TOKENS)
 """Step n takes a file from schema n to n + 1. A step that has been released is never edited."""
 
 _MEANING: dict[int, str] = {

@@ -164,8 +164,8 @@ class SqliteStore:
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
         def work(connection: sqlite3.Connection) -> Sequence[AuditRecord]:
             rows = connection.execute(
-                "SELECT sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest "
-                "FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                "SELECT sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest, "
+                "token FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (after, limit),
             ).fetchall()
             return tuple(read_record(connection, row) for row in rows)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.control.audit import GENESIS, canonical, seal
-from gateway.control.store import AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
+from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
 from gateway.errors import StaleRevision
 
 __all__ = ["parse", "read_living", "read_record", "read_snapshot", "state_revision", "write"]
@@ -105,27 +105,28 @@ def _write_audit(
         previous=GENESIS if last is None else last[0],
     )
     connection.execute(
-        "INSERT INTO audit (sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO audit "
+        "(sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest, token) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(record.sequence, record.at, record.revision),
-            *(entry.actor, entry.action, entry.subject, entry.reason),
+            *(str(entry.actor), entry.action, entry.subject, entry.reason),
             None if entry.detail is None else canonical(entry.detail).decode("ascii"),
             canonical(steps).decode("ascii"),
-            *(record.previous, record.digest),
+            *(record.previous, record.digest, entry.token),
         ),
     )
 
 
 def read_record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRecord:
-    sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest = row
+    sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest, token = row
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for kind, name, old in _steps(changes):
         key = str(DocumentKey(kind, name))
         before[key] = _body_at(connection, kind, name, old)
         after[key] = _body_at(connection, kind, name, revision)
-    entry = AuditEntry(actor, action, subject, reason, parse(detail))
+    entry = AuditEntry(Actor(actor, token), action, subject, reason, parse(detail))
     return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
 
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from gateway.errors import Fenced
 
-__all__ = ["AuditEntry", "AuditRecord", "Change", "Document", "DocumentKey", "Fence", "Snapshot", "Store", "Terms"]
+__all__ = [
+    "Actor",
+    "AuditEntry",
+    "AuditRecord",
+    "Change",
+    "Document",
+    "DocumentKey",
+    "Fence",
+    "Snapshot",
+    "Store",
+    "Terms",
+]
 
 Body = Mapping[str, Any]
 
@@ -47,15 +58,34 @@ class Change:
     expected: int
 
 
+class Actor(str):
+    """Who does something, by name; ``token_id`` tells which token it was done with, also after the name was given to
+    another (the first digits of the secret's hash, of no use to anybody else), None where it was none."""
+
+    __slots__ = ("token_id",)
+
+    token_id: str | None
+
+    def __new__(cls, name: str, token_id: str | None = None) -> Self:
+        made = super().__new__(cls, name)
+        made.token_id = token_id
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who does what and why. ``actor`` is a token's name or ``guard``; ``detail`` is what the action is about."""
+    """Who does what and why. ``actor`` is a token's name or ``guard``, as an ``Actor`` where there is a token;
+    ``detail`` is what the action is about, with the figures it was decided by under ``evidence``."""
 
     actor: str
     action: str
     subject: str
     reason: str = ""
     detail: Body | None = None
+
+    @property
+    def token(self) -> str | None:
+        return self.actor.token_id if isinstance(self.actor, Actor) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.control.store import Body, Document
+from gateway.control.store import Actor, Body, Document
 from gateway.errors import FieldProblem, Forbidden, InvalidInput, RegistryError, StoreUnavailable
 from gateway.registry.migration import Migration, migrate
 
@@ -28,6 +28,7 @@ MIGRATIONS: Mapping[int, Migration] = {}
 """From schema number n to a pure function that makes a body of n + 1; empty while there is one schema."""
 
 _PREFIX = "turnout_"
+_ID_DIGITS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -57,11 +58,18 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling. ``routes`` None: all of them, else the only routes that the token covers."""
+    """Who is calling. ``routes`` None: all of them, else the only routes that the token covers. ``token_id``: which
+    secret it was, by the first digits of its hash."""
 
     name: str
     role: Role
     routes: frozenset[str] | None = None
+    token_id: str | None = field(default=None, compare=False)
+
+    @property
+    def actor(self) -> Actor:
+        """As the audit has it."""
+        return Actor(self.name, self.token_id)
 
     def may(self, role: Role, route: str | None = None) -> bool:
         covers = route is None or self.routes is None or route in self.routes
@@ -97,6 +105,10 @@ class TokenDocument:
     created_at: float
     rotated_at: float
     expires_at: float | None = None
+
+    @property
+    def token_id(self) -> str:
+        return self.sha256[:_ID_DIGITS]
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "sha256": self.sha256, **self.view()}
@@ -199,4 +211,4 @@ class TokenRing:
         expired = token is None or (token.expires_at is not None and token.expires_at <= self._clock.wall())
         if not known or token is None or expired:
             return None
-        return Principal(token.name, token.role, token.routes)
+        return Principal(token.name, token.role, token.routes, token.token_id)

@@ -54,7 +54,7 @@ class AdminCall:
 
     @property
     def actor(self) -> str:
-        return self.principal.name
+        return self.principal.actor
 
     def part(self, name: str) -> str:
         return str(self.request.path_params[name])

@@ -85,7 +85,7 @@ class RepositoryEndpoints:
         version = parameters.get("version")
         if version is not None:
             reference = f"{reference}/{read_version(str(version), 'parameters.version')}"
-        return reference, principal.name
+        return reference, principal.actor
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         """The body's object; an empty body is an empty object."""
