@@ -130,17 +130,18 @@ def _log_ratio(bad: int, good: int, p: Floats, q: Floats) -> Floats:
 
 
 def nearest(p_a: Floats, p_b: Floats, units_a: float, units_b: float, d: Floats) -> tuple[Floats, Floats]:
-    """The rates with q_a - q_b = d nearest to p, by halving: the slope falls from +inf to -inf in between."""
-    low = np.broadcast_to(np.maximum(0.0, -d), np.broadcast_shapes(p_a.shape, d.shape)).copy()
-    high = np.broadcast_to(np.minimum(1.0, 1.0 - d), low.shape).copy()
+    """The rates with q_a - q_b = d nearest to p: the root of a cubic, in closed form (Miettinen and Nurminen,
+    Statistics in Medicine 4, 1985, appendix I), a tenth of the time that halving takes."""
+    units, bad_b = units_a + units_b, units_b * p_b
+    bad = units_a * p_a + bad_b
+    square = ((units_a + 2.0 * units_b) * d - units - bad) / (3.0 * units)
+    linear = ((units_b * d - units - 2.0 * bad_b) * d + bad) / (3.0 * units)
+    turn = square**3 - 1.5 * square * linear + bad_b * d * (1.0 - d) / (2.0 * units)
+    radius = np.copysign(np.sqrt(np.maximum(square**2 - linear, 0.0)), turn)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(_STEPS):
-            b = 0.5 * (low + high)
-            a = b + d
-            slope = units_a * (p_a - a) / (a * (1.0 - a)) + units_b * (p_b - b) / (b * (1.0 - b))
-            rising = slope > 0.0
-            low, high = np.where(rising, b, low), np.where(rising, high, b)
-    b = np.clip(0.5 * (low + high), np.maximum(0.0, -d) + 1e-15, np.minimum(1.0, 1.0 - d) - 1e-15)
+        angle = np.nan_to_num(np.arccos(np.clip(turn / radius**3, -1.0, 1.0)))
+    b = 2.0 * radius * np.cos((np.pi + angle) / 3.0) - square
+    b = np.clip(b, np.maximum(0.0, -d) + 1e-15, np.minimum(1.0, 1.0 - d) - 1e-15)
     return b + d, b
 
 
