@@ -16,7 +16,6 @@ from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
 from gateway.cli.simulation_inputs import plan_of, rate_of, recording_of, route_of, share_of, shares_of
 from gateway.cli.simulation_view import notes, picture_of, show
-from gateway.control.rollout_evidence import policy_of
 from gateway.control.simulation.arrivals import Traffic
 from gateway.control.simulation.recorded import Recording
 from gateway.control.simulation.replay import TICK_S, Conduct
@@ -101,7 +100,7 @@ def simulate(
     recording = None if traffic is None else recording_of(traffic, route=route, slow_ms=slow_ms)
     made = Traffic(requests, rate_of(rate), keys, zipf, bursts)
     sweep = Sweep(
-        conduct=Conduct(tried.plan, policy_of(tried.plan, slow_ms=slow_ms), tick_s, approve).checked(),
+        conduct=Conduct(tried.plan, tick_s, approve).checked(),
         source=made if recording is None else recording.arrivals,
         worlds=_worlds(_equal(recording, baseline, tied=tied), error_rates, slow, disagreement),
         runs=runs,

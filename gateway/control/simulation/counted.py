@@ -12,9 +12,14 @@ import numpy as np
 
 from gateway.control.simulation.arrivals import Booleans, Integers
 from gateway.control.simulation.runs import Stage
-from gateway.control.tallies import AGAIN, BASELINE, CANDIDATE, FRESH, Counter
+from gateway.control.tallies import AGAIN, BASELINE, CANDIDATE, FRESH, Counter, rows_class, slow_bin_of
 
-__all__ = ["Counted", "Met", "firsts"]
+__all__ = ["LIMIT_MS", "Counted", "Met", "firsts"]
+
+LIMIT_MS = 100
+"""What is slow here: a stream says of each answer only whether it was, not how long it took."""
+
+_QUICK_BIN, _SLOW_BIN = str(slow_bin_of(LIMIT_MS / 2000)), str(slow_bin_of(LIMIT_MS / 500))
 
 
 class Met:
@@ -42,12 +47,17 @@ class Counted:
         self._names: list[str] = []
         self._columns: list[Integers] = []
         units = firsts(keys, np.ones(len(keys), dtype=np.bool_), len(met.units))
-        bad = np.where(arm, outcomes.candidate_failed[span], outcomes.baseline_failed[span])
+        failed = np.where(arm, outcomes.candidate_failed[span], outcomes.baseline_failed[span])
+        late = np.where(arm, outcomes.candidate_slow[span], outcomes.baseline_slow[span])
+        fresh = ~met.units[keys]
         for named, mask in ((CANDIDATE, arm), (BASELINE, ~arm)):
-            self._count(("error", "split", named), units & mask, fresh=~met.units[keys], bad=bad)
+            self._count(("error", "split", named), units & mask, fresh=fresh, bad=failed)
+            self._count(("slow", rows_class(1), named), units & mask & ~failed, fresh=fresh, bad=late)
         pairs = firsts(keys, paired[span], len(met.pairs))
         differs = outcomes.differs[span]
         self._count(("disagreement", "all", CANDIDATE), pairs, fresh=~met.pairs[keys], bad=differs)
+        harms = [column for name, column in zip(self._names, self._columns, strict=True) if _harms(name)]
+        self._harmed: list[int] = np.sum(harms, axis=0).tolist()
         self._rows: list[list[int]] = np.stack(self._columns, axis=1).tolist()
 
     def row(self, tick: int) -> list[int]:
@@ -57,14 +67,28 @@ class Counted:
     def counters(self, row: list[int]) -> Mapping[str, int]:
         return {name: count for name, count in zip(self._names, row, strict=True) if count}
 
+    def harmed(self, tick: int) -> int:
+        """How many outcomes of the candidate have been bad by then."""
+        return self._harmed[tick]
+
     def _count(self, name: tuple[str, str, str], units: Booleans, *, fresh: Booleans, bad: Booleans) -> None:
         """``name``: stream, stratum and arm."""
         stream, stratum, arm = name
         for novelty, new in ((FRESH, fresh), (AGAIN, ~fresh)):
-            for outcome, mask in (("good", ~bad), ("bad", bad)):
+            for outcome, mask in zip(_outcomes(stream), (~bad, bad), strict=True):
                 self._names.append(str(Counter(stream, stratum, novelty, arm, outcome)))
                 total = np.concatenate([[0], np.cumsum(units & new & mask)])
                 self._columns.append(total[self._ends])
+
+
+def _outcomes(stream: str) -> tuple[str, str]:
+    """What a good and a bad one is counted as."""
+    return (_QUICK_BIN, _SLOW_BIN) if stream == "slow" else ("good", "bad")
+
+
+def _harms(name: str) -> bool:
+    _, _, _, arm, outcome = name.split("/")
+    return arm == CANDIDATE and outcome in ("bad", _SLOW_BIN)
 
 
 def firsts(keys: Integers, among: Booleans, key_count: int) -> Booleans:

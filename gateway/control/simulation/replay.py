@@ -7,18 +7,18 @@ a failure found sooner; webhooks, which here say yes at once; and everything tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gateway.control.documents import RouteDocument, RouteSpec
 from gateway.control.evidence import Block, Judgement, Policy, begin, judge
 from gateway.control.rollout import Facts, Finding, Kind, advance, promote, running, start
-from gateway.control.rollout_evidence import finding_of, shares_of
+from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import Phase
 from gateway.control.simulation.arrivals import Booleans, Integers
-from gateway.control.simulation.counted import Counted, Met
+from gateway.control.simulation.counted import LIMIT_MS, Counted, Met
 from gateway.control.simulation.runs import PAUSED, PROMOTED, ROLLED_BACK, UNFINISHED, Run, Stage
 from gateway.control.transitions import Catalogue, put
 from gateway.errors import FieldProblem, InvalidInput
@@ -27,6 +27,10 @@ from gateway.routing.assignment import Assignment
 __all__ = ["TICK_S", "Conduct", "replay"]
 
 TICK_S = 0.5
+PATIENCE_S = 2.0
+"""A look costs a millisecond and more. Where no outcome of the candidate was bad, which is what harm is found by, the
+next look waits for this long; how often one looks changes what is promised by nothing, and what is found by little."""
+
 _MODEL = "simulated"
 _HALTS = {Kind.ROLL_BACK: ROLLED_BACK, Kind.PAUSE: PAUSED}
 
@@ -36,9 +40,12 @@ class Conduct:
     """How the rollout is done. ``approve``: manual gates are opened at once; a plan with one is refused otherwise."""
 
     plan: PlanSpec
-    policy: Policy
     tick_s: float = TICK_S
     approve: bool = False
+
+    @property
+    def policy(self) -> Policy:
+        return policy_of(self.plan, slow_ms=LIMIT_MS)
 
     def checked(self) -> Conduct:
         """Raises InvalidInput for a plan that would wait for somebody for ever."""
@@ -59,14 +66,17 @@ def replay(stage: Stage, conduct: Conduct, copied: Booleans) -> Run:
 
 @dataclass(slots=True)
 class _Step:
-    """What is known of the present step. ``tick``: after which it began; ``row``: the counts of the last look;
+    """What is known of the present step. ``tick``: after which it began; ``row`` and ``harmed``: the counts of the last
+    look, which was at ``looked``;
     ``units``: of the evidence that the step is for; ``news``: the tick of the latest of them."""
 
     tick: int
     counted: Counted
-    row: list[int]
-    units: int
+    looked: int
     news: int
+    row: list[int] = field(default_factory=list)
+    harmed: int = 0
+    units: int = 0
     judgement: Judgement | None = None
 
 
@@ -83,7 +93,8 @@ class _Replay:
         ends = np.arange(self._ticks + 1) * conduct.tick_s
         self._came: list[int] = np.searchsorted(stage.arrivals.times_s, ends, side="left").tolist()
         self._weights: list[tuple[float, float]] = []
-        self._state = begin(conduct.policy)
+        self._policy = conduct.policy
+        self._state = begin(self._policy)
         self._finding = Finding()
         self._document = advance(_begun(conduct.plan), Finding(), Facts(), at=0.0).document
         self._step = self._turned(0)
@@ -99,23 +110,25 @@ class _Replay:
     def _look(self, tick: int) -> None:
         """The evidence up to this tick; the same as before where nothing came."""
         step, plan = self._step, self._conduct.plan
-        row = step.counted.row(tick - step.tick)
-        if row == step.row and step.judgement is not None:
+        place = tick - step.tick
+        row, harmed = step.counted.row(place), step.counted.harmed(place)
+        waited = harmed == step.harmed and (tick - step.looked) * self._conduct.tick_s < PATIENCE_S
+        if step.judgement is not None and (waited or row == step.row):
             return
         block = Block(
             epoch=self._document.status.epoch,
             shares=shares_of(self._document),
             counters=step.counted.counters(row),
-            elapsed_s=(tick - step.tick) * self._conduct.tick_s,
+            elapsed_s=place * self._conduct.tick_s,
         )
-        self._state, judgement = judge(self._state, block, self._conduct.policy)
+        self._state, judgement = judge(self._state, block, self._policy)
         if step.judgement is None or _verdicts(judgement) != _verdicts(step.judgement):
             self._finding = finding_of(judgement, plan)
         shadowing = running(self._document).phase is Phase.SHADOWING
         units = judgement.epoch_pairs if shadowing else judgement.epoch_candidate
         if units != step.units:
             step.units, step.news = units, tick
-        step.row, step.judgement = row, judgement
+        step.row, step.harmed, step.looked, step.judgement = row, harmed, tick, judgement
 
     def _move(self, tick: int) -> Run | None:
         """What the plan says now; the run, if it is over."""
@@ -150,7 +163,7 @@ class _Replay:
         counted = Counted(
             self._stage, start=came, asked=self._asked, paired=self._copied, met=self._met, ticks=self._came[tick:]
         )
-        return _Step(tick, counted, row=[], units=0, news=tick)
+        return _Step(tick, counted, looked=tick, news=tick)
 
     def _ended(self, end: str, tick: int, cause: str = "") -> Run:
         self._asked[self._came[tick] :] = False
