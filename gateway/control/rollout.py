@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 ACTOR = "rollout"
-SCALE = 1_000_000
+SCALE = 1_000_000_000
 
 
 class Kind(StrEnum):
@@ -140,7 +140,7 @@ def start(
 
 def arms_at(before: Mapping[int, int], candidate: int, percent: float) -> dict[int, int]:
     """``percent`` for the candidate, the rest shared as before, in whole numbers: exactly, unless the sum would be too
-    large for a split; then to a millionth. Totals that divide 100 are written as percents."""
+    large for a split; then to a billionth. Totals that divide 100 are written as percents."""
     others = {version: weight for version, weight in before.items() if version != candidate and weight}
     part, total = percent_of(percent) / 100, sum(others.values())
     if part <= 0 or not others:
