@@ -32,6 +32,7 @@ from gateway.errors import SettingsError
 from runtimes.devices import check_device
 
 __all__ = [
+    "AuditSettings",
     "ClientSettings",
     "FlagSettings",
     "GuardSettings",
@@ -230,6 +231,15 @@ class WebhookSettings(_Group):
     secrets: dict[str, SecretSource] = Field(default_factory=dict)
 
 
+class AuditSettings(_Group):
+    """The audit chain is signed after ``checkpoint_records`` changes, and every ``checkpoint_s`` if there was any; each
+    checkpoint is kept in the home and, with ``post_url``, sent there."""
+
+    checkpoint_s: Seconds = 300.0
+    checkpoint_records: Positive = 100
+    post_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+
 class TelemetrySettings(_Group):
     """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``trace_exporter`` sends sampled spans."""
 
@@ -267,6 +277,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     guard: GuardSettings = GuardSettings()
     flags: FlagSettings = FlagSettings()
+    audit: AuditSettings = AuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     webhooks: WebhookSettings = WebhookSettings()
 

@@ -1,0 +1,134 @@
+"""Proof of an audit chain from anywhere: the store, a gateway, or an exported file; also against checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.control.audit import Verification, verify
+from gateway.control.checkpoints import Checkpoint
+from gateway.control.store import Actor, AuditEntry, AuditRecord
+from gateway.errors import InvalidInput
+
+__all__ = ["ChainProof", "Proved", "read_export", "record_from_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """``agreed``: checkpoints that the chain agrees with. ``verification.fault`` None: it stands as it was written."""
+
+    verification: Verification
+    agreed: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.verification.to_json(), "checkpoints": self.agreed}
+
+
+class ChainProof:
+    """Give it the records in their order, in pages, then ask for the ``result``. ``start``: where the kept chain
+    begins, if not with the first record."""
+
+    def __init__(self, checkpoints: Iterable[Checkpoint] = (), start: Verification | None = None) -> None:
+        self._pending = sorted(checkpoints, key=lambda checkpoint: (checkpoint.size, checkpoint.at))
+        self._state = start
+        self._agreed = 0
+        self._agreed_to = 0
+        if start is not None:
+            self._compare(start.records, start.head)
+
+    @property
+    def records(self) -> int:
+        return 0 if self._state is None else self._state.records
+
+    @property
+    def fault(self) -> str | None:
+        return None if self._state is None else self._state.fault
+
+    def take(self, records: Sequence[AuditRecord]) -> None:
+        for record in records:
+            if self.fault is not None:
+                return
+            self._state = verify([record], self._state)
+            if self.fault is None:
+                self._compare(record.sequence, record.digest)
+
+    def spoil(self, fault: str) -> None:
+        """What should have been the next record is none."""
+        state = self._state or verify(())
+        if state.fault is None:
+            self._state = replace(state, fault=fault)
+
+    def _compare(self, size: int, head: str) -> None:
+        while self._pending and self._pending[0].size <= size:
+            checkpoint = self._pending.pop(0)
+            if checkpoint.size < size and checkpoint.size:
+                self.spoil(f"{_of(checkpoint)} lies before record {size}, with which the chain kept here begins")
+            elif checkpoint.size and checkpoint.head != head:
+                self.spoil(
+                    f"audit record {size} is not the one that {_of(checkpoint)} names: the chain was written anew, "
+                    f"from a record after {self._agreed_to} on"
+                )
+            else:
+                self._agreed += 1
+                self._agreed_to = size
+
+    def result(self) -> Proved:
+        """At the end of the chain: a checkpoint that is still ahead of it tells that its end is missing."""
+        state = self._state or verify(())
+        if state.fault is None and self._pending:
+            ahead = self._pending[-1]
+            lost = ahead.size - state.records
+            self.spoil(
+                f"the audit chain ends at record {state.records}, and {_of(ahead)} names {ahead.size}: "
+                f"its last {lost} record{'s are' if lost > 1 else ' is'} missing"
+            )
+        return Proved(self._state or state, self._agreed)
+
+
+def _of(checkpoint: Checkpoint) -> str:
+    return f"the checkpoint of {datetime.fromtimestamp(checkpoint.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def record_from_json(body: object) -> AuditRecord:
+    """What ``record_to_json`` made. Raises InvalidInput."""
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"an audit record is an object, not a {type(body).__name__}")
+    try:
+        texts = [_text(body[name]) for name in ("actor", "action", "subject", "reason", "previous", "digest")]
+        actor, action, subject, reason, previous, digest = texts
+        token = None if body.get("token") is None else _text(body["token"])
+        sequence, revision, at = body["sequence"], body["revision"], body["at"]
+        if type(sequence) is not int or type(revision) is not int or type(at) not in (int, float):
+            raise TypeError("sequence and revision are whole numbers, at is a number")
+        detail, before, after = (_object(body[name]) for name in ("detail", "before", "after"))
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"not an audit record: {error}") from None
+    entry = AuditEntry(Actor(actor, token), action, subject, reason, detail)
+    return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is no text")
+    return value
+
+
+def _object(value: object) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.60} is no object")
+    return value
+
+
+def read_export(lines: Iterable[str], proof: ChainProof) -> Proved:
+    """The proof of an exported file: one record a line. The first may be any: what came before is then not proved."""
+    for number, line in enumerate(lines, start=1):
+        if proof.fault is not None:
+            break
+        try:
+            proof.take([record_from_json(json.loads(line))])
+        except (InvalidInput, ValueError, RecursionError) as error:
+            proof.spoil(f"line {number}, in the place of audit record {proof.records + 1}, cannot be read: {error}")
+    return proof.result()
