@@ -11,6 +11,7 @@ from gateway import __version__
 from gateway.clock import Clock
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.flag_rules import FlagRules
 from gateway.control.flag_watch import FlagWatch
@@ -28,13 +29,14 @@ from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.rollout_control import RolloutControl
-from gateway.control.rollout_driver import NoCounts, RolloutDriver
+from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_recovery import adopt, restore_from_replica
 from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
+from gateway.control.watches import watches_of
 from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
 from gateway.errors import Conflict, StoreUnavailable
@@ -137,10 +139,16 @@ class ControlPlane:
             coordination=self.coordination,
             known_secrets=self.webhooks.known,
         )
+        self.collector = Collector(
+            coordination=self.coordination,
+            watches=lambda: watches_of(self.reconciler.desired.routes),
+            clock=clock,
+            patience_s=GuardPolicy.of(settings.guard).patience_s,
+        )
         self.driver = RolloutDriver(
             store=store,
             coordination=self.coordination,
-            counts=NoCounts(),
+            counts=self.collector,
             reconciler=self.reconciler,
             rollbacks=self.rollbacks,
             webhooks=self.webhooks,
@@ -163,7 +171,7 @@ class ControlPlane:
     @property
     def observers(self) -> Sequence[Observer]:
         """What of this wants to be told what becomes of requests."""
-        return [self.reconciler.budget, self.flag_watch, *([self.guard] if self.guard else [])]
+        return [self.reconciler.budget, self.flag_watch, self.collector, *([self.guard] if self.guard else [])]
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self.reconciler!r}>"
@@ -177,6 +185,7 @@ class ControlPlane:
         await self.flags.start()
         await self.reconciler.start(last)
         self.rollbacks.start()
+        self.collector.start()
         self.driver.start()
         self.presence.start()
         self.store_watch.start()
@@ -193,6 +202,7 @@ class ControlPlane:
         if self.guard is not None:
             await self.guard.close()
         await self.driver.close()
+        await self.collector.close()
         await self.webhooks.close()
         await self.store_watch.close()
         await self.presence.close()

@@ -335,13 +335,3 @@ def _about(name: str, route: DesiredRoute, rollout: RolloutState, move: Move) ->
         "percent": rollout.percent,
         "next": {"phase": str(fresh.phase), "percent": fresh.percent},
     }
-
-
-class NoCounts:
-    """Counts nothing: no rollout goes on by it."""
-
-    async def gather(self, scope: str, epoch: int) -> Mapping[str, int]:
-        return {}
-
-    def local(self, scope: str, epoch: int) -> Mapping[str, int]:
-        return {}

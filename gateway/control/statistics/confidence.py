@@ -131,7 +131,8 @@ def _log_ratio(bad: int, good: int, p: Floats, q: Floats) -> Floats:
 
 def nearest(p_a: Floats, p_b: Floats, units_a: float, units_b: float, d: Floats) -> tuple[Floats, Floats]:
     """The rates with q_a - q_b = d nearest to p: the root of a cubic, in closed form (Miettinen and Nurminen,
-    Statistics in Medicine 4, 1985, appendix I), a tenth of the time that halving takes."""
+    Statistics in Medicine 4, 1985, appendix I), a tenth of the time that halving takes; but where d is 0 that is
+    too coarse for rates of one in a billion."""
     units, bad_b = units_a + units_b, units_b * p_b
     bad = units_a * p_a + bad_b
     square = ((units_a + 2.0 * units_b) * d - units - bad) / (3.0 * units)
@@ -140,7 +141,7 @@ def nearest(p_a: Floats, p_b: Floats, units_a: float, units_b: float, d: Floats)
     radius = np.copysign(np.sqrt(np.maximum(square**2 - linear, 0.0)), turn)
     with np.errstate(divide="ignore", invalid="ignore"):
         angle = np.nan_to_num(np.arccos(np.clip(turn / radius**3, -1.0, 1.0)))
-    b = 2.0 * radius * np.cos((np.pi + angle) / 3.0) - square
+    b = np.where(d == 0.0, bad / units, 2.0 * radius * np.cos((np.pi + angle) / 3.0) - square)
     b = np.clip(b, np.maximum(0.0, -d) + 1e-15, np.minimum(1.0, 1.0 - d) - 1e-15)
     return b + d, b
 

@@ -1,0 +1,301 @@
+"""Collects the outcomes of routes that have a rollout into counters: what evidence is made of.
+
+An outcome is the version's that the *split chose*, whoever answered in the end. Telling costs a route without a rollout
+one look-up; the rest happens a few times a second: which keys are new is asked of the coordination, the counters that
+this adds to are cumulative integers of this process, and they are published whole, so that a call that is made twice
+counts once. While the coordination is away outcomes wait; past a limit *all* that wait are lost together, those of both
+arms, so that what is left is still a fair draw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter as Sum
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gateway.clock import Clock
+from gateway.control.coordination import Coordination
+from gateway.control.statistics.scores import scaled
+from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, rows_class, slow_bin_of
+from gateway.control.watches import Watch
+from gateway.errors import StoreUnavailable, VersionUnavailable
+from gateway.events import Observer, RequestRecord, ShadowRecord
+from gateway.messages import VersionRef
+
+__all__ = ["MAX_WAITING", "Collector", "CollectorStatistics"]
+
+log = logging.getLogger("turnout.rollout")
+
+TICK_S = 0.2
+MAX_WAITING = 100_000
+EPOCHS_KEPT = 4
+MAX_BATCHES = 10_000
+"""Batches remembered as counted; an answer comes within seconds of its batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStatistics:
+    """``lost``: outcomes that waited too long for the coordination, of both arms alike."""
+
+    watched: int
+    waiting: int
+    lost: int
+
+
+class _Outcome(NamedTuple):
+    """``claims``: under which name keys are unique. ``tallies``: counters of the first outcome of a key, less their
+    novelty, and by how much each grows."""
+
+    watch: Watch
+    claims: str
+    place: int
+    tallies: tuple[tuple[tuple[str, str], str, str, int], ...]
+
+
+@dataclass(slots=True)
+class _Counters:
+    """Of one rollout, by epoch; written by the collector alone. ``published``: all that is in them was."""
+
+    by_epoch: dict[int, Sum[str]] = field(default_factory=dict)
+    published: bool = True
+
+
+class Collector(Observer):
+    """``watches`` is asked whenever a table is in force anew. ``patience_s``: a request that the version had for less
+    before its deadline passed says nothing of it."""
+
+    def __init__(
+        self,
+        *,
+        coordination: Coordination,
+        watches: Callable[[], Mapping[str, Watch]],
+        clock: Clock,
+        patience_s: float,
+    ) -> None:
+        self._coordination = coordination
+        self._watches_now = watches
+        self._clock = clock
+        self._patience_s = patience_s
+        self._watched: Mapping[str, Watch] = {}
+        self._waiting: list[_Outcome] = []
+        self._counters: dict[str, _Counters] = {}
+        self._batches: OrderedDict[int, None] = OrderedDict()
+        self._crashed: set[VersionRef] = set()
+        self._stale: set[str] = set()
+        self._lost = 0
+        self._away = False
+        self._collecting: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Collector [{len(self._watched)} watched | {len(self._waiting)} waiting | {self._lost} lost]>"
+
+    def statistics(self) -> CollectorStatistics:
+        return CollectorStatistics(len(self._watched), len(self._waiting), self._lost)
+
+    def start(self) -> None:
+        self.table_applied(0)
+        self._collecting = asyncio.ensure_future(self._collect_on())
+
+    async def close(self) -> None:
+        """What waits is published when that can be done at once."""
+        if self._collecting is not None:
+            self._collecting.cancel()
+            await asyncio.wait({self._collecting})
+            self._collecting = None
+        await self.tick()
+
+    # What is told
+
+    def table_applied(self, revision: int) -> None:
+        before, self._watched = self._watched, dict(self._watches_now())
+        for watch in before.values():
+            if watch not in self._watched.values():
+                self._stale |= {f"{watch.scope}/{watch.epoch}/{kind}" for kind in ("keys", "pairs", "labels", "scores")}
+        scopes = {watch.scope for watch in self._watched.values()}
+        ended = [scope for scope in self._counters if scope not in scopes]
+        self._stale |= {f"{scope}/{kind}" for scope in ended for kind in ("keys", "pairs", "labels", "scores")}
+        for scope in ended:
+            del self._counters[scope]
+        if before != self._watched:
+            current = set(self._watched.values())
+            self._waiting = [outcome for outcome in self._waiting if outcome.watch in current]
+
+    def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
+        if cause != "load":
+            self._crashed.add(version)
+
+    def version_retired(self, version: VersionRef) -> None:
+        self._crashed.discard(version)
+
+    def request_finished(self, record: RequestRecord) -> None:
+        watch = self._watched.get(record.route)
+        if watch is None or record.decision is None or record.decision.bucket is None:
+            return
+        decision = record.decision
+        arm = watch.arm_of(decision.version)
+        bad = self._is_bad(record)
+        if arm is None or bad is None or decision.epoch != watch.epoch or decision.bucket is None:
+            return
+        tallies = [(("error", decision.reason), arm, "bad" if bad else "good", 1)]
+        if record.batch and not bad and record.answered_by == decision.version and self._is_new_batch(record.batch):
+            tallies.append((("slow", rows_class(record.batch_rows)), arm, str(slow_bin_of(record.compute_s)), 1))
+        self._hold(_Outcome(watch, "keys", decision.bucket, tuple(tallies)))
+
+    def shadow_compared(self, record: ShadowRecord) -> None:
+        """One of the two is the candidate; a known good that fails as a shadow says nothing of it."""
+        watch = self._watched.get(record.route)
+        if watch is None or record.bucket is None or record.epoch != watch.epoch or record.outcome == "dropped":
+            return
+        if {record.answered, record.shadow} != {watch.candidate, watch.baseline}:
+            return
+        if record.outcome == "failed" and record.shadow != watch.candidate:
+            return
+        outcome = "good" if record.outcome == "agrees" else "bad"
+        self._hold(_Outcome(watch, "pairs", record.bucket, ((("disagreement", "all"), CANDIDATE, outcome, 1),)))
+
+    def label(self, route: str, bucket: int, version: VersionRef, *, wrong: bool, split: str = "split") -> bool:
+        """A later label of an answer of ``version``, which the split had chosen for the key; whether it is of use."""
+        watch = self._watched.get(route)
+        arm = None if watch is None else watch.arm_of(version)
+        if watch is None or arm is None:
+            return False
+        self._hold(_Outcome(watch, "labels", bucket, ((("label", split), arm, "bad" if wrong else "good", 1),)))
+        return True
+
+    def score(self, route: str, bucket: int, version: VersionRef, value: float, *, low: float, high: float) -> bool:
+        """A later score of an answer, between ``low`` and ``high`` of the policy; whether it is of use."""
+        watch = self._watched.get(route)
+        arm = None if watch is None else watch.arm_of(version)
+        if watch is None or arm is None:
+            return False
+        found = scaled(value, low, high)
+        parts = (("units", 1), ("sum", found), ("squares", found * found))
+        tallies = tuple((("score", "all"), arm, part, amount) for part, amount in parts)
+        self._hold(_Outcome(watch, "scores", bucket, tallies))
+        return True
+
+    def _is_bad(self, record: RequestRecord) -> bool | None:
+        """What the request says of the version chosen for it, as the guard reads it; None: nothing."""
+        failure = record.chosen_failure
+        if failure is None:
+            if record.error is None:
+                return False
+            late = record.error == "DeadlineExceeded" and record.queue_s >= self._patience_s
+            return True if late else None
+        if failure == VersionUnavailable.__name__:
+            # Backing off after deaths is its own doing; not loaded here is not.
+            return True if record.decision and record.decision.version in self._crashed else None
+        return True
+
+    def _is_new_batch(self, batch: int) -> bool:
+        if batch in self._batches:
+            return False
+        self._batches[batch] = None
+        if len(self._batches) > MAX_BATCHES:
+            self._batches.popitem(last=False)
+        return True
+
+    def _hold(self, outcome: _Outcome) -> None:
+        self._waiting.append(outcome)
+        if len(self._waiting) >= MAX_WAITING:
+            self._lost += len(self._waiting)
+            self._waiting = []
+
+    # What is counted
+
+    async def _collect_on(self) -> None:
+        while True:
+            (failure,) = await asyncio.gather(self.tick(), return_exceptions=True)
+            if isinstance(failure, Exception):
+                log.error("outcomes could not be counted", exc_info=failure)
+            await self._clock.sleep(TICK_S)
+
+    async def tick(self) -> None:
+        """Counts what waits, publishes what is new. What the coordination does not take now waits for the next."""
+        self.table_applied(0)
+        try:
+            await self._count()
+            await self._publish()
+            await self._forget()
+        except StoreUnavailable as error:
+            if not self._away:
+                log.warning("outcomes of rollouts wait: %s", error)
+            self._away = True
+        else:
+            self._away = False
+
+    async def _count(self) -> None:
+        held, self._waiting = self._waiting, []
+        groups: dict[tuple[Watch, str], list[_Outcome]] = {}
+        for outcome in held:
+            groups.setdefault((outcome.watch, outcome.claims), []).append(outcome)
+        left = list(groups)
+        try:
+            for (watch, claims), outcomes in groups.items():
+                await self._count_one(watch, claims, outcomes)
+                left.remove((watch, claims))
+        finally:
+            back = [outcome for group in left for outcome in groups[group]]
+            if len(back) + len(self._waiting) >= MAX_WAITING:
+                self._lost += len(back)
+            else:
+                self._waiting[:0] = back
+
+    async def _count_one(self, watch: Watch, claims: str, outcomes: Sequence[_Outcome]) -> None:
+        places = [outcome.place for outcome in outcomes]
+        fresh = await self._coordination.claim(f"{watch.scope}/{claims}", places)
+        in_epoch = await self._coordination.claim(f"{watch.scope}/{watch.epoch}/{claims}", places)
+        if watch not in self._watched.values():
+            return  # ended meanwhile: nobody asks for it any more
+        counters = self._counters.setdefault(watch.scope, _Counters())
+        counted = counters.by_epoch.setdefault(watch.epoch, Sum())
+        for outcome, is_first, is_fresh in zip(outcomes, in_epoch, fresh, strict=True):
+            if is_first:
+                novelty = FRESH if is_fresh else AGAIN
+                for (stream, stratum), arm, result, amount in outcome.tallies:
+                    counted[str(Counter(stream, stratum, novelty, arm, result))] += amount
+                counters.published = False
+        for old in sorted(counters.by_epoch)[:-EPOCHS_KEPT]:
+            del counters.by_epoch[old]
+
+    async def _publish(self) -> None:
+        for scope, counters in list(self._counters.items()):
+            if not counters.published:
+                counters.published = True
+                try:
+                    await self._coordination.publish(scope, _named(counters.by_epoch))
+                except StoreUnavailable:
+                    counters.published = False
+                    raise
+
+    async def _forget(self) -> None:
+        """Claims of epochs and rollouts that have ended."""
+        while self._stale:
+            scope = self._stale.pop()
+            try:
+                await self._coordination.forget(scope)
+            except StoreUnavailable:
+                self._stale.add(scope)
+                raise
+
+    async def gather(self, scope: str, epoch: int) -> Mapping[str, int]:
+        """The counters of the epoch, summed over all replicas. Raises StoreUnavailable."""
+        return _of_epoch(await self._coordination.gather(scope), epoch)
+
+    def local(self, scope: str, epoch: int) -> Mapping[str, int]:
+        """What this process has counted."""
+        counters = self._counters.get(scope)
+        return {} if counters is None else dict(counters.by_epoch.get(epoch, {}))
+
+
+def _named(by_epoch: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
+    return {f"{epoch}/{name}": count for epoch, counted in by_epoch.items() for name, count in counted.items()}
+
+
+def _of_epoch(counters: Mapping[str, int], epoch: int) -> dict[str, int]:
+    prefix = f"{epoch}/"
+    return {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}
