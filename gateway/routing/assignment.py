@@ -119,11 +119,11 @@ def moved(assignment: Assignment, weights: Mapping[int, int], *, most: int = MAX
         return Assignment(former=_former(assignment, {})) if assignment.ends else assignment
     if assignment.fits(weights):
         return assignment
-    fresh = first(weights)
-    sizes = fresh.sizes()
+    fresh, held = first(weights), assignment.sizes()
+    sizes = _sizes(weights, held, fresh.sizes())
     if not assignment.ends:
         return replace(fresh, former=_remembered(assignment.former, sizes))
-    layout = _Layout(assignment, sizes, assignment.sizes())
+    layout = _Layout(assignment, sizes, held)
     layout.exchange(assignment.former)
     return Assignment(*layout.compacted(most), former=_former(assignment, sizes))
 
@@ -138,6 +138,24 @@ def transfers(before: Assignment, after: Assignment) -> dict[tuple[int, int], in
             found[pair] = found.get(pair, 0) + end - start
         start = end
     return found
+
+
+def _sizes(weights: Mapping[int, int], held: Mapping[int, int], fresh: Mapping[int, int]) -> dict[int, int]:
+    """Places for each arm: its exact share, rounded as it is already, else as in ``fresh``, as far as the sum allows.
+
+    So rounding alone takes no place from an arm whose share stays.
+    """
+    total = sum(weights.values())
+    sizes = {version: weight * SPACE // total for version, weight in weights.items() if weight}
+    rounded = [version for version in sizes if weights[version] * SPACE % total]
+
+    def rank(version: int) -> int:
+        over = held.get(version, 0) - sizes[version]
+        return {1: 0, 0: 3}.get(over, 1 if fresh[version] > sizes[version] else 2)
+
+    for version in sorted(rounded, key=rank)[: SPACE - sum(sizes.values())]:
+        sizes[version] += 1
+    return sizes
 
 
 def _former(assignment: Assignment, sizes: Mapping[int, int]) -> dict[int, Spans]:

@@ -90,7 +90,7 @@ class CachePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """``version`` gets a copy of a ``share`` (0 to 1) of the requests that ``of`` answered (None: any other version)."""
+    """``version`` gets a copy of a ``share`` (0 to 1) of the requests that ``of`` answered (None: any other)."""
 
     version: int
     share: float

@@ -13,6 +13,7 @@ import pytest
 from gateway.cli.backend import Backend, Registration
 from gateway.cli.http_backend import open_http
 from gateway.cli.local_backend import open_local
+from gateway.control.explain import Question
 from gateway.errors import (
     Conflict,
     InvalidInput,
@@ -236,6 +237,21 @@ async def test_a_rollback_quarantines_and_a_lift_ends_it(backend: Backend, model
     await backend.weights(route, {1: 1, 2: 1}, expected=None)
     with pytest.raises(Conflict):
         await backend.lift(route, 2)
+
+
+async def test_a_decision_is_explained_alike(backend: Backend, model: str, tmp_path: Path) -> None:
+    """With a key, a context, headers, other weights, and as of a revision."""
+    route = await routed(backend, model, tmp_path)
+    first = (await backend.route(route))["revision"]
+    question = Question("ada", {"group": "ü"}, {"x-user-id": "bob"}, weights={"1": 20, "2": 80})
+    view = await backend.explain(route, question)
+    assert (view["reason"], view["epoch"], view["weights"]) == ("split", 1, {"1": 80, "2": 20})
+    assert [(move["from"], move["to"]) for move in view["change"]["moves"]] == [(1, 2)]
+    await backend.weights(route, {1: 20, 2: 80}, expected=None)
+    assert (await backend.explain(route, Question("ada")))["version"] == view["change"]["version"]
+    assert (await backend.explain(route, Question("ada", revision=first)))["epoch"] == 1
+    with pytest.raises(UnknownRoute):
+        await backend.explain("nowhere", question)
 
 
 async def test_history_lists_every_document_and_restore_brings_one_back(

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from gateway.control import transitions
 from gateway.control.compile import compile_route
 from gateway.control.documents import MIGRATIONS, SCHEMA, Quarantine, RouteDocument, RouteSpec
+from gateway.control.key_space import Assignments
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import BadRequest, Conflict, InvalidInput, Quarantined, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
+from gateway.routing.assignment import SPACE, first, moved, transfers
 from gateway.routing.decide import Facts, decide
 from gateway.routing.table import CachePolicy, Route, RoutingTable, Shadow
 
@@ -343,6 +345,96 @@ def test_the_epoch_counts_changes_of_who_gets_what() -> None:
     back = rolled_back(transitions.set_weights(document, {3: 50, 4: 50}, DIGITS))
     assert back.status.epoch == 3
     assert transitions.lift(back, 4).status.epoch == 4
+
+
+def intervals(document: RouteDocument) -> list[tuple[int, int, int]]:
+    return [tuple(interval) for interval in document.status.assignment.split]
+
+
+def test_the_first_assignment_is_flagds_and_a_change_moves_the_fewest_keys() -> None:
+    """Three arms, of which two change: the third keeps every key."""
+    document = made(split=[{"version": n, "weight": w} for n, w in ((3, 80), (4, 10), (5, 10))])
+    assert document.status.assignment.split == first({3: 80, 4: 10, 5: 10})
+    changed = transitions.set_weights(document, {3: 70, 4: 20, 5: 10}, DIGITS)
+    moves = transfers(document.status.assignment.split, changed.status.assignment.split)
+    assert moves.keys() == {(3, 4)}
+    assert abs(moves[3, 4] / SPACE - 0.1) < 1e-9
+
+
+def test_a_route_of_another_model_is_assigned_anew_and_a_change_beside_the_split_moves_nobody() -> None:
+    """Numbers of another model mean other versions; limits mean nobody."""
+    document = transitions.set_weights(made(), {3: 10, 4: 80, 5: 10}, DIGITS)
+    limited = transitions.put(document.spec.model_copy(update={"pin": "allowed"}), document, DIGITS)
+    assert limited.status.assignment == document.status.assignment
+    assert limited.status.epoch == document.status.epoch
+    letters = Catalogue("letters", frozenset({3, 4, 5}))
+    asked = RouteSpec.parse({**document.spec.to_json(), "model": "letters"})
+    assert transitions.put(asked, document, letters).status.assignment.split == first({3: 10, 4: 80, 5: 10})
+
+
+def test_a_restore_puts_every_key_back_where_it_was() -> None:
+    """To the very intervals of then, though a change back by weights would have kept others where they are."""
+    document = transitions.set_weights(made(), {3: 40, 4: 20, 5: 40}, DIGITS)
+    later = document
+    for weights in ({3: 10, 4: 80, 5: 10}, {4: 10, 5: 90}, {3: 50, 4: 25, 5: 25}):
+        later = transitions.set_weights(later, weights, DIGITS)
+    back = transitions.restore(document, later, DIGITS)
+    assert intervals(back) == intervals(document)
+    assert back.status.epoch == later.status.epoch + 1
+    assert faults(back) == []
+
+
+SPLIT_RULE = {"name": "beta", "if": {"!": [0]}, "use": [{"version": 4, "weight": 1}, {"version": 5, "weight": 3}]}
+
+
+def test_a_rules_split_gives_up_the_keys_of_what_is_quarantined_and_a_lift_gives_them_back() -> None:
+    """Those of the other arm stay; after the lift all are where they were."""
+    document = made(rules=[SPLIT_RULE], known_good=3)
+    before = document.status.assignment.rules["beta"]
+    assert before == first({4: 1, 5: 3})
+    back = rolled_back(document)
+    assert back.status.assignment.rules["beta"].sizes() == {}
+    lifted = transitions.lift(back, 5)
+    assert lifted.status.assignment.rules["beta"].sizes() == {5: SPACE}
+    both = transitions.lift(lifted, 4)
+    assert both.status.assignment.rules["beta"].same_keys(before)
+    assert [found.status.epoch for found in (document, back, lifted, both)] == [1, 2, 3, 4]
+
+
+def test_a_document_of_schema_1_keeps_every_key_where_it_was() -> None:
+    """It held no intervals and was decided by flagd's formula, over the arms that were not in quarantine."""
+    body = rolled_back(made(rules=[SPLIT_RULE], split=SPLIT), to=4).to_json()
+    body["status"]["quarantined"]["6"] = body["status"]["quarantined"]["3"]
+    old = {**body, "schema": 1, "status": {k: v for k, v in body["status"].items() if k != "assignment"}}
+    old["status"]["quarantined"] = {"4": body["status"]["quarantined"]["3"]}
+    old["status"]["split"] = old["spec"]["split"] = [{"version": 3, "weight": 90}, {"version": 5, "weight": 10}]
+    old["status"]["known_good"] = 3
+    document = RouteDocument.from_json(old)
+    assert document.status.assignment.split == first({3: 90, 5: 10})
+    assert document.status.assignment.rules == {"beta": first({5: 3})}
+    assert faults(document) == []
+    assert RouteDocument.from_json(document.to_json()) == document
+
+
+@pytest.mark.parametrize(
+    "ends", [[5], [0, SPACE], [7, 7, SPACE], [9, 8, SPACE], [SPACE, SPACE + 1], ["x", SPACE], [None]]
+)
+def test_a_document_with_intervals_that_cannot_be_is_refused(ends: list[Any]) -> None:
+    """A damaged store is told, never routed by."""
+    body = made().to_json()
+    body["status"]["assignment"]["split"]["intervals"] = [[end, 3] for end in ends]
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        RouteDocument.from_json(body)
+
+
+def test_intervals_that_do_not_fit_their_weights_are_found_and_never_served() -> None:
+    """``faults`` names them; a table that is compiled all the same follows the weights, at the fewest moves."""
+    document = made()
+    split = first({3: 50, 4: 50})
+    wrong = replace(document, status=replace(document.status, assignment=Assignments(split)))
+    assert any("intervals of the split" in fault for fault in faults(wrong))
+    served = compile_route("digits", wrong, default_timeout_ms=1000).places
+    assert served.ends == moved(split, {3: 95, 4: 5}).ends
 
 
 versions = st.integers(1, 8)

@@ -175,6 +175,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/routes"),
         ("GET", "/routes/digits"),
         ("GET", "/routes/digits/history"),
+        ("GET", "/routes/digits/explain"),
         ("GET", "/routes/digits/rollout"),
         ("GET", "/routes/digits/rollouts"),
         ("GET", "/routes/digits/rollouts/last"),
@@ -313,6 +314,77 @@ async def test_a_body_that_is_no_json_object_too_large_or_of_another_kind_is_ref
     problem(await admin.call("PUT", "/routes/digits", content=large, headers=headers), 413, "too-large")
     yaml = await admin.call("PUT", "/routes/digits", content=b"model: x", headers={"content-type": "text/yaml"})
     problem(yaml, 415, "unsupported-content")
+
+
+async def test_a_decision_is_explained_before_and_after_a_change_and_as_it_was(admin: Admin) -> None:
+    """Which version a key gets and why; whom other weights would move; and the same for a past revision."""
+    first = (await admin.call("PUT", f"/routes/{MODEL}?wait=applied", SPEC)).json()["revision"]
+    path, asked = f"/routes/{MODEL}/explain", {"key": "ada"}
+    now = (await admin.call("GET", path, params=asked, role="viewer")).json()
+    assert (now["version"], now["reason"], now["epoch"], now["revision"]) == (1, "split", 1, first)
+    assert now["interval"]["start"] <= now["place"] < now["interval"]["end"]
+    assert now["applied"] is True
+    view = (await admin.call("GET", path, params={**asked, "weights": "1=0,2=10,3=90"})).json()
+    moves = [(move["from"], move["to"], round(move["share"], 6)) for move in view["change"]["moves"]]
+    assert moves == [(1, 3, 0.9)]
+    assert view["change"]["version"] == 3
+    await admin.call("POST", f"/routes/{MODEL}/weights?wait=applied", {"weights": {"2": 10, "3": 90}})
+    after = (await admin.call("GET", path, params=asked)).json()
+    assert (after["version"], after["epoch"]) == (3, 2)
+    then = (await admin.call("GET", path, params={**asked, "revision": str(after["revision"] - 1)})).json()
+    assert (then["version"], then["epoch"], then["revision"]) == (1, 1, first)
+
+
+async def test_an_explanation_takes_context_and_headers_as_a_request_does(admin: Admin) -> None:
+    """Rules, the route's key, and a pin."""
+    rules = [{"name": "staff", "if": {"==": [{"var": "group"}, "staff"]}, "use": 2}]
+    await admin.call("PUT", f"/routes/{MODEL}", {**SPEC, "rules": rules, "key": "header:x-user-id", "pin": "allowed"})
+    path = f"/routes/{MODEL}/explain"
+    ruled = (await admin.call("GET", path, params={"context": '{"group": "staff"}'})).json()
+    assert (ruled["version"], ruled["reason"]) == (2, "rule:staff")
+    keyed = (await admin.call("GET", path, params={"header": "X-User-Id=ada"})).json()
+    assert keyed["key"] == {"value": "ada", "from": "header:x-user-id"}
+    pinned = await admin.call("GET", path, params=[("header", "x-user-id=ada"), ("header", "x-model-version=2")])
+    assert pinned.json()["reason"] == "pin"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ({"kye": "ada"}, 400, "takes key, context, header, weights, revision"),
+        ({"context": "{"}, 400, "not valid JSON"),
+        ({"context": "[]"}, 400, "expected a JSON object"),
+        ({"header": "x-user-id"}, 400, "expected name=value"),
+        ({"header": "x-model-version=two"}, 400, "expected a whole number"),
+        ({"weights": "1:80"}, 400, "expected name=value"),
+        ({"weights": "1=80,1=20"}, 400, "twice"),
+        ({"weights": "1=-1"}, 400, "expected a whole number"),
+        ({"weights": "1=1", "revision": "1"}, 400, "leave one of them out"),
+        ({"weights": "x=1"}, 422, "no version's number"),
+        ({"weights": "99=1"}, 422, "no version 99"),
+        ({"revision": "0"}, 404, "did not exist at revision 0"),
+    ],
+)
+async def test_a_question_that_does_not_fit_is_refused_by_its_part(
+    admin: Admin, query: dict[str, str], status: int, words: str
+) -> None:
+    """Nothing is guessed, nothing ignored."""
+    await admin.call("PUT", f"/routes/{MODEL}", SPEC)
+    response = await admin.call("GET", f"/routes/{MODEL}/explain", params=query)
+    assert response.status_code == status
+    assert words in response.json()["detail"]
+
+
+async def test_a_route_that_is_gone_is_explained_as_it_was(admin: Admin) -> None:
+    """404 now, and at the revision of its end; before that the answer of then."""
+    revision = (await admin.call("PUT", f"/routes/{MODEL}", SPEC)).json()["revision"]
+    gone = (await admin.call("DELETE", f"/routes/{MODEL}")).json()["revision"]
+    path = f"/routes/{MODEL}/explain"
+    assert (await admin.call("GET", path, params={"key": "ada"})).status_code == 404
+    late = await admin.call("GET", path, params={"key": "ada", "revision": str(gone)})
+    assert "deleted" in late.json()["detail"]
+    then = await admin.call("GET", path, params={"key": "ada", "revision": str(revision)})
+    assert then.json()["version"] == 1
 
 
 async def test_wait_ends_when_the_version_failed_and_the_status_says_why(admin: Admin) -> None:
