@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
-from gateway.control.judge import GuardPolicy, Verdict, judge
+from gateway.control.judge import GuardPolicy, Verdict, alike, judge
 from gateway.control.outcomes import Deaths, Evidence, Outcome, Window
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.store import AuditEntry, Store
@@ -198,7 +198,8 @@ class Guard(Observer):
         if route is None or route.model != version.model or version.number in route.quarantined:
             self._forget(key)
             return
-        verdict = judge(self.evidence(name, version), self._policy, self._clock.monotonic())
+        evidence, now = self.evidence(name, version), self._clock.monotonic()
+        verdict = judge(evidence, self._policy, now)
         if verdict is None:
             if not self._is_suspect_still(key):
                 self._suspects.discard(key)
@@ -207,6 +208,10 @@ class Guard(Observer):
             return
         if route.known_good in (None, version.number):
             self._say_once(route, version, verdict, "it is the known good itself: there is nowhere to go back to")
+            return
+        known_good = self.evidence(name, route.ref(route.known_good))
+        if alike(verdict, evidence, known_good, self._policy, now):
+            self._say_once(route, version, verdict, f"the known good {route.known_good} fails alike: it stays")
             return
         task = asyncio.ensure_future(self._act(route, version, verdict))
         self._acting[name] = task

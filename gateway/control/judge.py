@@ -8,6 +8,10 @@ Four rules, all over outcomes of the version that was *chosen*, before a fallbac
 - ``error-burst``: enough requests failed, and they are a large share.
 - ``deadline``: hardly anything is answered before its deadline, though it was given time.
 
+``alike`` compares with the known good in the same seconds: when that breaks the same rule, or fails nearly as often,
+then what is wrong is not the version's (a machine that is overloaded, an input that nobody can answer), and going back
+would help nobody.
+
 What a caller did wrong never counts: input that does not fit, a full queue, a deadline too short
 for anybody, a client that left, the deaths by which one poison request is found.
 """
@@ -21,7 +25,7 @@ from itertools import takewhile
 from gateway.control.outcomes import Death, Evidence, Interval
 from gateway.settings import GuardSettings
 
-__all__ = ["GuardPolicy", "Verdict", "judge"]
+__all__ = ["GuardPolicy", "Verdict", "alike", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class GuardPolicy:
     """``min_requests`` must have failed (or been held up) before anything is done. ``burst_s``: the last moment, in
     which a version that was healthy shows that it no longer is. ``deaths``: with so many of any
     kind in a row a poison request, found by halving, is ruled out. ``patience_s``: a request that the version had for
-    less missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang."""
+    less missed a deadline too short for anybody. ``established``: so many good answers buy one restart after a hang.
+    ``alike``: the known good fails alike when its share of failures is at least this part of the version's."""
 
     window_s: float = 5.0
     min_requests: int = 5
@@ -41,6 +46,7 @@ class GuardPolicy:
     burst_s: float = 1.0
     deaths: int = 10
     established: int = 50
+    alike: float = 0.8
 
     @classmethod
     def of(cls, settings: GuardSettings) -> GuardPolicy:
@@ -70,6 +76,26 @@ def judge(evidence: Evidence, policy: GuardPolicy, now: float) -> Verdict | None
         or _error_burst(recent, policy, now)
         or _deadline(good, failed, late, policy)
     )
+
+
+def alike(verdict: Verdict, evidence: Evidence, known_good: Evidence, policy: GuardPolicy, now: float) -> bool:
+    """Whether the known good shows the same in the same seconds."""
+    other = judge(known_good, policy, now)
+    if other is not None and other.rule == verdict.rule:
+        return True
+    if verdict.rule not in ("error-burst", "deadline"):
+        return False
+    _, share = _bad(evidence, policy, now)
+    bad, share_there = _bad(known_good, policy, now)
+    return bad >= policy.min_requests and share_there >= policy.alike * share
+
+
+def _bad(evidence: Evidence, policy: GuardPolicy, now: float) -> tuple[int, float]:
+    """Requests that failed or were late within the window, and their part of all."""
+    recent = [interval for interval in evidence.intervals if interval.start > now - policy.window_s]
+    bad = sum(interval.failed + interval.late for interval in recent)
+    total = bad + sum(interval.good for interval in recent)
+    return bad, bad / total if total else 0.0
 
 
 def _hang(deaths: list[Death], good: int, policy: GuardPolicy, now: float) -> Verdict | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.control.guard import Guard
 from gateway.control.memory_store import MemoryStore
 from gateway.errors import InvalidInput, ModelError, VersionCrashed
 from gateway.messages import Arrays
@@ -340,3 +341,35 @@ async def test_the_guard_can_be_switched_off(tmp_path: Path) -> None:
         for _ in range(50):
             assert (await stage.predict()).answered_by == ref(1)
         assert stage.recording.rollbacks == []
+
+
+async def test_a_candidate_stays_when_the_known_good_fails_alike(tmp_path: Path) -> None:
+    """An input that nobody can answer, or a machine that is overloaded: going back would help nobody. It is said once;
+    when the known good is well again and the candidate is not, the candidate goes."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock) as stage:
+        await canary(stage, 50, fallback=None)
+        stage.script(1).model = raising
+        # The known good is seen to fail first: nobody can tell a fault of both before both have shown it.
+        while sum(interval.failed for interval in _guard(stage).evidence(MODEL, ref(1)).intervals) < 20:
+            await stage.predict()
+        stage.script(2).model = raising
+        for _ in range(100):
+            await stage.predict()
+            clock.advance(0.01)
+        assert stage.recording.rollbacks == []
+        assert stage.arms() == {1: 50, 2: 50}
+        await until(lambda: not _guard(stage)._notes)
+        notes = await stage.audited("guard-no-target")
+        assert any("fails alike" in note.reason for note in notes)
+        stage.script(1).model = double
+        clock.advance(6.0)
+        for _ in range(100):
+            await stage.predict()
+            clock.advance(0.01)
+        await rolled_back(stage)
+
+
+def _guard(stage: Scene) -> Guard:
+    assert stage.plane.guard is not None
+    return stage.plane.guard
