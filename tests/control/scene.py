@@ -226,7 +226,8 @@ async def scene(
     **changes: Any,
 ) -> AsyncIterator[Scene]:
     clock = clock or ManualClock()
-    made = Scene(store or MemoryStore(clock=clock), BlobStore(tmp_path), clock, Settings(**changes))
+    settings = Settings(**{"home": tmp_path, **changes})
+    made = Scene(store or MemoryStore(clock=clock), BlobStore(tmp_path), clock, settings)
     if versions:
         await made.add_versions(versions)
     if start:
