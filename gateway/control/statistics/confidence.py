@@ -138,9 +138,8 @@ def nearest(p_a: Floats, p_b: Floats, units_a: float, units_b: float, d: Floats)
     square = ((units_a + 2.0 * units_b) * d - units - bad) / (3.0 * units)
     linear = ((units_b * d - units - 2.0 * bad_b) * d + bad) / (3.0 * units)
     turn = square**3 - 1.5 * square * linear + bad_b * d * (1.0 - d) / (2.0 * units)
-    radius = np.copysign(np.sqrt(np.maximum(square**2 - linear, 0.0)), turn)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        angle = np.nan_to_num(np.arccos(np.clip(turn / radius**3, -1.0, 1.0)))
+    radius = np.copysign(np.sqrt(np.maximum(square**2 - linear, 1e-100)), turn)
+    angle = np.arccos(np.minimum(np.maximum(turn / radius**3, -1.0), 1.0))
     b = np.where(d == 0.0, bad / units, 2.0 * radius * np.cos((np.pi + angle) / 3.0) - square)
     b = np.clip(b, np.maximum(0.0, -d) + 1e-15, np.minimum(1.0, 1.0 - d) - 1e-15)
     return b + d, b
