@@ -21,7 +21,7 @@ from gateway.control.rollout_report import REPORT, report_key
 from gateway.control.rollout_state import RolloutState
 from gateway.control.store import AuditEntry, Body, Document, DocumentKey, Snapshot, Store
 from gateway.control.transitions import Catalogue
-from gateway.errors import Conflict, FieldProblem, InvalidInput, NotFound, RegistryError, StoreUnavailable, UnknownRoute
+from gateway.errors import Conflict, FieldProblem, InvalidInput, LoadError, NotFound, RegistryError, UnknownRoute
 from gateway.messages import Signature
 from gateway.registry.blobs import BlobStore
 from gateway.registry.catalogue import ModelDocument
@@ -167,7 +167,7 @@ class RolloutControl:
     def _signature(self, digest: str) -> Signature | None:
         try:
             return read_manifest(digest, self._blobs).signature
-        except (RegistryError, StoreUnavailable, OSError):
+        except (LoadError, RegistryError):
             return None  # its load will say what is wrong with it
 
     async def _document(self, route: str) -> tuple[int, RouteDocument]:
