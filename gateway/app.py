@@ -21,6 +21,7 @@ import uvloop
 
 from gateway.clock import SystemClock
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import ControlPlane, permissions
@@ -288,12 +289,18 @@ class LocalControl:
     tokens: TokenControl
     rollouts: RolloutControl
     coordination: Coordination
+    checkpoints: CheckpointKeeper
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
 
     async def verify_audit(self) -> View:
         return (await verify_store(self.store)).to_json()
+
+    async def audit_checkpoint(self) -> View:
+        """Signed by the home's key, which is made if it has none."""
+        await self.checkpoints.open()
+        return {**(await self.checkpoints.now()).to_json(), "key": str(self.checkpoints.key.public)}
 
     async def replicas(self) -> View:
         views = [view.to_json() for view in await self.coordination.replicas()]
@@ -317,6 +324,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
             coordination=coordination,
+            checkpoints=CheckpointKeeper(store, settings.home, settings.audit, clock=clock),
         )
     finally:
         await store.close()

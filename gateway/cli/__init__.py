@@ -9,7 +9,8 @@ How this package is laid out:
     register          makes a version
     model_commands    models, show, lineage, verify, archive, alias, promote
     route_commands    routes, apply, diff, weights, rollback, lift, history, restore
-    keeper_commands   tokens, audit, backup, restore-backup, gc
+    audit_commands    audit: show, verify, checkpoint, key, export
+    keeper_commands   tokens, backup, restore-backup, gc
     connection        which backend: a gateway, or a home
     backend           the verbs as an interface
     http_backend      the verbs against a running gateway

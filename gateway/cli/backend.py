@@ -132,6 +132,10 @@ class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
 
     async def verify_audit(self) -> Json: ...
 
+    async def audit_checkpoint(self) -> Json:
+        """``{"checkpoint": note, "size", "head", "at", "key"}``."""
+        ...
+
     async def replicas(self) -> Json:
         """``{"replicas": [...], "leaders": {...}, "store": {...}}``."""
         ...

@@ -168,6 +168,9 @@ class HttpBackend:
     async def verify_audit(self) -> Json:
         return await self._call("GET", "/audit/verify")
 
+    async def audit_checkpoint(self) -> Json:
+        return await self._call("GET", "/audit/checkpoint")
+
     async def replicas(self) -> Json:
         return await self._call("GET", "/replicas")
 

@@ -1,4 +1,4 @@
-"""Keeping house: tokens, the audit log, backups, and space."""
+"""Keeping house: tokens, backups, and space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.app import store_path
 from gateway.cli.backend import Backend
 from gateway.cli.backup import BackupReport, read_backup, write_backup
 from gateway.cli.connection import local_home, perform
-from gateway.cli.failures import FAILED, CommandFailed
+from gateway.cli.failures import CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.progress import stepwise
 from gateway.control.store_access import last_state_path
@@ -23,7 +23,6 @@ from gateway.settings import client_settings, load_settings
 
 __all__ = ["commands"]
 
-AUDIT_PAGE = 1000
 DAY_S = 86_400.0
 
 commands = typer.Typer()
@@ -102,60 +101,6 @@ def revoke_token(
         output.json({"name": name, "revoked": True})
     else:
         output.line(f"token {name} revoked")
-
-
-@commands.command("audit")
-def show_audit(
-    *,
-    verify: Annotated[bool, typer.Option("--verify", help="Prove that no record was altered or removed.")] = False,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest N records.")] = 50,
-    json: JsonOption = False,
-) -> None:
-    """Show who changed what, newest last; or prove the log with --verify."""
-    output = Output.standard(machine=json)
-    if verify:
-        _verify_audit(output)
-        return
-    records = perform(lambda backend: _newest(backend, limit))
-    if json:
-        output.json(records)
-        return
-    rows = [
-        (
-            record["sequence"],
-            when_text(record["at"]),
-            record["actor"],
-            record["action"],
-            record["subject"],
-            record["reason"],
-        )
-        for record in records
-    ]
-    output.table(("RECORD", "WHEN", "WHO", "DID", "TO", "WHY"), rows, empty="Nothing was changed yet.")
-
-
-async def _newest(backend: Backend, limit: int) -> list[Mapping[str, Any]]:
-    """The log is read forward in pages; only the last ``limit`` are kept."""
-    kept: list[Mapping[str, Any]] = []
-    after = 0
-    while True:
-        page = list(await backend.audit(after=after, limit=AUDIT_PAGE))
-        kept = [*kept, *page][-limit:]
-        if len(page) < AUDIT_PAGE:
-            return kept
-        after = int(page[-1]["sequence"])
-
-
-def _verify_audit(output: Output) -> None:
-    found = perform(lambda backend: backend.verify_audit())
-    if output.machine:
-        output.json(found)
-    elif found["ok"]:
-        output.line(f"{found['records']} records, none altered or removed; head {found['head']}")
-    if not found["ok"]:
-        if not output.machine:
-            raise CommandFailed(f"the audit log is broken: {found['fault']}")
-        raise typer.Exit(FAILED)
 
 
 @commands.command("backup")

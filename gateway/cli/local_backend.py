@@ -163,6 +163,9 @@ class LocalBackend:
     async def verify_audit(self) -> Json:
         return await self._control.verify_audit()
 
+    async def audit_checkpoint(self) -> Json:
+        return await self._control.audit_checkpoint()
+
     async def replicas(self) -> Json:
         return await self._control.replicas()
 

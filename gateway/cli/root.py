@@ -11,6 +11,7 @@ import typer
 
 from gateway import __version__
 from gateway.cli import (
+    audit_commands,
     explain_command,
     keeper_commands,
     model_commands,
@@ -45,6 +46,7 @@ for group in (
     explain_command,
     simulate,
     store_commands,
+    audit_commands,
     keeper_commands,
 ):
     application.add_typer(group.commands)

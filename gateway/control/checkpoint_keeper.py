@@ -123,6 +123,8 @@ class CheckpointKeeper:
         Raises Conflict when the chain is not the one that was signed before, NotFound when it has no record,
         StoreUnavailable.
         """
+        if self._key is None:
+            raise NotFound("no checkpoints are kept here: the gateway was started without a home")
         async with self._one_at_a_time:
             state = await self._followed()
             if state.fault is not None:

@@ -11,6 +11,7 @@ from gateway import __version__
 from gateway.clock import Clock
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.flag_rules import FlagRules
@@ -88,6 +89,7 @@ class ControlPlane:
         self.blobs = blobs
         self.fleet = fleet
         self.ring = TokenRing(clock)
+        self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
         self.flags = Flags(settings.flags, clock=clock)
         self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
         self.reconciler = Reconciler(
@@ -182,6 +184,7 @@ class ControlPlane:
         be read and there is no ``last`` state to serve from."""
         if home is not None:
             await self._bootstrap(home, last)
+            await self.checkpoints.start()
         await self.flags.start()
         await self.reconciler.start(last)
         self.rollbacks.start()
@@ -210,6 +213,7 @@ class ControlPlane:
         await self.rollbacks.close()
         await self.reconciler.close()
         await self.flags.close()
+        await self.checkpoints.close()
 
     def share(
         self,
@@ -225,8 +229,8 @@ class ControlPlane:
         self._follow, self._elsewhere, self._queue_elsewhere, self.workers = follow, waiting, queue, view
 
     def degraded(self) -> Sequence[str]:
-        """What ``/readyz`` is to say of flags and of the store."""
-        return [*self.flag_watch.degraded(), *self.store_watch.troubles()]
+        """What ``/readyz`` is to say of flags, the store and the audit log."""
+        return [*self.flag_watch.degraded(), *self.store_watch.troubles(), *self.checkpoints.degraded()]
 
     async def replicas(self) -> View:
         """Every living replica, this one with more; who leads; and the store."""
@@ -263,6 +267,10 @@ class ControlPlane:
 
     async def verify_audit(self) -> View:
         return (await verify_store(self.store)).to_json()
+
+    async def audit_checkpoint(self) -> View:
+        """The newest, signed now if anything has changed. Raises Conflict, NotFound or StoreUnavailable."""
+        return {**(await self.checkpoints.now()).to_json(), "key": str(self.checkpoints.key.public)}
 
     async def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
@@ -310,6 +318,7 @@ class ControlPlane:
 
     def _took(self, snapshot: Snapshot) -> None:
         self.ring.install(snapshot.documents.values())
+        self.checkpoints.took(snapshot.revision)
 
     def _waiting(self, ref: VersionRef) -> int:
         handle = self.fleet.handles.get(ref)

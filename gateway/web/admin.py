@@ -149,6 +149,7 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
         ),
         _Endpoint("GET", "/audit", view, keeping.audit, "Who changed what"),
         _Endpoint("GET", "/audit/verify", view, keeping.verify, "Proof that no record was altered or removed"),
+        _Endpoint("GET", "/audit/checkpoint", view, keeping.checkpoint, "How the log stands now, signed"),
         _Endpoint("GET", "/tokens", admin, keeping.tokens, "Every token, without its secret"),
         _Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
         _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token"),

@@ -35,14 +35,20 @@ class KeepingEndpoints:
         return json_response({"revision": revision})
 
     async def audit(self, call: AdminCall) -> Response:
-        """The newest records, oldest of them first; with ``?after=``, those that follow that one."""
+        """The newest records, oldest of them first; with ``?after=``, those that follow that one. ``next`` is the
+        ``after`` of the page that follows; null: this was the last one."""
         limit = call.query_number("limit", 100, most=1000)
         newest = (await self._plane.store.snapshot()).revision - limit  # one record a revision
         after = call.query_number("after", max(0, newest), most=2**53)
-        return json_response({"records": await self._plane.audit(after=after, limit=limit)})
+        records = await self._plane.audit(after=after, limit=limit)
+        following = records[-1]["sequence"] if len(records) == limit else None
+        return json_response({"records": records, "next": following})
 
     async def verify(self, call: AdminCall) -> Response:
         return json_response(await self._plane.verify_audit())
+
+    async def checkpoint(self, call: AdminCall) -> Response:
+        return json_response(await self._plane.audit_checkpoint())
 
     async def tokens(self, call: AdminCall) -> Response:
         return json_response({"tokens": await self._plane.tokens.list()})
