@@ -66,13 +66,17 @@ class Waiting:
 
     async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Whether it became true within the time. Cancelling it changes nothing."""
-        event = asyncio.Event()
+        event, late = asyncio.Event(), asyncio.Event()
         self._events.add(event)
-        limit = self._clock.monotonic() + timeout_s
-        timer = self._clock.call_at(limit, event.set)
+
+        def end() -> None:  # a timer may ring half a millisecond before its time, and rings once
+            late.set()
+            event.set()
+
+        timer = self._clock.call_at(self._clock.monotonic() + timeout_s, end)
         try:
             while not condition():
-                if self._clock.monotonic() >= limit:
+                if late.is_set() or timeout_s <= 0:
                     return False
                 event.clear()
                 await event.wait()

@@ -268,8 +268,8 @@ async def test_a_commit_whose_message_never_comes_is_found_by_looking(store: Red
 async def eventually(ask: Callable[[], Awaitable[Any]]) -> Any:
     """What is asked for, once it is there: Redis's clock is no test's to move."""
     async with asyncio.timeout(30):
-        while not (found := await ask()):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - another process has no event to wait for
+        while not (found := await ask()):  # noqa: ASYNC110 - another process has no event to wait for
+            await asyncio.sleep(0.01)
         return found
 
 
