@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,11 @@ class CheckpointKeeper:
         settings: AuditSettings,
         *,
         clock: Clock,
-        connect: Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         self._store = store
         self._home = home
         self._settings = settings
         self._clock = clock
-        self._connect = connect or _client
         self._key: SigningKey | None = None
         self._last: Signed | None = None
         self._newest = 0
@@ -218,7 +216,7 @@ class CheckpointKeeper:
 
     async def _post_on(self, url: str) -> None:
         """The newest only: it says all that those before it did."""
-        async with self._connect() as client:
+        async with _client() as client:
             while True:
                 await self._to_post.wait()
                 self._to_post.clear()

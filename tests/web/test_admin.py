@@ -186,6 +186,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/replicas"),
         ("GET", "/audit"),
         ("GET", "/audit/verify"),
+        ("GET", "/audit/checkpoint"),
     ],
     "operator": [
         ("PUT", "/routes/digits"),
@@ -428,6 +429,8 @@ async def test_what_is_resident_and_who_changed_what_can_be_read(admin: Admin) -
     first = (await admin.call("GET", "/audit?after=0&limit=2")).json()["records"]
     second = (await admin.call("GET", f"/audit?after={first[-1]['sequence']}&limit=1000")).json()["records"]
     assert [row["sequence"] for row in first + second] == list(range(1, revision + 1))
+    assert (await admin.call("GET", "/audit?after=0&limit=2")).json()["next"] == 2
+    assert (await admin.call("GET", f"/audit?after={revision - 1}")).json()["next"] is None
     newest = (await admin.call("GET", "/audit?limit=2")).json()["records"]
     assert [row["sequence"] for row in newest] == [revision - 1, revision]
     proof = (await admin.call("GET", "/audit/verify")).json()
