@@ -33,7 +33,7 @@ class StreamPolicy:
     of means in its own unit.
 
     ``weight``: its part of ``alpha``. ``required``: nothing is healthy without it. ``limit_ms``: what is slow; None:
-    the baseline's 99th percentile. ``low`` and ``high``: the range of a score, past which it is cut.
+    twice the baseline's 99th percentile. ``low`` and ``high``: the range of a score, past which it is cut.
     """
 
     stream: str

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from gateway.control.statistics.confidence import DifferenceTest, expected_health_gain
 from gateway.control.statistics.e_values import Mixture, expected_gain, harm_gain
 from gateway.control.statistics.findings import Finding
-from gateway.control.tallies import BASELINE, CANDIDATE
+from gateway.control.tallies import BASELINE, BINS_PER_OCTAVE, CANDIDATE
 
 __all__ = ["LEAST_BLOCK", "Cells", "TwoSamples", "least_block"]
 
@@ -23,7 +23,7 @@ LEAST_BLOCK, LARGEST_LEAST = 20, 200
 """A block of n tells 1 - 1/n of what its units could; and it should have a unit of the smaller arm in it."""
 
 CALIBRATION_UNITS = 200
-"""Of the baseline, per stratum, before its 99th percentile says what is slow."""
+"""Of the baseline, per stratum, before its 99th percentile, twice over, says what is slow."""
 SLOW_SHARE = 0.01
 
 Outcomes = Mapping[str, int]
@@ -177,7 +177,11 @@ def _split_at(outcomes: Outcomes, edge: int) -> dict[str, int]:
 
 
 def _percentile_bin(taken: Outcomes) -> int | None:
-    """The first bin beyond which lies one percent of the baseline at most."""
+    """The bin twice as slow as the first beyond which lies one percent of the baseline at most.
+
+    Twice, since no two processes are alike: one that has little traffic finds its caches cold. On a live gateway 12 of
+    114 batches of a good candidate (20% of the traffic, 1 ms a batch) were above the known good's 99th percentile,
+    where 5 of 626 of its own were, and it was rolled back for that."""
     bins = sorted(
         ((int(name.partition("/")[2]), count) for name, count in taken.items() if name.startswith(f"{BASELINE}/")),
         reverse=True,
@@ -188,5 +192,5 @@ def _percentile_bin(taken: Outcomes) -> int | None:
     for place, count in bins:
         beyond += count
         if beyond > allowed:
-            return place
+            return place + BINS_PER_OCTAVE
     return None
