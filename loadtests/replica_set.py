@@ -20,7 +20,7 @@ class ReplicaSet:
     def __init__(self, folder: Path, *, count: int = 3, store: Mapping[str, Any] | None = None) -> None:
         self.redis = RedisServer(folder / "redis")
         settings = {
-            "store": {"url": self.redis.url, "deadline_ms": 1000, "lease_s": 1.0, **(store or {})},
+            "store": {"url": self.redis.url, "deadline_ms": 1000, **(store or {})},
             "registry": {"blobs": str(folder / "shared"), "source_directories": [str(folder)]},
         }
         self.replicas = [Replica(folder / f"replica-{number}", settings=settings) for number in range(count)]
