@@ -30,7 +30,8 @@ from gateway.routing.table import Route, RoutingTable
 from gateway.serving.answers import Answers, CachedRoute
 from gateway.serving.handle import Handle, VersionState
 from gateway.serving.item import Answer, Priority
-from gateway.shadowing.copies import Given, Shadowing
+from gateway.shadowing.copies import Shadowing
+from gateway.shadowing.given import Given
 
 __all__ = ["Current", "Dataplane", "Decode", "Fitted", "Trail"]
 

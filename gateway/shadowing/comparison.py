@@ -39,7 +39,9 @@ def compare(answer: Arrays, shadow: Arrays, tolerance: float) -> Comparison:
     difference = 0.0
     for name in common:
         first, second = np.asarray(answer[name]), np.asarray(shadow[name])
-        if first.shape != second.shape:
+        if _identical(first, second):
+            has_labels = has_labels or first.dtype.kind in _LABELS
+        elif first.shape != second.shape:
             wrong = True
         elif first.dtype.kind in _LABELS or second.dtype.kind in _LABELS:
             has_labels = True
@@ -54,6 +56,12 @@ def compare(answer: Arrays, shadow: Arrays, tolerance: float) -> Comparison:
 
 def _nothing_common(answer: Arrays, shadow: Arrays) -> str:
     return f"it answers with {', '.join(shadow) or 'nothing'}, the other version with {', '.join(answer) or 'nothing'}"
+
+
+def _identical(first: Array, second: Array) -> bool:
+    """Bit by bit: what most answers are, told in a twentieth of the time."""
+    same = first.dtype == second.dtype and first.shape == second.shape and not first.dtype.hasobject
+    return same and first.tobytes() == second.tobytes()
 
 
 def _same_labels(first: Array, second: Array) -> bool:

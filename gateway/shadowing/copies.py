@@ -1,69 +1,45 @@
 """Takes copies of answered requests and has shadows answer them from capacity that nobody else wants.
 
 Nothing is done in a request's own time but drawing lots, and noting what was drawn; the rest happens in a later turn
-of the loop, when the answer is on its way. There is capacity to spare when the loop is not behind, and no request
-that a client waits for is queued on the shadow's device. A version that clients are answered by, too, is given one
-copy at a time, and only while it is idle: a batch that runs cannot be stopped. What finds no room, or no time before
-its route's time-out, is dropped and counted.
+of the loop, when the answer is on its way. There is capacity to spare when the loop is not behind, no request that a
+client waits for is queued on the shadow's device, and, where that is the processor, a core is left beside the loop's.
+When there was none, the next look is a little later, not in the next gap: a gateway at its limit has many gaps, all
+too short. A version that clients are answered by, too, is given one copy at a time, and only while it is idle: a batch
+that runs cannot be stopped. What finds no room, or no time before its route's time-out, is dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from random import random
 from typing import NamedTuple
 
 from gateway.clock import Clock, Timer
-from gateway.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    Overloaded,
-    VersionCrashed,
-    VersionHung,
-    VersionUnavailable,
-)
-from gateway.events import Observer, ShadowRecord
-from gateway.messages import Array, Arrays, Decision, Signature, VersionRef
-from gateway.routing.table import Route, RoutingTable
+from gateway.errors import DeadlineExceeded, Overloaded, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
+from gateway.events import Observer
+from gateway.messages import Arrays, VersionRef
+from gateway.routing.table import RoutingTable
 from gateway.serving.answer_cache import cost_of
-from gateway.serving.handle import Handle, VersionState
+from gateway.serving.handle import Handle
 from gateway.serving.item import Answer, Item, Priority
 from gateway.serving.leases import Leases
+from gateway.shadowing.capacity import Capacity, answering
 from gateway.shadowing.comparison import Comparison, compare
+from gateway.shadowing.given import Given, inputs_for, owned
 from gateway.shadowing.lines import ALONE, TOGETHER, Copy, Line
+from gateway.shadowing.outcomes import Outcomes
 
-__all__ = ["Decode", "Given", "Shadowing", "ShadowingStatistics"]
-
-log = logging.getLogger("turnout.shadows")
-
-Decode = Callable[[Signature], "tuple[Arrays, int] | Awaitable[tuple[Arrays, int]]"]
+__all__ = ["Shadowing", "ShadowingStatistics"]
 
 MOST_BYTES_A_ROUTE = 64 * 1024 * 1024
-COPIED_BYTES = 256 * 1024
-"""An array up to here is copied when it is a view, so that it keeps neither a request's body nor a batch's outputs.
-Larger ones are kept as they are: what they are views into is not written again while they live."""
-
 COMPARED_IN_THREAD_BYTES = 1024 * 1024
 LATE_S = 0.002
 RETRY_S = 0.005
 
 _NOT_ASKED = (Overloaded, VersionUnavailable)
-
-
-class Given(NamedTuple):
-    """An answered request, as the data plane has it. ``decision`` is of the version that answered, by ``handle``."""
-
-    route: Route
-    decision: Decision
-    handle: Handle
-    decode: Decode
-    inputs: Arrays
-    rows: int
-    outputs: Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +63,28 @@ class _Flight(NamedTuple):
 
 
 class Shadowing:
-    """Copies of all routes. Used from the event loop only. ``draw`` gives numbers from 0 up to 1."""
+    """Copies of all routes. Used from the event loop only."""
 
-    def __init__(self, *, clock: Clock, observer: Observer, draw: Callable[[], float] = random) -> None:
+    def __init__(
+        self, *, clock: Clock, observer: Observer, draw: Callable[[], float] = random, cores: int | None = None
+    ) -> None:
+        """``draw`` gives numbers from 0 up to 1; ``cores`` None: those of this process."""
         self._clock = clock
-        self._observer = observer
+        self._outcomes = Outcomes(observer)
         self._draw = draw
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handles: Mapping[VersionRef, Handle] = {}
+        self._wanted: set[tuple[str, VersionRef]] = set()
         self._answering: frozenset[VersionRef] = frozenset()
         self._lines: dict[tuple[str, VersionRef], Line] = {}
         self._flights: dict[asyncio.Future[Answer], _Flight] = {}
         self._drawn: list[tuple[Given, VersionRef]] = []
         self._held_bytes: dict[str, int] = {}
-        self._told: set[tuple[str, VersionRef, str]] = set()
         self._due = 0.0
         self._scheduled = False
         self._timer: Timer | None = None
         self._stopped = False
+        self._capacity = Capacity(cores)
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -118,15 +98,15 @@ class Shadowing:
         """These routes and versions are in force now. Copies for what is no longer a shadow there are given up, so
         that a version that leaves waits for none."""
         self._handles = handles
-        self._answering = _answering(table)
-        wanted = {(r.name, r.ref(shadow.version)) for r in table.routes.values() for shadow in r.shadows}
+        self._answering = answering(table)
+        named = {(r.name, r.ref(shadow.version)) for r in table.routes.values() for shadow in r.shadows}
+        self._wanted = wanted = {key for key in named if key[1] in handles}
         for key, line in list(self._lines.items()):
             line.most = ALONE if key[1] in self._answering else TOGETHER
-            if key not in wanted or key[1] not in handles:
+            if key not in wanted:
                 self._give_up(line)
-        for key in self._lines.keys() - wanted:
-            del self._lines[key]
-        self._told = {told for told in self._told if told[:2] in wanted}
+                del self._lines[key]
+        self._outcomes.keep(named)
 
     def stop(self) -> None:
         """Gives up all copies, and takes no more."""
@@ -170,37 +150,42 @@ class Shadowing:
             return
         for given, shadow in drawn:
             self._take(given, shadow)
-        self._launch_all(late=late)
+        if self._timer is None:
+            self._launch_all(late=late)
 
     def _take(self, given: Given, shadow: VersionRef) -> None:
         """The copy joins its line, if there is room for it."""
-        route, handle = given.route, self._handles.get(shadow)
-        now = self._clock.monotonic()
-        key = (route.name, shadow)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = Line()
-            line.most = ALONE if shadow in self._answering else TOGETHER
-        if handle is None or line.full or line.rests(now):
-            self._tell(given, shadow, "dropped")
+        route, now = given.route, self._clock.monotonic()
+        line = self._line(route.name, shadow)
+        if line is None or line.full or line.rests(now):
+            self._outcomes.tell(given.decision, shadow, "dropped", given.rows)
             return
         try:
-            fitted = _inputs_for(handle, given)
-        except InvalidInput as refusal:
-            self._say_once(route.name, shadow, f"it cannot take what {given.decision.version} answers: {refusal}")
-            self._tell(given, shadow, "failed")
+            fitted = inputs_for(self._handles[shadow], given)
+        except TurnoutError as refusal:
+            what = f"it cannot take what {given.decision.version} answers: {refusal}"
+            self._outcomes.say_once(route.name, shadow, what)
+            self._outcomes.tell(given.decision, shadow, "failed", given.rows)
             return
         held = self._held_bytes.get(route.name, 0)
         size = 0 if fitted is None else cost_of(fitted[0]) + cost_of(given.outputs)
         if fitted is None or held + size > MOST_BYTES_A_ROUTE:
-            self._tell(given, shadow, "dropped")
+            self._outcomes.tell(given.decision, shadow, "dropped", given.rows)
             return
         self._held_bytes[route.name] = held + size
         inputs, rows = fitted
         deadline = now + route.limits.timeout_ms / 1000
-        line.waiting.append(
-            Copy(route, given.decision, shadow, _own(inputs), rows, _own(given.outputs), deadline, size)
-        )
+        copy = Copy(route, given.decision, shadow, owned(inputs), rows, owned(given.outputs), deadline, size)
+        line.waiting.append(copy)
+
+    def _line(self, route: str, shadow: VersionRef) -> Line | None:
+        """None for what is no shadow any more, and for one that is not loaded here."""
+        key = (route, shadow)
+        line = self._lines.get(key)
+        if line is None and key in self._wanted:
+            line = self._lines[key] = Line()
+            line.most = ALONE if shadow in self._answering else TOGETHER
+        return line
 
     def _launch_all(self, *, late: bool = False) -> None:
         """Whatever can be launched now is; what waits for others is looked at again a little later."""
@@ -224,10 +209,7 @@ class Shadowing:
         self._launch_all(late=self._clock.monotonic() - due > LATE_S)
 
     def _can_spare(self, handle: Handle, line: Line) -> bool:
-        if line.most == ALONE and not handle.idle:
-            return False
-        device = handle.device
-        return not any(other.urgent_rows and other.device == device for other in self._handles.values())
+        return (line.most > ALONE or handle.idle) and self._capacity.spare_for(handle, self._handles)
 
     def _launch(self, line: Line, copy: Copy, handle: Handle | None) -> None:
         now = self._clock.monotonic()
@@ -276,7 +258,7 @@ class Shadowing:
         starved = isinstance(failure, DeadlineExceeded) and not flight.idle
         lost = failure is None or starved or isinstance(failure, _NOT_ASKED)
         if not lost:
-            self._say_once(copy.route.name, copy.shadow, f"{type(failure).__name__}: {failure}")
+            self._outcomes.say_once(copy.route.name, copy.shadow, f"{type(failure).__name__}: {failure}")
         self._end(copy, "dropped" if lost else "failed")
 
     def _compare(self, copy: Copy, outputs: Arrays) -> None:
@@ -292,15 +274,15 @@ class Shadowing:
             self._end(copy, "dropped")
             return
         if comparison.reason:
-            self._say_once(copy.route.name, copy.shadow, comparison.reason)
+            self._outcomes.say_once(copy.route.name, copy.shadow, comparison.reason)
         self._end(copy, "differs" if comparison.differs else "agrees", comparison.difference)
 
     def _give_up(self, line: Line) -> None:
         while line.waiting:
             self._end(line.waiting.popleft(), "dropped")
         for flight in [flight for flight in self._flights.values() if flight.line is line]:
-            flight.handle.forget(flight.item)  # its end is told by the future's own callback
-            self._landed(flight.item.future)
+            flight.handle.forget(flight.item)
+            self._landed(flight.item.future)  # now: who installs a table looks at the leases
 
     def _end(self, copy: Copy, outcome: str, difference: float = 0.0) -> None:
         name = copy.route.name
@@ -309,59 +291,4 @@ class Shadowing:
             self._held_bytes[name] = left
         else:
             self._held_bytes.pop(name, None)
-        decision = copy.decision
-        self._observer.shadow_compared(
-            ShadowRecord(
-                name, decision.epoch, decision.bucket, decision.version, copy.shadow, outcome, copy.rows, difference
-            )
-        )
-
-    def _tell(self, given: Given, shadow: VersionRef, outcome: str) -> None:
-        """Of what never became a copy."""
-        decision = given.decision
-        self._observer.shadow_compared(
-            ShadowRecord(
-                given.route.name, decision.epoch, decision.bucket, decision.version, shadow, outcome, given.rows
-            )
-        )
-
-    def _say_once(self, route: str, shadow: VersionRef, what: str) -> None:
-        """The first of a kind; the metrics count the others."""
-        told = (route, shadow, what.partition(":")[0])
-        if told not in self._told:
-            self._told.add(told)
-            log.warning("shadow %s of route %s: %s", shadow, route, what)
-
-
-def _answering(table: RoutingTable) -> frozenset[VersionRef]:
-    """The versions that clients may be answered by, unless they pin another."""
-    found: set[VersionRef] = set()
-    for route in table.routes.values():
-        numbers = {arm.version for arm in route.arms if arm.weight}
-        numbers.update(*(rule.versions() for rule in route.rules), () if route.fallback is None else (route.fallback,))
-        found.update(route.ref(number) for number in numbers - route.quarantined)
-    return frozenset(found)
-
-
-def _inputs_for(handle: Handle, given: Given) -> tuple[Arrays, int] | None:
-    """The request's inputs as the shadow takes them; None where that takes another process, which clients need. An
-    inline version may have written on the arrays that it was given. Raises InvalidInput."""
-    if handle.state is not VersionState.ACTIVE:
-        return None
-    answered = given.handle
-    if handle.signature.inputs == answered.signature.inputs and answered.spec.placement != "inline":
-        return given.inputs, given.rows
-    fitted = given.decode(handle.signature)
-    if isinstance(fitted, tuple):
-        return fitted
-    close = getattr(fitted, "close", None)
-    if close is not None:
-        close()  # never begun
-    return None
-
-
-def _own(arrays: Arrays) -> dict[str, Array]:
-    return {
-        name: array.copy() if array.base is not None and array.nbytes <= COPIED_BYTES else array
-        for name, array in arrays.items()
-    }
+        self._outcomes.tell(copy.decision, copy.shadow, outcome, copy.rows, difference=difference)

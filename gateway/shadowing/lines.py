@@ -58,6 +58,8 @@ class Line:
     def died(self, now: float) -> None:
         """The version's child died of a copy: the next one waits, longer each time, since clients' requests to the
         same version wait for the child to come back."""
+        if self.rests(now):
+            return  # others of the same batch
         self._rest_s = min(LONGEST_REST_S, self._rest_s * 2) or FIRST_REST_S
         self._rests_until = now + self._rest_s
 

@@ -17,7 +17,8 @@ from gateway.routing.table import Arm, CachePolicy, Limits, Route, RoutingTable,
 from gateway.serving.engine import BatchPolicy
 from gateway.serving.handle import Handle
 from gateway.serving.scripted_engine import double
-from gateway.shadowing.lines import MOST_WAITING, TOGETHER
+from gateway.shadowing.copies import Shadowing
+from gateway.shadowing.lines import MOST_WAITING, TOGETHER, Line
 from tests.serving.stage import Stage, first_column, rows, turns, until
 
 MAIN, SHADOW, OTHER = (VersionRef("digits", number) for number in (3, 4, 5))
@@ -268,6 +269,30 @@ async def test_copies_wait_while_a_client_waits_for_the_same_device(stage: Stage
     await until(lambda: house.outcomes == ["agrees"])
 
 
+@pytest.mark.parametrize(("cores", "others"), [(1, 1), (2, 1), (4, 3)])
+async def test_a_core_is_left_to_the_loop_and_one_to_each_version_at_work(stage: Stage, cores: int, others: int):
+    """A version that computes without a queue has a core, too: a copy waits until there is one left for it."""
+    house = House(stage)
+    refs = [VersionRef("busy", number) for number in range(others)]
+    house.plane.shadowing = Shadowing(clock=stage.clock, observer=stage.observer, cores=cores)
+    await house.open(MAIN, SHADOW, *refs)
+    house.install()
+    gates, items = [], []
+    for ref in refs:
+        gates.append(stage.script(ref).hold())
+        items.append(house.handles[ref].submit(rows(1), 1, None))
+    await until(lambda: all(stage.script(ref).running for ref in refs))
+    await house.ask(1)
+    await turns()
+    assert house.outcomes == []
+    gates[0].set()
+    await items[0].future
+    stage.clock.advance(0.01)
+    await until(lambda: house.outcomes == ["agrees"])
+    for gate in gates:
+        gate.set()
+
+
 async def test_under_a_flood_copies_are_dropped_and_no_client_is_refused(house: House):
     """A full queue, a held engine: every client is answered in the end, every copy is counted."""
     house.install((3, 50), (4, 50), shadows=(Shadow(3, 1.0), Shadow(4, 1.0)), limits=Limits(timeout_ms=60_000))
@@ -449,6 +474,29 @@ async def test_a_version_that_leaves_waits_for_no_copy(house: House):
     house.stage.script(SHADOW).gate.set()  # type: ignore[union-attr]
     await leaving.retire()
     assert repr(house.plane.shadowing) == "<Shadowing [0 waiting | 0 under way | 0 bytes]>"
+
+
+async def test_a_copy_that_was_drawn_before_its_shadow_left_is_dropped(house: House):
+    """The change comes between the answer and the next turn of the loop."""
+    asking = house.ask(1)
+    asking.add_done_callback(lambda _: house.install(shadows=()))
+    await asking
+    await turns()
+    assert house.ran() == []
+    assert repr(house.plane.shadowing) == "<Shadowing [0 waiting | 0 under way | 0 bytes]>"
+
+
+def test_a_version_that_dies_of_copies_rests_longer_each_time():
+    """Those of one batch that killed it are one death; an answer makes all well again."""
+    line = Line()
+    for now in (0.0, 0.1, 0.9):
+        line.died(now)
+    assert (line.rests(0.99), line.rests(1.01)) == (True, False)
+    line.died(2.0)
+    assert (line.rests(3.9), line.rests(4.1)) == (True, False)
+    line.answered()
+    line.died(10.0)
+    assert (line.rests(10.9), line.rests(11.1)) == (True, False)
 
 
 async def test_a_shadow_that_is_taken_away_while_it_works_fails_nobody(house: House):
