@@ -1,0 +1,158 @@
+"""Webhooks against a real server: signed, sent again, given up, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.clock import ManualClock, SystemClock
+from gateway.control.rollout_plan import HookSpec
+from gateway.control.webhooks import Delivery, Webhooks, delivery_id, sign
+from gateway.errors import SettingsError
+from gateway.settings import SecretSource, WebhookSettings, webhook_secrets
+from tests.control.scene import until
+
+SECRET = b"not to be told"
+
+
+@dataclass
+class Receiver:
+    """Answers with the next of ``answers``, then with the last of them again; 0: never."""
+
+    answers: list[int]
+    port: int = 0
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")[1:-2]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
+        status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if status:
+            writer.write(f"HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+            await writer.drain()
+        else:
+            await reader.read()  # until the other end gives up
+        writer.close()
+
+
+@asynccontextmanager
+async def receiver(*answers: int) -> AsyncIterator[Receiver]:
+    found = Receiver(list(answers))
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def webhooks(clock: Any = None) -> AsyncIterator[Webhooks]:
+    made = Webhooks({"ops": SECRET}, clock=clock or SystemClock())
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def settled(delivery: Delivery) -> None:
+    await until(lambda: delivery.state != "pending", turns=200_000)
+
+
+async def test_what_is_sent_is_signed_with_its_time_and_names_its_delivery() -> None:
+    """A receiver can check who sent it, when, and whether it has seen it before."""
+    async with receiver(204) as there, webhooks() as hooks:
+        delivery = hooks.send(HookSpec(url=there.url, secret="ops"), "after", "d-1", {"route": "digits"})
+        await settled(delivery)
+        assert (delivery.state, delivery.attempts, delivery.answer) == ("delivered", 1, "204")
+        [(headers, body)] = there.got
+        assert json.loads(body) == {"event": "after", "delivery": "d-1", "route": "digits"}
+        assert headers["x-turnout-delivery"] == "d-1"
+        stamp, _, digest = headers["x-turnout-signature"].partition(",v1=")
+        signed = stamp.removeprefix("t=").encode() + b"." + body
+        assert digest == hmac.new(SECRET, signed, hashlib.sha256).hexdigest()
+        assert sign(SECRET, int(stamp.removeprefix("t=")), body) == headers["x-turnout-signature"]
+
+
+async def test_what_is_not_taken_is_sent_again_under_the_same_name() -> None:
+    """Twice 503, then 200: three attempts, one delivery."""
+    clock = ManualClock()
+    async with receiver(503, 503, 200) as there, webhooks(clock) as hooks:
+        delivery = hooks.send(HookSpec(url=there.url), "after", "d-1", {})
+        for attempt in (1, 2):
+            await until(lambda wanted=attempt: len(there.got) == wanted and delivery.answer == "503", turns=200_000)
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            clock.advance(1.0)
+        await settled(delivery)
+        assert (delivery.state, delivery.attempts) == ("delivered", 3)
+        assert {headers["x-turnout-delivery"] for headers, _ in there.got} == {"d-1"}
+
+
+@pytest.mark.parametrize(("answer", "once"), [(403, False), (500, True), (302, True)])
+async def test_a_refusal_is_final(answer: int, once: bool) -> None:
+    """A 4xx will be a 4xx again; a question is answered by whatever comes. Nobody is followed elsewhere."""
+    async with receiver(answer) as there, webhooks() as hooks:
+        delivery = hooks.send(HookSpec(url=there.url), "confirm", "d-1", {}, once=once)
+        await settled(delivery)
+        assert (delivery.state, delivery.attempts, delivery.answer) == ("failed", 1, str(answer))
+
+
+async def test_a_receiver_that_is_gone_is_given_up_after_its_time() -> None:
+    """Attempts end; what it was stands with the delivery."""
+    clock = ManualClock()
+    async with receiver(200) as there:
+        url = there.url
+    async with webhooks(clock) as hooks:
+        delivery = hooks.send(HookSpec(url=url), "after", "d-1", {})
+        for _ in range(60):
+            if delivery.state != "pending":
+                break
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            clock.advance(2.0)
+        assert delivery.state == "failed"
+        assert delivery.attempts > 3
+        assert "Connect" in delivery.answer
+
+
+async def test_a_secret_that_the_settings_lack_sends_nothing_unsigned() -> None:
+    """Better not told than told by anybody."""
+    async with receiver(200) as there, webhooks() as hooks:
+        delivery = hooks.send(HookSpec(url=there.url, secret="gone"), "confirm", "d-1", {}, once=True)
+        await settled(delivery)
+        assert (delivery.state, there.got) == ("failed", [])
+        assert "no secret 'gone'" in delivery.answer
+
+
+def test_a_delivery_has_the_same_name_for_every_leader() -> None:
+    """Made of what it is about."""
+    assert delivery_id("digits/4-a", "after", "stepping", 1) == delivery_id("digits/4-a", "after", "stepping", 1)
+    assert delivery_id("digits/4-a", "after", "stepping", 1) != delivery_id("digits/4-a", "after", "stepping", 2)
+
+
+def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that is not there stops the start, by name."""
+    (tmp_path / "secret").write_bytes(b"from a file\n")
+    monkeypatch.setenv("HOOK_SECRET", "from a variable")
+    sources = {"a": SecretSource(file=tmp_path / "secret"), "b": SecretSource(env="HOOK_SECRET")}
+    assert webhook_secrets(WebhookSettings(secrets=sources)) == {"a": b"from a file", "b": b"from a variable"}
+    for source in (SecretSource(env="HOOK_SECRET_THAT_IS_NOT"), SecretSource(file=tmp_path / "none")):
+        with pytest.raises(SettingsError, match=r"webhooks\.secrets\.c"):
+            webhook_secrets(WebhookSettings(secrets={"c": source}))
