@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,21 +26,23 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _EQUAL = "#444444"
 _GRID = "#dddddd"
+_MOMENTS_S = (0.01, 0.1, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 3600, 86_400, 3 * 86_400, 10 * 86_400)
 
 
 def draw(picture: Picture, path: Path) -> None:
     """Writes SVG or PNG, as the path ends."""
+    rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and is a tenth of the size
     figure = Figure(figsize=(9.0, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1.0))
-    figure.suptitle(picture.title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    upper.set_title(picture.subtitle, loc="left", fontsize=9.5, color="#444444")
+    figure.suptitle(f"{picture.title}\n", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.text(0.011, 0.938, picture.subtitle, fontsize=9.5, color="#444444")
     start = _first_request(picture)
     for place, curve in enumerate(sorted(picture.curves, key=lambda curve: curve.equal)):
         _curve(upper, curve, place, start=start, end=picture.requests)
-    _promise(upper, picture.alpha, start)
-    _weights(lower, picture)
+    _promise(upper, picture.alpha)
     _axes(upper, lower, picture, start)
+    _weights(upper, lower, picture)
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -61,13 +64,13 @@ def _curve(axes: Axes, curve: Curve, place: int, *, start: float, end: int) -> N
     axes.step(across, up, where="post", color=colour, linestyle=dash, linewidth=width, label=curve.label)
 
 
-def _promise(axes: Axes, alpha: float, start: float) -> None:
+def _promise(axes: Axes, alpha: float) -> None:
     axes.axhline(alpha, color=_EQUAL, linewidth=0.9, linestyle=(0, (2, 2)))
-    text = f"at most {alpha:.2%} of equal candidates, as promised".replace(".00%", "%")
-    axes.annotate(text, (start, alpha), (4, 3), textcoords="offset points", fontsize=8, color=_EQUAL)
+    text = f"{100 * alpha:g}%: the most of\nequal candidates"
+    axes.annotate(text, (1.012, alpha), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=_EQUAL)
 
 
-def _weights(axes: Axes, picture: Picture) -> None:
+def _weights(upper: Axes, lower: Axes, picture: Picture) -> None:
     """The plan's steps, as the run took them that got furthest; of several the one in the middle."""
     runs = [run for curve in picture.curves for run in curve.runs if run.weights]
     if not runs:
@@ -77,13 +80,14 @@ def _weights(axes: Axes, picture: Picture) -> None:
     typical = furthest[len(furthest) // 2]
     at = [max(1.0, seconds * picture.rate) for seconds, _ in typical.weights] + [typical.requests]
     percents = [percent for _, percent in typical.weights]
-    axes.fill_between(at, [*percents, percents[-1]], step="post", color=_COLOURS[0], alpha=0.18, linewidth=0)
-    axes.step(at, [*percents, percents[-1]], where="post", color=_COLOURS[0], linewidth=1.4)
-    left = axes.get_xlim()[0]
+    lower.fill_between(at, [*percents, percents[-1]], step="post", color=_COLOURS[0], alpha=0.18, linewidth=0)
+    lower.step(at, [*percents, percents[-1]], where="post", color=_COLOURS[0], linewidth=1.4)
     for begin, percent in zip(at, percents, strict=False):
-        if percent:
-            place = (max(begin, left), percent)
-            axes.annotate(f"{percent:g}%", place, (3, 3), textcoords="offset points", fontsize=8, color="#333333")
+        if percent and begin > lower.get_xlim()[0]:
+            upper.axvline(begin, color=_COLOURS[0], alpha=0.25, linewidth=0.8)
+            lower.annotate(
+                f"{percent:g}%", (begin, percent), (-3, -1), textcoords="offset points", ha="right", fontsize=8
+            )
 
 
 def _axes(upper: Axes, lower: Axes, picture: Picture, start: float) -> None:
@@ -98,12 +102,14 @@ def _axes(upper: Axes, lower: Axes, picture: Picture, start: float) -> None:
     lower.set_ylim(0, 118)
     lower.set_yticks([0, 50, 100])
     lower.yaxis.set_major_formatter(PercentFormatter(100.0))
-    lower.set_ylabel("weight of a good\ncandidate")
+    lower.set_ylabel("weight of a\ngood candidate", fontsize=9)
     lower.set_xlabel("requests of the route since the rollout began (log scale)")
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     above = upper.secondary_xaxis("top", functions=(_scaled(1 / picture.rate), _scaled(picture.rate)))
     above.set_xlabel(f"time since then at {picture.rate:,.3g} requests a second", fontsize=9)
-    above.xaxis.set_major_formatter(FuncFormatter(_duration))
+    seconds = [moment for moment in _MOMENTS_S if start <= moment * picture.rate <= picture.requests]
+    above.set_xticks(seconds, [_duration(moment) for moment in seconds])
+    above.minorticks_off()
     above.tick_params(labelsize=8)
     for axes in (upper, lower):
         axes.grid(visible=True, color=_GRID, linewidth=0.7)
@@ -115,7 +121,8 @@ def _scaled(factor: float) -> Callable[[ArrayLike], Floats]:
     return lambda values: np.asarray(values, dtype=np.float64) * factor
 
 
-def _duration(seconds: float, _place: object) -> str:
-    if seconds < 60:
-        return f"{seconds:g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 3600 else f"{seconds / 3600:.3g} h"
+def _duration(seconds: float) -> str:
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= length:
+            return f"{seconds / length:g} {unit}"
+    return f"{1000 * seconds:g} ms"

@@ -16,7 +16,7 @@ from gateway.control.evidence import Block, Judgement, Policy, begin, judge
 from gateway.control.rollout import Facts, Finding, Kind, advance, promote, running, start
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_plan import PlanSpec
-from gateway.control.rollout_state import Phase
+from gateway.control.rollout_state import Phase, RolloutState
 from gateway.control.simulation.arrivals import Booleans, Integers
 from gateway.control.simulation.counted import LIMIT_MS, Counted, Met
 from gateway.control.simulation.runs import PAUSED, PROMOTED, ROLLED_BACK, UNFINISHED, Run, Stage
@@ -27,9 +27,10 @@ from gateway.routing.assignment import Assignment
 __all__ = ["TICK_S", "Conduct", "replay"]
 
 TICK_S = 0.5
-PATIENCE_S = 2.0
+PATIENCE_S = 4.0
 """A look costs a millisecond and more. Where no outcome of the candidate was bad, which is what harm is found by, the
-next look waits for this long; how often one looks changes what is promised by nothing, and what is found by little."""
+next look waits for this long, and for the step's ``min_s``; how often one looks changes nothing of what is promised,
+and little of what is found."""
 
 _MODEL = "simulated"
 _HALTS = {Kind.ROLL_BACK: ROLLED_BACK, Kind.PAUSE: PAUSED}
@@ -74,6 +75,7 @@ class _Step:
     counted: Counted
     looked: int
     news: int
+    least_s: float
     row: list[int] = field(default_factory=list)
     harmed: int = 0
     units: int = 0
@@ -112,14 +114,15 @@ class _Replay:
         step, plan = self._step, self._conduct.plan
         place = tick - step.tick
         row, harmed = step.counted.row(place), step.counted.harmed(place)
-        waited = harmed == step.harmed and (tick - step.looked) * self._conduct.tick_s < PATIENCE_S
-        if step.judgement is not None and (waited or row == step.row):
+        elapsed_s, unseen_s = (ticks * self._conduct.tick_s for ticks in (place, tick - step.looked))
+        resting = elapsed_s < step.least_s or unseen_s < PATIENCE_S
+        if step.judgement is not None and ((resting and harmed == step.harmed) or row == step.row):
             return
         block = Block(
             epoch=self._document.status.epoch,
             shares=shares_of(self._document),
             counters=step.counted.counters(row),
-            elapsed_s=place * self._conduct.tick_s,
+            elapsed_s=elapsed_s,
         )
         self._state, judgement = judge(self._state, block, self._policy)
         if step.judgement is None or _verdicts(judgement) != _verdicts(step.judgement):
@@ -163,11 +166,20 @@ class _Replay:
         counted = Counted(
             self._stage, start=came, asked=self._asked, paired=self._copied, met=self._met, ticks=self._came[tick:]
         )
-        return _Step(tick, counted, looked=tick, news=tick)
+        return _Step(tick, counted, looked=tick, news=tick, least_s=_least_s(rollout))
 
     def _ended(self, end: str, tick: int, cause: str = "") -> Run:
         self._asked[self._came[tick] :] = False
         return self._stage.ended(self._asked, end, tick * self._conduct.tick_s, cause=cause, weights=self._weights)
+
+
+def _least_s(rollout: RolloutState) -> float:
+    plan = rollout.plan
+    if rollout.phase is Phase.SHADOWING:
+        return 0.0 if plan.shadow is None else plan.shadow.min_s
+    if rollout.phase is Phase.BAKING:
+        return 0.0 if plan.bake is None else plan.bake.min_s
+    return plan.climb[rollout.step].min_s
 
 
 def _verdicts(judgement: Judgement) -> tuple[object, ...]:
