@@ -20,7 +20,7 @@ from pathlib import Path
 from loadtests.measurement import Outcome, Skipped
 from loadtests.page import Result, machine, read_results, render, rewrite, unexplained, write_results
 from loadtests.peers import PEERS
-from loadtests.scenarios import batches, calm, cost, fair, long, overhead, replicas
+from loadtests.scenarios import batches, calm, cost, evidence, fair, long, overhead, replicas
 from loadtests.scenarios.rounds import Plan
 from loadtests.usage import machine_time
 from loadtests.wrk import MissingTool, require_wrk
@@ -61,6 +61,8 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "cache": overhead.cache,
     "swap": overhead.swapping,
     "replicas": replicas.replicas,
+    "false-rollbacks": evidence.false_rollbacks,
+    "detection": evidence.detecting,
     "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""

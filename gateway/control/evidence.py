@@ -58,7 +58,7 @@ __all__ = [
     "judge",
 ]
 
-FRESH_PART = 0.9
+FRESH_PART = 0.95
 """Of each stream's budget belongs to keys never seen before in the rollout, the rest to the later epochs."""
 
 Totals = Mapping[str, Mapping[str, Mapping[str, int]]]

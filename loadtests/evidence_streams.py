@@ -1,0 +1,113 @@
+"""Made-up streams of requests for the benchmarks of evidence: who asks, which arm answers, whether it fails.
+
+In all but ``detection`` the versions are equal: whether a request fails depends on its key, its time and chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SCENARIOS", "WEIGHT", "Stream", "detection"]
+
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+
+WEIGHT = 0.05
+WEIGHTS = (0.05, 0.25, 0.5, 0.1)
+KEYS = 3_000
+"""Of a Zipf distribution; some send thousands of requests."""
+BURSTS, BURST_REQUESTS, BURST_RATE = 10, 100, 0.3
+RETRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One run, a value for each request. ``fresh``: the key's first in the run; ``first``: its first in its epoch."""
+
+    candidate: Bools
+    bad: Bools
+    fresh: Bools
+    first: Bools
+    epoch: Integers
+
+
+Make = Callable[[np.random.Generator, int, float], Stream]
+
+
+def _keyless(rng: np.random.Generator, bad: Bools) -> Stream:
+    size = len(bad)
+    every = np.ones(size, dtype=np.bool_)
+    return Stream(rng.random(size) < WEIGHT, bad, every, every, np.zeros(size, dtype=np.int64))
+
+
+def plain(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    return _keyless(rng, rng.random(size) < rate)
+
+
+def bursts(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    """Ten times a hundred requests, on either arm, fail with 30%."""
+    rates = np.full(size, rate)
+    for start in rng.integers(0, size - BURST_REQUESTS, BURSTS):
+        rates[start : start + BURST_REQUESTS] = BURST_RATE
+    return _keyless(rng, rng.random(size) < rates)
+
+
+def few_keys(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    """A few keys send most, and a key's requests fail always or never."""
+    return _keyed(rng, size, rate, (WEIGHT,))
+
+
+def changing_weights(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    """As before, through four epochs: the keys return, most to the arm that they had."""
+    return _keyed(rng, size, rate, WEIGHTS)
+
+
+def _keyed(rng: np.random.Generator, size: int, rate: float, weights: tuple[float, ...]) -> Stream:
+    popularity = 1.0 / np.arange(1, KEYS + 1) ** 1.1
+    keys = rng.choice(KEYS, size, p=popularity / popularity.sum())
+    places, fails = rng.random(KEYS), rng.random(KEYS) < rate
+    epoch = np.arange(size) * len(weights) // size
+    candidate = places[keys] < np.array(weights)[epoch]
+    return Stream(candidate, fails[keys], _firsts(keys), _firsts(epoch * KEYS + keys), epoch)
+
+
+def with_fallback(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    """The known good answers for whichever version failed, so that clients see fewer errors; half of those clients ask
+    again at once, up to twice, and such requests fail with 50%. What counts is the first outcome of the version chosen
+    for the key."""
+    users = np.repeat(np.arange(size), 1 + RETRIES)[:size]
+    asked = rng.random(size) < rate
+    again = np.concatenate(([False], users[1:] == users[:-1]))
+    bad = np.where(again, rng.random(size) < 0.5, asked)
+    first_failed = np.repeat(bad[~again], 1 + RETRIES)[:size]
+    sent = ~again | (first_failed & (rng.random(size) < 0.5))
+    users, bad = users[sent], bad[sent]
+    candidate = (rng.random(size) < WEIGHT)[users]
+    fresh = _firsts(users)
+    return Stream(candidate, bad, fresh, fresh, np.zeros(len(users), dtype=np.int64))
+
+
+SCENARIOS: Mapping[str, Make] = {
+    "every request its own key": plain,
+    "errors tied to few keys (Zipf)": few_keys,
+    "bursts that hit both arms": bursts,
+    "weights that change, the same keys": changing_weights,
+    "fallback on, clients ask again": with_fallback,
+}
+
+
+def detection(rng: np.random.Generator, size: int, baseline: float, candidate: float) -> Stream:
+    """The candidate is worse."""
+    arms = rng.random(size) < WEIGHT
+    stream = _keyless(rng, rng.random(size) < np.where(arms, candidate, baseline))
+    return Stream(arms, stream.bad, stream.fresh, stream.first, stream.epoch)
+
+
+def _firsts(keys: Integers) -> Bools:
+    found = np.zeros(len(keys), dtype=np.bool_)
+    found[np.unique(keys, return_index=True)[1]] = True
+    return found
