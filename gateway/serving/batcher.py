@@ -2,8 +2,8 @@
 
 A free engine takes what waits, at once; while it is busy the queue gathers, so batches grow with the load and no
 delay is ever added. Requests that are read in one turn of the loop share a batch, since the first of them only
-schedules its forming. One timer stands at the earliest deadline of all items, waiting or running, and answers each
-at its time.
+schedules its forming; where every turn has brought one lately, that one is launched at once. One timer stands at the
+earliest deadline of all items, waiting or running, and answers each at its time.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ log = logging.getLogger("turnout.serving")
 
 WORTH_STAGING_BYTES = 64 * 1024
 """An item from here on is copied to its batch's memory as it arrives, so that a full batch is launched at once."""
+
+CROWDED_TURNS = 16
+"""After a turn that brought several requests, so many must bring one before the next is launched at once."""
 
 
 class Batcher:
@@ -81,6 +84,9 @@ class Batcher:
         )
         self._admission = self._dispatcher.admission
         self._alarm = DeadlineAlarm(self._items, self._expire, clock=clock)
+        # Turns of the loop until it is believed again that each brings one request.
+        self._crowded = CROWDED_TURNS
+        self._turn_has_one = False
         self._closed: str | None = None
         self._quiet: asyncio.Event | None = None
         self._accepting = self._dispatcher.accepting
@@ -144,7 +150,7 @@ class Batcher:
             dispatcher.stage(inputs)
         if queue.rows >= dispatcher.form_at:
             dispatcher.form_at = NEVER  # once is enough
-            self._loop.call_soon(dispatcher.form)
+            self._form()
         if deadline is not None and deadline < self._alarm.at:
             self._alarm.watch(deadline)
         return item
@@ -199,6 +205,26 @@ class Batcher:
             queued_rows=self._queue.rows,
             running_items=len(self._dispatcher.running()),
         )
+
+    def _form(self) -> None:
+        """At the end of this turn of the loop, with all that it brings; at once if it will bring no more, as far as
+        the last turns tell: the way through two more turns would cost a lone request a tenth of its time."""
+        if self._turn_has_one:
+            self._crowded = CROWDED_TURNS
+        if self._crowded:
+            self._loop.call_soon(self._form_all)
+            return
+        self._turn_has_one = True
+        self._loop.call_soon(self._next_turn)
+        self._dispatcher.form()
+
+    def _next_turn(self) -> None:
+        self._turn_has_one = False
+
+    def _form_all(self) -> None:
+        self._turn_has_one = False
+        self._crowded = CROWDED_TURNS if self._queue.items > 1 else self._crowded - 1
+        self._dispatcher.form()
 
     def _unavailable(self) -> VersionUnavailable:
         if self._closed is not None:
