@@ -63,7 +63,7 @@ def explain_key(
         output.json(view)
         return
     output.line(_sentence(view))
-    output.fields(_facts(view))
+    output.fields([fact for fact in _facts(view) if fact[1] is not None])
     if "change" in view:
         output.line("")
         output.line(_change_sentence(view))
@@ -126,7 +126,7 @@ def _sentence(view: Mapping[str, Any]) -> str:
     key = view["key"]
     who = "A request without a key" if key is None else f"Key {key['value']!r} (of {_source(key['from'])})"
     if view["version"] is None:
-        return f"{who} on route {view['route']}: no version. {view.get('detail', '')}"
+        return f"{who} on route {view['route']}: {view.get('detail', 'no version')}"
     return f"{who} on route {view['route']} gets version {view['version']}, by {_reason(view['reason'])}."
 
 

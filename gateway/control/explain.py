@@ -22,7 +22,7 @@ __all__ = ["Question", "explain", "explain_change"]
 
 View = dict[str, Any]
 
-_NO_KEY = "a request without a key gets a place of its own, by its decision id: which one, nobody can tell in advance"
+_NO_KEY = "the split decides by a place of the request's own, drawn with its decision id; name a key to ask about one"
 
 
 class Question(NamedTuple):

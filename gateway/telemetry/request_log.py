@@ -196,7 +196,7 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     )
     if record.answered_by != decision.version or not plain:
         return None
-    chosen = _chosen(record.route, decision.version, decision.reason)
+    chosen = _chosen(record.route, decision.version, decision.reason, decision.epoch, decision.revision)
     if chosen is None:
         return None
     return (
@@ -208,9 +208,10 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
 
 
 @lru_cache(maxsize=1024)
-def _chosen(route: str, version: VersionRef, reason: str) -> str | None:
+def _chosen(route: str, version: VersionRef, reason: str, epoch: int, revision: int) -> str | None:
     """The members of a line that say which version answered, and why; None when they cannot be written as they are."""
     members = {"route": route, "model": version.model, "version": version.number, "reason": reason}
+    members |= {"epoch": epoch, "revision": revision}
     try:
         written = orjson.dumps(members).decode()[1:-1]
     except orjson.JSONEncodeError:
@@ -235,6 +236,8 @@ def _request(record: RequestRecord, times: _Times) -> bytes:
         "model": None if shown is None else shown.model,
         "version": None if shown is None else shown.number,
         "reason": "fallback" if fell_back else None if decision is None else decision.reason,
+        "epoch": None if decision is None else decision.epoch,
+        "revision": None if decision is None else decision.revision,
         "code": record.code,
         "duration_ms": round(record.duration_s * 1000, 3),
         "queue_ms": round(record.queue_s * 1000, 3),

@@ -170,6 +170,7 @@ def _decision(record: RequestRecord) -> Attributes:
         "turnout.model": decision.version.model,
         "turnout.version": decision.version.number,
         "turnout.reason": decision.reason,
+        "turnout.epoch": decision.epoch,
         "turnout.rows": record.rows,
         "turnout.queue_s": record.queue_s,
         "turnout.compute_s": record.compute_s,

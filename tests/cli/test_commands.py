@@ -76,6 +76,49 @@ def test_a_home_is_worked_on_without_a_gateway(local: Turnout) -> None:
     assert local.done("verify", "--all").out.count(" ok ") == 2
 
 
+def test_a_decision_is_explained_in_words(local: Turnout) -> None:
+    """Which version a key gets, why, and whom other weights would move; for people and for machines."""
+    path = two_versions(local, "digits")
+    created = local.done("apply", "-f", path).out
+    told = local.done("explain", "digits", "ada").out
+    assert told.startswith("Key 'ada' (of the request) on route digits gets version 1, by the split.\n")
+    for fact in ("place ", "(90% of all keys)", "1=90 2=10", "epoch       1\n", "known good  1\n"):
+        assert fact in told
+    asked = local.done("explain", "digits", "ada", "--weights", "1=70", "2=30").out
+    assert "With 1=70 2=30 the key stays at version 1; 20% of all keys move, the fewest that can be." in asked
+    assert asked.splitlines()[-1].split() == ["1", "2", "20%"]
+    change = local.done("explain", "digits", "--weights", "1=70,2=30", "--json").json["change"]
+    assert change["moved"] == pytest.approx(0.2)
+    local.done("weights", "digits", "2=1")
+    assert "gets version 2" in local.done("explain", "digits", "-H", "X-Key=ada").out
+    revision = created.partition("revision ")[2].rstrip(")\n")
+    assert "gets version 1" in local.done("explain", "digits", "ada", "--revision", revision).out
+    assert "name a key to ask about one" in local.done("explain", "digits", "--context", '{"a": 1}').out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ada", "bob"], "one word too many"),
+        (["ada", "--context", "{"], "not valid JSON"),
+        (["ada", "--context", "3"], "expected a JSON object"),
+        (["ada", "--header", "x"], "NAME=VALUE"),
+        (["ada", "--header", "x-model-version=two"], "a version's number"),
+        (["ada", "--weights", "3"], "VERSION=WEIGHT"),
+        (["ada", "--weights", "3=x"], "whole numbers"),
+        (["ada", "--weights", "3=1", "3=2"], "twice"),
+        (["ada", "--weights", "3=1", "--revision", "4"], "leave --revision out"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused_before_anybody_is_asked(
+    local: Turnout, words: list[str], said: str
+) -> None:
+    """Exit status 2, and what was expected instead."""
+    refused = local("explain", "digits", *words)
+    assert refused.status == 2
+    assert said in refused.err
+
+
 def test_the_same_words_work_against_a_gateway(remote: Turnout, live: LiveGateway) -> None:
     """And what they change is served."""
     path = two_versions(remote, "served")

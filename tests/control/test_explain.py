@@ -91,7 +91,7 @@ def test_without_a_key_nobody_can_tell_and_it_says_so_but_a_rule_still_decides()
     """Each request has a place of its own then."""
     view = told(document(rules=RULES))
     assert (view["version"], view["reason"], view["key"]) == (None, "split", None)
-    assert "place of its own" in view["detail"]
+    assert "name a key to ask about one" in view["detail"]
     assert told(document(rules=RULES), context={"group": "staff"})["version"] == 5
 
 

@@ -486,10 +486,25 @@ def test_no_sequence_of_transitions_leaves_an_invalid_document_or_routes_to_a_qu
             raise AssertionError(f"{verb} raised {error!r}") from error
         if document is None:
             continue
+        check_epochs(past[-1] if past else None, document, verb)
         past.append(document)
         assert faults(document) == []
         assert RouteDocument.from_json(document.to_json()) == document
         never_picks_the_quarantined(document)
+
+
+def check_epochs(before: RouteDocument | None, after: RouteDocument, verb: str) -> None:
+    """Who gets what changes under a new epoch only, and moves the fewest keys, but for a restore."""
+    if before is None:
+        return
+    old, new = before.status.assignment, after.status.assignment
+    assert after.status.epoch >= before.status.epoch
+    if after.status.epoch == before.status.epoch:
+        assert old.keys() == new.keys()
+    was, now = old.split.sizes(), new.split.sizes()
+    least = sum(max(0, size - now.get(version, 0)) for version, size in was.items())
+    if verb != "restore":
+        assert sum(transfers(old.split, new.split).values()) == least
 
 
 def step(document: RouteDocument | None, verb: str, argument: Any, past: list[RouteDocument]) -> RouteDocument | None:

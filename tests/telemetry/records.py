@@ -13,7 +13,7 @@ TRACE_ID, SPAN_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba9
 
 
 def decision(version: VersionRef = DIGITS_3, *, route: str = "digits", reason: str = "split") -> Decision:
-    return Decision(route, version, reason, 17, 7)
+    return Decision(route, version, reason, 17, 7, 2)
 
 
 def request(**changes: Any) -> RequestRecord:

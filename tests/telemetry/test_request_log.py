@@ -82,6 +82,8 @@ def test_a_request_is_one_line_with_these_fields(sink: MemorySink) -> None:
             "model": "digits",
             "version": 3,
             "reason": "split",
+            "epoch": 2,
+            "revision": 7,
             "code": 200,
             "duration_ms": 4.0,
             "queue_ms": 1.0,

@@ -91,6 +91,7 @@ def test_attributes_say_what_was_asked_and_decided(tracing: Tracing, exporter: I
         "turnout.model": "digits",
         "turnout.version": 3,
         "turnout.reason": "split",
+        "turnout.epoch": 2,
         "turnout.rows": 2,
         "turnout.queue_s": 0.001,
         "turnout.compute_s": 0.002,
