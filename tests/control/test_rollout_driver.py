@@ -3,80 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.control.coordination import Alone
 from gateway.control.memory_store import MemoryStore
-from gateway.errors import Conflict, ModelError
-from gateway.messages import Arrays
-from gateway.serving.scripted_engine import double
+from gateway.control.rollout_driver import RolloutDriver
+from gateway.errors import Conflict, LoadError
+from tests.control.rollout_scene import QUICK, begin, passed, report, sometimes, traffic, until_phase
 from tests.control.scene import MODEL, Scene, scene
-
-QUICK: dict[str, Any] = {
-    "candidate": 2,
-    "steps": [{"weight": 20, "min_requests": 20, "min_s": 1}, {"weight": 50, "min_requests": 20, "min_s": 1}],
-    "shadow": None,
-    "max_harm": {"error": 0.2},
-    "bake": {"holdback": 20, "min_s": 1, "min_requests": 20},
-}
-
-
-def sometimes(every: int) -> Callable[[Arrays], Arrays]:
-    """Raises on each ``every``-th request, beginning with the first."""
-    count = iter(range(10**9))
-
-    def model(inputs: Arrays) -> Arrays:
-        if next(count) % every == 0:
-            raise ModelError("it is broken")
-        return double(inputs)
-
-    return model
-
-
-def wrong(inputs: Arrays) -> Arrays:
-    return {name: value + 1 for name, value in double(inputs).items()}
-
-
-async def begin(stage: Scene, **changes: Any) -> dict[str, Any]:
-    await stage.put({1: 100}, fallback=1, known_good=1)
-    return await stage.plane.rollouts.start(MODEL, QUICK | changes, actor="olga")
-
-
-async def traffic(stage: Scene, clock: ManualClock, *, rounds: int, each: int = 20) -> None:
-    """Requests, then a quarter of a second, again and again; what runs beside gets its turns."""
-    for _ in range(rounds):
-        for _ in range(each):
-            await stage.predict()
-        await passed(clock)
-
-
-async def passed(clock: ManualClock, seconds: float = 0.25) -> None:
-    clock.advance(seconds)
-    for turn in range(40):
-        await asyncio.sleep(0 if turn % 10 else 0.001)
-
-
-async def until_phase(
-    stage: Scene, clock: ManualClock, phase: str, *, rounds: int = 400, each: int = 20
-) -> dict[str, Any]:
-    for _ in range(rounds):
-        view = await stage.plane.rollouts.get(MODEL)
-        if view["rollout"]["phase"] == phase:
-            return view
-        await traffic(stage, clock, rounds=1, each=each)
-    raise AssertionError(f"it is {view['rollout']['phase']}, not {phase}: {view.get('live')}")
-
-
-async def report(stage: Scene, clock: ManualClock) -> dict[str, Any]:
-    for _ in range(100):
-        if found := await stage.plane.rollouts.reports(MODEL):
-            return await stage.plane.rollouts.report(MODEL, found[0]["id"])
-        await passed(clock, 0.5)
-    raise AssertionError("no report was written")
 
 
 async def test_a_good_candidate_is_promoted_and_proved(tmp_path: Path) -> None:
@@ -169,3 +106,118 @@ async def test_nothing_goes_on_while_the_store_is_down_and_harm_still_goes_back(
         written = await report(stage, clock)
         assert written["verdict"] == "rolled-back"
         assert (await stage.plane.rollouts.get(MODEL))["rollout"]["phase"] == "rolled-back"
+
+
+async def test_after_a_restart_evidence_begins_anew_in_a_new_epoch(tmp_path: Path) -> None:
+    """Which keys were counted was in the process that ended: the rollout goes on at its step, with fresh evidence on
+    the smaller budget, and still ends well."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    async with scene(tmp_path, clock=clock, store=store, home=tmp_path) as stage:
+        await begin(stage)
+        await until_phase(stage, clock, "stepping")
+        await traffic(stage, clock, rounds=4)
+        before = (await stage.plane.routes.get(MODEL))["status"]
+        assert (await stage.plane.rollouts.get(MODEL))["live"]["progress"]["units"] > 0
+    async with scene(tmp_path, clock=clock, store=store, home=tmp_path, versions=0) as again:
+        for _ in range(20):
+            await passed(clock)
+        now = (await again.plane.routes.get(MODEL))["status"]
+        assert now["epoch"] == before["epoch"] + 1
+        assert (now["split"], now["rollout"]["phase"]) == (before["split"], "stepping")
+        assert now["rollout"]["renewals"] == 1
+        assert len(await again.audited("rollout-epoch")) == 1
+        await until_phase(again, clock, "promoted")
+
+
+def second_driver(stage: Scene, coordination: Alone) -> RolloutDriver:
+    plane = stage.plane
+    return RolloutDriver(
+        store=stage.store,
+        coordination=coordination,
+        counts=plane.collector,
+        reconciler=plane.reconciler,
+        rollbacks=plane.rollbacks,
+        webhooks=plane.webhooks,
+        clock=stage.clock,
+    )
+
+
+async def test_two_drivers_on_one_store_repeat_no_step(tmp_path: Path) -> None:
+    """Both believe that they lead, as after a pause of one: each step is committed once, and in its order."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        await begin(stage)
+        other = second_driver(stage, stage.plane.coordination)  # type: ignore[arg-type]
+        for _ in range(200):
+            await traffic(stage, clock, rounds=1)
+            await asyncio.gather(other.tick(), stage.plane.driver.tick())
+            if not (await stage.plane.rollouts.get(MODEL))["running"]:
+                break
+        await report(stage, clock)
+        percents = [mark["percent"] for mark in (await stage.plane.rollouts.get(MODEL))["rollout"]["weights"]]
+        assert percents == [0.0, 20.0, 50.0, 80.0, 100.0]
+        for action, count in (("rollout-step", 2), ("rollout-bake", 1), ("rollout-promoted", 1), ("rollout-report", 1)):
+            assert len(await stage.audited(action)) == count
+
+
+async def test_a_leader_of_an_old_term_commits_nothing(tmp_path: Path) -> None:
+    """It was stopped, another led meanwhile, it continues: fenced off, without a word to anybody."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        await begin(stage)
+        await stage.plane.driver.close()
+        stale = second_driver(stage, stage.plane.coordination)  # type: ignore[arg-type]
+        await stage.plane.coordination.lead("rollouts")
+        newer = Alone(tmp_path, clock)
+        term = await newer.lead("rollouts")
+        from gateway.control.store import AuditEntry, Fence
+
+        assert term is not None
+        await stage.store.commit([], AuditEntry("test", "note", "x"), fence=Fence("rollouts", term))
+        revision = (await stage.store.snapshot()).revision
+        for _ in range(10):
+            await traffic(stage, clock, rounds=1)
+            await stale.tick()
+        assert (await stage.store.snapshot()).revision == revision
+        assert (await stage.plane.rollouts.get(MODEL))["rollout"]["phase"] == "preparing"
+
+
+async def test_a_candidate_that_does_not_load_ends_its_rollout(tmp_path: Path) -> None:
+    """Aborted with the reason; nobody was sent to it."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        stage.script(2).every_load = LoadError("its file is damaged")
+        await begin(stage)
+        view = await until_phase(stage, clock, "aborted")
+        assert "its file is damaged" in view["rollout"]["reason"]
+        assert {record.answered_by.number for record in stage.recording.requests if record.answered_by} == {1}
+
+
+async def test_a_clock_that_jumps_neither_hurries_nor_stalls_a_step(tmp_path: Path) -> None:
+    """An hour forward is no hour; an hour back is no wait."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        long = [{"weight": 20, "min_requests": 20, "min_s": 100}]
+        await begin(stage, steps=long)
+        await until_phase(stage, clock, "stepping")
+        clock.jump_wall(3600)
+        await traffic(stage, clock, rounds=40)
+        assert stage.arms() == {1: 80, 2: 20}
+        clock.jump_wall(-7200)
+        clock.advance(90)
+        await until_phase(stage, clock, "baking", rounds=40)
+
+
+async def test_deleting_the_route_ends_its_rollout(tmp_path: Path) -> None:
+    """Nothing is driven any more; restored, the route is at rest with the weights before it."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        view = await begin(stage)
+        await until_phase(stage, clock, "stepping")
+        await stage.plane.routes.delete(MODEL, actor="olga")
+        for _ in range(10):
+            await passed(clock)
+        await stage.plane.routes.restore(MODEL, view["revision"], actor="olga")
+        status = (await stage.plane.routes.get(MODEL))["status"]
+        assert (status["rollout"], status["split"]) == (None, [{"version": 1, "weight": 100}])
