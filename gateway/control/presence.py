@@ -70,19 +70,27 @@ class Presence:
 
     def start(self) -> None:
         self._telling = asyncio.ensure_future(self._tell())
+        self._telling.add_done_callback(self._stopped)
 
     async def close(self) -> None:
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.wait({self._telling})
 
+    def _stopped(self, telling: asyncio.Task[None]) -> None:
+        if not telling.cancelled():
+            log.critical("the other replicas are told nothing any more", exc_info=telling.exception())
+
     async def _tell(self) -> None:
+        told: ReplicaView | None = None
         while True:
             self._changed.clear()
             view = self._view()
             try:
-                await self.settled()
+                if view != told:
+                    await self.settled()
                 await self._coordination.announce(view)
+                told = view
                 self._told, self._heard = self._told + 1, True
             except StoreUnavailable as error:
                 if self._heard:
