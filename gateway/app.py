@@ -190,6 +190,7 @@ class Gateway:
         self._ends.push_async_callback(crew.stop, drain_s=0.0)
         await crew.start()
         self._crew = crew
+        parts.control.presence.settled = crew.in_force  # the others are told what all workers serve
         metrics.registry.register(WorkerFamilies(lambda: _worker_counts(crew)))
         return [Settled(other, crew.in_force) for other in others]
 
