@@ -445,6 +445,41 @@ async def test_a_shadow_with_other_inputs_reads_the_request_by_its_own_signature
     assert house.outcomes == ["agrees", "failed"]
 
 
+async def test_what_an_inline_version_was_given_is_not_given_again(stage: Stage):
+    """It may have written on it: a model of the gateway's own process has the very arrays."""
+    house = House(stage)
+    await house.open(placement="inline")
+    house.install()
+
+    def scribbles(inputs: Arrays) -> Arrays:
+        outputs = double(inputs)
+        inputs["x"][:] = 1000
+        return outputs
+
+    stage.script(MAIN).model = scribbles
+    await house.ask(1)
+    await until(lambda: house.outcomes)
+    assert (house.outcomes, len(house.decoded)) == (["agrees"], 2)
+
+
+async def test_copies_wait_while_the_loop_is_behind(house: House):
+    """Whatever keeps it busy is asked for by somebody."""
+    clock, busy = house.stage.clock, [True]
+
+    def draw() -> float:
+        if busy.pop():
+            asyncio.get_running_loop().call_soon(clock.advance, 0.003)  # before the copies have their turn
+        return 0.0
+
+    house.plane.shadowing = Shadowing(clock=clock, observer=house.stage.observer, draw=draw)
+    house.install()
+    await house.ask(1)
+    await turns()
+    assert (house.outcomes, house.ran()) == ([], [])
+    clock.advance(0.005)
+    await until(lambda: house.outcomes == ["agrees"])
+
+
 async def test_a_body_that_another_process_would_have_to_decode_again_is_not(stage: Stage):
     """Clients need that process: such a copy is dropped."""
     house = House(stage)

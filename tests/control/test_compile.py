@@ -1,0 +1,52 @@
+"""What a rollout adds to a compiled route: candidate and known good are copied to each other while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gateway.control import rollout as steps
+from gateway.control import transitions
+from gateway.control.compile import compile_route
+from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.rollout_plan import PlanSpec
+from gateway.control.rollout_state import ENDED, Phase
+from gateway.control.transitions import Catalogue
+from gateway.routing.table import Route, Shadow
+
+DIGITS = Catalogue("digits", frozenset(range(1, 8)))
+
+
+def begun(plan: dict[str, Any], **spec: Any) -> RouteDocument:
+    asked = RouteSpec.parse({"model": "digits", "split": [{"version": 3, "weight": 100}], **spec})
+    document = transitions.put(asked, None, DIGITS)
+    return steps.start(document, PlanSpec.parse({"candidate": 4, **plan}), DIGITS, name="4-a", by="olga", at=1.0)
+
+
+def compiled(document: RouteDocument, phase: Phase) -> Route:
+    rollout = document.status.rollout
+    assert rollout is not None
+    status = replace(document.status, rollout=replace(rollout, phase=phase))
+    return compile_route("digits", replace(document, status=status), default_timeout_ms=100)
+
+
+def test_candidate_and_known_good_are_copied_to_each_other_while_a_rollout_runs() -> None:
+    """From the load's end to the rollout's; by the plan's share and tolerance; and the candidate cannot be pinned
+    before it answers."""
+    document = begun({"shadow": {"share": 0.5}, "tolerance": 0.25})
+    both = (Shadow(3, 0.5, of=4), Shadow(4, 0.5, of=3))
+    for phase in Phase:
+        route = compiled(document, phase)
+        running = phase not in (*ENDED, Phase.PREPARING)
+        assert (route.shadows, route.tolerance) == ((both, 0.25) if running else ((), 1e-4)), phase
+        assert 4 not in route.pinnable
+
+
+def test_a_rollout_without_a_shadow_adds_none_and_the_operators_own_stay() -> None:
+    """A version that is a shadow by both words stands twice, side by side: it gets one copy of a request at most."""
+    asked = [{"version": 5, "share": 1}, {"version": 4, "share": 0.1}]
+    alone = compiled(begun({"shadow": None, "max_disagreement": None}, shadow=asked), Phase.STEPPING)
+    assert alone.shadows == (Shadow(4, 0.1), Shadow(5, 1.0))
+    with_both = compiled(begun({"shadow": {"share": 0.5}}, shadow=asked, tolerance=2.0), Phase.STEPPING)
+    assert [shadow.version for shadow in with_both.shadows] == [3, 4, 4, 5]
+    assert with_both.tolerance == 2.0
