@@ -12,7 +12,7 @@ from gateway.control.evidence import HARMFUL, HEALTHY, NOT_ENOUGH, Block, Judgem
 from gateway.control.rollout import Facts, Finding, Kind, targets
 from gateway.control.rollout_evidence import finding_of
 from gateway.control.rollout_plan import PlanSpec
-from gateway.control.rollout_state from gateway.control.simulation.arrivals import Traffic
+from gateway.control.simulation.arrivals import Traffic
 from gateway.control.simulation.replay import Conduct
 from gateway.control.simulation.runs import UNFINISHED
 from gateway.control.simulation.sweep import OURS, Sweep, swept
