@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from gateway.cli.root import application
 from gateway.control.documents import RouteSpec
+from gateway.control.rollout_plan import PlanSpec
 from gateway.settings import Settings
 from gateway.web.problems import TABLE
 
@@ -24,7 +25,8 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 COMMANDS = REFERENCE[REFERENCE.index("## Commands") : REFERENCE.index("## Settings")]
 SETTINGS = REFERENCE[REFERENCE.index("## Settings") : REFERENCE.index("## Metrics")]
 METRICS = REFERENCE[REFERENCE.index("## Metrics") : REFERENCE.index("## Status codes")]
-ROUTES = REFERENCE[REFERENCE.index("## Route document") :]
+ROUTES = REFERENCE[REFERENCE.index("## Route document") : REFERENCE.index("## Rollout plan")]
+PLAN = REFERENCE[REFERENCE.index("## Rollout plan") :]
 
 
 def commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -90,6 +92,12 @@ def test_every_command_says_what_it_does() -> None:
 def test_the_reference_names_every_settings_key() -> None:
     """Every key, in full, as it is written in a file."""
     assert not [key for key in keys(Settings) if f"`{key}`" not in SETTINGS]
+
+
+def test_the_reference_names_every_field_of_a_plan() -> None:
+    """Down to what stands in a step."""
+    fields = {name.rpartition(".")[2] for name in keys(PlanSpec)} | {"min_requests", "gate", "url", "secret", "preset"}
+    assert not [field for field in fields if not names(PLAN, field)]
 
 
 def test_the_reference_names_every_field_of_a_route_and_no_other() -> None:
