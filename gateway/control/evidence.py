@@ -160,7 +160,7 @@ def judge(state: State, block: Block, policy: Policy) -> tuple[State, Judgement]
         streams[stream.stream] = replace(known, harmful=found.verdict == HARMFUL)
         judged.append(_timed(found, block))
     ratio, now = _ratio(state, block, policy, totals)
-    seen = state.seen if state.frozen else dict(block.counters)
+    seen = state.seen if state.frozen else {name: count for name, count in block.counters.items() if count}
     state = replace(state, streams=streams, broken=ratio.broken, ratio_now=now, seen=seen)
     return state, _overall(block, tuple(judged), ratio)
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ODDS", "Mixture", "expected_gain", "harm_gain", "log_normaliser", "share_gain"]
+__all__ = ["ODDS", "Mixture", "divergence", "expected_gain", "harm_gain", "log_normaliser", "share_gain", "upper_bound"]
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def log_normaliser(candidate: int, baseline: int, bad: int) -> Floats:
     """log Z of each odds ratio. Past ``EXACT_TERMS`` terms an upper bound, which keeps the promise."""
     low, high = max(0, bad - baseline), min(candidate, bad)
     if high - low > EXACT_TERMS:
-        return _upper_bound(candidate, baseline, bad)
+        return upper_bound(candidate, baseline, bad)
     j = np.arange(low, high, dtype=np.float64)
     steps = np.log((candidate - j) * (bad - j) / ((j + 1.0) * (baseline - bad + j + 1.0)))
     log_terms = np.concatenate(([0.0], np.cumsum(steps)))
@@ -62,7 +62,7 @@ def log_normaliser(candidate: int, baseline: int, bad: int) -> Floats:
     return values
 
 
-def _upper_bound(candidate: int, baseline: int, bad: int) -> Floats:
+def upper_bound(candidate: int, baseline: int, bad: int) -> Floats:
     """Hoeffding (1963): a convex function of a sum drawn without replacement has at most the mean that it has of the
     sum drawn with replacement. Drawn either way round: places for the candidate, or bad outcomes."""
     units = candidate + baseline

@@ -1,0 +1,232 @@
+"""The collector: whose outcome counts, once for each key, and what becomes of it while the coordination is away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.control.collector import MAX_WAITING, Collector
+from gateway.control.coordination import Alone
+from gateway.control.watches import Watch
+from gateway.errors import StoreUnavailable
+from gateway.events import RequestRecord, ShadowRecord
+from gateway.messages import Decision, VersionRef
+
+OLD, NEW, OTHER = (VersionRef("digits", number) for number in (1, 2, 3))
+WATCH = Watch("digits/r1", 4, NEW, OLD)
+PATIENCE_S = 0.5
+
+
+class Faulty(Alone):
+    """Away when told so."""
+
+    away = False
+
+    async def claim(self, scope: str, places: Sequence[int]) -> Sequence[bool]:
+        if self.away:
+            raise StoreUnavailable("the coordination is away")
+        return await super().claim(scope, places)
+
+
+class Scene:
+    def __init__(self, home: Path) -> None:
+        self.watches = {"digits": WATCH}
+        self.coordination = Faulty(home, ManualClock())
+        self.collector = Collector(
+            coordination=self.coordination, watches=lambda: self.watches, clock=ManualClock(), patience_s=PATIENCE_S
+        )
+        self.collector.table_applied(1)
+
+    async def counted(self, epoch: int = 4) -> dict[str, int]:
+        await self.collector.tick()
+        return dict(await self.collector.gather("digits/r1", epoch))
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def finished(
+    place: int | None,
+    version: VersionRef = NEW,
+    *,
+    failure: str | None = None,
+    error: str | None = None,
+    epoch: int = 4,
+    route: str = "digits",
+    reason: str = "split",
+    queue_s: float = 0.0,
+    batch: int = 0,
+    answered_by: VersionRef | None = None,
+) -> RequestRecord:
+    return RequestRecord(
+        route=route,
+        request_id="r",
+        decision_id="d",
+        decision=Decision(route, version, reason, place, 1, epoch),
+        answered_by=answered_by or version,
+        code=200,
+        chosen_failure=failure,
+        error=error,
+        rows=1,
+        started_wall=0.0,
+        duration_s=0.1,
+        queue_s=queue_s,
+        compute_s=0.004,
+        batch=batch,
+        batch_rows=3,
+    )
+
+
+def place(number: int) -> int:
+    """Of a key of its own: claims tell 2^24 places apart."""
+    return number << 8
+
+
+async def test_the_first_outcome_of_a_key_is_its_versions(scene: Scene) -> None:
+    """Each key once, for the version that the split chose, also when a fallback answered."""
+    tell = scene.collector.request_finished
+    tell(finished(place(1)))
+    tell(finished(place(1), failure="ModelError", error="ModelError"))
+    tell(finished(place(2), failure="ModelError", answered_by=OLD))
+    tell(finished(place(3), OLD))
+    assert await scene.counted() == {
+        "error/split/fresh/candidate/good": 1,
+        "error/split/fresh/candidate/bad": 1,
+        "error/split/fresh/baseline/good": 1,
+    }
+    tell(finished(place(3), OLD))
+    assert (await scene.counted())["error/split/fresh/baseline/good"] == 1
+
+
+async def test_what_says_nothing_of_the_two_versions_is_nobodys_outcome(scene: Scene) -> None:
+    """Refused at the door, left by its client, bad input, a deadline that left no time, a pin, another version, another
+    route, another epoch, or not loaded here."""
+    for number, record in enumerate(
+        [
+            finished(place(10), error="QueueFull"),
+            finished(place(11), error="InvalidInput"),
+            finished(place(12), error="CancelledError"),
+            finished(place(13), error="DeadlineExceeded", queue_s=0.1),
+            finished(None, reason="pin"),
+            finished(place(14), OTHER),
+            finished(place(15), route="other"),
+            finished(place(16), epoch=3),
+            finished(place(17), failure="VersionUnavailable", error="VersionUnavailable"),
+        ]
+    ):
+        scene.collector.request_finished(record)
+        assert await scene.counted() == {}, number
+
+
+async def test_time_that_it_had_and_backing_off_after_a_crash_are_its_own_doing(scene: Scene) -> None:
+    """As the guard sees it."""
+    scene.collector.version_crashed(NEW, "crash", False)
+    scene.collector.request_finished(finished(place(1), error="DeadlineExceeded", queue_s=PATIENCE_S))
+    scene.collector.request_finished(finished(place(2), failure="VersionUnavailable", error="VersionUnavailable"))
+    assert await scene.counted() == {"error/split/fresh/candidate/bad": 2}
+
+
+async def test_a_batch_counts_once_and_by_its_rows(scene: Scene) -> None:
+    """Two keys of one batch have one time between them; a kept answer, and a fallback's, has none."""
+    for number in (1, 2):
+        scene.collector.request_finished(finished(place(number), batch=7))
+    scene.collector.request_finished(finished(place(3), batch=0))
+    scene.collector.request_finished(finished(place(4), failure="ModelError", batch=8, answered_by=OLD))
+    slow = {name: count for name, count in (await scene.counted()).items() if name.startswith("slow/")}
+    assert slow == {"slow/rows-4/fresh/candidate/70": 1}
+
+
+async def test_a_rule_with_a_split_is_a_stratum_of_its_own(scene: Scene) -> None:
+    """Its callers are others, and its shares too."""
+    scene.collector.request_finished(finished(place(1), reason="rule:beta"))
+    assert await scene.counted() == {"error/rule:beta/fresh/candidate/good": 1}
+
+
+async def test_a_key_that_returns_in_a_later_epoch_is_no_fresh_one(scene: Scene) -> None:
+    """It counts for that epoch alone; what was counted in the one before stays as it was."""
+    scene.collector.request_finished(finished(place(1)))
+    await scene.counted()
+    scene.watches = {"digits": Watch("digits/r1", 5, NEW, OLD)}
+    scene.collector.table_applied(2)
+    scene.collector.request_finished(finished(place(1), epoch=5))
+    scene.collector.request_finished(finished(place(2), epoch=5))
+    assert await scene.counted(5) == {"error/split/again/candidate/good": 1, "error/split/fresh/candidate/good": 1}
+    assert await scene.counted(4) == {"error/split/fresh/candidate/good": 1}
+
+
+async def test_pairs_of_answers_count_against_the_candidate_alone(scene: Scene) -> None:
+    """Both ways round; a candidate that fails as a shadow differs, a known good that fails says nothing."""
+    pairs = [(OLD, NEW, "agrees"), (NEW, OLD, "differs"), (OLD, NEW, "failed"), (NEW, OLD, "failed")]
+    pairs += [(OLD, NEW, "dropped"), (OLD, OTHER, "differs")]
+    for number, (answered, shadow, outcome) in enumerate(pairs):
+        scene.collector.shadow_compared(ShadowRecord("digits", 4, place(number), answered, shadow, outcome, 1))
+    assert await scene.counted() == {
+        "disagreement/all/fresh/candidate/good": 1,
+        "disagreement/all/fresh/candidate/bad": 2,
+    }
+
+
+async def test_labels_and_scores_come_later(scene: Scene) -> None:
+    """For the version that answered then; of a route without a rollout they are of no use."""
+    assert scene.collector.label("digits", place(1), NEW, wrong=True)
+    assert scene.collector.label("digits", place(1), NEW, wrong=False)
+    assert scene.collector.score("digits", place(1), OLD, 0.5, low=0.0, high=1.0)
+    assert not scene.collector.label("other", place(1), NEW, wrong=True)
+    assert not scene.collector.label("digits", place(2), OTHER, wrong=True)
+    assert not scene.collector.score("digits", place(2), OTHER, 0.5, low=0.0, high=1.0)
+    assert await scene.counted() == {
+        "label/split/fresh/candidate/bad": 1,
+        "score/all/fresh/baseline/units": 1,
+        "score/all/fresh/baseline/sum": 5_000,
+        "score/all/fresh/baseline/squares": 25_000_000,
+    }
+
+
+async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> None:
+    """Nothing is lost within the limit, and nothing counts twice."""
+    scene.coordination.away = True
+    scene.collector.request_finished(finished(place(1)))
+    assert await scene.counted() == {}
+    scene.collector.request_finished(finished(place(2), OLD))
+    assert scene.collector.statistics().waiting == 2
+    scene.coordination.away = False
+    assert await scene.counted() == {"error/split/fresh/candidate/good": 1, "error/split/fresh/baseline/good": 1}
+    assert repr(scene.collector) == "<Collector [1 watched | 0 waiting | 0 lost]>"
+
+
+async def test_past_the_limit_all_that_wait_are_lost_together(scene: Scene) -> None:
+    """Those of both arms, so that what comes after is still a fair draw; memory stays bounded."""
+    scene.coordination.away = True
+    record = finished(place(1))
+    for number in range(MAX_WAITING + 10):
+        scene.collector.request_finished(record)
+        if number % 40_000 == 0:
+            await scene.collector.tick()
+    statistics = scene.collector.statistics()
+    assert statistics.lost == MAX_WAITING
+    assert statistics.waiting == 10
+
+
+async def test_a_rollout_that_has_ended_leaves_nothing_behind(scene: Scene) -> None:
+    """Its claims are forgotten, so that another rollout of the name begins anew."""
+    scene.collector.request_finished(finished(place(1)))
+    await scene.counted()
+    scene.watches = {}
+    await scene.collector.tick()
+    assert scene.collector.local("digits/r1", 4) == {}
+    assert list(await scene.coordination.claim("digits/r1/keys", [place(1)])) == [True]
+    scene.collector.request_finished(finished(place(2)))
+    assert scene.collector.statistics().waiting == 0
+
+
+async def test_it_publishes_what_is_left_when_it_closes(scene: Scene) -> None:
+    """The last fifth of a second of a replica is evidence too."""
+    scene.collector.start()
+    scene.collector.request_finished(finished(place(1)))
+    await scene.collector.close()
+    assert dict(await scene.coordination.gather("digits/r1")) == {"4/error/split/fresh/candidate/good": 1}

@@ -1,0 +1,332 @@
+"""Evidence: its promises in small cases by counting every one, and what its state and verdicts hold to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter as Sum
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.control.evidence import (
+    HARMFUL,
+    HEALTHY,
+    NOT_ENOUGH,
+    Block,
+    Judgement,
+    Policy,
+    State,
+    StreamPolicy,
+    begin,
+    judge,
+)
+from gateway.control.statistics import e_values
+from gateway.control.statistics.confidence import DifferenceTest, nearest, share_interval, share_log_e
+from gateway.control.statistics.e_values import ODDS, harm_gain, log_normaliser, share_gain
+from gateway.control.statistics.sample_ratio import log_ratio_e
+from gateway.control.statistics.scores import SCALE, Scores, scaled
+from gateway.control.tallies import BASELINE, CANDIDATE, Counter, tally
+
+RATES = [0.0, 1e-6, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0]
+SIZES = [(a, b) for a in range(1, 5) for b in range(1, 3)] + [(a, b) for a in range(1, 3) for b in range(1, 5)]
+
+
+def drawn(bad: int, units: int, rate: float) -> float:
+    return math.comb(units, bad) * rate**bad * (1 - rate) ** (units - bad)
+
+
+def mean_of_gains(candidate: int, baseline: int, p_a: float, p_b: float) -> np.ndarray:
+    """The mean of each bet's factor over all outcomes of a block."""
+    found = np.zeros(len(ODDS))
+    for x, y in product(range(candidate + 1), range(baseline + 1)):
+        chance = drawn(x, candidate, p_a) * drawn(y, baseline, p_b)
+        found += chance * np.exp(harm_gain(candidate, x, baseline, y))
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_bet_on_harm_gains_nothing_in_the_mean_where_there_is_none(size: tuple[int, int]) -> None:
+    """Every outcome of a small block, at each rate: the mean is 1 for equal versions, at most 1 for a better one."""
+    for p in RATES:
+        assert mean_of_gains(*size, p, p) == pytest.approx(np.ones(len(ODDS)), abs=1e-9)
+        for better in (rate for rate in RATES if rate <= p):
+            assert (mean_of_gains(*size, better, p) <= 1.0 + 1e-9).all()
+
+
+def test_it_gains_nothing_in_the_mean_whatever_the_outcomes_are_once_the_arms_are_drawn() -> None:
+    """Outcomes fixed by anyone, a burst among them; only who gets which place is chance."""
+    for units, bad in product(range(2, 9), range(9)):
+        for candidate in range(1, units):
+            if bad > units:
+                continue
+            ways = {
+                x: math.comb(bad, x) * math.comb(units - bad, candidate - x) for x in range(min(bad, candidate) + 1)
+            }
+            gains = [
+                count * np.exp(harm_gain(candidate, x, units - candidate, bad - x))
+                for x, count in ways.items()
+                if count
+            ]
+            assert sum(gains) / math.comb(units, candidate) == pytest.approx(np.ones(len(ODDS)), abs=1e-9)
+
+
+def test_the_bound_for_great_blocks_is_above_the_exact_value() -> None:
+    """Hoeffding's, so that the promise holds where the sum would take too long."""
+    for candidate, baseline, bad in ((5, 95, 10), (500, 9_500, 800), (50, 50, 60), (3_000, 3_000, 3_000)):
+        exact = log_normaliser(candidate, baseline, bad)
+        assert (e_values.upper_bound(candidate, baseline, bad) >= exact - 1e-9).all()
+    assert np.isfinite(harm_gain(10**8, 10**6, 10**9, 10**7)).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("difference", [-0.1, 0.0, 0.02, 0.3])
+def test_a_bet_on_health_gains_nothing_in_the_mean_where_harm_is_at_the_limit(
+    size: tuple[int, int], difference: float
+) -> None:
+    """Every outcome of a small block, over all rates with that difference or more, for several guesses."""
+    candidate, baseline = size
+    for guess_a, guess_b in ((0.01, 0.01), (0.3, 0.35), (0.05, 0.5)):
+        if guess_a - guess_b >= difference:
+            continue
+        q = nearest(np.array([guess_a]), np.array([guess_b]), candidate, baseline, np.array([difference]))
+        q_a, q_b = float(q[0][0]), float(q[1][0])
+        for p_b, more in product(np.linspace(0, 1, 21), (0.0, 0.05, 0.2)):
+            p_a = p_b + difference + more
+            if not 0 <= p_a <= 1:
+                continue
+            mean_a = p_a * guess_a / q_a + (1 - p_a) * (1 - guess_a) / (1 - q_a)
+            mean_b = p_b * guess_b / q_b + (1 - p_b) * (1 - guess_b) / (1 - q_b)
+            assert mean_a**candidate * mean_b**baseline <= 1 + 1e-9
+
+
+def test_the_one_sample_bets_gain_nothing_in_the_mean_at_the_limit() -> None:
+    """Harm: at or below it. Health: at it, looked at after each of 200 answers."""
+    for limit, p in product((0.01, 0.1), (0.0, 0.005, 0.01, 0.1)):
+        if p <= limit:
+            mean = p * np.exp(share_gain(1, 1, limit)) + (1 - p) * np.exp(share_gain(1, 0, limit))
+            assert (mean <= 1 + 1e-12).all()
+    rng = np.random.default_rng(4)
+    runs = np.cumsum(rng.random((2_000, 200)) < 0.1, axis=1)
+    highest = [max(share_log_e(n + 1, int(bad), 0.1) for n, bad in enumerate(run)) for run in runs]
+    assert np.mean(np.array(highest) >= math.log(20)) <= 0.05
+
+
+@given(
+    st.floats(1e-9, 0.999), st.floats(1e-9, 0.999), st.integers(1, 10**6), st.integers(1, 10**6), st.floats(-0.9, 0.9)
+)
+def test_the_nearest_rates_are_those_with_the_least_divergence(
+    p_a: float, p_b: float, a: int, b: int, d: float
+) -> None:
+    """None of 200 others with the same difference is nearer."""
+    q_a, q_b = (float(q[0]) for q in nearest(np.array([p_a]), np.array([p_b]), a, b, np.array([d])))
+    assert q_a - q_b == pytest.approx(d, abs=1e-12)
+
+    def far(other: float) -> float:
+        return a * e_values.divergence(p_a, other + d) + b * e_values.divergence(p_b, other)
+
+    others = np.linspace(max(0.0, -d), min(1.0, 1.0 - d), 202)[1:-1]
+    assert far(q_b) <= min(far(float(x)) for x in others) * (1 + 1e-6) + 1e-6
+
+
+def test_a_split_that_is_sound_is_seldom_called_broken_and_a_broken_one_soon() -> None:
+    """2,000 runs of 2,000 keys at 5%, looked at after every key; then 8% where 5% should be."""
+    rng = np.random.default_rng(8)
+    sound = np.cumsum(rng.random((500, 2_000)) < 0.05, axis=1)
+    highest = [max(log_ratio_e(int(a), n + 1 - int(a), 0.05) for n, a in enumerate(run)) for run in sound]
+    assert np.mean(np.array(highest) >= math.log(100)) <= 0.01
+    assert log_ratio_e(80 * 4, 920 * 4, 0.05) > math.log(1000)
+
+
+def test_score_means_are_held_at_every_look() -> None:
+    """Equal scores of both arms: in 100 runs of 40 looks, harm is found in at most 5%; a difference is found."""
+    rng = np.random.default_rng(6)
+    found = [_scores_run(rng, 0.0) for _ in range(100)]
+    assert np.mean(found) <= 0.05
+    assert np.mean([_scores_run(rng, 0.3) for _ in range(20)]) == 1.0
+
+
+def _scores_run(rng: np.random.Generator, less: float) -> bool:
+    """Whether harm was found at 5%."""
+    track, totals = Scores(), Sum[str]()
+    for _ in range(40):
+        for arm, size, mean in ((CANDIDATE, 10, 0.6 - less), (BASELINE, 90, 0.6)):
+            scores = [scaled(value, 0.0, 1.0) for value in rng.beta(4 * mean, 4 * (1 - mean), size).tolist()]
+            squares = sum(score * score for score in scores)
+            totals.update({f"{arm}/units": size, f"{arm}/sum": sum(scores), f"{arm}/squares": squares})
+        track = track.advanced({"all": dict(totals)})
+        if track.finding(0.1, 0.05, 0.0, 1.0).log_harm >= math.log(20):
+            return True
+    return False
+
+
+def test_a_score_counts_within_the_range_of_the_policy() -> None:
+    """Cut at both ends, so that one wild value moves a mean by a bounded amount."""
+    assert [scaled(x, -1.0, 1.0) for x in (-5.0, -1.0, 0.0, 1.0, math.inf)] == [0, 0, SCALE // 2, SCALE, SCALE]
+
+
+# States and verdicts
+
+ALL = Policy(
+    streams=(
+        StreamPolicy("error", 0.02),
+        StreamPolicy("slow", 0.05, required=False),
+        StreamPolicy("disagreement", 0.1, required=False),
+        StreamPolicy("label", 0.05, required=False),
+        StreamPolicy("score", 0.1, required=False),
+    )
+)
+counts = st.integers(0, 3_000)
+
+
+@st.composite
+def additions(draw: st.DrawFn) -> dict[str, int]:
+    """What one look adds to the counters, of all kinds."""
+    found = {}
+    for stream, stratum in (("error", "split"), ("label", "split"), ("error", "rule:beta")):
+        for arm, novelty in product((CANDIDATE, BASELINE), ("fresh", "again")):
+            good, bad = draw(counts), draw(counts)
+            found |= tally(stream, arm, good=good, bad=bad, stratum=stratum, novelty=novelty)
+    for arm, place in product((CANDIDATE, BASELINE), (60, 80, 90)):
+        found[str(Counter("slow", "rows-4", "fresh", arm, str(place)))] = draw(counts)
+    found |= tally("disagreement", CANDIDATE, good=draw(counts), bad=draw(counts), stratum="all")
+    return found
+
+
+def looked(looks: list[dict[str, int]], epochs: list[int], *, through_json: bool = False) -> tuple[State, Judgement]:
+    state, total, last = begin(ALL), Sum[str](), 0
+    judgement = judge(state, Block(0, {}, {}), ALL)[1]
+    for added, epoch in zip(looks, epochs, strict=True):
+        if epoch != last:
+            total, last = Sum(), epoch
+        total.update(added)
+        block = Block(epoch, {"split": 0.1, "rule:beta": 0.5}, dict(total), 60.0)
+        state, judgement = judge(state, block, ALL)
+        if through_json:
+            state = State.from_json(json.loads(json.dumps(state.to_json())))
+    return state, judgement
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(additions(), min_size=1, max_size=4), st.data())
+def test_a_state_is_the_same_after_a_journey_as_text(looks: list[dict[str, int]], data: st.DataObject) -> None:
+    """Bit for bit, so that the next leader goes on exactly where this one was; and a verdict can be shown."""
+    epochs = sorted(data.draw(st.lists(st.integers(0, 2), min_size=len(looks), max_size=len(looks))))
+    direct, travelled = looked(looks, epochs), looked(looks, epochs, through_json=True)
+    assert direct == travelled
+    assert json.loads(json.dumps(direct[1].to_json()))["verdict"] in (HARMFUL, HEALTHY, NOT_ENOUGH)
+    assert Policy.from_json(json.loads(json.dumps(ALL.to_json()))) == ALL
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(additions(), min_size=1, max_size=3))
+def test_the_same_counters_twice_are_no_new_evidence(looks: list[dict[str, int]]) -> None:
+    """A second look at what is known changes nothing, so that a leader may look as often as it likes."""
+    state, judgement = looked(looks, [0] * len(looks))
+    total = sum((Sum(added) for added in looks), Sum())
+    block = Block(0, {"split": 0.1, "rule:beta": 0.5}, dict(total), 60.0)
+    assert judge(state, block, ALL) == (state, judgement)
+
+
+@settings(max_examples=30, deadline=None)
+@given(additions(), st.integers(1, 5), st.randoms())
+def test_counters_of_replicas_add_up_to_those_of_one(counted: dict[str, int], replicas: int, random: object) -> None:
+    """However the outcomes fell on replicas, and in whatever order these are summed, the judgement is the same."""
+    parts = [Sum[str]() for _ in range(replicas)]
+    for place, (name, count) in enumerate(counted.items()):
+        share = count // replicas
+        for part in parts:
+            part[name] += share
+        parts[place % replicas][name] += count - share * replicas
+    merged = Sum[str]()
+    for part in reversed(parts):
+        merged.update(part)
+    assert looked([dict(merged)], [0]) == looked([counted], [0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 50), st.integers(1, 400), st.integers(0, 300), st.integers(100, 4_000))
+def test_one_more_bad_outcome_of_the_candidate_never_speaks_for_it(bad: int, good: int, b: int, g: int) -> None:
+    """Of the same block: harm is more likely, health less."""
+
+    def of(worse: int) -> tuple[float, float]:
+        block = tally("error", CANDIDATE, bad=bad + worse, good=good - worse) | tally("error", BASELINE, bad=b, good=g)
+        known = tally("error", CANDIDATE, good=20) | tally("error", BASELINE, good=5_000)
+        total = dict(Sum(known) + Sum(block))
+        policy = Policy(streams=(StreamPolicy("error", 0.02),))
+        state, _ = judge(begin(policy), Block(0, {"split": 0.05}, known), policy)
+        stream = judge(state, Block(0, {"split": 0.05}, total), policy)[1].streams[0]
+        return stream.log_harm, stream.log_health
+
+    (harm, health), (more_harm, less_health) = of(0), of(1)
+    assert more_harm >= harm - 1e-9
+    assert less_health <= health + 1e-9
+
+
+def test_a_billion_units_and_no_error_at_all_are_no_trouble() -> None:
+    """Nothing overflows, and the candidate is healthy."""
+    state = begin(ALL)
+    for part in range(1, 11):
+        counters = tally("error", CANDIDATE, good=10**8 * part) | tally("error", BASELINE, good=9 * 10**8 * part)
+        state, judgement = judge(state, Block(0, {"split": 0.1}, counters), ALL)
+    assert judgement.verdict == HEALTHY
+    assert all(math.isfinite(x) for x in (judgement.streams[0].log_harm, judgement.streams[0].log_health))
+    json.dumps(state.to_json(), allow_nan=False)
+
+
+def test_counters_that_go_back_freeze_the_epoch_and_the_next_one_stands_by_itself() -> None:
+    """An emptied store loses counts and claims: what comes then may have counted before."""
+    policy = Policy(streams=(StreamPolicy("error", 0.02),))
+    full = tally("error", CANDIDATE, good=100, bad=1) | tally("error", BASELINE, good=1_000, bad=10)
+    state, before = judge(begin(policy), Block(1, {"split": 0.1}, full), policy)
+    state, after = judge(state, Block(1, {"split": 0.1}, {}), policy)
+    worse = tally("error", CANDIDATE, good=100, bad=90) | tally("error", BASELINE, good=1_000, bad=10)
+    state, later = judge(state, Block(1, {"split": 0.1}, worse), policy)
+    assert state.frozen
+    assert before.streams[0].log_harm == after.streams[0].log_harm == later.streams[0].log_harm
+    state, anew = judge(state, Block(2, {"split": 0.1}, worse), policy)
+    assert not state.frozen
+    assert anew.verdict == HARMFUL
+
+
+def test_an_epoch_that_has_ended_is_refused() -> None:
+    """A block of the past cannot be weighed after one of the present."""
+    state, _ = judge(begin(ALL), Block(3, {}, {}), ALL)
+    with pytest.raises(ValueError, match="that epoch has ended"):
+        judge(state, Block(2, {}, {}), ALL)
+
+
+def test_the_pace_tells_how_much_is_still_needed_and_how_long_it_takes() -> None:
+    """At a tenth of the traffic the same number takes ten times as long."""
+    policy = Policy(streams=(StreamPolicy("error", 0.02),))
+    state, total = begin(policy), {}
+    for part in range(1, 4):
+        total = tally("error", CANDIDATE, good=20 * part) | tally("error", BASELINE, good=380 * part - 4, bad=4)
+        state, judgement = judge(state, Block(0, {"split": 0.05}, total, 60.0), policy)
+    slower = judge(state, Block(0, {"split": 0.05}, total, 600.0), policy)[1]
+    assert judgement.verdict == NOT_ENOUGH
+    assert judgement.needed is not None
+    assert 10 < judgement.needed < 1_000
+    assert judgement.expected_s is not None
+    assert slower.expected_s == pytest.approx(10 * judgement.expected_s)
+
+
+def test_intervals_hold_the_truth_at_every_look() -> None:
+    """60 runs of 80 looks: each side misses in 5% at most, and the share's interval too."""
+    rng = np.random.default_rng(12)
+    missed = 0
+    for _ in range(60):
+        test = DifferenceTest.begin(0.02)
+        for _ in range(80):
+            test = test.taken(20, int(rng.binomial(20, 0.12)), 180, int(rng.binomial(180, 0.1)))
+            low, high = test.interval(0.05)
+            if not low <= 0.02 <= high:
+                missed += 1
+                break
+    assert missed <= 60 * 0.1
+    low, high = share_interval(1_000, 20, 0.05, 0.1)
+    assert 0.005 < low < 0.02 < high < 0.05
+    assert share_interval(0, 0, 0.05, 0.1) == (0.0, 1.0)
