@@ -320,7 +320,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         yield LocalControl(
             store=store,
             blobs=blobs,
-            routes=RouteControl(store, replica),
+            routes=RouteControl(store, replica, clock=clock),
             models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
@@ -337,6 +337,7 @@ def serve(settings: Settings) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and end are told in our own words
+    logging.getLogger("openfeature.contrib").setLevel(logging.CRITICAL)  # it logs what clients send, at each request
     allow_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))

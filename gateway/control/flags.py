@@ -43,6 +43,7 @@ _PROBES = 5
 _PROBE_FLAG = "turnout-probe"
 _LATE_POLLS = 5
 _MOST_KINDS = 4096
+_MOST_SAID = 1000
 _NOTHING: tuple[int, str, bool] = (0, "", False)
 """The defaults that are handed in: what comes back unchanged and without a variant says nothing."""
 
@@ -96,7 +97,7 @@ class Flags:
         self._fresh_at: float | None = None
         self._budget = EvaluationBudget(settings.budget_ms / 1000)
         self._kinds: dict[str, int] = {}
-        self._said: str | None = None
+        self._said: set[tuple[str, type[Exception]]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._tending: asyncio.Task[None] | None = None
 
@@ -182,9 +183,11 @@ class Flags:
         self._kinds[flag] = kind
 
     def _failed(self, flag: str, error: Exception) -> str:
-        why = f"{type(error).__name__}: {getattr(error, 'error_message', None) or error}"
-        if why != self._said:
-            self._said = why
+        """Told once for each flag and kind of error: a client's context can bring it about with every request."""
+        told = (flag, type(error))
+        if told not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(told)
+            why = f"{type(error).__name__}: {getattr(error, 'error_message', None) or error}"
             log.error("flags of %s: %r cannot be evaluated, its rules do not match: %.300s", self.name, flag, why)
         return "error"
 

@@ -13,6 +13,7 @@ import pytest
 from gateway.cli.backend import Backend, Registration
 from gateway.cli.http_backend import open_http
 from gateway.cli.local_backend import open_local
+from gateway.control.checkpoints import VerifyingKey
 from gateway.control.explain import Question
 from gateway.errors import (
     Conflict,
@@ -301,3 +302,7 @@ async def test_every_change_is_in_the_audit_log_which_proves_itself(
         records[-1]["sequence"]
     ]
     assert (await backend.verify_audit())["ok"] is True
+    signed = await backend.audit_checkpoint()
+    opened = VerifyingKey.parse(signed["key"]).open(signed["checkpoint"])
+    assert (opened.size, opened.head) == (signed["size"], signed["head"])
+    assert opened.size >= records[-1]["sequence"]

@@ -19,16 +19,18 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.clock import ManualClock
+from gateway.clock import ManualClock, SystemClock
 from gateway.control.audit import GENESIS, Verification, verify, verify_store
+from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination_redis import RedisCoordination
 from gateway.control.memory_store import MemoryStore
 from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.redis_store import RedisStore
 from gateway.control.sqlite_schema import MIGRATIONS, migrate
 from gateway.control.sqlite_store import SqliteStore
-from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
+from gateway.control.store import Actor, AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import Fenced, StaleRevision, StoreUnavailable
+from gateway.settings import AuditSettings
 from loadtests.redis_server import RedisServer
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits", "because", {"weights": {"3": 1}})
@@ -211,6 +213,21 @@ async def test_the_chain_finds_what_was_altered_removed_or_reordered(store: Stor
 
 def make(path: Path) -> SqliteStore:
     return SqliteStore(path / "store.sqlite3", poll_s=0.01)
+
+
+async def test_the_token_of_a_change_is_kept_and_a_checkpoint_of_the_chain_is_signed(
+    store: Store, tmp_path: Path
+) -> None:
+    """On every store: which token, also after its name was given to another; and how the chain stands."""
+    await store.commit([Change(ROUTE, {"n": 1}, 0)], AuditEntry(Actor("olga", "0a1b2c3d"), "weights", str(ROUTE)))
+    await store.commit([Change(ROUTE, {"n": 2}, 1)], AuditEntry("guard", "rollback", str(ROUTE)))
+    first, second = await store.audit()
+    assert (first.entry.actor, first.entry.token, second.entry.token) == ("olga", "0a1b2c3d", None)
+    assert (await verify_store(store)).fault is None
+    keeper = await CheckpointKeeper(store, tmp_path / "home", AuditSettings(), clock=SystemClock()).open()
+    signed = await keeper.now()
+    assert keeper.key.public.open(signed.note) == signed.checkpoint
+    assert (signed.checkpoint.size, signed.checkpoint.head) == (2, second.digest)
 
 
 async def test_a_change_by_another_process_is_noticed(tmp_path: Path) -> None:

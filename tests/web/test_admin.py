@@ -16,6 +16,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.control.memory_store import MemoryStore
+from gateway.control.tokens import digest_of
 from gateway.errors import LoadError
 from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
@@ -433,6 +434,10 @@ async def test_what_is_resident_and_who_changed_what_can_be_read(admin: Admin) -
     assert (await admin.call("GET", f"/audit?after={revision - 1}")).json()["next"] is None
     newest = (await admin.call("GET", "/audit?limit=2")).json()["records"]
     assert [row["sequence"] for row in newest] == [revision - 1, revision]
+    assert (await admin.call("DELETE", "/tokens/predict")).status_code == 200
+    [ended] = (await admin.call("GET", f"/audit?after={revision}")).json()["records"]
+    assert (ended["actor"], ended["token"]) == ("admin", digest_of(admin.tokens["admin"])[:16])
+    second, revision = [*second, ended], revision + 1
     proof = (await admin.call("GET", "/audit/verify")).json()
     assert proof == {"ok": True, "records": revision, "head": second[-1]["digest"], "fault": None}
 
