@@ -73,3 +73,32 @@ def test_what_a_cluster_puts_into_the_environment_is_left_alone(monkeypatch: pyt
     monkeypatch.setenv("TURNOUT_PORT", "tcp://10.0.0.7:8000")
     monkeypatch.setenv("TURNOUT_SERVICE_HOST", "10.0.0.7")
     assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://olga:secret@host:6379/0", "has a password in it"),
+        ("http://host:6379", "expected redis://HOST:PORT/NUMBER"),
+        ("redis://", "expected redis://HOST:PORT/NUMBER"),
+        ("redis://host:70000", "not an address"),
+        ("redis://host/db", "the path is the number of a database"),
+        ("redis://host:6379/0?socket_timeout=0", "expected redis://HOST:PORT/NUMBER"),
+    ],
+)
+def test_the_address_of_the_store_is_checked_and_no_password_shown(tmp_path: Path, url: str, why: str) -> None:
+    """It appears in logs and on the admin plane, so what is secret is elsewhere."""
+    with pytest.raises(SettingsError) as told:
+        load_settings(_written(tmp_path, f'store: {{url: "{url}"}}'))
+    assert why in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_the_password_of_the_store_comes_from_the_environment_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the settings' repr."""
+    monkeypatch.setenv("TURNOUT_STORE__URL", "rediss://olga@redis.internal:6380/2")
+    monkeypatch.setenv("TURNOUT_STORE__PASSWORD", "open sesame")
+    settings = load_settings()
+    assert settings.store.password is not None
+    assert settings.store.password.get_secret_value() == "open sesame"
+    assert "sesame" not in repr(settings)
