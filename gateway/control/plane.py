@@ -131,7 +131,7 @@ class ControlPlane:
         self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock, posts=("rollouts",))
         here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
         asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
-        self.routes = RouteControl(store, here, asked)
+        self.routes = RouteControl(store, here, asked, clock=clock)
         self.webhooks = Webhooks(webhook_secrets(settings.webhooks), clock=clock)
         self.rollouts = RolloutControl(
             store,

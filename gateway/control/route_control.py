@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gateway.clock import Clock, SystemClock
 from gateway.control import transitions
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired, DesiredRoute, read_desired
@@ -31,9 +32,12 @@ Transition = Callable[[Snapshot, RouteDocument], RouteDocument]
 
 
 class RouteControl:
-    """``flags`` are asked when a decision is explained."""
+    """``flags`` are asked when a decision is explained; ``clock`` dates what an operator proves by his word."""
 
-    def __init__(self, store: Store, replica: Replica, flags: FlagRules | None = None) -> None:
+    def __init__(
+        self, store: Store, replica: Replica, flags: FlagRules | None = None, *, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._store = store
         self._flags = flags
         self._replica = replica
@@ -53,10 +57,12 @@ class RouteControl:
 
     async def put(self, name: str, spec: object, *, actor: str, expected: int | None = None) -> View:
         key, parsed = route_key(check_route_name(name)), RouteSpec.parse(spec)
+        at = self._clock.wall()
 
         def decide(snapshot: Snapshot) -> Decision:
             current = _document(snapshot.documents.get(key))
-            document = transitions.put(parsed, current, self._catalogue(snapshot, parsed.model))
+            catalogue = self._catalogue(snapshot, parsed.model)
+            document = transitions.put(parsed, current, catalogue, by=actor, at=at)
             action = "route-create" if current is None else "route-update"
             return Decision(document.to_json(), AuditEntry(actor, action, str(key)))
 
