@@ -38,7 +38,8 @@ _DEPTH = 2
 _COMPILED = frozenset({"onnx"})
 _BRIEF_S = 0.0002
 _TIMED_OF = 8  # batches on the loop: the thread's clock is two calls of the system
-_FORGET = 0.98  # of the longest time, a batch: after one of 1 ms, eighty brief ones go by the thread
+_FORGET = 0.98  # of the longest time, a batch: after two of 1 ms, eighty brief ones go by the thread
+_LONG_S = 0.002  # once is enough: the loop stood still so long
 _CLOSE_GRACE_S = 2.0
 
 
@@ -54,13 +55,18 @@ class _Work:
 
 
 class Brevity:
-    """The longest that batches took lately, by their size to the next power of two."""
+    """The longest that batches took lately, by their size to the next power of two. A single one that is somewhat too
+    long may be the machine's doing; two in a row are the model's."""
 
     def __init__(self) -> None:
         self._longest_s: dict[int, float] = {}
+        self._doubted = False
 
     def took(self, rows: int | None, seconds: float) -> None:
         size = (rows or 1).bit_length()
+        doubted, self._doubted = self._doubted, seconds >= _BRIEF_S
+        if _BRIEF_S <= seconds < _LONG_S and not doubted and size in self._longest_s:
+            return
         self._longest_s[size] = max(seconds, self._longest_s.get(size, 0.0) * _FORGET)
 
     def expects_brief(self, rows: int | None) -> bool:

@@ -217,8 +217,26 @@ def test_what_is_brief_is_forgotten_at_one_slow_batch_and_learnt_again():
     brevity.took(1, 1e-5)
     assert brevity.expects_brief(1)
     assert not brevity.expects_brief(32)
-    brevity.took(1, 1e-3)
+    brevity.took(1, 5e-3)
     assert not brevity.expects_brief(1)
-    for _ in range(100):
+    for _ in range(200):
         brevity.took(1, 1e-5)
     assert brevity.expects_brief(1)
+
+
+def test_one_batch_that_is_somewhat_too_long_proves_nothing_and_two_in_a_row_do():
+    """A page that had to be brought, a neighbour on the machine; but a model's own slowness comes again."""
+    brevity = Brevity()
+    brevity.took(1, 1e-5)
+    for seconds in (1e-3, 1e-5, 1e-3):
+        brevity.took(1, seconds)
+        assert brevity.expects_brief(1)
+    brevity.took(1, 1e-3)
+    assert not brevity.expects_brief(1)
+
+
+def test_a_size_seen_for_the_first_time_is_believed():
+    """There is nothing that it could be an exception to."""
+    brevity = Brevity()
+    brevity.took(1, 1e-3)
+    assert not brevity.expects_brief(1)
