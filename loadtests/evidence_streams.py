@@ -108,6 +108,9 @@ def detection(rng: np.random.Generator, size: int, baseline: float, candidate: f
 
 
 def _firsts(keys: Integers) -> Bools:
+    """Whether no earlier request has the key; keys are small numbers."""
+    first = np.full(int(keys.max()) + 1, len(keys))
+    np.minimum.at(first, keys, np.arange(len(keys)))
     found = np.zeros(len(keys), dtype=np.bool_)
-    found[np.unique(keys, return_index=True)[1]] = True
+    found[first[first < len(keys)]] = True
     return found

@@ -6,12 +6,13 @@ the two equal. It uses the product's gains and stakes, and does only the bookkee
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.control.statistics.e_values import STAKES, Mixture, harm_gain, share_gain
+from gateway.control.statistics.e_values import LOG_ODDS, STAKES, Mixture, log_normaliser, share_gain
 
 __all__ = ["Path", "harm_path", "share_path"]
 
@@ -45,14 +46,9 @@ def harm_path(candidate: Bools, bad: Bools, least: int, mixture: Mixture | None 
     ends = _ends(bad, least)
     sums = [np.concatenate(([0], np.cumsum(x)))[ends + 1] for x in (candidate, candidate & bad, bad)]
     units, of_candidate, candidate_bad, all_bad = (np.diff(x, prepend=0) for x in (ends + 1, *sums))
-    blocks = zip(
-        of_candidate.tolist(),
-        candidate_bad.tolist(),
-        (units - of_candidate).tolist(),
-        (all_bad - candidate_bad).tolist(),
-        strict=True,
-    )
-    gains = np.array([harm_gain(*block) for block in blocks]).reshape(-1, len(STAKES))
+    keys = zip(of_candidate.tolist(), (units - of_candidate).tolist(), all_bad.tolist(), strict=True)
+    normalisers = np.array([log_normaliser(*key) for key in keys]).reshape(-1, len(STAKES))
+    gains = candidate_bad[:, None] * LOG_ODDS - normalisers
     before = used + np.concatenate(([0], np.cumsum(of_candidate)))
     return _bets(ends, gains, before, mixture or Mixture())
 
@@ -65,13 +61,13 @@ def share_path(bad: Bools, limit: float) -> Path:
 
 def _ends(bad: Bools, least: int) -> Integers:
     """A block ends where it has units enough and a bad one."""
-    places = np.flatnonzero(bad)
-    ends, last = [], -1
+    places = np.flatnonzero(bad).tolist()
+    ends, last, following = [], -1, 0
     while True:
-        following = int(np.searchsorted(places, last + 1))
+        following = bisect_left(places, last + 1, following)
         if following == len(places):
             break
-        last = max(last + least, int(places[following]))
+        last = max(last + least, places[following])
         if last >= len(bad):
             break
         ends.append(last)

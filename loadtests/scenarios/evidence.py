@@ -166,7 +166,7 @@ def detecting(plan: Plan) -> Outcome:
 
 def _detections(baseline: float, candidate: float, runs: int, bound: int) -> Mapping[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ("evidence", *RIVALS)}
-    size = max(REQUESTS, int(12 * bound / WEIGHT))
+    size = max(REQUESTS, int(8 * bound / WEIGHT))
     for run in range(runs):
         stream = detection(np.random.default_rng((5, run)), size, baseline, candidate)
         looks = _looks(stream)
