@@ -22,6 +22,8 @@ _SIZE = _FORM.size
 TAIL_BYTES = 60 * 1024
 _TEXT_BYTES = 16 * 1024
 _INT_BYTES = array.array("i").itemsize
+# As plain numbers: an operation on an enumeration's members costs a microsecond.
+_TRUNCATED, _CLOSED_ON_EXEC = int(socket.MSG_TRUNC), int(socket.MSG_CMSG_CLOEXEC)
 
 
 class ChannelFault(Exception):
@@ -109,15 +111,15 @@ class Reader:
 
     def read(self) -> Packet | None:
         """The next packet; None at the end. ``ChannelFault`` for what is none. For sockets without descriptors."""
-        size = self._sock.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+        size = self._sock.recv_into(self._buffer, 0, _TRUNCATED)
         return self._packet(size)
 
     def read_with_fd(self) -> tuple[Packet | None, int | None]:
         """The same, and the descriptor that came with it, which is the caller's to close."""
-        size, ancillary, flags, _ = self._sock.recvmsg_into(self._rooms, self._fds_bytes, socket.MSG_CMSG_CLOEXEC)
+        size, ancillary, flags, _ = self._sock.recvmsg_into(self._rooms, self._fds_bytes, _CLOSED_ON_EXEC)
         fd = _only(ancillary) if ancillary else None
         try:
-            if flags & socket.MSG_TRUNC:
+            if flags & _TRUNCATED:
                 size = len(self._buffer) + 1
             return self._packet(size), fd
         except ChannelFault:
