@@ -62,7 +62,7 @@ def simulate(
     ] = None,
     error_rates: Annotated[
         str, _option("--error-rates", metavar="LIST", help="Candidates to try, by their errors.")
-    ] = "2%,5%,20%",
+    ] = "5%,20%",
     slow: Annotated[
         str | None, _option("--slow", metavar="LIST", help="Candidates to try, by slow answers (baseline: 1%).")
     ] = None,
