@@ -176,7 +176,7 @@ def _counted(current: RouteDocument | None, fresh: RouteDocument, *, start: Assi
 def _who_gets_what(document: RouteDocument) -> tuple[object, ...]:
     spec, status = document.spec, document.status
     barred = frozenset(status.quarantined)
-    return spec.model, status.split, spec.key, spec.rules, barred, status.assignment.keys()
+    return spec.model, spec.key, spec.rules, barred, status.assignment.keys()
 
 
 def set_weights(document: RouteDocument, weights: Mapping[int, int], catalogue: Catalogue) -> RouteDocument:

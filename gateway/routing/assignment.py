@@ -18,10 +18,11 @@ Any places of the arms that shrink would do. These are chosen, so that intervals
    too, else out of the middle of the longest, so that all who touched still touch.
 
 By 4 two arms touch from their first exchange on, and later exchanges fall under 3: a ramp of many steps, or of many
-arms by turns, adds nothing. So there are about two intervals for each pair of arms that ever exchanged places: after
-10,000 random changes of 8 arms at most 71, of 64 arms 3,600. Should a sequence be found that makes more than
-``MAX_INTERVALS``, the shortest are exchanged for places at another border of the same two arms (``compacted``), which
-moves those few keys more than the least.
+arms by turns, adds nothing. So there are about two intervals for each pair of arms that ever exchanged places: in
+10,000 random changes of 8 arms never more than 71, of 64 arms 3,600. An adversary who picks each change to that end
+wins an interval in four changes, without an end that is known. So the number is bounded (``most_intervals``, far above
+what chance reaches): beyond it the shortest intervals are exchanged for as many places where the same two arms touch
+elsewhere, which moves those few keys more than the least: under such an adversary one in a million a change.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["MAX_INTERVALS", "SPACE", "Assignment", "Interval", "first", "moved", "transfers"]
+__all__ = ["SPACE", "Assignment", "Interval", "first", "most_intervals", "moved", "transfers"]
 
 SPACE = 2**32
-MAX_INTERVALS = 8192
+MIN_MOST_INTERVALS = 256
 MAX_FORMER_ARMS = 16
 MAX_FORMER_INTERVALS = 64
 
@@ -110,10 +111,15 @@ def first(weights: Mapping[int, int]) -> Assignment:
     return Assignment(tuple(ends), tuple(versions))
 
 
-def moved(assignment: Assignment, weights: Mapping[int, int], *, most: int = MAX_INTERVALS) -> Assignment:
+def most_intervals(arms: int) -> int:
+    """Twice what it takes for each arm to touch each other one on both sides."""
+    return max(MIN_MOST_INTERVALS, 2 * arms * (arms - 1))
+
+
+def moved(assignment: Assignment, weights: Mapping[int, int], *, most: int | None = None) -> Assignment:
     """The assignment for ``weights`` that takes the fewest places from anybody; itself when they hold already.
 
-    ``most`` intervals, if need be at the cost of a few places more.
+    It has at most ``most`` intervals (``most_intervals`` of the arms), if need be at the cost of a few places more.
     """
     if not any(weights.values()):
         return Assignment(former=_former(assignment, {})) if assignment.ends else assignment
@@ -125,7 +131,8 @@ def moved(assignment: Assignment, weights: Mapping[int, int], *, most: int = MAX
         return replace(fresh, former=_remembered(assignment.former, sizes))
     layout = _Layout(assignment, sizes, held)
     layout.exchange(assignment.former)
-    return Assignment(*layout.compacted(most), former=_former(assignment, sizes))
+    bound = most_intervals(len(sizes)) if most is None else most
+    return Assignment(*layout.compacted(bound), former=_former(assignment, sizes))
 
 
 def transfers(before: Assignment, after: Assignment) -> dict[tuple[int, int], int]:

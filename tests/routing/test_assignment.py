@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.routing.assignment import SPACE, Assignment, first, moved, transfers
+from gateway.routing.assignment import SPACE, Assignment, first, most_intervals, moved, transfers
 
 weights = st.one_of(st.just(0), st.integers(1, 100), st.integers(1, 2**31 // 8 - 1))
 splits = st.dictionaries(st.integers(1, 8), weights, min_size=1, max_size=8).filter(lambda split: any(split.values()))
@@ -189,7 +189,7 @@ def test_fragmentation_stays_bounded_over_10_000_random_changes(style: str) -> N
     for assignment in after_changes(8, 10_000, style):
         most = max(most, len(assignment))
         assert sum(map(len, assignment.former.values())) <= 16 * 64
-    assert most <= 2 * (8 * 7 // 2) + 24
+    assert most <= 2 * (8 * 7 // 2) + 24 < most_intervals(8)
 
 
 def test_a_bound_of_intervals_holds_whatever_comes() -> None:
@@ -202,7 +202,7 @@ def test_a_bound_of_intervals_holds_whatever_comes() -> None:
         after = moved(assignment, fresh, most=40)
         check_sound(after, fresh)
         assert len(after) <= 40
-        assert moved_share(assignment, after) <= least_share(split, fresh) + 0.05
+        assert moved_share(assignment, after) <= least_share(split, fresh) + 0.01
         assignment, split = after, fresh
 
 
