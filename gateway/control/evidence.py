@@ -15,11 +15,12 @@ good as the baseline; ``healthy`` the chance ``beta`` when a required stream's h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, exp, log
-from typing import Any, NamedTuple, TypeVar
+from math import log
+from typing import Any, NamedTuple
 
+from gateway.control.judging import overall, stream_judgement, timed
 from gateway.control.statistics.findings import Finding
 from gateway.control.statistics.one_sample import OneSample
 from gateway.control.statistics.sample_ratio import log_ratio_e
@@ -62,7 +63,7 @@ FRESH_PART = 0.95
 """Of each stream's budget belongs to keys never seen before in the rollout, the rest to the later epochs."""
 
 Totals = Mapping[str, Mapping[str, Mapping[str, int]]]
-Number = TypeVar("Number", int, float)
+_Findings = list[tuple[Finding, float]]
 
 Track = TwoSamples | OneSample | Scores
 TRACKS: Mapping[str, type[TwoSamples | OneSample | Scores]] = {
@@ -156,13 +157,14 @@ def judge(state: State, block: Block, policy: Policy) -> tuple[State, Judgement]
     streams, judged = dict(state.streams), []
     for stream in policy.streams:
         known = _advanced(streams[stream.stream], stream, state, block, totals)
-        found = _judged(known, stream, policy, _parts(state.epochs))
+        findings = _findings(known, stream, policy.beta, _parts(state.epochs))
+        found = stream_judgement(findings, stream, policy, harmful=known.harmful)
         streams[stream.stream] = replace(known, harmful=found.verdict == HARMFUL)
-        judged.append(_timed(found, block))
+        judged.append(timed(found, block))
     ratio, now = _ratio(state, block, policy, totals)
     seen = state.seen if state.frozen else {name: count for name, count in block.counters.items() if count}
     state = replace(state, streams=streams, broken=ratio.broken, ratio_now=now, seen=seen)
-    return state, _overall(block, tuple(judged), ratio)
+    return state, overall(block, tuple(judged), ratio)
 
 
 def _parts(epochs: int) -> tuple[float, float]:
@@ -231,89 +233,11 @@ def _found(track: Track, policy: StreamPolicy, level: float) -> Finding:
     return track.finding(policy.max_harm, level)
 
 
-def _judged(known: StreamState, policy: StreamPolicy, whole: Policy, parts: tuple[float, float]) -> StreamJudgement:
-    alpha = whole.alpha * policy.weight / sum(stream.weight for stream in whole.streams)
-    fresh = _found(known.fresh, policy, whole.beta * parts[0])
-    findings = [(fresh, log(parts[0]))]
+def _findings(known: StreamState, policy: StreamPolicy, beta: float, parts: tuple[float, float]) -> _Findings:
+    findings = [(_found(known.fresh, policy, beta * parts[0]), log(parts[0]))]
     if known.epoch is not None:
-        findings.append((_found(known.epoch, policy, whole.beta * parts[1]), log(parts[1])))
-    log_harm = max(found.log_harm + part for found, part in findings)
-    log_health = max(found.log_health + part for found, part in findings)
-    wanted_harm, wanted_health = log(1.0 / alpha), log(1.0 / whole.beta)
-    verdict = HEALTHY if log_health >= wanted_health else NOT_ENOUGH
-    if known.harmful or log_harm >= wanted_harm:
-        verdict = HARMFUL
-    needed = [_needed(found, part, wanted_harm, wanted_health) for found, part in findings]
-    judgement = StreamJudgement(
-        stream=policy.stream,
-        verdict=verdict,
-        required=policy.required,
-        reason="",
-        candidate=Counts(fresh.units, fresh.bad),
-        baseline=Counts(fresh.baseline_units, fresh.baseline_bad),
-        log_harm=log_harm,
-        harm_threshold=wanted_harm,
-        log_health=log_health,
-        health_threshold=wanted_health,
-        difference=fresh.difference,
-        low=max(found.low for found, _ in findings),
-        high=min(found.high for found, _ in findings),
-        needed=min((n for n in needed if n is not None), default=None) if verdict == NOT_ENOUGH else 0,
-    )
-    return replace(judgement, reason=_reason(judgement, policy))
-
-
-MOST_NEEDED = 10**9
-
-
-def _needed(found: Finding, part: float, wanted_harm: float, wanted_health: float) -> int | None:
-    ways = (
-        (wanted_harm - part - found.log_harm, found.harm_pace),
-        (wanted_health - part - found.log_health, found.health_pace),
-    )
-    units = [ceil(missing / pace) for missing, pace in ways if pace > 0.0 and missing < pace * MOST_NEEDED]
-    return min((max(n, 1) for n in units), default=None)
-
-
-def _reason(judgement: StreamJudgement, policy: StreamPolicy) -> str:
-    a, b = judgement.candidate, judgement.baseline
-    if not a.units:
-        return "the candidate has no outcome yet"
-    if policy.stream == "score":
-        seen = f"{a.units} scores of the candidate and {b.units} of the baseline"
-    elif policy.stream == "disagreement":
-        seen = f"{a.bad} of {a.units} answers differ"
-    else:
-        seen = f"{a.bad} of the candidate's {a.units} and {b.bad} of the baseline's {b.units} are bad"
-    if judgement.verdict == HARMFUL:
-        return f"{seen}: harm, at {_odds(judgement.log_harm)} with {_odds(judgement.harm_threshold)} asked for"
-    if judgement.verdict == HEALTHY:
-        return f"{seen}: the harm is less than {policy.max_harm:g}"
-    more = "" if judgement.needed is None else f"; about {judgement.needed} more of the candidate's are needed"
-    return f"{seen}: that proves neither harm nor its absence{more}"
-
-
-def _odds(logarithm: float) -> str:
-    return f"{exp(min(logarithm, 30.0)):.3g} to 1"
-
-
-def _timed(judgement: StreamJudgement, block: Block) -> StreamJudgement:
-    """How long what is needed takes, at this epoch's pace."""
-    if not judgement.needed:
-        return judgement
-    units, _ = _arms(block.counters, "disagreement" if judgement.stream == "disagreement" else "error")
-    if not units or block.elapsed_s <= 0.0:
-        return judgement
-    return replace(judgement, expected_s=judgement.needed * block.elapsed_s / units)
-
-
-def _arms(counters: Mapping[str, int], stream: str) -> tuple[int, int]:
-    """Units of the candidate and of the baseline in this epoch."""
-    found = [0, 0]
-    for outcomes in totals_of(counters, (FRESH, AGAIN)).get(stream, {}).values():
-        for name, count in outcomes.items():
-            found[not name.startswith(f"{CANDIDATE}/")] += count
-    return found[0], found[1]
+        findings.append((_found(known.epoch, policy, beta * parts[1]), log(parts[1])))
+    return findings
 
 
 def _ratio(state: State, block: Block, policy: Policy, totals: _Totals) -> tuple[RatioJudgement, float]:
@@ -347,36 +271,3 @@ def _ratio_in(block: Block, totals: Totals) -> tuple[float, float, int, int]:
         log_e += log_ratio_e(candidate, every - candidate, share)
         expected, units, candidates = expected + share * every, units + every, candidates + candidate
     return log_e, expected, units, candidates
-
-
-def _overall(block: Block, streams: tuple[StreamJudgement, ...], ratio: RatioJudgement) -> Judgement:
-    harmful = [stream for stream in streams if stream.verdict == HARMFUL]
-    waiting = [stream for stream in streams if stream.required and stream.verdict != HEALTHY]
-    if harmful:
-        verdict, reason = HARMFUL, "; ".join(f"{stream.stream}: {stream.reason}" for stream in harmful)
-    elif ratio.broken:
-        verdict, reason = NOT_ENOUGH, ratio.reason
-    elif waiting or not streams:
-        verdict, reason = NOT_ENOUGH, "; ".join(f"{stream.stream}: {stream.reason}" for stream in waiting)
-    else:
-        proved = [stream for stream in streams if stream.verdict == HEALTHY]
-        verdict, reason = HEALTHY, "; ".join(f"{stream.stream}: {stream.reason}" for stream in proved)
-    candidate, baseline = _arms(block.counters, "error")
-    pairs, _ = _arms(block.counters, "disagreement")
-    return Judgement(
-        verdict=verdict,
-        reason=reason,
-        epoch=block.epoch,
-        epoch_candidate=candidate,
-        epoch_baseline=baseline,
-        epoch_pairs=pairs,
-        streams=streams,
-        ratio=ratio,
-        needed=_slowest([stream.needed for stream in waiting]),
-        expected_s=_slowest([stream.expected_s for stream in waiting]),
-    )
-
-
-def _slowest(each: Sequence[Number | None]) -> Number | None:
-    known = [number for number in each if number is not None]
-    return max(known) if known and len(known) == len(each) else None
