@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.control.audit import GENESIS, record_to_json, seal
+from gateway.control.audit import GENESIS, record_to_json, seal, verify_store
 from gateway.control.audit_proof import ChainProof, Proved, read_export, record_from_json
 from gateway.control.checkpoint_keeper import CHECKPOINT_FILE, CheckpointKeeper
 from gateway.control.checkpoints import KEY_FILE, ORIGIN, Checkpoint, SigningKey, VerifyingKey, read_notes
 from gateway.control.memory_store import MemoryStore
-from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, DocumentKey
+from gateway.control.sqlite_store import SqliteStore
+from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, DocumentKey, Store
 from gateway.errors import Conflict, InvalidInput, NotFound, SettingsError
 from gateway.settings import AuditSettings
 from tests.control.scene import until
@@ -208,7 +209,7 @@ async def change(store: MemoryStore, number: int) -> None:
 
 @asynccontextmanager
 async def keeping(
-    home: Path, store: MemoryStore, clock: ManualClock, *, start: bool = True, **changes: Any
+    home: Path, store: Store, clock: ManualClock, *, start: bool = True, **changes: Any
 ) -> AsyncIterator[CheckpointKeeper]:
     keeper = CheckpointKeeper(store, home, AuditSettings(**changes), clock=clock)
     await (keeper.start() if start else keeper.open())
@@ -331,3 +332,32 @@ async def test_the_newest_checkpoint_is_posted_until_it_is_taken(tmp_path: Path)
         assert [keeper.key.public.open(note).size for note in got[:3]] == [1, 2, 2]
     server.close()
     await server.wait_closed()
+
+
+async def test_a_store_whose_end_was_taken_back_cleanly_is_found_by_its_checkpoint_alone(tmp_path: Path) -> None:
+    """Record, history, heads and revision set back together, as by an older copy of the file: the store proves itself,
+    and does not fit what was signed."""
+    clock = ManualClock()
+    path, key = tmp_path / "store.sqlite3", DocumentKey("route", "digits")
+    store = SqliteStore(path, clock=clock)
+    for number in range(1, 4):
+        await store.commit([Change(key, {"n": number}, number - 1)], AuditEntry("olga", "weights", str(key)))
+        if number == 2:
+            await store.backup(tmp_path / "older")
+    async with keeping(tmp_path, store, clock, start=False) as keeper:
+        signed = (await keeper.now()).checkpoint
+    await store.close()
+    path.unlink()
+    for beside in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        beside.unlink(missing_ok=True)
+    (tmp_path / "older").rename(path)
+    older = SqliteStore(path, clock=clock)
+    assert (await verify_store(older)).fault is None
+    assert "its last 1 record is missing" in str(proved(list(await older.audit()), signed).verification.fault)
+    async with keeping(tmp_path, older, clock, start=False) as keeper:
+        with pytest.raises(Conflict, match="record 3, which was signed, is gone"):
+            await keeper.now()
+        await older.commit([Change(key, {"n": 9}, 2)], AuditEntry("mallory", "weights", str(key)))
+        with pytest.raises(Conflict, match="record 3 is not the one that was signed"):
+            await keeper.now()
+    await older.close()
