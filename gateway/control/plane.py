@@ -24,23 +24,22 @@ from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.memory_budget import RESTING, MemoryLimits
 from gateway.control.model_control import ModelControl
 from gateway.control.presence import Presence
-from gateway.control.reconcile import Reconciler, ReconcilerStatistics
-from gateway.control.redis_store import RedisStore
+from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
+from gateway.control.shared_state import SharedState
 from gateway.control.store import Snapshot, Store
-from gateway.control.store_recovery import adopt, restore_from_replica
 from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
 from gateway.control.watches import watches_of
 from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
-from gateway.errors import Conflict, StoreUnavailable
+from gateway.errors import StoreUnavailable
 from gateway.events import Observer
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
@@ -59,7 +58,7 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``: the verbs. ``ring`` verifies tokens. ``guard`` and
+    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``ring`` verifies tokens. ``guard`` and
     ``holdings`` are observers that the composition root adds to those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
@@ -129,6 +128,14 @@ class ControlPlane:
             beat_s=settings.store.lease_s / 3,
         )
         self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock, posts=("rollouts",))
+        self.shared = SharedState(
+            store,
+            self.coordination,
+            self.reconciler,
+            self.store_watch,
+            clock=clock,
+            workers=lambda: self.workers(),  # noqa: PLW0108 - set later, by ``share``
+        )
         here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
         asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
         self.routes = RouteControl(store, here, asked, clock=clock)
@@ -232,36 +239,6 @@ class ControlPlane:
         """What ``/readyz`` is to say of flags, the store and the audit log."""
         return [*self.flag_watch.degraded(), *self.store_watch.troubles(), *self.checkpoints.degraded()]
 
-    async def replicas(self) -> View:
-        """Every living replica, this one with more; who leads; and the store."""
-        views, leaders = await self.store_watch.replicas()
-        standing, now = self.store_watch.standing(), self.reconciler.statistics()
-        newest = max([standing.newest, now.revision, *(view.revision for view in views)])
-        rows = {view.replica: view.to_json() | {"lag": newest - view.revision} for view in views}
-        me = self.coordination.replica
-        mine = rows.get(me, {"replica": me, "lag": newest - now.revision, "behind": {}, "version": __version__})
-        rows[me] = mine | {"revision": now.revision, "here": True, "turnout": __version__, **_here(now)}
-        rows[me]["workers"] = self.workers()
-        return {
-            "replicas": [rows[name] | {"leads": _led(leaders, name)} for name in sorted(rows)],
-            "store": standing.to_json(),
-        }
-
-    async def adopt_store(self, *, actor: str, reason: str) -> int:
-        """The store as it is becomes this replica's; the revision. Conflict when it is believed anyway."""
-        revision = await adopt(_shared(self.store), actor=actor, reason=reason)
-        await self.reconciler.refresh()
-        return revision
-
-    async def restore_store(self, *, actor: str, reason: str, force: bool) -> int:
-        """This replica's last state becomes the store's, as a new revision. Conflict when the store is believed."""
-        store, coordination = _shared(self.store), self.coordination
-        revision = await restore_from_replica(
-            store, coordination, actor=actor, reason=reason, clock=self.clock, force=force
-        )
-        await self.reconciler.refresh()
-        return revision
-
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
 
@@ -325,26 +302,6 @@ class ControlPlane:
         batcher = None if handle is None else handle.statistics().batcher
         here = 0 if batcher is None else batcher.queued_items + batcher.running_items
         return here + self._elsewhere(ref)
-
-
-def _shared(store: Store) -> RedisStore:
-    if not isinstance(store, RedisStore):
-        raise Conflict("the store is this gateway's own file, not a Redis: there is nothing to adopt or put back")
-    return store
-
-
-def _led(leaders: Mapping[str, str], replica: str) -> list[str]:
-    return sorted(post for post, name in leaders.items() if name == replica)
-
-
-def _here(now: ReconcilerStatistics) -> View:
-    return {
-        "store_up": now.store_up,
-        "routes": now.routes,
-        "loading": now.loading,
-        "failed": now.failed,
-        "not_durable": now.overrides,
-    }
 
 
 def permissions(settings: Settings) -> Permissions:

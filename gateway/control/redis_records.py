@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gateway.control.audit import canonical
-from gateway.control.store import AuditRecord, Body, Document, DocumentKey
+from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Document, DocumentKey
 from gateway.errors import StoreUnavailable
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "living_document",
     "parse_audit",
     "past_document",
+    "read_record",
     "steps_of",
 ]
 
@@ -117,3 +118,12 @@ def parse_audit(packed: bytes) -> dict[str, Any]:
 
 def steps_of(row: Body) -> list[tuple[DocumentKey, int]]:
     return [(DocumentKey(str(kind), str(name)), int(old)) for kind, name, old in row["steps"]]
+
+
+def read_record(row: Body, before: Iterator[Document | None], since: Iterator[Document | None]) -> AuditRecord:
+    """``before`` and ``since`` give the documents that it went from and to, one for each of its steps."""
+    steps = steps_of(row)
+    olds = {str(key): None if (found := next(before)) is None else found.body for key, _ in steps}
+    news = {str(key): None if (found := next(since)) is None else found.body for key, _ in steps}
+    entry = AuditEntry(Actor(row["actor"], row["token"]), row["action"], row["subject"], row["reason"], row["detail"])
+    return AuditRecord(row["sequence"], row["at"], row["revision"], entry, olds, news, row["previous"], row["digest"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 from gateway.clock import Clock, SystemClock
@@ -27,10 +26,11 @@ from gateway.control.redis_records import (
     living_document,
     parse_audit,
     past_document,
+    read_record,
     steps_of,
 )
 from gateway.control.redis_scripts import AUDIT, BEGIN, COMMIT, LOOK, NEWEST, SNAPSHOT
-from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
+from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
 from gateway.errors import Fenced, StaleRevision, StoreRefused, StoreUnavailable
 
 __all__ = ["RedisStore"]
@@ -270,7 +270,7 @@ class RedisStore:
         places = [(key, old, row["revision"]) for row in rows for key, old in steps_of(row)]
         before = iter(await self._bodies([(key, old) for key, old, _ in places]))
         since = iter(await self._bodies([(key, revision) for key, _, revision in places]))
-        return tuple(_record(row, before, since) for row in rows)
+        return tuple(read_record(row, before, since) for row in rows)
 
     async def _bodies(self, places: Sequence[tuple[DocumentKey, int]]) -> list[Document | None]:
         """Documents as they were written at a revision; None for revision 0, and what is not there."""
@@ -290,14 +290,6 @@ class RedisStore:
                     yield newest
                 else:
                     await messages.heard(self._poll_s)
-
-
-def _record(row: dict[str, Any], before: Any, since: Any) -> AuditRecord:
-    steps = steps_of(row)
-    olds = {str(key): None if (found := next(before)) is None else found.body for key, _ in steps}
-    news = {str(key): None if (found := next(since)) is None else found.body for key, _ in steps}
-    entry = AuditEntry(Actor(row["actor"], row["token"]), row["action"], row["subject"], row["reason"], row["detail"])
-    return AuditRecord(row["sequence"], row["at"], row["revision"], entry, olds, news, row["previous"], row["digest"])
 
 
 def _fenced(fence: Fence, standing: bytes | None) -> Fenced:

@@ -18,20 +18,20 @@ class KeepingEndpoints:
         return json_response({"versions": await self._plane.versions()})
 
     async def replicas(self, call: AdminCall) -> Response:
-        return json_response(await self._plane.replicas())
+        return json_response(await self._plane.shared.replicas())
 
     async def adopt(self, call: AdminCall) -> Response:
         body = await call.body(optional=True)
         only(body, "reason")
         reason = field(body, "reason", str, "text", required=False) or ""
-        return json_response({"revision": await self._plane.adopt_store(actor=call.actor, reason=reason[:1000])})
+        return json_response({"revision": await self._plane.shared.adopt(actor=call.actor, reason=reason[:1000])})
 
     async def restore_from_replica(self, call: AdminCall) -> Response:
         body = await call.body(optional=True)
         only(body, "reason", "force")
         reason = field(body, "reason", str, "text", required=False) or ""
         force = field(body, "force", bool, "true or false", required=False) or False
-        revision = await self._plane.restore_store(actor=call.actor, reason=reason[:1000], force=force)
+        revision = await self._plane.shared.restore(actor=call.actor, reason=reason[:1000], force=force)
         return json_response({"revision": revision})
 
     async def audit(self, call: AdminCall) -> Response:
