@@ -3,7 +3,13 @@
 An outcome is the version's that the *split chose*, whoever answered in the end. Telling costs a route without a rollout
 one look-up; the rest happens a few times a second: which keys are new is asked of the coordination, the counters that
 this adds to are cumulative integers of this process, and they are published whole, so that a call that is made twice
-counts once. While the coordination is away outcomes wait; past a limit *all* that wait are lost together, those of both
+counts once.
+
+Outcomes are counted in the order in which their requests *began*, a moment later: a candidate that takes longer would
+otherwise tell of a burst after the baseline, among outcomes of quieter times, and seem to be alone in it. The moment is
+somewhat more than the requests of the route have lately taken, whichever arm they had.
+
+While the coordination is away outcomes wait; past a limit *all* that wait are lost together, those of both
 arms, so that what is left is still a fair draw.
 """
 
@@ -11,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter as Sum
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +27,7 @@ from typing import NamedTuple
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
 from gateway.control.statistics.scores import scaled
-from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, rows_class, slow_bin_of
+from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, named_by_epoch, of_epoch, rows_class, slow_bin_of
 from gateway.control.watches import Watch
 from gateway.errors import StoreUnavailable, VersionUnavailable
 from gateway.events import Observer, RequestRecord, ShadowRecord
@@ -32,6 +39,10 @@ log = logging.getLogger("turnout.rollout")
 
 TICK_S = 0.2
 MAX_WAITING = 100_000
+LEAST_HOLD_S, MOST_HOLD_S = 0.5, 30.0
+HOLD_TIMES = 1.5
+HOLD_SHRINKS = 0.99
+"""A tick, so that one long request is forgotten after some minutes at most."""
 EPOCHS_KEPT = 4
 MAX_BATCHES = 10_000
 """Batches remembered as counted; an answer comes within seconds of its batch."""
@@ -48,12 +59,13 @@ class CollectorStatistics:
 
 class _Outcome(NamedTuple):
     """``claims``: under which name keys are unique. ``tallies``: counters of the first outcome of a key, less their
-    novelty, and by how much each grows."""
+    novelty, and by how much each grows. ``due``: when it is counted, on the monotonic clock."""
 
     watch: Watch
     claims: str
     place: int
     tallies: tuple[tuple[tuple[str, str], str, str, int], ...]
+    due: float
 
 
 @dataclass(slots=True)
@@ -85,6 +97,7 @@ class Collector(Observer):
         self._counters: dict[str, _Counters] = {}
         self._batches: OrderedDict[int, None] = OrderedDict()
         self._crashed: set[VersionRef] = set()
+        self._holds: dict[str, float] = {}
         self._stale: set[str] = set()
         self._lost = 0
         self._away = False
@@ -106,7 +119,7 @@ class Collector(Observer):
             self._collecting.cancel()
             await asyncio.wait({self._collecting})
             self._collecting = None
-        await self.tick()
+        await self.tick(last=True)
 
     # What is told
 
@@ -120,6 +133,7 @@ class Collector(Observer):
         self._stale |= {f"{scope}/{kind}" for scope in ended for kind in ("keys", "pairs", "labels", "scores")}
         for scope in ended:
             del self._counters[scope]
+        self._holds = {name: hold for name, hold in self._holds.items() if name in self._watched}
         if before != self._watched:
             current = set(self._watched.values())
             self._waiting = [outcome for outcome in self._waiting if outcome.watch in current]
@@ -143,7 +157,8 @@ class Collector(Observer):
         tallies = [(("error", decision.reason), arm, "bad" if bad else "good", 1)]
         if record.batch and not bad and record.answered_by == decision.version and self._is_new_batch(record.batch):
             tallies.append((("slow", rows_class(record.batch_rows)), arm, str(slow_bin_of(record.compute_s)), 1))
-        self._hold(_Outcome(watch, "keys", decision.bucket, tuple(tallies)))
+        due = self._due(record.route, record.duration_s)
+        self._hold(_Outcome(watch, "keys", decision.bucket, tuple(tallies), due))
 
     def shadow_compared(self, record: ShadowRecord) -> None:
         """One of the two is the candidate; a known good that fails as a shadow says nothing of it."""
@@ -155,7 +170,7 @@ class Collector(Observer):
         if record.outcome == "failed" and record.shadow != watch.candidate:
             return
         outcome = "good" if record.outcome == "agrees" else "bad"
-        self._hold(_Outcome(watch, "pairs", record.bucket, ((("disagreement", "all"), CANDIDATE, outcome, 1),)))
+        self._hold(_Outcome(watch, "pairs", record.bucket, ((("disagreement", "all"), CANDIDATE, outcome, 1),), 0.0))
 
     def label(self, route: str, bucket: int, version: VersionRef, *, wrong: bool, split: str = "split") -> bool:
         """A later label of an answer of ``version``, which the split had chosen for the key; whether it is of use."""
@@ -163,7 +178,7 @@ class Collector(Observer):
         arm = None if watch is None else watch.arm_of(version)
         if watch is None or arm is None:
             return False
-        self._hold(_Outcome(watch, "labels", bucket, ((("label", split), arm, "bad" if wrong else "good", 1),)))
+        self._hold(_Outcome(watch, "labels", bucket, ((("label", split), arm, "bad" if wrong else "good", 1),), 0.0))
         return True
 
     def score(self, route: str, bucket: int, version: VersionRef, value: float, *, low: float, high: float) -> bool:
@@ -175,7 +190,7 @@ class Collector(Observer):
         found = scaled(value, low, high)
         parts = (("units", 1), ("sum", found), ("squares", found * found))
         tallies = tuple((("score", "all"), arm, part, amount) for part, amount in parts)
-        self._hold(_Outcome(watch, "scores", bucket, tallies))
+        self._hold(_Outcome(watch, "scores", bucket, tallies, 0.0))
         return True
 
     def _is_bad(self, record: RequestRecord) -> bool | None:
@@ -199,6 +214,12 @@ class Collector(Observer):
             self._batches.popitem(last=False)
         return True
 
+    def _due(self, route: str, took_s: float) -> float:
+        """So long after it began as any lately took, and longer."""
+        hold = max(self._holds.get(route, LEAST_HOLD_S), min(HOLD_TIMES * took_s, MOST_HOLD_S))
+        self._holds[route] = hold
+        return self._clock.monotonic() + hold - took_s
+
     def _hold(self, outcome: _Outcome) -> None:
         self._waiting.append(outcome)
         if len(self._waiting) >= MAX_WAITING:
@@ -214,11 +235,12 @@ class Collector(Observer):
                 log.error("outcomes could not be counted", exc_info=failure)
             await self._clock.sleep(TICK_S)
 
-    async def tick(self) -> None:
-        """Counts what waits, publishes what is new. What the coordination does not take now waits for the next."""
+    async def tick(self, *, last: bool = False) -> None:
+        """Counts what is due (``last``: all), publishes what is new. What the coordination does not take now waits."""
         self.table_applied(0)
+        self._holds = {name: max(LEAST_HOLD_S, HOLD_SHRINKS * hold) for name, hold in self._holds.items()}
         try:
-            await self._count()
+            await self._count(math.inf if last else self._clock.monotonic())
             await self._publish()
             await self._forget()
         except StoreUnavailable as error:
@@ -228,8 +250,9 @@ class Collector(Observer):
         else:
             self._away = False
 
-    async def _count(self) -> None:
-        held, self._waiting = self._waiting, []
+    async def _count(self, now: float) -> None:
+        held = [outcome for outcome in self._waiting if outcome.due <= now]
+        self._waiting = [outcome for outcome in self._waiting if outcome.due > now]
         groups: dict[tuple[Watch, str], list[_Outcome]] = {}
         for outcome in held:
             groups.setdefault((outcome.watch, outcome.claims), []).append(outcome)
@@ -267,7 +290,7 @@ class Collector(Observer):
             if not counters.published:
                 counters.published = True
                 try:
-                    await self._coordination.publish(scope, _named(counters.by_epoch))
+                    await self._coordination.publish(scope, named_by_epoch(counters.by_epoch))
                 except StoreUnavailable:
                     counters.published = False
                     raise
@@ -284,18 +307,9 @@ class Collector(Observer):
 
     async def gather(self, scope: str, epoch: int) -> Mapping[str, int]:
         """The counters of the epoch, summed over all replicas. Raises StoreUnavailable."""
-        return _of_epoch(await self._coordination.gather(scope), epoch)
+        return of_epoch(await self._coordination.gather(scope), epoch)
 
     def local(self, scope: str, epoch: int) -> Mapping[str, int]:
         """What this process has counted."""
         counters = self._counters.get(scope)
         return {} if counters is None else dict(counters.by_epoch.get(epoch, {}))
-
-
-def _named(by_epoch: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
-    return {f"{epoch}/{name}": count for epoch, counted in by_epoch.items() for name, count in counted.items()}
-
-
-def _of_epoch(counters: Mapping[str, int], epoch: int) -> dict[str, int]:
-    prefix = f"{epoch}/"
-    return {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}

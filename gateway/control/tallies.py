@@ -24,6 +24,8 @@ __all__ = [
     "FRESH",
     "NOVELTIES",
     "Counter",
+    "named_by_epoch",
+    "of_epoch",
     "read",
     "rows_class",
     "slow_bin_of",
@@ -96,3 +98,13 @@ def tally(
     """The counters of yes/no outcomes; for tests and simulations."""
     counted = {"good": good, "bad": bad}
     return {str(Counter(stream, stratum, novelty, arm, outcome)): count for outcome, count in counted.items()}
+
+
+def named_by_epoch(by_epoch: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
+    """As they are published: a rollout's counters are one set, whatever the epoch."""
+    return {f"{epoch}/{name}": count for epoch, counted in by_epoch.items() for name, count in counted.items()}
+
+
+def of_epoch(counters: Mapping[str, int], epoch: int) -> dict[str, int]:
+    prefix = f"{epoch}/"
+    return {name.removeprefix(prefix): count for name, count in counters.items() if name.startswith(prefix)}

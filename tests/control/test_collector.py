@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.control.collector import MAX_WAITING, Collector
+from gateway.control.collector import LEAST_HOLD_S, MAX_WAITING, Collector
 from gateway.control.coordination import Alone
 from gateway.control.watches import Watch
 from gateway.errors import StoreUnavailable
@@ -34,13 +34,15 @@ class Faulty(Alone):
 class Scene:
     def __init__(self, home: Path) -> None:
         self.watches = {"digits": WATCH}
-        self.coordination = Faulty(home, ManualClock())
+        self.clock = ManualClock()
+        self.coordination = Faulty(home, self.clock)
         self.collector = Collector(
-            coordination=self.coordination, watches=lambda: self.watches, clock=ManualClock(), patience_s=PATIENCE_S
+            coordination=self.coordination, watches=lambda: self.watches, clock=self.clock, patience_s=PATIENCE_S
         )
         self.collector.table_applied(1)
 
     async def counted(self, epoch: int = 4) -> dict[str, int]:
+        self.clock.advance(LEAST_HOLD_S)
         await self.collector.tick()
         return dict(await self.collector.gather("digits/r1", epoch))
 
@@ -62,6 +64,7 @@ def finished(
     queue_s: float = 0.0,
     batch: int = 0,
     answered_by: VersionRef | None = None,
+    took_s: float = 0.1,
 ) -> RequestRecord:
     return RequestRecord(
         route=route,
@@ -74,7 +77,7 @@ def finished(
         error=error,
         rows=1,
         started_wall=0.0,
-        duration_s=0.1,
+        duration_s=took_s,
         queue_s=queue_s,
         compute_s=0.004,
         batch=batch,
@@ -197,6 +200,24 @@ async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> Non
     scene.coordination.away = False
     assert await scene.counted() == {"error/split/fresh/candidate/good": 1, "error/split/fresh/baseline/good": 1}
     assert repr(scene.collector) == "<Collector [1 watched | 0 waiting | 0 lost]>"
+
+
+async def test_outcomes_count_in_the_order_in_which_their_requests_began(scene: Scene) -> None:
+    """A baseline's that began with a slow candidate's is counted with it, not before, however soon it was known."""
+    scene.collector.request_finished(finished(place(1), took_s=2.0))
+    scene.clock.advance(10.0)
+    await scene.collector.tick()
+    scene.collector.request_finished(finished(place(2), OLD, took_s=0.01))
+    scene.clock.advance(1.9)
+    scene.collector.request_finished(finished(place(3), took_s=1.91))
+    await scene.collector.tick()
+    assert scene.collector.local("digits/r1", 4) == {"error/split/fresh/candidate/good": 1}
+    scene.clock.advance(1.1)
+    await scene.collector.tick()
+    assert scene.collector.local("digits/r1", 4) == {
+        "error/split/fresh/candidate/good": 2,
+        "error/split/fresh/baseline/good": 1,
+    }
 
 
 async def test_past_the_limit_all_that_wait_are_lost_together(scene: Scene) -> None:
