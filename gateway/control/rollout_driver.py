@@ -200,7 +200,8 @@ class RolloutDriver:
         rollout = _of(route)
         if rollout is None:
             return
-        about = _about(name, route, rollout, move)
+        fresh = move.document.status.rollout or move.document.status.last_rollout or rollout
+        about = _about(name, route.document, rollout, fresh)
         if move.kind is Kind.WAIT:
             if move.due:
                 run.ask(rollout, about, now_wall=self._clock.wall())
@@ -284,7 +285,8 @@ class RolloutDriver:
         run = self._runs.get(scope_of(name, ended))
         try:
             if run is not None:
-                about = {"route": name, "rollout": ended.to_json(), "evidence": run.finding.detail}
+                about = _about(name, document, ended, ended)
+                about |= {"reason": ended.reason, "evidence": dict(run.finding.detail)}
                 run.told("rolled_back" if ended.phase is Phase.ROLLED_BACK else "after", ended, about)
             await self._reports.write(name, document, run, fence)
         except StaleRevision:
@@ -322,12 +324,11 @@ def _of(route: DesiredRoute) -> RolloutState | None:
     return route.document.status.rollout
 
 
-def _about(name: str, route: DesiredRoute, rollout: RolloutState, move: Move) -> dict[str, Any]:
-    """What a webhook is told."""
-    fresh = move.document.status.rollout or move.document.status.last_rollout or rollout
+def _about(name: str, document: RouteDocument, rollout: RolloutState, fresh: RolloutState) -> dict[str, Any]:
+    """What a webhook is told: where the rollout stands, and where it goes."""
     return {
         "route": name,
-        "model": route.document.spec.model,
+        "model": document.spec.model,
         "rollout": rollout.id,
         "candidate": rollout.candidate,
         "baseline": rollout.baseline,

@@ -6,7 +6,7 @@ at all. When a version is retired or a route removed, its series go with it, and
 ends later cannot bring them back. Requests are counted for the version that was *chosen*, also
 when its fallback answered: ``gateway_fallbacks_total`` says how often that was, and why.
 
-Metrics of parts that do not exist yet (drift, feedback, rollouts, decision log) are
+Metrics of parts that do not exist yet (drift, feedback, decision log) are
 not there at all rather than forever zero.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.control.rollout_driver import RolloutDriver
 from gateway.errors import Conflict, LoadError
 from tests.control.rollout_scene import QUICK, begin, passed, report, sometimes, traffic, until_phase
 from tests.control.scene import MODEL, Scene, scene
+from tests.control.test_webhooks import receiver
 
 
 async def test_a_good_candidate_is_promoted_and_proved(tmp_path: Path) -> None:
@@ -221,3 +223,58 @@ async def test_deleting_the_route_ends_its_rollout(tmp_path: Path) -> None:
         await stage.plane.routes.restore(MODEL, view["revision"], actor="olga")
         status = (await stage.plane.routes.get(MODEL))["status"]
         assert (status["rollout"], status["split"]) == (None, [{"version": 1, "weight": 100}])
+
+
+async def test_webhooks_are_asked_and_told_at_each_step_and_stand_in_the_report(tmp_path: Path) -> None:
+    """The step goes on with the second answer, a yes; before and after are told once for each step; the end too."""
+    clock = ManualClock()
+    async with receiver(403, 200) as gate, receiver(200) as told, scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        hooks = {"confirm": [{"url": gate.url}], "before": [{"url": told.url}], "after": [{"url": told.url}]}
+        await begin(stage, webhooks=hooks, steps=QUICK["steps"][:1])
+        for _ in range(100):
+            await traffic(stage, clock, rounds=1)
+            waits = (await stage.plane.rollouts.get(MODEL)).get("live", {}).get("waits", [])
+            if any("said no (403)" in wait for wait in waits):
+                break
+        assert stage.arms() == {1: 80, 2: 20}
+        for _ in range(400):
+            await traffic(stage, clock, rounds=1)
+            if not (await stage.plane.rollouts.get(MODEL))["running"]:
+                break
+        written = await report(stage, clock)
+        assert written["verdict"] == "promoted"
+        asked = [headers["x-turnout-delivery"] for headers, _ in gate.got]
+        assert (len(asked), len(set(asked))) == (3, 2)  # the step, twice; the bake
+        bodies = [json.loads(body) for _, body in told.got]
+        before = [body["next"]["phase"] for body in bodies if body["event"] == "before"]
+        assert before == ["stepping", "baking", "promoted"]
+        after = [body["phase"] for body in bodies if body["event"] == "after"]
+        assert after == ["preparing", "stepping", "baking", "promoted"]
+        for _ in range(100):  # the report is written at once, and again when the last webhook is done
+            if {hook["state"] for hook in written["webhooks"]} == {"delivered"}:
+                break
+            await passed(clock)
+            written = await report(stage, clock)
+        assert {hook["state"] for hook in written["webhooks"]} == {"delivered"}
+        assert len({headers["x-turnout-delivery"] for headers, _ in told.got}) == len(told.got)
+
+
+async def test_a_rolled_back_webhook_is_told_after_the_rollback(tmp_path: Path) -> None:
+    """With what was found; the rollback was long in force."""
+    clock = ManualClock()
+    async with receiver(200) as told, scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        await begin(stage, webhooks={"rolled_back": [{"url": told.url}]})
+        await until_phase(stage, clock, "stepping")
+        stage.script(2).model = sometimes(3)
+        await until_phase(stage, clock, "rolled-back")
+        for _ in range(100):
+            await passed(clock)
+            if told.got:
+                break
+        [(headers, body)] = told.got
+        assert headers["x-turnout-event"] == "rolled-back"
+        assert json.loads(body)["evidence"]["streams"]["error"]["verdict"] == "harmful"
+        for _ in range(20):
+            await passed(clock)
+        written = await report(stage, clock)
+        assert [hook["state"] for hook in written["webhooks"]] == ["delivered"]
