@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,7 +31,6 @@ _MOMENTS_S = (0.01, 0.1, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 3 * 3600, 10 * 
 
 def draw(picture: Picture, path: Path) -> None:
     """Writes SVG or PNG, as the path ends."""
-    rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched, and is a tenth of the size
     figure = Figure(figsize=(9.0, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1.0))
@@ -43,7 +42,8 @@ def draw(picture: Picture, path: Path) -> None:
     _promise(upper, picture.alpha)
     _axes(upper, lower, picture, start)
     _weights(upper, lower, picture)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text: it can be searched, and is a tenth of the size
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _first_request(picture: Picture) -> float:
@@ -78,7 +78,7 @@ def _weights(upper: Axes, lower: Axes, picture: Picture) -> None:
     most = max(len(run.weights) for run in runs)
     furthest = sorted((run for run in runs if len(run.weights) == most), key=lambda run: run.at_s)
     typical = furthest[len(furthest) // 2]
-    at = [max(1.0, seconds * picture.rate) for seconds, _ in typical.weights] + [typical.requests]
+    at = [max(1.0, picture.requests_by(seconds)) for seconds, _ in typical.weights] + [typical.requests]
     percents = [percent for _, percent in typical.weights]
     lower.fill_between(at, [*percents, percents[-1]], step="post", color=_COLOURS[0], alpha=0.18, linewidth=0)
     lower.step(at, [*percents, percents[-1]], where="post", color=_COLOURS[0], linewidth=1.4)
@@ -106,7 +106,8 @@ def _axes(upper: Axes, lower: Axes, picture: Picture, start: float) -> None:
     lower.set_xlabel("requests of the route since the rollout began (log scale)")
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     above = upper.secondary_xaxis("top", functions=(_scaled(1 / picture.rate), _scaled(picture.rate)))
-    above.set_xlabel(f"time since then at {picture.rate:,.3g} requests a second", fontsize=9)
+    average = "" if picture.times_s is None else " on average"
+    above.set_xlabel(f"time since then, at {picture.rate:,.3g} requests a second{average}", fontsize=9)
     seconds = [moment for moment in _MOMENTS_S if start <= moment * picture.rate <= picture.requests]
     above.set_xticks(seconds, [_duration(moment) for moment in seconds])
     above.minorticks_off()

@@ -12,7 +12,7 @@ from gateway.control.simulation.arrivals import Traffic
 from gateway.control.simulation.picture import Curve, Picture
 from gateway.control.simulation.recorded import Recording
 from gateway.control.simulation.report import Report, Row, named, percent_text
-from gateway.control.simulation.runs import Quantiles, Share
+from gateway.control.simulation.runs import UNFINISHED, Quantiles, Share
 from gateway.control.simulation.sweep import OURS
 
 __all__ = ["notes", "picture_of", "show"]
@@ -64,6 +64,12 @@ def show(output: Output, report: Report, tried: Tried) -> None:
         columns = tuple(name for name in columns if name != "DECIDED BY")
         rows = [(row[0], *row[2:]) for row in rows]
     output.table(columns, rows, empty="nothing was tried")
+    for row in report.rows:
+        under_way = row.figures.ends.get(UNFINISHED, 0)
+        if under_way and row.decided_by == OURS:
+            output.note(
+                f"{named(row.world)}: {under_way} of {sweep.runs} runs were under way when it ended"
+            )
 
 
 def _traffic(report: Report) -> str:
@@ -136,4 +142,5 @@ def picture_of(report: Report, plan: str) -> Picture:
         requests=requests,
         rate=rate,
         alpha=sweep.conduct.plan.alpha,
+        times_s=None if isinstance(source, Traffic) else source.times_s,
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from gateway.control.simulation.arrivals import Floats
 from gateway.control.simulation.runs import Run
 
 __all__ = ["Curve", "Picture"]
@@ -21,7 +24,8 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``rate``: requests a second on average. ``alpha``: the promised chance of a false rollback."""
+    """``rate``: requests a second on average; ``times_s``: when each came, where that was recorded. ``alpha``: the
+    promised chance of a false rollback."""
 
     title: str
     subtitle: str
@@ -29,3 +33,9 @@ class Picture:
     requests: int
     rate: float
     alpha: float
+    times_s: Floats | None = None
+
+    def requests_by(self, second: float) -> float:
+        if self.times_s is None:
+            return second * self.rate
+        return float(np.searchsorted(self.times_s, second))
