@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.control import transitions
-from gateway.control.compatibility import incompatibility
 from gateway.control.coordination import Coordination
 from gateway.control.desired import DesiredRoute
 from gateway.control.documents import RouteDocument, route_key
@@ -29,12 +28,11 @@ from gateway.control.rollout import ACTOR, Finding, Kind, Move, advance, targets
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_reports import Reports
 from gateway.control.rollout_run import Run
+from gateway.control.rollout_standing import Standing
 from gateway.control.rollout_state import Phase, RolloutState
 from gateway.control.store import AuditEntry, Change, Fence, Store
 from gateway.control.webhooks import Webhooks
 from gateway.errors import Conflict, Fenced, NotFound, StaleRevision, StoreUnavailable, TurnoutError
-from gateway.messages import VersionRef
-from gateway.serving.handle import Handle, VersionState
 
 __all__ = ["POST", "Counts", "RolloutDriver", "scope_of"]
 
@@ -79,6 +77,7 @@ class RolloutDriver:
         self._rollbacks = rollbacks
         self._webhooks = webhooks
         self._clock = clock
+        self._standing = Standing(reconciler, coordination)
         self._reports = Reports(store, coordination, clock)
         self._runs: dict[str, Run] = {}
         self._alone: dict[str, Run] = {}
@@ -167,7 +166,12 @@ class RolloutDriver:
                 run.lost_all = False
                 return
             run.judged(counters, shares_of(document), epoch, now=now, plan_of=rollout)
-        facts = run.facts(rollout, now=now, ready=await self._ready(name, route), refused=self._refused(route, rollout))
+        facts = run.facts(
+            rollout,
+            now=now,
+            ready=await self._standing.ready(name, route),
+            refused=self._standing.refused(route, rollout),
+        )
         move = advance(document, run.finding, facts, at=self._clock.wall())
         run.waits, run.trouble = move.waits, self._troubles.get(name, "")
         if move.kind is Kind.ROLL_BACK:  # first of all: whether anything can be kept matters less
@@ -231,7 +235,7 @@ class RolloutDriver:
         rollout = _of(route)
         if rollout is None:
             return
-        here = [number for number in targets(route.document) if self._stands(route, number, rollout)]
+        here = [number for number in targets(route.document) if self._standing.fit(route, number, rollout)]
         if not here:
             raise Conflict(f"version {rollout.candidate} does harm, and no proved version is loaded to go back to")
         try:
@@ -246,35 +250,6 @@ class RolloutDriver:
             )
         except (Conflict, NotFound) as error:
             raise Conflict(f"version {rollout.candidate} does harm and cannot be taken off: {error}") from error
-
-    # What is here
-
-    def _handle(self, ref: VersionRef) -> Handle | None:
-        handle = self._reconciler.fleet.handles.get(ref)
-        return handle if handle is not None and handle.state is VersionState.ACTIVE else None
-
-    def _stands(self, route: DesiredRoute, number: int, rollout: RolloutState) -> bool:
-        """Loaded, warm, and fit to take the known good's place."""
-        handle, baseline = self._handle(route.ref(number)), self._handle(route.ref(rollout.baseline))
-        if handle is None or baseline is None:
-            return handle is not None
-        return not incompatibility(baseline.signature, handle.signature)
-
-    async def _ready(self, name: str, route: DesiredRoute) -> bool:
-        """The candidate answers on every replica: a step must not send its keys where it is not."""
-        rollout = _of(route)
-        if rollout is None or self._handle(route.ref(rollout.candidate)) is None:
-            return False
-        others = [view for view in await self._coordination.replicas() if view.replica != self._coordination.replica]
-        return all(view.revision >= route.revision and name not in view.behind for view in others)
-
-    def _refused(self, route: DesiredRoute, rollout: RolloutState) -> str:
-        """Why the candidate will never do: it did not load, or clients of the known good could not use it."""
-        ref = route.ref(rollout.candidate)
-        handle, baseline = self._handle(ref), self._handle(route.ref(rollout.baseline))
-        if handle is None:
-            return self._reconciler.failure(ref) or ""
-        return "" if baseline is None else incompatibility(baseline.signature, handle.signature)
 
     # Ends and outages
 
