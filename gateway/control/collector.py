@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
+from gateway.control.ending import ended
 from gateway.control.statistics.scores import scaled
 from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, named_by_epoch, of_epoch, rows_class, slow_bin_of
 from gateway.control.watches import Watch
@@ -115,10 +116,8 @@ class Collector(Observer):
 
     async def close(self) -> None:
         """What waits is published when that can be done at once."""
-        if self._collecting is not None:
-            self._collecting.cancel()
-            await asyncio.wait({self._collecting})
-            self._collecting = None
+        await ended(self._collecting)
+        self._collecting = None
         await self.tick(last=True)
 
     # What is told

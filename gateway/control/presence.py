@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination, ReplicaView
+from gateway.control.ending import ended
 from gateway.control.reconcile import Reconciler
 from gateway.errors import StoreUnavailable
 
@@ -73,9 +74,7 @@ class Presence:
         self._telling.add_done_callback(self._stopped)
 
     async def close(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.wait({self._telling})
+        await ended(self._telling)
 
     def _stopped(self, telling: asyncio.Task[None]) -> None:
         if not telling.cancelled():

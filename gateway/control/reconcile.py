@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from gateway.clock import Clock
 from gateway.control.desired import Desired, read_desired
+from gateway.control.ending import ended
 from gateway.control.flag_rules import FlagRules
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
@@ -159,9 +160,7 @@ class Reconciler:
     async def close(self) -> None:
         """Stops watching and loading; what is in force stays, its versions are the fleet's to close."""
         self._closed = True
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        await ended(self._watching)
         await self.budget.close()
         await self._loads.close()
         await self._retirements.finished()

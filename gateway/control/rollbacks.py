@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.documents import RouteDocument, check_route_name, route_key
+from gateway.control.ending import ended
 from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.overrides import Override
 from gateway.control.reconcile import Reconciler
@@ -71,9 +72,7 @@ class Rollbacks:
         self._writing = asyncio.ensure_future(self._write_later())
 
     async def close(self) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait({self._writing})
+        await ended(self._writing)
         for route, override in self._reconciler.overrides.unstored():
             log.error("route %s: the rollback to %d was never stored; it ends here", route, override.target)
 

@@ -21,6 +21,7 @@ from gateway.control import transitions
 from gateway.control.coordination import Coordination
 from gateway.control.desired import DesiredRoute
 from gateway.control.documents import RouteDocument, route_key
+from gateway.control.ending import ended
 from gateway.control.evidence import Block, judge
 from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Rollbacks
@@ -92,10 +93,8 @@ class RolloutDriver:
         self._driving = asyncio.ensure_future(self._drive_on())
 
     async def close(self) -> None:
-        if self._driving is not None:
-            self._driving.cancel()
-            await asyncio.wait({self._driving})
-            self._driving = None
+        await ended(self._driving)
+        self._driving = None
 
     async def _drive_on(self) -> None:
         """A round that fails in a way nobody thought of is logged, and the next one is tried: a rollout that stands

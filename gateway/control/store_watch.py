@@ -11,6 +11,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination, ReplicaView
 from gateway.control.durability import DURABLE_HERE, Durability, durability_of
+from gateway.control.ending import ended
 from gateway.control.reconcile import Reconciler
 from gateway.control.redis_store import RedisStore
 from gateway.control.store import Store
@@ -74,9 +75,7 @@ class StoreWatch:
         self._looking = asyncio.ensure_future(self._look())
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        await ended(self._looking)
 
     async def _look(self) -> None:
         while True:
