@@ -122,6 +122,7 @@ class RolloutDriver:
             return
         if term is None:
             self._runs.clear()
+            await self._reports.look(owed)
             return
         fence = Fence(POST, term)
         await self._each(running, fence)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
+from gateway.control.desired import DesiredRoute
 from gateway.control.documents import RouteDocument
 from gateway.control.rollout import ACTOR
 from gateway.control.rollout_report import KEPT_REPORTS, REPORT, report_key, report_of
@@ -30,6 +33,13 @@ class Reports:
     def owed(self, route: str, document: RouteDocument) -> bool:
         ended = document.status.last_rollout
         return ended is not None and (route, ended.id) not in self._written
+
+    async def look(self, owed: Mapping[str, DesiredRoute]) -> None:
+        """Another leads: what it has written need not be asked for again."""
+        for route, found in owed.items():
+            ended = found.document.status.last_rollout
+            if ended is not None and await self._store.read(report_key(route, ended.id)) is not None:
+                self._written.add((route, ended.id))
 
     async def write(self, route: str, document: RouteDocument, run: Run | None, fence: Fence) -> None:
         """Also once more, when the last webhook is done. What was kept of it for a leader is given up then."""

@@ -13,7 +13,7 @@ from gateway.control.coordination import Alone
 from gateway.control.memory_store import MemoryStore
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.errors import Conflict, LoadError
-from tests.control.rollout_scene import QUICK, begin, passed, report, sometimes, traffic, until_phase
+from tests.control.rollout_scene import QUICK, begin, broken, passed, report, sometimes, traffic, until_phase
 from tests.control.scene import MODEL, Scene, scene
 from tests.control.test_webhooks import receiver
 
@@ -278,3 +278,23 @@ async def test_a_rolled_back_webhook_is_told_after_the_rollback(tmp_path: Path) 
             await passed(clock)
         written = await report(stage, clock)
         assert [hook["state"] for hook in written["webhooks"]] == ["delivered"]
+
+
+async def test_the_guard_may_be_faster_and_the_report_says_so(tmp_path: Path) -> None:
+    """A candidate that fails outright: taken off within a burst, by whichever comes first; the rollout ends with it,
+    and only the candidate is quarantined, not the versions beside it."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        await stage.put({1: 80, 3: 20}, fallback=1, known_good=1)
+        await stage.plane.rollouts.start(MODEL, QUICK, actor="olga")
+        await until_phase(stage, clock, "stepping")
+        stage.script(2).model = broken
+        while not stage.recording.rollbacks:
+            await stage.predict()  # no time passes: the driver has no round meanwhile
+        await passed(clock)
+        view = await until_phase(stage, clock, "rolled-back")
+        assert view["rollout"]["harm"] == "guard:error-burst"
+        assert (await report(stage, clock))["trigger"] == "guard:error-burst"
+        status = (await stage.plane.routes.get(MODEL))["status"]
+        assert list(status["quarantined"]) == ["2"]
+        assert stage.arms() == {1: 100}
