@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway.errors import VersionFailed
 from gateway.events import SHADOW_OUTCOMES, FanOut, FlagMiss, FlagSource, RollbackRecord, ShadowRecord
 from gateway.messages import VersionRef
-from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Rule, Shadow
+from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Rule, Shadow, Trial
 from gateway.serving.handle import VersionState
 from gateway.telemetry.families import STATES
 from gateway.telemetry.metrics import FALLBACK_CAUSES, Metrics, VersionMemory
@@ -42,6 +42,7 @@ CONTRACT: Mapping[str, tuple[str, ...]] = {
     "gateway_cache_bytes": ("route",),
     "gateway_shadow": ("route", "version", "outcome"),
     "gateway_shadow_disagreement": ("route", "version"),
+    "gateway_rollout_weight": ("route",),
     "gateway_state_revision": (),
     "gateway_state_store_up": (),
 }
@@ -79,8 +80,9 @@ class Watched:
 
 @pytest.fixture
 def watched() -> Watched:
-    """Route ``digits``, which has a cache and 4 as a shadow; 3 and 4 are resident, revision 7 applied."""
-    found = Watched(digits(cache=CachePolicy(65536), shadows=(Shadow(4, 0.5),)))
+    """Route ``digits``, with a cache, 4 as a shadow and a rollout of 4; 3 and 4 are resident, revision 7 applied."""
+    trial = Trial("digits/4-a", 4, 3, 1)
+    found = Watched(digits(cache=CachePolicy(65536), shadows=(Shadow(4, 0.5),), trial=trial))
     found.metrics.table_applied(7)
     for version in (DIGITS_3, DIGITS_4):
         found.metrics.version_state(version, "active", "")
@@ -262,6 +264,15 @@ def test_weights_are_those_in_force(watched: Watched) -> None:
     watched.apply(digits(arms=(Arm(3, 90), Arm(4, 10)), quarantined=frozenset({4})))
     assert watched.value("gateway_route_weight", route="digits", version="3") == 90
     assert watched.value("gateway_route_weight", route="digits", version="4") == 0
+
+
+def test_a_rollouts_weight_is_its_candidates_percent_while_it_runs(watched: Watched) -> None:
+    """None of a route without one."""
+    arms = (Arm(3, 19), Arm(4, 1))
+    watched.apply(digits(arms=arms, trial=Trial("digits/4-a", 4, 3, 1)))
+    assert watched.value("gateway_rollout_weight", route="digits") == 5.0
+    watched.apply(digits(arms=arms))
+    assert watched.value("gateway_rollout_weight", route="digits") is None
 
 
 def test_the_store_counts_as_up_from_the_first_table_on_until_told_otherwise() -> None:
