@@ -67,9 +67,7 @@ def show(output: Output, report: Report, tried: Tried) -> None:
     for row in report.rows:
         under_way = row.figures.ends.get(UNFINISHED, 0)
         if under_way and row.decided_by == OURS:
-            output.note(
-                f"{named(row.world)}: {under_way} of {sweep.runs} runs were under way when it ended"
-            )
+            output.note(f"{named(row.world)}: {under_way} of {sweep.runs} runs were under way when it ended")
 
 
 def _traffic(report: Report) -> str:
