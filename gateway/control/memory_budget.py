@@ -209,12 +209,11 @@ class MemoryBudget(Observer):
         return self._known.setdefault(ref, _Known(last_used=self._clock.monotonic()))
 
     def _note(self, held: Iterable[Footprint]) -> None:
-        """Sizes, and who is at work now."""
+        """Sizes, and who is at work for somebody now: a self-inference holds no lease."""
         for one in held:
             self._see(one.ref).sizes[one.device] = one.memory_bytes
         for ref, handle in self._fleet.handles.items():
-            counters = handle.statistics().batcher
-            if counters is not None and (counters.queued_items or counters.running_items):
+            if handle.leased:
                 self._see(ref).last_used = self._clock.monotonic()
 
     def _choice(self, device: str, held: Iterable[Footprint], needed: int, beside: VersionRef | None = None) -> Choice:

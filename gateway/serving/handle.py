@@ -127,6 +127,11 @@ class Handle:
         return self._batcher is None or self._batcher.idle
 
     @property
+    def leased(self) -> bool:
+        """Somebody waits for an answer of it here."""
+        return self._leases.count > 0
+
+    @property
     def urgent_rows(self) -> int:
         """Rows that wait for it here, and that a client waits for."""
         return 0 if self._batcher is None else self._batcher.urgent_rows

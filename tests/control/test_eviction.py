@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import combinations
 from pathlib import Path
 
@@ -188,6 +189,34 @@ async def test_who_was_asked_last_stays_wherever_it_was_and_a_self_inference_ask
         await until(lambda: loaded(1, 2, 3, 4))
         for number in (1, 2, 3, 4):
             stage.script(number).memory_bytes = 80 * MIB
+        await stage.plane.reconciler.budget.look()
+        assert set(stage.plane.reconciler.budget.resting) == {ref(3)}
+
+
+async def test_a_look_during_a_self_inference_takes_it_for_no_use(tmp_path: Path) -> None:
+    """Looks and self-inferences both come every few seconds. Who works for a client is at work."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, runtimes={"memory_bytes": 300 * MIB}) as stage:
+        for number in (1, 2, 3):
+            stage.script(number).memory_bytes, stage.script(number).load_s = 70 * MIB, 1.0
+
+        def loaded() -> bool:
+            clock.advance(0.125)
+            return len(stage.dataplane.current.handles) == 3
+
+        await stage.put({1: 100, 2: 0, 3: 0}, known_good=1, pin="allowed", wait=False)
+        await until(loaded)
+        clock.advance(60_000)  # so long that what their loads took decides nothing
+        gates = [stage.script(number).hold() for number in (2, 3)]
+        working = asyncio.ensure_future(stage.predict(pin=2, timeout_s=None))
+        proving = asyncio.ensure_future(stage.fleet.handles[ref(3)].infer({"x": np.ones((1, 2), np.float32)}, 1, None))
+        await until(lambda: stage.script(2).running and stage.script(3).running)
+        await stage.plane.reconciler.budget.look()
+        for number in (1, 2, 3):
+            stage.script(number).memory_bytes = 140 * MIB
+        for gate in gates:
+            gate.set()
+        await asyncio.wait({working, proving})
         await stage.plane.reconciler.budget.look()
         assert set(stage.plane.reconciler.budget.resting) == {ref(3)}
 
