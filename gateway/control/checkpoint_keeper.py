@@ -20,6 +20,7 @@ import httpx
 from gateway.clock import Clock
 from gateway.control.audit import GENESIS, Verification, verify
 from gateway.control.checkpoints import Checkpoint, SigningKey, read_notes
+from gateway.control.ending import ended
 from gateway.control.store import Store
 from gateway.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from gateway.settings import AuditSettings
@@ -102,7 +103,8 @@ class CheckpointKeeper:
         for task in running:
             task.cancel()
         if running:
-            await asyncio.wait(running)
+            for task in running:
+                await ended(task)
             with suppress(TimeoutError, Conflict, NotFound, StoreUnavailable):
                 async with asyncio.timeout(_LAST_S):
                     await self.now()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
+from gateway.control.ending import ended
 from gateway.control.judge import GuardPolicy, Verdict, alike, judge
 from gateway.control.outcomes import Deaths, Evidence, Outcome, Window
 from gateway.control.rollbacks import Rollbacks
@@ -81,8 +82,8 @@ class Guard(Observer):
         tasks = {*self._acting.values(), *self._notes}
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for task in tasks:
+            await ended(task)
 
     def evidence(self, route: str, version: VersionRef) -> Evidence:
         window, deaths = self._windows.get((route, version)), self._deaths.get(version)
