@@ -31,6 +31,9 @@ __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
+_CACHE_KB = 256
+"""Of the file, kept in memory. SQLite would take 2 MB a connection, and fill it as changes come."""
+
 
 class SqliteStore:
     """``poll_s``: how late a commit of another process may be noticed.
@@ -222,6 +225,7 @@ def connect(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         _use_wal(connection, busy_timeout_ms)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"database disk image is malformed: {verdict}")
