@@ -98,14 +98,14 @@ def _read(export: Path, checkpoints: Sequence[Checkpoint]) -> Report:
         with nullcontext(sys.stdin) if str(export) == "-" else export.open(encoding="utf-8") as lines:
             return read_export(lines, ChainProof(checkpoints)).to_json()
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(f"{export}: cannot be read: {error}") from None
+        raise CommandFailed(f"{export}: cannot be read: {_cause(error)}") from None
 
 
 async def _proved(backend: Backend, checkpoints: Sequence[Checkpoint]) -> Report:
     """The chain, walked here; and the store's own look at the documents that stand."""
     standing = await backend.verify_audit()
     if not standing["ok"]:
-        return {**standing, "checkpoints": 0}
+        return {**standing, "first": 1, "checkpoints": 0, "signed": None}
     proof: ChainProof | None = None
     after = 0
     while True:
@@ -126,11 +126,40 @@ def _tell(output: Output, report: Report) -> None:
         if not report["ok"]:
             raise typer.Exit(FAILED)
     elif report["ok"]:
-        count = report["checkpoints"]
-        agreed = f"; {count} checkpoint{'s agree' if count > 1 else ' agrees'}" if count else ""
-        output.line(f"{report['records']} records, none altered or removed; head {report['head']}{agreed}")
+        output.line(f"{_counted(report)}, none altered or removed; head {report['head']}{_agreed(report)}")
+        for line in _limits(report):
+            output.line(line)
     else:
         raise CommandFailed(f"the audit log is broken: {report['fault']}")
+
+
+def _counted(report: Report) -> str:
+    first, last = report.get("first", 1), report["records"]
+    return f"{last} records" if first == 1 else f"records {first} to {last}"
+
+
+def _agreed(report: Report) -> str:
+    count = report["checkpoints"]
+    return f"; {count} checkpoint{'s agree' if count > 1 else ' agrees'}" if count else ""
+
+
+def _limits(report: Report) -> list[str]:
+    """What this proof does not say."""
+    said, first, signed = list[str](), report.get("first", 1), report.get("signed")
+    if first > 1:
+        said.append(
+            f"What came before record {first} is not in this log: it was put back from a replica, or begun anew."
+        )
+    if signed is None:
+        said.append(
+            "No checkpoint was given: whether the log was written anew as a whole, or its end cut off, only one that "
+            "is kept elsewhere tells (--checkpoint FILE)."
+        )
+    else:
+        later = report["records"] - signed["records"]
+        more = f"; {later} later record{'s' if later > 1 else ''} could be written anew unseen" if later else ""
+        said.append(f"Signed as far as record {signed['records']}, at {when_text(signed['at'])}{more}.")
+    return said
 
 
 def _opened(files: Sequence[Path], key: Path | None) -> list[Checkpoint]:
@@ -164,7 +193,11 @@ def _text(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(f"{file}: cannot be read: {error}") from None
+        raise CommandFailed(f"{file}: cannot be read: {_cause(error)}") from None
+
+
+def _cause(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 @audit.command("checkpoint")

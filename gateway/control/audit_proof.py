@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
-from gateway.control.audit import Verification, verify
+from gateway.control.audit import GENESIS, Verification, record_to_json, verify
 from gateway.control.checkpoints import Checkpoint
 from gateway.control.store import Actor, AuditEntry, AuditRecord
 from gateway.errors import InvalidInput
@@ -18,26 +19,38 @@ __all__ = ["ChainProof", "Proved", "read_export", "record_from_json"]
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """``agreed``: checkpoints that the chain agrees with. ``verification.fault`` None: it stands as it was written."""
+    """``verification.fault`` None: the records from ``first`` on follow from each other. That they are those that were
+    written only ``agreed`` checkpoints tell, as far as ``signed``, the newest of them: the seals need no secret."""
 
     verification: Verification
     agreed: int
+    first: int = 1
+    signed: Checkpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.verification.to_json(), "checkpoints": self.agreed}
+        signed = None if self.signed is None else {"records": self.signed.size, "at": self.signed.at}
+        return {**self.verification.to_json(), "first": self.first, "checkpoints": self.agreed, "signed": signed}
 
 
 class ChainProof:
     """Give it the records in their order, in pages, then ask for the ``result``. ``start``: where the kept chain
-    begins, if not with the first record."""
+    begins, if not with the first record; without it, only a checkpoint of what came before vouches for such a one."""
 
     def __init__(self, checkpoints: Iterable[Checkpoint] = (), start: Verification | None = None) -> None:
         self._pending = sorted(checkpoints, key=lambda checkpoint: (checkpoint.size, checkpoint.at))
         self._state = start
+        self._first = 1
         self._agreed = 0
-        self._agreed_to = 0
+        self._signed: Checkpoint | None = None
         if start is not None:
-            self._compare(start.records, start.head)
+            self._begin(start)
+        for one, other in pairwise(self._pending):
+            if one.size == other.size and one.head != other.head:
+                self.spoil(
+                    f"{_of(one)} and {_of(other)} name different heads for record {one.size}: two histories were "
+                    "signed, so at most one of them is true"
+                )
+                break
 
     @property
     def records(self) -> int:
@@ -48,6 +61,10 @@ class ChainProof:
         return None if self._state is None else self._state.fault
 
     def take(self, records: Sequence[AuditRecord]) -> None:
+        if self._state is None and records and records[0].sequence > 1:
+            before = Verification(records[0].sequence - 1, records[0].previous)
+            if any((point.size, point.head) == (before.records, before.head) for point in self._pending):
+                self._begin(before)
         for record in records:
             if self.fault is not None:
                 return
@@ -61,19 +78,27 @@ class ChainProof:
         if state.fault is None:
             self._state = replace(state, fault=fault)
 
+    def _begin(self, start: Verification) -> None:
+        """Where a checkpoint names this very beginning, older ones are of what is not here."""
+        self._state, self._first = start, start.records + 1
+        if any((point.size, point.head) == (start.records, start.head) for point in self._pending):
+            self._pending = [point for point in self._pending if point.size >= start.records]
+        self._compare(start.records, start.head)
+
     def _compare(self, size: int, head: str) -> None:
         while self._pending and self._pending[0].size <= size:
             checkpoint = self._pending.pop(0)
-            if checkpoint.size < size and checkpoint.size:
+            if checkpoint.size < size:
                 self.spoil(f"{_of(checkpoint)} lies before record {size}, with which the chain kept here begins")
-            elif checkpoint.size and checkpoint.head != head:
+            elif checkpoint.head != head:
+                since = 0 if self._signed is None else self._signed.size
                 self.spoil(
                     f"audit record {size} is not the one that {_of(checkpoint)} names: the chain was written anew, "
-                    f"from a record after {self._agreed_to} on"
+                    f"from a record after {since} on"
                 )
             else:
                 self._agreed += 1
-                self._agreed_to = size
+                self._signed = checkpoint
 
     def result(self) -> Proved:
         """At the end of the chain: a checkpoint that is still ahead of it tells that its end is missing."""
@@ -85,17 +110,23 @@ class ChainProof:
                 f"the audit chain ends at record {state.records}, and {_of(ahead)} names {ahead.size}: "
                 f"its last {lost} record{'s are' if lost > 1 else ' is'} missing"
             )
-        return Proved(self._state or state, self._agreed)
+        return Proved(self._state or state, self._agreed, self._first, self._signed)
 
 
 def _of(checkpoint: Checkpoint) -> str:
     return f"the checkpoint of {datetime.fromtimestamp(checkpoint.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+_FIELDS = frozenset(record_to_json(AuditRecord(1, 0, 1, AuditEntry("", "", ""), None, None, GENESIS, GENESIS)))
+
+
 def record_from_json(body: object) -> AuditRecord:
     """What ``record_to_json`` made. Raises InvalidInput."""
     if not isinstance(body, Mapping):
         raise InvalidInput(f"an audit record is an object, not a {type(body).__name__}")
+    strange = [name for name in body if name not in _FIELDS]
+    if strange:
+        raise InvalidInput(f"not an audit record: {strange[0]!r:.60} is no field of one, and under no seal")
     try:
         texts = [_text(body[name]) for name in ("actor", "action", "subject", "reason", "previous", "digest")]
         actor, action, subject, reason, previous, digest = texts
@@ -123,7 +154,7 @@ def _object(value: object) -> Mapping[str, Any] | None:
 
 
 def read_export(lines: Iterable[str], proof: ChainProof) -> Proved:
-    """The proof of an exported file: one record a line. The first may be any: what came before is then not proved."""
+    """The proof of an exported file: one record a line."""
     for number, line in enumerate(lines, start=1):
         if proof.fault is not None:
             break

@@ -49,7 +49,7 @@ _ALGORITHM = b"\x01"
 """Ed25519, in signed notes."""
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SIGNATURE = re.compile(r"— (?P<name>[^ +]+) (?P<signed>[A-Za-z0-9+/=]+)")
-_SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
+_SIZE = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,8 @@ class VerifyingKey:
     def parse(cls, text: str) -> VerifyingKey:
         """Raises InvalidInput."""
         try:
+            if text.count("+") < 2:  # base64 has some, too
+                raise ValueError("expected name+id+key")
             name, identity, encoded = text.strip().split("+", 2)
             packed = base64.b64decode(encoded, validate=True)
             if name != ORIGIN or packed[:1] != _ALGORITHM:

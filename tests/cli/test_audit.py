@@ -57,6 +57,17 @@ def test_a_log_that_was_touched_fails_with_the_record_that_is_not_as_it_was(loca
     assert (answer.status, answer.json["ok"]) == (1, False)
 
 
+def test_a_proof_says_what_it_does_not_prove(local: Turnout, kept: Path) -> None:
+    """Seals alone do not tell another history from the true one, and a checkpoint says nothing of what came later."""
+    alone = local.done("audit", "verify").out
+    assert "No checkpoint was given" in alone
+    assert "written anew" in alone
+    assert "written anew" not in local.done("audit", "verify", *proof(kept)).out
+    local.done("weights", "digits", "1=60", "2=40")
+    later = local.done("audit", "verify", "--checkpoint", kept / "checkpoint", "--key", kept / "audit.pub").out
+    assert "1 later record could be written anew unseen" in later
+
+
 def test_a_forged_checkpoint_is_refused(local: Turnout, kept: Path) -> None:
     """One that was edited to fit, one by another key, and one that is none."""
     lines = (kept / "log.jsonl").read_text().splitlines()

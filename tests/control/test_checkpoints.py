@@ -183,6 +183,40 @@ def test_a_chain_written_anew_is_found_by_a_checkpoint_and_by_nothing_else(lengt
     assert f"audit record {size} is not the one" in fault
 
 
+def test_two_checkpoints_that_contradict_each_other_are_a_fault_whichever_the_chain_agrees_with() -> None:
+    """One who signs two histories shows each to whom it suits. Two that say the same are two, signed twice."""
+    true, other = chain(6), chain(6, words=("weights", "lift"))
+    for records in (true, other):
+        fault = proved(records, point(true, 4), point(other, 4)).verification.fault
+        assert "name different heads for record 4: two histories were signed" in str(fault)
+    assert proved(true, point(true, 4), replace(point(true, 4), at=1_800_000_000)).agreed == 2
+
+
+def test_a_beginning_that_is_missing_is_a_fault_unless_a_checkpoint_vouches_for_it() -> None:
+    """Whoever cuts off the beginning leaves a chain whose seals all fit; the proof says where it begins."""
+    whole = chain(9)
+    assert "audit record 1 is missing" in str(proved(whole[4:]).verification.fault)
+    assert "audit record 1 is missing" in str(proved(whole[4:], point(whole, 7)).verification.fault)
+    vouched = proved(whole[4:], point(whole, 2), point(whole, 4), point(whole, 7))
+    assert (vouched.verification.fault, vouched.first, vouched.agreed) == (None, 5, 2)
+    forged = Checkpoint(4, "cd" * 32, 1)
+    assert "audit record 1 is missing" in str(proved(whole[4:], forged).verification.fault)
+
+
+def test_a_proof_says_how_far_it_is_signed() -> None:
+    """An export that ends where a checkpoint does is whole, as far as anybody can tell: its time tells how far."""
+    whole = chain(9)
+    found = proved(whole[:7], point(whole, 4), point(whole, 7)).to_json()
+    assert (found["ok"], found["first"], found["signed"]) == (True, 1, {"records": 7, "at": 1_700_000_000})
+    assert proved(whole).to_json()["signed"] is None
+
+
+def test_a_field_that_no_seal_covers_makes_a_record_none() -> None:
+    """Else an export could be added to unseen."""
+    body = {**record_to_json(chain(1)[0]), "approved_by": "the board"}
+    assert "'approved_by' is no field" in str(read_export([json.dumps(body)], ChainProof()).verification.fault)
+
+
 @pytest.mark.parametrize("line", ["", "{", "[]", "{}", '{"sequence": "2"}', "null", "[" * 100_000])
 def test_a_line_that_is_no_record_is_named(line: str) -> None:
     """Hostile ones too; what came before it stands."""
