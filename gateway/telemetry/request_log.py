@@ -148,7 +148,11 @@ class RequestLog(Observer):
         self._close_sink()
 
     def _drain(self) -> None:
-        while self._queue or self._refused + self._lost > self._told:
+        """What waits now. What comes meanwhile gathers until the next wake-up: else the thread would ask for the
+        interpreter's lock again after each write, and at load never cease to."""
+        batches = -(-len(self._queue) // _BATCH)
+        while batches > 0 or self._refused + self._lost > self._told:
+            batches -= 1
             if not self._write_some():
                 break
 
