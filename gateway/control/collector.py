@@ -5,9 +5,8 @@ one look-up; the rest happens a few times a second: which keys are new is asked 
 this adds to are cumulative integers of this process, and they are published whole, so that a call that is made twice
 counts once.
 
-Outcomes are counted in the order in which their requests *began*, a moment later: a candidate that takes longer would
-otherwise tell of a burst after the baseline, among outcomes of quieter times, and seem to be alone in it. The moment is
-somewhat more than the requests of the route have lately taken, whichever arm they had.
+What a request says is for ``request_outcomes`` to tell; it is counted a moment later, in the order in which requests
+began (``start_order``).
 
 While the coordination is away outcomes wait; past a limit *all* that wait are lost together, those of both
 arms, so that what is left is still a fair draw.
@@ -19,7 +18,6 @@ import asyncio
 import logging
 import math
 from collections import Counter as Sum
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,10 +25,12 @@ from typing import NamedTuple
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
 from gateway.control.ending import ended
+from gateway.control.request_outcomes import RequestOutcomes, Tally
+from gateway.control.start_order import StartOrder
 from gateway.control.statistics.scores import scaled
-from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, named_by_epoch, of_epoch, rows_class, slow_bin_of
+from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, named_by_epoch, of_epoch
 from gateway.control.watches import Watch
-from gateway.errors import StoreUnavailable, VersionUnavailable
+from gateway.errors import StoreUnavailable
 from gateway.events import Observer, RequestRecord, ShadowRecord
 from gateway.messages import VersionRef
 
@@ -40,13 +40,7 @@ log = logging.getLogger("turnout.rollout")
 
 TICK_S = 0.2
 MAX_WAITING = 100_000
-LEAST_HOLD_S, MOST_HOLD_S = 0.5, 30.0
-HOLD_TIMES = 1.5
-HOLD_SHRINKS = 0.99
-"""A tick, so that one long request is forgotten after some minutes at most."""
 EPOCHS_KEPT = 4
-MAX_BATCHES = 10_000
-"""Batches remembered as counted; an answer comes within seconds of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ class _Outcome(NamedTuple):
     watch: Watch
     claims: str
     place: int
-    tallies: tuple[tuple[tuple[str, str], str, str, int], ...]
+    tallies: tuple[Tally, ...]
     due: float
 
 
@@ -78,8 +72,7 @@ class _Counters:
 
 
 class Collector(Observer):
-    """``watches`` is asked whenever a table is in force anew. ``patience_s``: a request that the version had for less
-    before its deadline passed says nothing of it."""
+    """``watches`` is asked whenever a table is in force anew. ``patience_s`` is that of ``RequestOutcomes``."""
 
     def __init__(
         self,
@@ -92,13 +85,11 @@ class Collector(Observer):
         self._coordination = coordination
         self._watches_now = watches
         self._clock = clock
-        self._patience_s = patience_s
+        self._requests = RequestOutcomes(patience_s)
         self._watched: Mapping[str, Watch] = {}
         self._waiting: list[_Outcome] = []
         self._counters: dict[str, _Counters] = {}
-        self._batches: OrderedDict[int, None] = OrderedDict()
-        self._crashed: set[VersionRef] = set()
-        self._holds: dict[str, float] = {}
+        self._order = StartOrder()
         self._stale: set[str] = set()
         self._lost = 0
         self._away = False
@@ -132,17 +123,17 @@ class Collector(Observer):
         self._stale |= {f"{scope}/{kind}" for scope in ended for kind in ("keys", "pairs", "labels", "scores")}
         for scope in ended:
             del self._counters[scope]
-        self._holds = {name: hold for name, hold in self._holds.items() if name in self._watched}
+        self._order.keep(self._watched)
         if before != self._watched:
             current = set(self._watched.values())
             self._waiting = [outcome for outcome in self._waiting if outcome.watch in current]
 
     def version_crashed(self, version: VersionRef, cause: str, isolating: bool) -> None:
         if cause != "load":
-            self._crashed.add(version)
+            self._requests.crashed(version)
 
     def version_retired(self, version: VersionRef) -> None:
-        self._crashed.discard(version)
+        self._requests.retired(version)
 
     def request_finished(self, record: RequestRecord) -> None:
         watch = self._watched.get(record.route)
@@ -150,14 +141,13 @@ class Collector(Observer):
             return
         decision = record.decision
         arm = watch.arm_of(decision.version)
-        bad = self._is_bad(record)
-        if arm is None or bad is None or decision.epoch != watch.epoch or decision.bucket is None:
+        if arm is None or decision.epoch != watch.epoch or decision.bucket is None:
             return
-        tallies = [(("error", decision.reason), arm, "bad" if bad else "good", 1)]
-        if record.batch and not bad and record.answered_by == decision.version and self._is_new_batch(record.batch):
-            tallies.append((("slow", rows_class(record.batch_rows)), arm, str(slow_bin_of(record.compute_s)), 1))
-        due = self._due(record.route, record.duration_s)
-        self._hold(_Outcome(watch, "keys", decision.bucket, tuple(tallies), due))
+        tallies = self._requests.of(record, arm)
+        if not tallies:
+            return
+        due = self._order.due(record.route, record.duration_s, self._clock.monotonic())
+        self._hold(_Outcome(watch, "keys", decision.bucket, tallies, due))
 
     def shadow_compared(self, record: ShadowRecord) -> None:
         """One of the two is the candidate; a known good that fails as a shadow says nothing of it."""
@@ -192,33 +182,6 @@ class Collector(Observer):
         self._hold(_Outcome(watch, "scores", bucket, tallies, 0.0))
         return True
 
-    def _is_bad(self, record: RequestRecord) -> bool | None:
-        """What the request says of the version chosen for it, as the guard reads it; None: nothing."""
-        failure = record.chosen_failure
-        if failure is None:
-            if record.error is None:
-                return False
-            late = record.error == "DeadlineExceeded" and record.queue_s >= self._patience_s
-            return True if late else None
-        if failure == VersionUnavailable.__name__:
-            # Backing off after deaths is its own doing; not loaded here is not.
-            return True if record.decision and record.decision.version in self._crashed else None
-        return True
-
-    def _is_new_batch(self, batch: int) -> bool:
-        if batch in self._batches:
-            return False
-        self._batches[batch] = None
-        if len(self._batches) > MAX_BATCHES:
-            self._batches.popitem(last=False)
-        return True
-
-    def _due(self, route: str, took_s: float) -> float:
-        """So long after it began as any lately took, and longer."""
-        hold = max(self._holds.get(route, LEAST_HOLD_S), min(HOLD_TIMES * took_s, MOST_HOLD_S))
-        self._holds[route] = hold
-        return self._clock.monotonic() + hold - took_s
-
     def _hold(self, outcome: _Outcome) -> None:
         self._waiting.append(outcome)
         if len(self._waiting) >= MAX_WAITING:
@@ -237,7 +200,7 @@ class Collector(Observer):
     async def tick(self, *, last: bool = False) -> None:
         """Counts what is due (``last``: all), publishes what is new. What the coordination does not take now waits."""
         self.table_applied(0)
-        self._holds = {name: max(LEAST_HOLD_S, HOLD_SHRINKS * hold) for name, hold in self._holds.items()}
+        self._order.looked()
         try:
             await self._count(math.inf if last else self._clock.monotonic())
             await self._publish()

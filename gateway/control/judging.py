@@ -8,7 +8,7 @@ from math import ceil, exp, log
 from typing import TypeVar
 
 from gateway.control.statistics.findings import Finding
-from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, totals_of
+from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, KEPT, totals_of
 from gateway.control.verdicts import (
     HARMFUL,
     HEALTHY,
@@ -109,7 +109,8 @@ def _arms(counters: Mapping[str, int], stream: str) -> tuple[int, int]:
     found = [0, 0]
     for outcomes in totals_of(counters, (FRESH, AGAIN)).get(stream, {}).values():
         for name, count in outcomes.items():
-            found[not name.startswith(f"{CANDIDATE}/")] += count
+            if not name.endswith(f"/{KEPT}"):
+                found[not name.startswith(f"{CANDIDATE}/")] += count
     return found[0], found[1]
 
 

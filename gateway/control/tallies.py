@@ -7,7 +7,8 @@ A name is ``stream/stratum/novelty/arm/outcome``: ``error/split/fresh/candidate/
 - ``novelty``: ``fresh``, the key's first outcome in the whole rollout; ``again``, its first in this epoch.
 - ``outcome``: ``good`` or ``bad``; for ``slow`` a bin of compute time; for ``score`` ``units``, ``sum``, ``squares``.
 
-Every unit of ``error`` is one key that the split gave to the arm, so these also tell whether the split is sound.
+Every count of ``error`` is one key that the split gave to the arm, so these also tell whether the split is sound;
+``kept`` is one whose answer was kept or another's, which no version can fail at, and is evidence of nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "BASELINE",
     "CANDIDATE",
     "FRESH",
+    "KEPT",
     "NOVELTIES",
     "Counter",
     "named_by_epoch",
@@ -37,6 +39,7 @@ CANDIDATE, BASELINE = "candidate", "baseline"
 ARMS = (CANDIDATE, BASELINE)
 FRESH, AGAIN = "fresh", "again"
 NOVELTIES = (FRESH, AGAIN)
+KEPT = "kept"
 
 BINS_PER_OCTAVE, SHORTEST_S, LAST_BIN = 8, 1e-5, 255
 """Bins of compute time: each 9% wide, from 10 microseconds to more than ten hours."""

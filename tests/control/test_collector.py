@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.control.collector import LEAST_HOLD_S, MAX_WAITING, Collector
+from gateway.control.collector import MAX_WAITING, Collector
 from gateway.control.coordination import Alone
+from gateway.control.evidence import Block, Policy, StreamPolicy, begin, judge
+from gateway.control.start_order import LEAST_HOLD_S
 from gateway.control.watches import Watch
 from gateway.errors import StoreUnavailable
 from gateway.events import RequestRecord, ShadowRecord
@@ -41,10 +43,15 @@ class Scene:
         )
         self.collector.table_applied(1)
 
-    async def counted(self, epoch: int = 4) -> dict[str, int]:
+    async def counted(self, epoch: int = 4, *, slow: bool = False) -> dict[str, int]:
+        """Of slow answers, or of all else."""
         self.clock.advance(LEAST_HOLD_S)
         await self.collector.tick()
-        return dict(await self.collector.gather("digits/r1", epoch))
+        return streams(await self.collector.gather("digits/r1", epoch), slow=slow)
+
+
+def streams(counters: Mapping[str, int], *, slow: bool = False) -> dict[str, int]:
+    return {name: count for name, count in counters.items() if name.split("/")[-5].startswith("slow") == slow}
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def finished(
     route: str = "digits",
     reason: str = "split",
     queue_s: float = 0.0,
-    batch: int = 0,
+    batch: int = 1,
     answered_by: VersionRef | None = None,
     took_s: float = 0.1,
 ) -> RequestRecord:
@@ -140,8 +147,22 @@ async def test_a_batch_counts_once_and_by_its_rows(scene: Scene) -> None:
         scene.collector.request_finished(finished(place(number), batch=7))
     scene.collector.request_finished(finished(place(3), batch=0))
     scene.collector.request_finished(finished(place(4), failure="ModelError", batch=8, answered_by=OLD))
-    slow = {name: count for name, count in (await scene.counted()).items() if name.startswith("slow/")}
-    assert slow == {"slow/rows-4/fresh/candidate/70": 1}
+    assert await scene.counted(slow=True) == {"slow/rows-4/fresh/candidate/70": 1}
+
+
+async def test_an_answer_that_was_kept_is_no_versions_outcome(scene: Scene) -> None:
+    """It cannot fail, and the arm with more traffic has more of them: it tells of the split, and nobody's errors."""
+    for number in range(10):
+        scene.collector.request_finished(finished(place(number), OLD, batch=0))
+    scene.collector.request_finished(finished(place(20), NEW, failure="ModelError", error="ModelError"))
+    counted = await scene.counted()
+    assert counted == {"error/split/fresh/baseline/kept": 10, "error/split/fresh/candidate/bad": 1}
+    assert await scene.counted(slow=True) == {}
+    policy = Policy(streams=(StreamPolicy("error", 0.02),))
+    _, judgement = judge(begin(policy), Block(4, {"split": 0.05}, counted), policy)
+    assert judgement.streams[0].baseline.units == judgement.epoch_baseline == 0
+    assert judgement.streams[0].log_harm <= 0.0
+    assert judgement.ratio.seen == pytest.approx(1 / 11)
 
 
 async def test_a_rule_with_a_split_is_a_stratum_of_its_own(scene: Scene) -> None:
@@ -211,10 +232,10 @@ async def test_outcomes_count_in_the_order_in_which_their_requests_began(scene: 
     scene.clock.advance(1.9)
     scene.collector.request_finished(finished(place(3), took_s=1.91))
     await scene.collector.tick()
-    assert scene.collector.local("digits/r1", 4) == {"error/split/fresh/candidate/good": 1}
+    assert streams(scene.collector.local("digits/r1", 4)) == {"error/split/fresh/candidate/good": 1}
     scene.clock.advance(1.1)
     await scene.collector.tick()
-    assert scene.collector.local("digits/r1", 4) == {
+    assert streams(scene.collector.local("digits/r1", 4)) == {
         "error/split/fresh/candidate/good": 2,
         "error/split/fresh/baseline/good": 1,
     }
@@ -250,4 +271,4 @@ async def test_it_publishes_what_is_left_when_it_closes(scene: Scene) -> None:
     scene.collector.start()
     scene.collector.request_finished(finished(place(1)))
     await scene.collector.close()
-    assert dict(await scene.coordination.gather("digits/r1")) == {"4/error/split/fresh/candidate/good": 1}
+    assert streams(await scene.coordination.gather("digits/r1")) == {"4/error/split/fresh/candidate/good": 1}
