@@ -85,7 +85,7 @@ class RedisLine:
         tls: dict[str, Any] = {}
         if address.tls:
             tls = {"connection_class": redis.SSLConnection, "ssl_ca_certs": address.tls_ca and str(address.tls_ca)}
-        pool = redis.BlockingConnectionPool(
+        self._pool = redis.BlockingConnectionPool(
             max_connections=CONNECTIONS,
             timeout=deadline_s,
             host=address.host,
@@ -100,7 +100,7 @@ class RedisLine:
             protocol=2,
             **tls,
         )
-        self._client = redis.Redis.from_pool(pool)
+        self._client = redis.Redis.from_pool(self._pool)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -125,16 +125,18 @@ class RedisLine:
         given = (*keys, *arguments)
 
         async def ask() -> Any:
-            try:
-                return await self._client.evalsha(script.sha1, len(keys), *given)
-            except exceptions.NoScriptError:
-                return await self._client.eval(script.text, len(keys), *given)
+            with _closed_line():
+                try:
+                    return await self._client.evalsha(script.sha1, len(keys), *given)
+                except exceptions.NoScriptError:
+                    return await self._client.eval(script.text, len(keys), *given)
 
         return await self._asked(ask, once=once)
 
     async def command(self, *words: str | bytes | int) -> Any:
         async def ask() -> Any:
-            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+            with _closed_line():
+                return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
         return await self._asked(ask, once=False)
 
@@ -148,6 +150,7 @@ class RedisLine:
                 except exceptions.ConnectionError:
                     if once:
                         raise
+                    await self._pool.disconnect(inuse_connections=False)  # those that rest are as old as this one was
                     return await ask()
 
     async def setting(self, name: str) -> str | None:
@@ -167,12 +170,12 @@ class RedisLine:
         """A connection of its own, subscribed to the channel."""
         subscription = self._client.pubsub(ignore_subscribe_messages=True)
         try:
-            with self._explained():
+            with self._explained(), _closed_line():
                 async with asyncio.timeout(self._deadline_s):
                     await subscription.subscribe(channel)
             yield Listening(self, subscription)
         finally:
-            with suppress(exceptions.RedisError, OSError, TimeoutError):
+            with suppress(exceptions.RedisError, OSError, TimeoutError), _closed_line():
                 async with asyncio.timeout(self._deadline_s):
                     await subscription.aclose()  # type: ignore[no-untyped-call]
 
@@ -196,7 +199,7 @@ class RedisLine:
 
     async def close(self) -> None:
         self._closed = True
-        with suppress(exceptions.RedisError, OSError, TimeoutError):
+        with suppress(exceptions.RedisError, OSError, TimeoutError), _closed_line():
             async with asyncio.timeout(self._deadline_s):
                 await self._client.aclose(close_connection_pool=True)
 
@@ -210,8 +213,17 @@ class Listening:
 
     async def heard(self, within_s: float) -> bool:
         """Whether a message came. Raises StoreUnavailable when the line broke."""
-        with self._line.explained():
+        with self._line.explained(), _closed_line():
             return await self._subscription.get_message(timeout=within_s) is not None
+
+
+@contextmanager
+def _closed_line() -> Iterator[None]:
+    """uvloop says RuntimeError when something is written to a connection that the other side has reset."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise exceptions.ConnectionError(str(error)) from error
 
 
 def _text(value: bytes | str | None) -> str | None:

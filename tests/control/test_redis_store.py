@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import pytest
+import uvloop
 
 from gateway.clock import SystemClock
 from gateway.control.audit import verify_store
@@ -22,6 +23,7 @@ from gateway.control.redis_store import RedisStore
 from gateway.control.store import AuditEntry, Change, DocumentKey, Fence
 from gateway.control.store_recovery import adopt, restore_from_replica
 from gateway.errors import Conflict, Fenced, StaleRevision, StoreRefused, StoreUnavailable
+from loadtests.cable import Cable
 from loadtests.redis_server import RedisServer
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits")
@@ -511,6 +513,29 @@ async def test_a_commit_whose_answer_is_lost_is_found_by_its_digest(redis_server
         assert len(await store.audit()) == 2
         assert (await verify_store(store)).fault is None
         await store.close()
+
+
+def test_a_connection_that_was_reset_is_told_as_that_on_the_loop_of_a_gateway(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """uvloop says RuntimeError when it writes to one. Nothing but StoreUnavailable comes out, and once the network is
+    back the first call gets through, however many connections had been reset; commits too."""
+
+    async def work(cable: Cable) -> None:
+        store = await RedisStore(line_of(redis_server, prefix, port=cable.port)).open()
+        for number in range(10):
+            await asyncio.gather(*(store.snapshot() for _ in range(8)))
+            cable.cut()
+            if number % 2:
+                with pytest.raises(StoreUnavailable, match=r"cannot be used"):
+                    await store.snapshot()
+            cable.mend()
+            await asyncio.gather(*(store.snapshot() for _ in range(8)))
+            assert await put(store, {"n": number}, number) == number + 1
+        await store.close()
+
+    with Cable(redis_server.port) as cable, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(cable))
 
 
 # The last state in the home
