@@ -69,8 +69,8 @@ class FlagRules:
             said = flags.evaluate(rule.flag, key, {**context, _ROUTE: route})
             flag = (rule.flag, said.variant, flags.name)
             if said.fault is not None:
-                miss(said.fault)
-                return Choice(None, age, flag)
+                miss(said.fault)  # one that was ended in the middle of this very question has no data to go by either
+                return Choice(None, age, flag, stale=said.fault == "not-ready")
             number = version_said(said, rule.variants, model)
             if number is None:
                 if said.value is not None and rule.variants is None:

@@ -2,7 +2,8 @@
 
 Requests call the provider's synchronous methods straight away. What may take its time goes to a thread
 of its own: making and initialising it, a first measurement of how fast it answers (so that one that asks a
-server is found out before any request waits for it), and looking after its data.
+server is found out before any request waits for it), and looking after its data. An evaluation that
+does not end is ended (``gateway.control.flag_interrupt``), and the provider taken out.
 
 Age of the data: a provider with a method ``tend() -> str | None`` (why its data could not be refreshed,
 None if it is current) is asked by it every poll, and the age counts from the last good answer. Of others
@@ -28,6 +29,7 @@ from openfeature.provider import FeatureProvider
 
 from gateway.clock import Clock
 from gateway.control.flag_budget import EvaluationBudget
+from gateway.control.flag_interrupt import Interrupted, Interrupter
 from gateway.control.flag_provider import provider_maker
 from gateway.events import FlagSource
 from gateway.routing.rules import fits
@@ -42,6 +44,7 @@ T = TypeVar("T")
 _PROBES = 5
 _PROBE_FLAG = "turnout-probe"
 _LATE_POLLS = 5
+_LONGEST_RETRY_S = 900.0
 _MOST_KINDS = 4096
 _MOST_SAID = 1000
 _NOTHING: tuple[int, str, bool] = (0, "", False)
@@ -91,11 +94,13 @@ class Flags:
         self._provider: FeatureProvider | None = None
         self._ready = False
         self._fenced: str | None = None
-        self._opened_at = self._fenced_at = 0.0
+        self._opened_at = self._fenced_at = self._asked_again_at = 0.0
         # Written by the provider's own threads, too: one assignment each.
         self._heard = _Heard("starting" if self._make else "absent", None)
         self._fresh_at: float | None = None
         self._budget = EvaluationBudget(settings.budget_ms / 1000)
+        self._interrupter = Interrupter(min(20 * settings.budget_ms / 1000, settings.budget_ms / 1000 + 1.0))
+        self._retry_s = settings.retry_s
         self._kinds: dict[str, int] = {}
         self._said: set[tuple[str, type[Exception]]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -109,6 +114,7 @@ class Flags:
         if self._make is None:
             self._tell(self.standing())
             return
+        self._interrupter.start()
         opening = asyncio.ensure_future(self._open())
         await asyncio.wait({opening}, timeout=self._settings.ready_s)
         if not self._ready:
@@ -118,6 +124,7 @@ class Flags:
         self._report()
 
     async def close(self) -> None:
+        self._interrupter.close()
         if self._tending is not None:
             self._tending.cancel()
             await asyncio.wait({self._tending})
@@ -143,14 +150,22 @@ class Flags:
         return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
 
     def evaluate(self, flag: str, key: str, context: Mapping[str, Any]) -> Evaluation:
-        """Never raises, and never waits for anybody. One that keeps taking too long ends being asked."""
+        """Never raises, and waits for nobody for long: one that does not end is ended, and one that keeps taking too
+        long is not asked any more."""
         provider = self._provider
         if provider is None or self.age_s() is None:
             return Evaluation(fault="not-ready")
         if not fits(context):
             return Evaluation(fault="context")
-        began = self._clock.monotonic()
-        said = self._resolve(provider, flag, EvaluationContext(key, context))
+        interrupter, began = self._interrupter, self._clock.monotonic()
+        try:
+            interrupter.began()
+            said = self._resolve(provider, flag, EvaluationContext(key, context))
+            interrupter.ended()
+        except Interrupted:
+            interrupter.ended()
+            self._fence(f"an evaluation of {flag!r} did not end, and was ended")
+            return Evaluation(fault="not-ready")
         took = self._clock.monotonic() - began
         if self._budget.took(took):
             self._fence(f"an evaluation took {took * 1000:.1f} ms, of {self._settings.budget_ms:g} ms allowed")
@@ -195,6 +210,8 @@ class Flags:
         if self._fenced is None:
             log.error("flags of %s are taken out, the known good answers for their rules: %s", self.name, why)
         self._fenced, self._fenced_at = why, self._clock.monotonic()
+        if self._fenced_at - self._asked_again_at > _LONGEST_RETRY_S:
+            self._retry_s = self._settings.retry_s
         self._report()
 
     # Looking after it
@@ -243,6 +260,8 @@ class Flags:
         """On whatever thread the provider likes."""
         if event in (ProviderEvent.PROVIDER_READY, ProviderEvent.PROVIDER_CONFIGURATION_CHANGED):
             self._heard = _Heard("ready", None)
+            if event is ProviderEvent.PROVIDER_CONFIGURATION_CHANGED:  # perhaps a repair of what it was taken out for
+                self._retry_s, self._fenced_at = self._settings.retry_s, -self._settings.retry_s
             return
         since = self._clock.monotonic() if self._heard.since is None else self._heard.since
         state = "stale" if event is ProviderEvent.PROVIDER_STALE else "error"
@@ -270,7 +289,7 @@ class Flags:
             self._note_tended(now, str(failure) if failure is not None else why)
         elif not self._ready and now - self._opened_at >= self._settings.retry_s:
             await self._open()
-        if self._fenced is not None and provider is not None and now - self._fenced_at >= self._settings.retry_s:
+        if self._fenced is not None and provider is not None and now - self._fenced_at >= self._retry_s:
             await self._try_again(provider)
 
     def _note_tended(self, at: float, why: str | None) -> None:
@@ -287,7 +306,8 @@ class Flags:
         took, failure = await _aside(lambda: self._probe(provider))
         if failure is None and took is not None and took <= self._settings.budget_ms / 1000:
             self._budget = EvaluationBudget(self._settings.budget_ms / 1000)
-            self._fenced = None
+            self._fenced, self._asked_again_at = None, self._clock.monotonic()
+            self._retry_s = min(_LONGEST_RETRY_S, self._retry_s * 2)  # a request pays for each try that fails
             log.info("flags of %s are asked again: an evaluation takes %.1f ms", self.name, took * 1000)
 
     def _report(self) -> None:

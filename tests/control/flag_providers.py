@@ -43,6 +43,24 @@ class Raising(InMemoryProvider):
         raise ZeroDivisionError("no flag today")
 
 
+class Stuck(InMemoryProvider):
+    """Each evaluation of a flag it has waits for what never comes; ``deaf``: and takes whatever ends that for noise."""
+
+    def __init__(self, flags: dict[str, InMemoryFlag[Any]], *, deaf: int = 0) -> None:
+        super().__init__(flags)
+        self._deaf = deaf
+
+    def _resolve(self, flag_key: str, default_value: Any, evaluation_context: Any) -> Any:
+        while flag_key in self._flags:
+            try:
+                threading.Event().wait()
+            except BaseException:
+                self._deaf -= 1
+                if self._deaf < 0:
+                    raise
+        return super()._resolve(flag_key, default_value, evaluation_context)
+
+
 class Waiting(InMemoryProvider):
     """Is ready when the test says so."""
 

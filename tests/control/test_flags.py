@@ -15,7 +15,7 @@ from openfeature.event import ProviderEventDetails
 
 from gateway.clock import ManualClock
 from gateway.control.flag_budget import EvaluationBudget
-from gateway.control.flag_file import FlagdFile
+from gateway.control.flag_file import MAX_FILE_BYTES, MAX_YAML_BYTES, FlagdFile
 from gateway.control.flag_provider import provider_maker
 from gateway.control.flag_rules import version_said
 from gateway.control.flags import Evaluation, Flags
@@ -240,6 +240,55 @@ async def test_a_provider_that_keeps_taking_too_long_is_taken_out_and_tried_agai
         clock.advance(31)
         await look(stage)
         assert await chosen(stage) == (4, "rule:beta")
+        for after_s, tried_again in ((45, False), (16, True), (2000, True)):  # each try may cost a request its time
+            if stage.plane.flags.standing().state == "ready":
+                provider.seconds = 1.0
+                await chosen(stage)
+                provider.seconds = 0.0
+            clock.advance(after_s)
+            await look(stage)
+            assert (stage.plane.flags.standing().state == "ready") is tried_again, after_s
+
+
+@pytest.mark.parametrize(("name", "size"), [("flags.json", MAX_FILE_BYTES), ("flags.yaml", MAX_YAML_BYTES)])
+def test_a_flag_file_that_is_too_large_is_not_read(tmp_path: Path, name: str, size: int) -> None:
+    """Reading it would keep requests from the interpreter; YAML, read forty times as slowly, may be less large."""
+    path = tmp_path / name
+    flags = {"flags": {"f": {"state": "ENABLED", "variants": {"on": 1}, "defaultVariant": "on"}}}
+    text = json.dumps(flags)
+    path.write_text(text + " " * (size - len(text)))
+    assert FlagdFile(path).tend() is None
+    path.write_text(text + " " * (size - len(text) + 1))
+    assert f"larger than {size} bytes" in str(FlagdFile(path).tend())
+
+
+@pytest.mark.parametrize("deaf", [0, 2])
+async def test_a_provider_that_hangs_in_a_request_is_ended_and_taken_out(tmp_path: Path, deaf: int) -> None:
+    """It waits for ever, on the loop itself: the known good answers this request, and the others without asking. One
+    that swallows the first calls to end is called again."""
+    options = {"flags": {"new-model": said(4)}, "deaf": deaf}
+    async with scene(tmp_path, flags={"provider": f"{HERE}:Stuck", "options": options}) as stage:
+        await stage.put({3: 100, 4: 0}, rules=[BETA])
+        assert [await chosen(stage) for _ in range(2)] == [(3, "rule:beta")] * 2
+        assert causes(stage) == ["not-ready"] * 2
+        assert stage.plane.flags.standing()[2:] == (
+            "fenced", None, "an evaluation of 'new-model' did not end, and was ended",
+        )  # fmt: skip
+
+
+async def test_a_flag_file_whose_targeting_computes_for_ever_is_ended_too(tmp_path: Path) -> None:
+    """A few hundred bytes of JSON Logic can be years of work: nothing is waited for there, it only computes."""
+    logic: object = 1
+    for _ in range(12):
+        logic = {"reduce": [list(range(10)), {"+": [{"var": "accumulator"}, logic]}, 0]}
+    path = flag_file(tmp_path / "flags.json", 4, targeting=logic)
+    async with scene(tmp_path, flags={"provider": "flagd-file", "path": str(path)}) as stage:
+        await stage.put({3: 100, 4: 0}, rules=[BETA])
+        assert await chosen(stage) == (3, "rule:beta")
+        assert stage.plane.flags.standing().state == "fenced"
+        flag_file(path, 4)
+        await look(stage)  # a file that was mended is tried at once
+        assert (await chosen(stage), stage.plane.flags.standing().state) == ((4, "rule:beta"), "ready")
 
 
 async def test_a_provider_that_is_slow_from_the_start_never_gets_a_request() -> None:
