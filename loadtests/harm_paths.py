@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.control.statistics.e_values import LOG_ODDS, STAKES, Mixture, log_normaliser, share_gain
+from gateway.control.statistics.e_values import (
+    LOG_ODDS,
+    STAKES,
+    Mixture,
+    log_normaliser,
+    share_gain,
+    share_of_bad_gain,
+)
+from gateway.control.statistics.two_samples import NONE, Cells
 
 __all__ = ["Path", "harm_path", "share_path"]
 
@@ -24,12 +32,21 @@ Integers = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class Path:
     """``at``: after which unit (0 the first) a block ended; ``log_e`` from then on. ``mixture`` and ``used`` (the
-    candidate's units in blocks) are what the next epoch begins with."""
+    candidate's units in blocks) are those of the end, ``left`` the units of either arm that no block has used."""
 
     at: Integers
     log_e: Floats
     mixture: Mixture
     used: int
+    left: Cells = NONE
+
+    def next_epoch(self, share: float) -> Mixture:
+        """What the epoch after this one begins with; ``share``: the candidate's in this one."""
+        harm, left = self.mixture, self.left
+        if left.bad:
+            gain = share_of_bad_gain(left.bad, left.candidate_bad, max(share, left.candidate / left.units))
+            harm = harm.multiplied(np.minimum(gain, 0.0))
+        return harm.started_anew()
 
     @property
     def highest(self) -> float:
@@ -50,7 +67,11 @@ def harm_path(candidate: Bools, bad: Bools, least: int, mixture: Mixture | None 
     normalisers = np.array([log_normaliser(*key) for key in keys]).reshape(-1, len(STAKES))
     gains = candidate_bad[:, None] * LOG_ODDS - normalisers
     before = used + np.concatenate(([0], np.cumsum(of_candidate)))
-    return _bets(ends, gains, before, mixture or Mixture())
+    rest = slice(int(ends[-1]) + 1 if len(ends) else 0, None)
+    arms, wrong = candidate[rest], bad[rest]
+    counts = (arms, arms & wrong, ~arms, ~arms & wrong)
+    left = Cells(*(int(np.count_nonzero(x)) for x in counts))
+    return replace(_bets(ends, gains, before, mixture or Mixture()), left=left)
 
 
 def share_path(bad: Bools, limit: float) -> Path:

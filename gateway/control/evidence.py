@@ -97,10 +97,11 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is carried from look to look. ``epochs``: how many there have been. ``seen``: the counters of the last look.
-    ``ratio_past``: what the ended epochs say of the split (logarithm of an e-value); ``ratio_now``: what this one has
-    said; ``broken`` stays. ``frozen``: counts were lost in this epoch, so it gives no more evidence; ``unsure``: so
-    were claims, and no key is known to be fresh any more (``without_claims``)."""
+    """What is carried from look to look. ``epochs``: how many there have been. ``seen`` and ``shares``: the counters,
+    and the candidate's shares, of the last look. ``ratio_past``: what the ended epochs say of the split (logarithm of an
+    e-value); ``ratio_now``: what this one has said; ``broken`` stays. ``frozen``: counts were lost in this epoch, so it
+    gives no more evidence; ``unsure``: so were claims, and no key is known to be fresh any more (``without_claims``).
+    """
 
     streams: Mapping[str, StreamState]
     epoch: int | None = None
@@ -109,6 +110,7 @@ class State:
     ratio_now: float = 0.0
     broken: bool = False
     seen: Mapping[str, int] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
     frozen: bool = False
     unsure: bool = False
 
@@ -126,6 +128,7 @@ class State:
             "ratio_now": self.ratio_now,
             "broken": self.broken,
             "seen": dict(self.seen),
+            "shares": dict(self.shares),
             "frozen": self.frozen,
             "unsure": self.unsure,
         }
@@ -163,7 +166,8 @@ def judge(state: State, block: Block, policy: Policy) -> tuple[State, Judgement]
         judged.append(timed(found, block))
     ratio, now = _ratio(state, block, policy, totals)
     seen = state.seen if state.frozen else {name: count for name, count in block.counters.items() if count}
-    state = replace(state, streams=streams, broken=ratio.broken, ratio_now=now, seen=seen)
+    shares = dict(block.shares)
+    state = replace(state, streams=streams, broken=ratio.broken, ratio_now=now, seen=seen, shares=shares)
     return state, overall(block, tuple(judged), ratio)
 
 
@@ -187,7 +191,7 @@ def _in_epoch(state: State, block: Block, policy: Policy) -> State:
     streams = {}
     for stream in policy.streams:
         known = state.streams[stream.stream]
-        fresh = known.fresh if first else known.fresh.new_epoch()
+        fresh = known.fresh if first else _renewed(known.fresh, stream, state)
         streams[stream.stream] = StreamState(fresh, None if first else _new_track(stream), known.harmful)
     return replace(
         state,
@@ -199,6 +203,18 @@ def _in_epoch(state: State, block: Block, policy: Policy) -> State:
         seen={},
         frozen=False,
     )
+
+
+def _renewed(track: Track, policy: StreamPolicy, state: State) -> Track:
+    if not isinstance(track, TwoSamples):
+        return track.new_epoch()
+    usable = not state.frozen and not state.unsure
+    totals = totals_of(state.seen, (FRESH,)).get(policy.stream, {}) if usable else {}
+    return track.new_epoch(totals, state.shares, binned=policy.stream == "slow", slow_bin=_slow_bin(policy))
+
+
+def _slow_bin(policy: StreamPolicy) -> int | None:
+    return None if policy.limit_ms is None else slow_bin_of(policy.limit_ms / 1000.0)
 
 
 class _Totals(NamedTuple):
@@ -223,8 +239,7 @@ def _taken(track: Track, policy: StreamPolicy, block: Block, totals: Totals) -> 
     if isinstance(track, Scores):
         return track.advanced(counted)
     least = max((least_block(share) for share in block.shares.values()), default=least_block(0.5))
-    slow_bin = None if policy.limit_ms is None else slow_bin_of(policy.limit_ms / 1000.0)
-    return track.advanced(counted, least, binned=policy.stream == "slow", slow_bin=slow_bin)
+    return track.advanced(counted, least, binned=policy.stream == "slow", slow_bin=_slow_bin(policy))
 
 
 def _found(track: Track, policy: StreamPolicy, level: float) -> Finding:

@@ -42,9 +42,10 @@ def highest_in_run(stream: Stream) -> float:
     found = -math.inf
     epochs = int(stream.epoch[-1]) + 1
     for number in range(epochs):
-        least = least_block(WEIGHTS[number] if epochs > 1 else WEIGHT)
+        weight = WEIGHTS[number] if epochs > 1 else WEIGHT
+        least = least_block(weight)
         fresh = stream.fresh & (stream.epoch == number)
-        mixture, used = (None, 0) if path is None else (path.mixture.started_anew(), path.used)
+        mixture, used = (None, 0) if path is None else (path.next_epoch(WEIGHTS[number - 1]), path.used)
         path = harm_path(stream.candidate[fresh], stream.bad[fresh], least, mixture, used)
         found = max(found, path.highest + math.log(FRESH_PART))
         if number:

@@ -26,7 +26,7 @@ from gateway.control.evidence import (
 )
 from gateway.control.statistics import e_values
 from gateway.control.statistics.confidence import DifferenceTest, nearest, share_interval, share_log_e
-from gateway.control.statistics.e_values import ODDS, harm_gain, log_normaliser, share_gain
+from gateway.control.statistics.e_values import ODDS, harm_gain, log_normaliser, share_gain, share_of_bad_gain
 from gateway.control.statistics.sample_ratio import log_ratio_e
 from gateway.control.statistics.scores import SCALE, Scores, scaled
 from gateway.control.tallies import BASELINE, CANDIDATE, Counter, tally
@@ -72,6 +72,29 @@ def test_it_gains_nothing_in_the_mean_whatever_the_outcomes_are_once_the_arms_ar
                 if count
             ]
             assert sum(gains) / math.comb(units, candidate) == pytest.approx(np.ones(len(ODDS)), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_a_block_that_an_epochs_end_cuts_short_speaks_against_the_bet_or_not_at_all(share: float) -> None:
+    """However many bad outcomes it has, and whose they are; so that a step that ends when the candidate looks well
+    does not drop bad news for the bet."""
+    for bad, of_candidate in ((0, 0), (1, 0), (1, 1), (3, 1)):
+        counters = tally("error", CANDIDATE, bad=of_candidate, good=2) | tally(
+            "error", BASELINE, bad=bad - of_candidate, good=8
+        )
+        policy = Policy(streams=(StreamPolicy("error", 0.02),))
+        state, before = judge(begin(policy), Block(0, {"split": share}, counters), policy)
+        _, after = judge(state, Block(1, {"split": 0.5}, {}), policy)
+        assert after.streams[0].log_harm <= before.streams[0].log_harm + 1e-12
+        if bad and not of_candidate:
+            assert after.streams[0].log_harm < before.streams[0].log_harm
+
+
+def test_a_bet_asked_in_the_midst_of_a_block_gains_nothing_in_the_mean() -> None:
+    """Each bad outcome is the candidate's with the chance that the split says."""
+    for share in (0.05, 0.3, 0.9):
+        won, lost = (np.exp(share_of_bad_gain(1, of_candidate, share)) for of_candidate in (1, 0))
+        assert share * won + (1 - share) * lost == pytest.approx(np.ones(len(ODDS)), abs=1e-12)
 
 
 def test_the_bound_for_great_blocks_is_above_the_exact_value() -> None:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gateway.control.statistics.confidence import DifferenceTest, expected_health_gain
-from gateway.control.statistics.e_values import Mixture, expected_gain, harm_gain
+from gateway.control.statistics.e_values import Mixture, expected_gain, harm_gain, share_of_bad_gain
 from gateway.control.statistics.findings import Finding
 from gateway.control.tallies import BASELINE, BINS_PER_OCTAVE, CANDIDATE
 
-__all__ = ["LEAST_BLOCK", "Cells", "TwoSamples", "least_block"]
+__all__ = ["LEAST_BLOCK", "NONE", "Cells", "TwoSamples", "least_block"]
 
 LEAST_BLOCK, LARGEST_LEAST = 20, 200
 """A block of n tells 1 - 1/n of what its units could; and it should have a unit of the smaller arm in it."""
@@ -71,9 +73,22 @@ class TwoSamples:
     def begin(cls, max_harm: float) -> TwoSamples:
         return cls(DifferenceTest.begin(max_harm))
 
-    def new_epoch(self) -> TwoSamples:
-        """Counters begin anew. The few units that no block had used are lost, of both arms alike."""
-        return replace(self, harm=self.harm.started_anew(), harm_taken={}, health_taken={}, pending=NONE)
+    def new_epoch(
+        self, totals: Mapping[str, Outcomes], shares: Mapping[str, float], *, binned: bool, slow_bin: int | None
+    ) -> TwoSamples:
+        """Counters begin anew. ``totals``: the last of the old ones; ``shares``: the candidate's, then.
+
+        A step ends because the candidate looks well, so to drop the block that is open then would be to drop bad news
+        for the bet: epochs ended ten times at the worst moment doubled the false alarms. What the block has said so far
+        against the bet therefore counts, unit by unit; what it has said for it does not, and no unit is used twice.
+        """
+        harm = self.harm
+        for stratum in sorted(totals):
+            block = _block(totals[stratum], self.harm_taken.get(stratum, {}), binned, slow_bin)
+            if block is not None and block.bad:
+                share = max(shares.get(stratum, 0.0), block.candidate / block.units)
+                harm = harm.multiplied(np.minimum(share_of_bad_gain(block.bad, block.candidate_bad, share), 0.0))
+        return replace(self, harm=harm.started_anew(), harm_taken={}, health_taken={}, pending=NONE)
 
     def advanced(self, totals: Mapping[str, Outcomes], least: int, *, binned: bool, slow_bin: int | None) -> TwoSamples:
         """``slow_bin``: for a stream of bins, the last bin that is not slow; None: the baseline's own percentile."""
