@@ -25,8 +25,10 @@ from gateway.control.ending import ended
 from gateway.control.evidence import Block, judge
 from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Rollbacks
-from gateway.control.rollout import ACTOR, Finding, Kind, Move, advance, targets
+from gateway.control.rollout import advance, targets
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
+from gateway.control.rollout_facts import ACTOR, Finding, Kind, Move
+from gateway.control.rollout_hooks import Subject
 from gateway.control.rollout_reports import Reports
 from gateway.control.rollout_run import Run
 from gateway.control.rollout_standing import Standing
@@ -131,7 +133,7 @@ class RolloutDriver:
                 await self._report(name, route.document, fence)
         states = {name: _of(route) or route.document.status.last_rollout for name, route in (running | owed).items()}
         standing = {scope_of(name, state) for name, state in states.items() if state is not None}
-        self._runs = {scope: run for scope, run in self._runs.items() if scope in standing or run.undelivered}
+        self._runs = {scope: run for scope, run in self._runs.items() if scope in standing or run.hooks.under_way}
 
     async def _each(self, running: Mapping[str, DesiredRoute], fence: Fence) -> None:
         """One route's fault stops no other's rollout: it is logged when it is new, and shown."""
@@ -159,6 +161,7 @@ class RolloutDriver:
             return  # a rollback of this replica that the store does not have yet
         run, epoch, now = await self._run(name, document, rollout), document.status.epoch, self._clock.monotonic()
         run.look(rollout, epoch, now=now, wall=self._clock.wall())
+        run.hooks.tell(Subject(name, document.spec.model, rollout), run.detail)
         if rollout.phase is not Phase.PREPARING:
             counters = await self._counts.gather(run.scope, epoch)
             if run.lost_all or run.lost(counters, epoch):
@@ -188,7 +191,7 @@ class RolloutDriver:
             run = Run(scope, policy, self._webhooks)
             known = run.restore(await self._coordination.kept(scope), rollout.renewals)
             run.lost_all = not known and rollout.phase is not Phase.PREPARING
-            if run.counted_epoch:
+            if run.counted_epoch and rollout.ended_at is None:
                 earlier = await self._counts.gather(scope, run.counted_epoch)
                 run.lost_all = run.lost_all or run.lost(earlier, run.counted_epoch)
             self._runs[scope] = run
@@ -205,20 +208,20 @@ class RolloutDriver:
         if rollout is None:
             return
         fresh = move.document.status.rollout or move.document.status.last_rollout or rollout
-        about = _about(name, route.document, rollout, fresh)
+        subject = Subject(name, route.document.spec.model, rollout)
         if move.kind is Kind.WAIT:
             if move.due:
-                run.ask(rollout, about, now_wall=self._clock.wall())
+                run.hooks.ask(subject, fresh, now_wall=self._clock.wall())
             return
         if move.kind is Kind.ROLL_BACK:
             return
-        if move.kind in (Kind.STEP, Kind.BAKE, Kind.PROMOTE) and not run.told("before", rollout, about):
+        if move.kind in (Kind.STEP, Kind.BAKE, Kind.PROMOTE) and not run.hooks.before(subject, fresh):
             run.waits = ("the webhooks before the step are told",)
             return
         detail = dict(run.finding.detail) if rollout.phase is not Phase.PREPARING else {}
         await self._commit(name, route, move, detail, fence)
         log.info("route %s: %s of version %d: %s", name, move.kind, rollout.candidate, move.reason)
-        run.told("after", rollout, about)
+        run.hooks.tell(Subject(name, route.document.spec.model, fresh), run.detail)
 
     async def _commit(
         self, name: str, route: DesiredRoute, move: Move, detail: Mapping[str, Any], fence: Fence
@@ -257,12 +260,11 @@ class RolloutDriver:
         ended = document.status.last_rollout
         if ended is None:
             return
-        run = self._runs.get(scope_of(name, ended))
         try:
-            if run is not None:
-                about = _about(name, document, ended, ended)
-                about |= {"reason": ended.reason, "evidence": dict(run.finding.detail)}
-                run.told("rolled_back" if ended.phase is Phase.ROLLED_BACK else "after", ended, about)
+            if await self._reports.finished(name, ended):
+                return
+            run = await self._run(name, document, ended)
+            run.hooks.tell(Subject(name, document.spec.model, ended), run.detail)
             await self._reports.write(name, document, run, fence)
         except StaleRevision:
             return
@@ -297,17 +299,3 @@ class RolloutDriver:
 
 def _of(route: DesiredRoute) -> RolloutState | None:
     return route.document.status.rollout
-
-
-def _about(name: str, document: RouteDocument, rollout: RolloutState, fresh: RolloutState) -> dict[str, Any]:
-    """What a webhook is told: where the rollout stands, and where it goes."""
-    return {
-        "route": name,
-        "model": document.spec.model,
-        "rollout": rollout.id,
-        "candidate": rollout.candidate,
-        "baseline": rollout.baseline,
-        "phase": str(rollout.phase),
-        "percent": rollout.percent,
-        "next": {"phase": str(fresh.phase), "percent": fresh.percent},
-    }

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.control.documents import ArmSpec, RouteDocument
 from gateway.control.evidence import HARMFUL, HEALTHY, Judgement, Policy, StreamJudgement, StreamPolicy
-from gateway.control.rollout import Finding
+from gateway.control.rollout_facts import Finding
 from gateway.control.rollout_plan import PlanSpec
 
 __all__ = ["finding_of", "policy_of", "shares_of", "summary_of"]

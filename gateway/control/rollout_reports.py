@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
-
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
 from gateway.control.desired import DesiredRoute
 from gateway.control.documents import RouteDocument
-from gateway.control.rollout import ACTOR
+from gateway.control.rollout_facts import ACTOR
+from gateway.control.rollout_hooks import settled
 from gateway.control.rollout_report import KEPT_REPORTS, REPORT, report_key, report_of
 from gateway.control.rollout_run import Run
+from gateway.control.rollout_state import RolloutState
 from gateway.control.store import AuditEntry, Change, Fence, Store
 
 __all__ = ["Reports"]
@@ -35,28 +35,35 @@ class Reports:
         return ended is not None and (route, ended.id) not in self._written
 
     async def look(self, owed: Mapping[str, DesiredRoute]) -> None:
-        """Another leads: what it has written need not be asked for again."""
+        """Another leads: what it has finished need not be asked for again."""
         for route, found in owed.items():
-            ended = found.document.status.last_rollout
-            if ended is not None and await self._store.read(report_key(route, ended.id)) is not None:
-                self._written.add((route, ended.id))
+            if (ended := found.document.status.last_rollout) is not None:
+                await self.finished(route, ended)
 
-    async def write(self, route: str, document: RouteDocument, run: Run | None, fence: Fence) -> None:
+    async def finished(self, route: str, ended: RolloutState) -> bool:
+        """Whether the report is written, and every webhook that it tells of delivered or given up."""
+        if (route, ended.id) in self._written:
+            return True
+        found = await self._store.read(report_key(route, ended.id))
+        if found is None or found.body is None:
+            return False
+        done = settled(f"{route}/{ended.id}", ended, found.body["webhooks"])
+        if done:
+            self._written.add((route, ended.id))
+        return done
+
+    async def write(self, route: str, document: RouteDocument, run: Run, fence: Fence) -> None:
         """Also once more, when the last webhook is done. What was kept of it for a leader is given up then."""
         ended = document.status.last_rollout
         if ended is None:
             return
-        key, scope = report_key(route, ended.id), f"{route}/{ended.id}"
+        key, done = report_key(route, ended.id), not run.hooks.under_way
         found = await self._store.read(key)
-        done = run is None or not run.undelivered
-        if found is None or (found.body is not None and done and run is not None):
-            kept = orjson.loads(await self._coordination.kept(scope) or b"{}")
-            evidence = kept.get("judgement") if run is None else dict(run.finding.detail)
-            hooks = kept.get("webhooks", []) if run is None else run.deliveries
+        if found is None or found.body is None or done:
             body = report_of(
                 *(route, document.spec.model, ended),
-                evidence=evidence,
-                webhooks=hooks,
+                evidence=run.detail,
+                webhooks=run.hooks.deliveries,
                 written_at=self._clock.wall(),
             )
             same = found is not None and found.body is not None and found.body["webhooks"] == body["webhooks"]
@@ -64,7 +71,7 @@ class Reports:
                 await self._commit(route, Change(key, body, 0 if found is None else found.revision), fence)
         if done:
             self._written.add((route, ended.id))
-            await self._coordination.forget(scope)
+            await self._coordination.forget(run.scope)
 
     async def _commit(self, route: str, change: Change, fence: Fence) -> None:
         """With the report goes the oldest of those that are too many."""

@@ -17,17 +17,15 @@ from typing import Any
 import orjson
 
 from gateway.control.evidence import Block, Judgement, Policy, State, begin, judge
-from gateway.control.rollout import Facts, Finding
 from gateway.control.rollout_evidence import finding_of
-from gateway.control.rollout_plan import HookSpec
+from gateway.control.rollout_facts import Facts, Finding
+from gateway.control.rollout_hooks import Hooks
 from gateway.control.rollout_state import Phase, RolloutState
-from gateway.control.webhooks import Delivery, Webhooks, delivery_id
+from gateway.control.webhooks import Webhooks
 
 __all__ = ["Run"]
 
 FIRST_BUDGET = 0.9
-ASK_AGAIN_S = 10.0
-"""A confirmation that was refused is asked for again after so long."""
 
 StepKey = tuple[str, int, int]
 
@@ -48,9 +46,8 @@ class Run:
         self.trouble = ""
         self.lost_all = False
         self.kept_at = float("-inf")
-        self._webhooks = webhooks
-        self._hooks: dict[str, Delivery] = {}
-        self._past: list[Mapping[str, Any]] = []
+        self.hooks = Hooks(scope, webhooks)
+        self._kept_detail: Mapping[str, Any] = {}
         self._step: StepKey | None = None
         self._step_began = 0.0
         self._epoch: int | None = None
@@ -59,7 +56,12 @@ class Run:
         self._moved_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Run {self.scope} [{len(self._hooks)} webhooks]>"
+        return f"<Run {self.scope} [{self.hooks}]>"
+
+    @property
+    def detail(self) -> Mapping[str, Any]:
+        """The numbers of the last judgement, made here or by the leader before."""
+        return self.finding.detail or self._kept_detail
 
     # Evidence and time
 
@@ -112,51 +114,8 @@ class Run:
             units=units,
             pairs=pairs,
             quiet_s=now - self._moved_at,
-            unconfirmed=self.unconfirmed(rollout),
+            unconfirmed=self.hooks.unconfirmed(rollout),
         )
-
-    # Webhooks
-
-    def unconfirmed(self, rollout: RolloutState) -> str:
-        """Who has not said yes to leaving this step."""
-        asked = [
-            (hook, self._hooks.get(self._name("confirm", rollout, hook))) for hook in rollout.plan.webhooks.confirm
-        ]
-        missing = [_awaited(hook, found) for hook, found in asked if found is None or found.state != "delivered"]
-        return "; ".join(missing)
-
-    def ask(self, rollout: RolloutState, about: Mapping[str, Any], *, now_wall: float) -> None:
-        """Asks those who have not confirmed; who refused, again after a while."""
-        for hook in rollout.plan.webhooks.confirm:
-            found = self._hooks.get(self._name("confirm", rollout, hook))
-            again = found is not None and found.state == "failed" and now_wall - found.at >= ASK_AGAIN_S
-            if found is None or again:
-                self._send(hook, "confirm", rollout, about, once=True)
-
-    def told(self, event: str, rollout: RolloutState, about: Mapping[str, Any]) -> bool:
-        """Tells the event's hooks of the step, once; whether each has it, or is given up."""
-        hooks: list[HookSpec] = getattr(rollout.plan.webhooks, event)
-        for hook in hooks:
-            if self._name(event, rollout, hook) not in self._hooks:
-                self._send(hook, event, rollout, about, once=False)
-        return all(self._hooks[self._name(event, rollout, hook)].state != "pending" for hook in hooks)
-
-    def _send(self, hook: HookSpec, event: str, rollout: RolloutState, about: Mapping[str, Any], *, once: bool) -> None:
-        name = self._name(event, rollout, hook)
-        self._hooks[name] = self._webhooks.send(hook, event.replace("_", "-"), name, about, once=once)
-
-    def _name(self, event: str, rollout: RolloutState, hook: HookSpec) -> str:
-        return delivery_id(self.scope, event, rollout.active_phase, rollout.step, hook.url)
-
-    @property
-    def deliveries(self) -> list[dict[str, Any]]:
-        fresh = [delivery.to_json() for delivery in self._hooks.values()]
-        names = {delivery["delivery"] for delivery in fresh}
-        return [*(dict(past) for past in self._past if past["delivery"] not in names), *fresh]
-
-    @property
-    def undelivered(self) -> bool:
-        return any(delivery.state == "pending" for delivery in self._hooks.values())
 
     # What the next leader gets
 
@@ -165,11 +124,11 @@ class Run:
             "state": self.state.to_json(),
             "renewals": self._renewals,
             "counted": [self._counted[0], dict(self._counted[1])],
-            "judgement": dict(self.finding.detail),
+            "judgement": dict(self.detail),
             "waits": list(self.waits),
             "trouble": self.trouble,
             "progress": {} if facts is None else _progress(facts),
-            "webhooks": self.deliveries,
+            "webhooks": self.hooks.deliveries,
             "at": wall,
         }
         return orjson.dumps(body)
@@ -178,17 +137,12 @@ class Run:
         """Whether there was something: the evidence of the leader before, of the same part."""
         body = {} if value is None else orjson.loads(value)
         self._begin_anew(renewals)
+        self.hooks.restore(body.get("webhooks", []))
         if not body or body["renewals"] != renewals:
             return False
+        self._kept_detail = dict(body["judgement"])
         self.state = State.from_json(body["state"])
         self._counted = (int(body["counted"][0]), dict(body["counted"][1]))
-        self._past = list(body["webhooks"])
-        for past in self._past:
-            if past["state"] == "delivered":
-                hook = HookSpec(url=past["url"])
-                self._hooks[past["delivery"]] = Delivery(
-                    hook, past["event"], past["delivery"], "delivered", past["attempts"], past["answer"], past["at"]
-                )
         return True
 
 
@@ -206,9 +160,3 @@ def _progress(facts: Facts) -> dict[str, Any]:
         "quiet_s": round(facts.quiet_s, 3),
         "ready": facts.ready,
     }
-
-
-def _awaited(hook: HookSpec, found: Delivery | None) -> str:
-    if found is None:
-        return f"{hook.url} is to be asked"
-    return f"{hook.url} is asked" if found.state == "pending" else f"{hook.url} said no ({found.answer})"

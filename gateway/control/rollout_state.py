@@ -7,16 +7,19 @@ drives it, so that a clock that jumps neither hurries nor stalls a step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from gateway.control.rollout_plan import PlanSpec
 
-__all__ = ["ENDED", "MAX_MARKS", "Mark", "Phase", "Proof", "RolloutState"]
+__all__ = ["ENDED", "MAX_MARKS", "MAX_TELLINGS", "Mark", "Phase", "Proof", "RolloutState", "Telling"]
 
 MAX_MARKS = 200
 """Changes of weight that are kept; a plan has 50 steps at most, the rest are pauses and new epochs."""
+
+MAX_TELLINGS = 64
+"""Changes that webhooks are owed; older ones have long been told, or given up."""
 
 
 class Phase(StrEnum):
@@ -50,6 +53,25 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Telling:
+    """A change that the plan's ``event`` webhooks are owed: stored with the change itself, so that whoever leads next
+    tells what a leader that died did not. ``number`` counts them within the rollout; deliveries are named by it."""
+
+    number: int
+    event: str
+    at: float
+    by: str
+    phase: str
+    percent: float
+    next_phase: str
+    next_percent: float
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Proof:
     """A version that earned its place as known good: by the rollout named, on the evidence shown, or by an operator."""
 
@@ -80,7 +102,7 @@ class RolloutState:
     """``id`` is unique for ever: evidence is kept under it, so that no rollout inherits another's. ``step`` is the
     place in ``plan.climb`` (-1: none yet; past the last: the bake). ``paused_in`` is the phase to go on in. ``harm``
     names the stream that was found harmful. ``reason`` says why it is paused, or how it ended. ``renewals``: how often
-    the evidence began anew because it was lost."""
+    the evidence began anew because it was lost. ``tellings``: what webhooks are owed after each change."""
 
     id: str
     plan: PlanSpec
@@ -98,6 +120,7 @@ class RolloutState:
     ended_at: float | None = None
     ended_by: str = ""
     renewals: int = 0
+    tellings: tuple[Telling, ...] = ()
 
     @property
     def candidate(self) -> int:
@@ -124,12 +147,23 @@ class RolloutState:
         return self.paused_in if self.phase is Phase.PAUSED and self.paused_in is not None else self.phase
 
     def moved(self, phase: Phase, *, at: float, by: str, **changes: Any) -> RolloutState:
-        """The next state; a mark is left where the weight changes."""
+        """The next state; a mark is left where the weight changes, and a telling where webhooks are owed one."""
         fresh = replace(self, phase=phase, entered_at=at, **changes)
+        fresh = replace(fresh, tellings=self._owed(fresh, at=at, by=by))
         if fresh.percent == self.percent and self.marks:
             return fresh
         mark = Mark(at, fresh.percent, str(phase), by)
         return replace(fresh, marks=(*self.marks, mark)[-MAX_MARKS:])
+
+    def _owed(self, fresh: RolloutState, *, at: float, by: str) -> tuple[Telling, ...]:
+        """What webhooks are owed once the state is ``fresh``. Its beginning is told by who began it."""
+        event = "rolled_back" if fresh.phase is Phase.ROLLED_BACK else "after"
+        if not self.marks or not getattr(self.plan.webhooks, event):
+            return self.tellings
+        number = self.tellings[-1].number + 1 if self.tellings else 1
+        was, now = (str(self.phase), self.percent), (str(fresh.phase), fresh.percent)
+        telling = Telling(number, event, at, by, *was, *now, fresh.reason)
+        return (*self.tellings, telling)[-MAX_TELLINGS:]
 
     def ended(self, phase: Phase, *, at: float, by: str, reason: str, harm: str = "") -> RolloutState:
         fresh = self.moved(phase, at=at, by=by, paused_in=None, reason=reason, harm=harm or self.harm)
@@ -154,6 +188,7 @@ class RolloutState:
             "ended_at": self.ended_at,
             "ended_by": self.ended_by,
             "renewals": self.renewals,
+            "tellings": [telling.to_json() for telling in self.tellings],
             "plan": self.plan.to_json(),
         }
 
@@ -176,4 +211,5 @@ class RolloutState:
             ended_at=None if body["ended_at"] is None else float(body["ended_at"]),
             ended_by=str(body["ended_by"]),
             renewals=int(body.get("renewals", 0)),
+            tellings=tuple(Telling(**telling) for telling in body.get("tellings", ())),
         )

@@ -204,6 +204,8 @@ class Scene:
             error=error,
             rows=trail.rows,
             queue_s=trail.queue_s,
+            batch=trail.batch,
+            batch_rows=trail.batch_rows,
             started_wall=0.0,
             duration_s=self.clock.monotonic() - began,
         )

@@ -248,8 +248,9 @@ async def test_webhooks_are_asked_and_told_at_each_step_and_stand_in_the_report(
         bodies = [json.loads(body) for _, body in told.got]
         before = [body["next"]["phase"] for body in bodies if body["event"] == "before"]
         assert before == ["stepping", "baking", "promoted"]
-        after = [body["phase"] for body in bodies if body["event"] == "after"]
-        assert after == ["preparing", "stepping", "baking", "promoted"]
+        after = [(body["phase"], body["next"]["phase"]) for body in bodies if body["event"] == "after"]
+        assert after == [("preparing", "stepping"), ("stepping", "baking"), ("baking", "promoted")]
+        assert bodies[-1]["evidence"]["streams"]["error"]["verdict"] == "healthy"
         for _ in range(100):  # the report is written at once, and again when the last webhook is done
             if {hook["state"] for hook in written["webhooks"]} == {"delivered"}:
                 break
