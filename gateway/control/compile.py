@@ -65,7 +65,7 @@ def _shadows(document: RouteDocument) -> tuple[Shadow, ...]:
     return tuple(sorted(sound, key=lambda shadow: shadow.version))
 
 
-def _tolerance(document: RouteDocument) -> float:
+def _tolerance(document: RouteDocument) -> float | None:
     plan = _plan_that_runs(document)
     return document.spec.tolerance if plan is None or plan.tolerance is None else plan.tolerance
 

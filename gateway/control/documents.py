@@ -206,7 +206,7 @@ class RouteSpec(_Part):
     cache: CacheSpec | None = None
     access: Literal["public", "token"] = "public"
     shadow: Annotated[list[ShadowSpec], Field(max_length=MAX_SHADOWS)] = Field(default_factory=list)
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     @field_validator("split")
     @classmethod

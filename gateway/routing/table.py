@@ -120,7 +120,7 @@ class Route:
     """``key`` is ``header:<name>`` or ``context:<field>``; ``pin`` is ``allowed``, ``denied`` or None
     (denied for /predict, allowed under /v2). ``pinnable`` are the versions the route names.
     ``protected``: calls need a token that covers this route. ``shadows`` stand in order of their versions;
-    ``tolerance`` is how far two numbers of their outputs may be apart, absolutely and relatively.
+    ``tolerance`` is how far two numbers of their outputs may be apart, absolutely and relatively; None: nobody said.
 
     ``assignment`` says which keys each arm has (None: as at first), ``epoch`` counts its changes. ``places`` and
     ``rule_places`` (None for a rule without arms) are made of the assignments; keys that these still give to a
@@ -141,7 +141,7 @@ class Route:
     pinnable: frozenset[int] = frozenset()
     trial: Trial | None = None
     shadows: tuple[Shadow, ...] = ()
-    tolerance: float = 1e-4
+    tolerance: float | None = None
     assignment: Assignment | None = None
     epoch: int = 0
     places: Places = field(init=False)

@@ -2,8 +2,8 @@
 
 Where the answers have labels (outputs that are integers, booleans or strings), the labels decide: a version that was
 trained anew has other probabilities for every input, and the same label for nearly all of them. Where they have none,
-the numbers decide, within a tolerance. In either case a shape that differs, and a number where the other has none,
-is a difference.
+the numbers decide, within a tolerance; and everywhere, where an operator has named the tolerance. In either case a
+shape that differs, and a number where the other has none, is a difference.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from gateway.messages import Array, Arrays
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["USUAL_TOLERANCE", "Comparison", "compare"]
+
+USUAL_TOLERANCE = 1e-4
 
 _LABELS = frozenset("biuOSU")
 _TEXTS = frozenset("OSU")
@@ -29,9 +31,10 @@ class Comparison(NamedTuple):
     reason: str = ""
 
 
-def compare(answer: Arrays, shadow: Arrays, tolerance: float) -> Comparison:
+def compare(answer: Arrays, shadow: Arrays, tolerance: float | None = None) -> Comparison:
     """Of the outputs that both have. Two numbers agree when they are at most ``tolerance * (1 + the larger)`` apart;
-    NaN agrees with NaN."""
+    NaN agrees with NaN. None: ``USUAL_TOLERANCE``, and only where there are no labels."""
+    limit = USUAL_TOLERANCE if tolerance is None else tolerance
     common = [name for name in answer if name in shadow]
     if not common:
         return Comparison(differs=True, reason=_nothing_common(answer, shadow))
@@ -47,10 +50,10 @@ def compare(answer: Arrays, shadow: Arrays, tolerance: float) -> Comparison:
             has_labels = True
             wrong = wrong or not _same_labels(first, second)
         else:
-            apart, over = _apart(first, second, tolerance)
+            apart, over = _apart(first, second, limit)
             difference = max(difference, apart)
             beyond = beyond or over
-    differs = wrong or difference == np.inf or (beyond and not has_labels)
+    differs = wrong or difference == np.inf or (beyond and not (has_labels and tolerance is None))
     return Comparison(differs, difference)
 
 

@@ -35,7 +35,8 @@ from gateway.shadowing.outcomes import Outcomes
 __all__ = ["Shadowing", "ShadowingStatistics"]
 
 MOST_BYTES_A_ROUTE = 64 * 1024 * 1024
-COMPARED_IN_THREAD_BYTES = 1024 * 1024
+COMPARED_IN_THREAD_BYTES = 64 * 1024
+"""Half a millisecond of the loop, where every number has to be looked at."""
 LATE_S = 0.002
 RETRY_S = 0.005
 

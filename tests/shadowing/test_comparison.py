@@ -64,9 +64,19 @@ def test_where_there_are_labels_they_decide_and_the_numbers_are_only_measured() 
     """A version trained anew has other probabilities for all inputs, and the same label for nearly all."""
     old = {"probabilities": floats(0.9, 0.1), "label": np.array([0])}
     new = {"probabilities": floats(0.7, 0.3), "label": np.array([0])}
-    assert compare(old, new, 1e-4) == Comparison(differs=False, difference=pytest.approx(0.2))
-    assert compare(old, {**new, "label": np.array([1])}, 1e-4).differs
-    assert compare(old, {**new, "probabilities": floats(NAN, NAN)}, 1e-4).differs, "no numbers at all are no answer"
+    assert compare(old, new) == Comparison(differs=False, difference=pytest.approx(0.2))
+    assert compare(old, {**new, "label": np.array([1])}).differs
+    assert compare(old, {**new, "probabilities": floats(NAN, NAN)}).differs, "no numbers at all are no answer"
+
+
+def test_a_tolerance_that_somebody_named_holds_beside_labels_too() -> None:
+    """Who says how far numbers may be apart means the numbers: the same label with another score then differs."""
+    old = {"probabilities": floats(0.9, 0.1), "label": np.array([0])}
+    new = {"probabilities": floats(0.7, 0.3), "label": np.array([0])}
+    assert compare(old, new, 0.01).differs
+    assert not compare(old, new, 0.3).differs
+    assert compare(old, {**old, "label": np.array([1])}, 0.3).differs
+    assert [compare({"y": floats(1)}, {"y": floats(other)}).differs for other in (1.0001, 1.01)] == [False, True]
 
 
 def test_one_row_of_many_is_enough_to_differ() -> None:
