@@ -19,7 +19,7 @@ import httpx
 
 from gateway.clock import Clock
 from gateway.control.audit import GENESIS, Verification, verify
-from gateway.control.checkpoints import Checkpoint, SigningKey, read_notes
+from gateway.control.checkpoints import Checkpoint, SigningKey, exposed_key, read_notes
 from gateway.control.ending import ended
 from gateway.control.store import Store
 from gateway.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
@@ -70,6 +70,8 @@ class CheckpointKeeper:
         self._fault: str | None = None
         self._unwritten: str | None = None
         self._unposted: str | None = None
+        self._exposed: str | None = None
+        self._ended: str | None = None
         self._one_at_a_time = asyncio.Lock()
         self._due = asyncio.Event()
         self._to_post = asyncio.Event()
@@ -88,6 +90,9 @@ class CheckpointKeeper:
     async def open(self) -> CheckpointKeeper:
         """Reads the key (made if there is none) and the last checkpoint. Raises SettingsError."""
         self._key = await asyncio.to_thread(SigningKey.of, self._home)
+        self._exposed = await asyncio.to_thread(exposed_key, self._home)
+        if self._exposed is not None:
+            log.error("%s", self._exposed)
         self._last = await asyncio.to_thread(self._newest_kept)
         return self
 
@@ -96,6 +101,13 @@ class CheckpointKeeper:
         self._tasks = [asyncio.ensure_future(self._sign_on())]
         if self._settings.post_url is not None:
             self._tasks.append(asyncio.ensure_future(self._post_on(self._settings.post_url)))
+        for task in self._tasks:
+            task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._ended = f"checkpoints of the audit log are looked after no more: {task.exception()!r:.300}"
+            log.critical("%s", self._ended, exc_info=task.exception())
 
     async def close(self) -> None:
         """With a last checkpoint, if there is anything to sign and the store answers."""
@@ -115,7 +127,8 @@ class CheckpointKeeper:
             self._due.set()
 
     def degraded(self) -> Sequence[str]:
-        return [said for said in (self._fault, self._unwritten, self._unposted) if said is not None]
+        said = (self._fault, self._unwritten, self._unposted, self._exposed, self._ended)
+        return [one for one in said if one is not None]
 
     async def now(self) -> Signed:
         """The newest checkpoint, signed now unless nothing has changed since.
@@ -233,7 +246,7 @@ class CheckpointKeeper:
                 url, content=note.encode(), headers={"content-type": "text/plain; charset=utf-8"}
             )
             fault = None if answer.is_success else f"status {answer.status_code}"
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             fault = f"{type(error).__name__}: {error}"
         if fault is not None and self._unposted is None:
             log.error("a checkpoint of the audit log could not be posted (%s); it is tried again", fault)
@@ -249,9 +262,12 @@ def _client() -> httpx.AsyncClient:
 
 
 def _append(path: Path, note: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    """On a line of its own, also after one that was cut short when a disk was full or a process died."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        written = memoryview((note + "\n").encode())
+        size = os.fstat(descriptor).st_size
+        cut_short = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        written = memoryview(f"{chr(10) if cut_short else ''}{note}\n".encode())
         while written:
             written = written[os.write(descriptor, written) :]
         os.fsync(descriptor)

@@ -21,6 +21,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.errors import InvalidInput, SettingsError
 
-__all__ = ["KEY_FILE", "ORIGIN", "Checkpoint", "SigningKey", "VerifyingKey", "read_notes"]
+__all__ = ["KEY_FILE", "ORIGIN", "Checkpoint", "SigningKey", "VerifyingKey", "exposed_key", "read_notes"]
 
 ORIGIN = "turnout/audit"
 """The log's name, and its key's. Chains of different gateways are told apart by their keys."""
@@ -175,6 +176,19 @@ class SigningKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise SettingsError(f"{path} holds a key of another kind than Ed25519; put the right file back")
         return cls(key)
+
+
+def exposed_key(home: Path) -> str | None:
+    """Why the home's checkpoints prove less than they should; None while only its owner, and perhaps his group, can
+    read the key."""
+    path = home / KEY_FILE
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o007:
+        return None
+    return (
+        f"every user of this machine can read or replace the audit's signing key {path} (mode {mode:o}), and so sign "
+        "any history: chmod 600 it, or move it away and hand the auditor the new one"
+    )
 
 
 def _keep(path: Path, key: Ed25519PrivateKey) -> None:

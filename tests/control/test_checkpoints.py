@@ -319,6 +319,31 @@ async def test_a_forged_or_broken_line_in_the_homes_own_file_is_not_believed(tmp
     await change(store, 2)
     async with keeping(tmp_path, store, clock, start=False) as keeper:
         assert (await keeper.now()).checkpoint.size == 2
+    notes, _ = read_notes((tmp_path / CHECKPOINT_FILE).read_text())
+    assert SigningKey.of(tmp_path).public.open(notes[-1]).size == 2, "a line cut short spoils none that follows"
+
+
+async def test_a_key_that_anybody_can_read_is_told_of(tmp_path: Path) -> None:
+    """Who has it can sign a history of his own. A group of the operator's is his affair."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    async with keeping(tmp_path, store, clock, start=False) as keeper:
+        assert not keeper.degraded()
+    for mode, told in ((0o640, False), (0o644, True)):
+        (tmp_path / KEY_FILE).chmod(mode)
+        async with keeping(tmp_path, store, clock, start=False) as keeper:
+            assert [f"mode {mode:o}" in said for said in keeper.degraded()] == [True] * told
+
+
+async def test_an_address_that_is_none_is_told_of_and_ends_nothing(tmp_path: Path) -> None:
+    """The settings take it for one; what it is a client tells."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
+    await change(store, 1)
+    async with keeping(tmp_path, store, clock, post_url="http://127.0.0.1:half") as keeper:
+        await keeper.now()
+        await until(keeper.degraded)
+        assert "cannot be posted: InvalidURL" in keeper.degraded()[0]
 
 
 async def test_an_empty_chain_has_nothing_to_sign_and_a_full_disk_is_told_of(tmp_path: Path) -> None:
