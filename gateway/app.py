@@ -320,7 +320,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         yield LocalControl(
             store=store,
             blobs=blobs,
-            routes=RouteControl(store, replica, clock=clock),
+            routes=RouteControl(store, replica, clock=clock, coordination=coordination),
             models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),

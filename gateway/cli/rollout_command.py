@@ -61,6 +61,7 @@ def rollout(
     chosen += [name for name, on in (("abort", abort), ("report", report), ("status", status)) if on]
     if len(chosen) > 1:
         raise CommandFailed(f"--{chosen[0]} and --{chosen[1]} at once; give one of them", status=USAGE)
+    _meant(chosen, begins=version is not None or plan is not None, steps=steps, preset=preset, full=full, reason=reason)
     if version is not None or plan is not None:
         if chosen:
             raise CommandFailed(f"--{chosen[0]} is for a rollout that runs; leave version and plan out", status=USAGE)
@@ -79,6 +80,17 @@ def rollout(
         _told(output, perform(lambda backend: backend.rollout(route)))
     if watch:
         _watch(output, route)
+
+
+def _meant(chosen: list[str], *, begins: bool, steps: str | None, preset: str | None, full: bool, reason: str) -> None:
+    """No option is passed over in silence."""
+    for name, given in (("--steps", steps), ("--preset", preset)):
+        if given is not None and not begins:
+            raise CommandFailed(f"{name} is for a rollout that begins; name its version too", status=USAGE)
+    if full and chosen != ["promote"]:
+        raise CommandFailed("--full goes with --promote", status=USAGE)
+    if reason and chosen not in (["pause"], ["abort"]):
+        raise CommandFailed("--reason goes with --pause or --abort", status=USAGE)
 
 
 def _plan(version: int | None, steps: str | None, path: Path | None, preset: str | None) -> dict[str, Any]:
@@ -122,11 +134,12 @@ def _told(output: Output, view: Json, *, began: bool = False, quiet: bool = Fals
         if not quiet:
             output.json(view)
         return
-    output.line(sentence(view))
+    if began or quiet:
+        output.line(sentence(view))
+    else:
+        output.results.print(picture(view))
     if began and not quiet:
         output.note(f"Watch it with: turnout rollout {view['route']} --watch")
-    elif not quiet:
-        output.results.print(picture(view))
 
 
 def _watch(output: Output, route: str) -> None:

@@ -29,7 +29,10 @@ def sentence(view: Json) -> str:
 
 def picture(view: Json) -> RenderableType:
     state, live = view["rollout"], view.get("live") or {}
-    parts: list[RenderableType] = [Text(sentence({**view, "live": {}}), style="bold"), Text(_climb(state))]
+    parts: list[RenderableType] = [
+        Text(sentence({**view, "live": {}}), style="bold"),
+        Text(_climb(state), style="cyan"),
+    ]
     rows = list(meter_rows(live))
     if rows:
         table = Table(box=None, pad_edge=False, header_style="dim")

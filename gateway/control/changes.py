@@ -19,10 +19,12 @@ MAX_RACES = 100
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``body`` None deletes. The same body as before writes nothing."""
+    """``body`` None deletes. The same body as before writes nothing. ``beside``: what is written with it, or not at
+    all."""
 
     body: Body | None
     entry: AuditEntry
+    beside: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Changes:
                 return Written(standing, changed=False)
             change = Change(key, decision.body, standing)
             try:
-                revision = await self._store.commit([change], decision.entry, at=snapshot.revision)
+                revision = await self._store.commit([change, *decision.beside], decision.entry, at=snapshot.revision)
             except StaleRevision:
                 continue
             return Written(revision, changed=True)

@@ -31,6 +31,10 @@ _UNION_MEMBERS = frozenset({"constrained-int", "int", "list[ArmSpec]", "conditio
 def problem_of(found: Any, patterns: Mapping[str, str]) -> FieldProblem:
     """Where, what was expected, what came. ``patterns``: what a text is to be that must match one of these."""
     kind, context = found["type"], found.get("ctx", {})
+    if kind == "value_error" and not found["loc"] and isinstance(found["input"], Mapping):
+        field, _, rest = str(context["error"]).partition(": ")
+        if field in found["input"] and rest:  # of the whole, and it names the field that is to be changed
+            return FieldProblem(field, rest[:500], repr(found["input"][field])[:100])
     if kind == "missing":
         return FieldProblem(_place(found), "a value: the field is required", "nothing")
     if kind in _EXPECTED:

@@ -138,7 +138,7 @@ class ControlPlane:
         )
         here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
         asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
-        self.routes = RouteControl(store, here, asked, clock=clock)
+        self.routes = RouteControl(store, here, asked, clock=clock, coordination=self.coordination)
         self.webhooks = Webhooks(webhook_secrets(settings.webhooks), clock=clock)
         self.rollouts = RolloutControl(
             store,

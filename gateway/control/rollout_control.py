@@ -122,10 +122,7 @@ class RolloutControl:
     async def report(self, route: str, rollout: str) -> View:
         """``rollout`` is an id, or ``last``."""
         if rollout == "last":
-            ended = (await self._document(route))[1].status.last_rollout
-            if ended is None:
-                raise NotFound(f"no rollout of route {route!r:.140} has ended yet")
-            rollout = ended.id
+            rollout = await self._last(route)
         found = await self._store.read(report_key(route, rollout))
         if found is None or found.body is None:
             raise NotFound(
@@ -134,6 +131,19 @@ class RolloutControl:
         return dict(found.body)
 
     # How
+
+    async def _last(self, route: str) -> str:
+        """The one that ended last; also of a route that was deleted meanwhile."""
+        found = await self._store.read(route_key(route))
+        ended = None
+        if found is not None and found.body is not None:
+            ended = RouteDocument.from_json(found.body).status.last_rollout
+        if ended is not None:
+            return ended.id
+        written = await self.reports(route)
+        if not written:
+            raise NotFound(f"no rollout of route {route!r:.140} has ended yet")
+        return str(written[0]["id"])
 
     def _check_secrets(self, plan: PlanSpec) -> None:
         if self._known_secrets is None:
@@ -181,9 +191,9 @@ class RolloutControl:
         state = (await self._document(route))[1].status.rollout
         if state is None or self._coordination is None:
             return {}
-        kept = orjson.loads(await self._coordination.kept(f"{route}/{state.id}") or b"{}")
+        kept = dict(orjson.loads(await self._coordination.kept(f"{route}/{state.id}") or b"{}"))
         kept.pop("state", None)
-        return dict(kept)
+        return kept
 
     async def _change(
         self, route: str, step: Step, actor: str, action: str, expected: int | None, **detail: Any
@@ -204,7 +214,9 @@ class RolloutControl:
         state = made[0].status.rollout or made[0].status.last_rollout
         if state is None:
             raise NotFound(f"no rollout runs on route {route!r:.140}")
-        return await self._view(route, written.revision, made[0], state)
+        view = await self._view(route, written.revision, made[0], state)
+        view.get("live", {}).pop("waits", None)  # of before this change; the next round says what it waits for now
+        return view
 
     async def _view(self, route: str, revision: int, document: RouteDocument, state: RolloutState) -> View:
         runs = document.status.rollout is not None

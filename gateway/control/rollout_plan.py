@@ -194,7 +194,7 @@ class PlanSpec(_Part):
         falls = [(before, after) for before, after in pairwise(weights) if after <= before]
         if falls:
             raise ValueError(
-                f"steps: {falls[0][1]:g} follows {falls[0][0]:g}; each step must have more weight than the one before"
+                f"steps: each with more weight than the one before ({falls[0][1]:g} follows {falls[0][0]:g})"
             )
         if "disagreement" in (self.needs or ()) and not self.compares:
             raise ValueError("needs: disagreement is asked for without a shadow and a max_disagreement to find it by")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.control.documents import SCHEMA
-from gateway.control.rollout_state import RolloutState
-from gateway.control.store import DocumentKey
+from gateway.control.documents import SCHEMA, RouteDocument
+from gateway.control.rollout_state import Phase, RolloutState
+from gateway.control.store import Change, DocumentKey
 
-__all__ = ["KEPT_REPORTS", "REPORT", "report_key", "report_of", "report_text"]
+__all__ = ["KEPT_REPORTS", "REPORT", "report_key", "report_of", "report_of_deleted", "report_text"]
 
 REPORT = "report"
 KEPT_REPORTS = 20
@@ -51,6 +51,16 @@ def report_of(
         "plan": state.plan.to_json(),
         "written_at": written_at,
     }
+
+
+def report_of_deleted(route: str, document: RouteDocument, kept: Json, *, by: str, at: float) -> Change | None:
+    """The report of the rollout that ends with its route, which has nobody to write it later; None: none runs."""
+    if document.status.rollout is None:
+        return None
+    ended = document.status.rollout.ended(Phase.ABORTED, at=at, by=by, reason="the route was deleted")
+    hooks, evidence = kept.get("webhooks", []), kept.get("judgement")
+    body = report_of(route, document.spec.model, ended, evidence=evidence, webhooks=hooks, written_at=at)
+    return Change(report_key(route, ended.id), body, 0)
 
 
 def report_text(report: Json) -> str:

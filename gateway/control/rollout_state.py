@@ -132,11 +132,13 @@ class RolloutState:
 
     @property
     def percent(self) -> float:
-        """The candidate's part of the split, as the step has it."""
+        """The candidate's part of the split, as the step has it; before the first, and after an abort, what it had."""
         if self.phase is Phase.PROMOTED:
             return 100.0
-        if self.phase in ENDED or self.step < 0:
+        if self.phase is Phase.ROLLED_BACK:
             return 0.0
+        if self.phase is Phase.ABORTED or self.step < 0:
+            return round(100 * self.before.get(self.candidate, 0) / max(1, sum(self.before.values())), 4)
         if self.step < len(self.plan.climb):
             return self.plan.climb[self.step].weight
         return 100.0 if self.plan.bake is None else 100.0 - self.plan.bake.holdback

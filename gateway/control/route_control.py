@@ -10,14 +10,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from gateway.clock import Clock, SystemClock
 from gateway.control import transitions
 from gateway.control.changes import Changes, Decision
+from gateway.control.coordination import Coordination
 from gateway.control.desired import Desired, DesiredRoute, read_desired
 from gateway.control.documents import RouteDocument, RouteSpec, check_route_name, route_key
 from gateway.control.explain import Question, explain, explain_change
 from gateway.control.flag_rules import FlagRules
 from gateway.control.replica import Replica
+from gateway.control.rollout_report import report_of_deleted
 from gateway.control.store import AuditEntry, Document, DocumentKey, Snapshot, Store
 from gateway.control.transitions import Catalogue
 from gateway.errors import FieldProblem, InvalidInput, NotFound, StoreUnavailable, UnknownRoute
@@ -32,12 +36,20 @@ Transition = Callable[[Snapshot, RouteDocument], RouteDocument]
 
 
 class RouteControl:
-    """``flags`` are asked when a decision is explained; ``clock`` dates what an operator proves by his word."""
+    """``flags`` are asked when a decision is explained; ``clock`` dates what an operator proves by his word;
+    ``coordination`` has the evidence of a rollout that ends with its route."""
 
     def __init__(
-        self, store: Store, replica: Replica, flags: FlagRules | None = None, *, clock: Clock | None = None
+        self,
+        store: Store,
+        replica: Replica,
+        flags: FlagRules | None = None,
+        *,
+        clock: Clock | None = None,
+        coordination: Coordination | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
+        self._coordination = coordination
         self._store = store
         self._flags = flags
         self._replica = replica
@@ -69,12 +81,14 @@ class RouteControl:
         return await self._write(name, decide, expected)
 
     async def delete(self, name: str, *, actor: str, expected: int | None = None) -> int:
-        """The revision at which it was deleted. Its history stays."""
-        key = route_key(name)
+        """The revision at which it was deleted. Its history stays. A rollout that runs is aborted by it, and its report
+        is in the same commit."""
+        key, at = route_key(name), self._clock.wall()
+        kept = await self._kept(name)
 
         def decide(snapshot: Snapshot) -> Decision:
-            _existing(snapshot, name)
-            return Decision(None, AuditEntry(actor, "route-delete", str(key)))
+            report = report_of_deleted(name, _existing(snapshot, name), kept, by=actor, at=at)
+            return Decision(None, AuditEntry(actor, "route-delete", str(key)), () if report is None else (report,))
 
         written = await self._changes.write(key, decide, expected=expected)
         await self._replica.taken(written.revision)
@@ -151,6 +165,17 @@ class RouteControl:
     async def wait_applied(self, name: str, revision: int, *, timeout_s: float) -> bool:
         """Whether this replica serves the revision within the time. Ends early when a version of it failed."""
         return await self._replica.applied(revision, name, timeout_s=timeout_s)
+
+    async def _kept(self, name: str) -> Mapping[str, Any]:
+        """What the leader last knew of the rollout that runs; nothing where nobody can say."""
+        found = await self._store.read(route_key(name))
+        document = _document(found)
+        if document is None or document.status.rollout is None or self._coordination is None:
+            return {}
+        try:
+            return dict(orjson.loads(await self._coordination.kept(f"{name}/{document.status.rollout.id}") or b"{}"))
+        except StoreUnavailable:
+            return {}
 
     async def _past_document(self, key: DocumentKey, revision: int) -> tuple[RouteDocument, RouteDocument]:
         """The document of that revision, and the newest that there has been."""

@@ -197,6 +197,17 @@ def test_promote_goes_one_step_or_to_the_bake_and_in_the_bake_to_the_end() -> No
     assert promoted.status.proved[-1].by == "olga"
 
 
+def test_a_candidate_that_had_traffic_before_is_shown_with_it_until_the_first_step_and_after_an_abort() -> None:
+    """A version with a tenth of the split is rolled out: nobody is told that it has none."""
+    document = begun(route({3: 90, 4: 10}), shadow=None, steps=[50])
+    stepping = onward(document, 1)
+    back = steps.abort(stepping, by="olga", at=3.0)
+    ended = back.status.last_rollout
+    assert ended is not None
+    assert split(back) == {3: 90, 4: 10}
+    assert [mark.percent for mark in ended.marks] == [10.0, 50.0, 10.0]
+
+
 def test_silence_waits_or_pauses_as_the_plan_says() -> None:
     """No traffic is no verdict; with on_silence: pause it stops after silence_s, and resumes."""
     quiet = Facts(elapsed_s=1e4, quiet_s=400.0)

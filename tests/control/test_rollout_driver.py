@@ -212,12 +212,18 @@ async def test_a_clock_that_jumps_neither_hurries_nor_stalls_a_step(tmp_path: Pa
 
 
 async def test_deleting_the_route_ends_its_rollout(tmp_path: Path) -> None:
-    """Nothing is driven any more; restored, the route is at rest with the weights before it."""
+    """Nothing is driven any more; the report is there at once, with the evidence so far; restored, the route is at rest
+    with the weights before it."""
     clock = ManualClock()
     async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
         view = await begin(stage)
-        await until_phase(stage, clock, "stepping")
+        await until_phase(stage, clock, "baking")
         await stage.plane.routes.delete(MODEL, actor="olga")
+        written = await stage.plane.rollouts.report(MODEL, "last")
+        assert (written["verdict"], written["reason"]) == ("aborted", "the route was deleted")
+        assert (written["id"], written["ended_by"]) == (view["rollout"]["id"], "olga")
+        assert [mark["percent"] for mark in written["weights"]] == [0.0, 20.0, 50.0, 80.0, 0.0]
+        assert written["evidence"]["streams"]["error"]["candidate"]["units"] > 0
         for _ in range(10):
             await passed(clock)
         await stage.plane.routes.restore(MODEL, view["revision"], actor="olga")
