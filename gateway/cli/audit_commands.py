@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import orjson
 import typer
@@ -234,7 +235,7 @@ def export_audit(
         perform(lambda backend: _write(backend, lambda line: output.line(line.decode().rstrip("\n"))))
         return
     try:
-        with file.open("wb") as sink:
+        with _whole(file) as sink:
             count = perform(lambda backend: _write(backend, sink.write))
     except OSError as error:
         raise CommandFailed(f"{file}: cannot be written: {error.strerror}") from None
@@ -242,6 +243,25 @@ def export_audit(
         output.json({"file": str(file), "records": count})
     else:
         output.line(f"{file}: {count} records")
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[BinaryIO]:
+    """The file, whole or as it was before: a part of a log looks like a whole one. What is no file is written to."""
+    target = file.resolve()
+    if target.exists() and not target.is_file():
+        with target.open("wb") as sink:
+            yield sink
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 async def _write(backend: Backend, put: Any) -> int:

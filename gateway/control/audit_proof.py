@@ -162,4 +162,7 @@ def read_export(lines: Iterable[str], proof: ChainProof) -> Proved:
             proof.take([record_from_json(json.loads(line))])
         except (InvalidInput, ValueError, RecursionError) as error:
             proof.spoil(f"line {number}, in the place of audit record {proof.records + 1}, cannot be read: {error}")
-    return proof.result()
+    found = proof.result()
+    if found.verification.fault is None and not found.verification.records:  # there is none without a first token
+        return replace(found, verification=replace(found.verification, fault="the export holds no record"))
+    return found

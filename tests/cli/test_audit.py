@@ -68,6 +68,21 @@ def test_a_proof_says_what_it_does_not_prove(local: Turnout, kept: Path) -> None
     assert "1 later record could be written anew unseen" in later
 
 
+def test_an_export_is_whole_or_not_there(local: Turnout, kept: Path) -> None:
+    """A part of a log proves itself as well as the whole; so what fails leaves what was there, and none is no log."""
+    before = (kept / "log.jsonl").read_bytes()
+    (kept / "store-that-is-none").mkdir()
+    (kept / "store-that-is-none" / "store.sqlite3").write_text("no database")
+    failed = local("audit", "export", kept / "log.jsonl", TURNOUT_HOME=str(kept / "store-that-is-none"))
+    assert (failed.status, (kept / "log.jsonl").read_bytes()) == (1, before)
+    assert local("audit", "export", kept / "nowhere" / "log.jsonl").status == 1
+    assert not list(kept.glob(".*.partial"))
+    (kept / "empty").touch()
+    empty = local("audit", "verify", "--export", kept / "empty")
+    assert (empty.status, "holds no record" in empty.err) == (1, True)
+    assert local.done("audit", "export", "/dev/stdout").out
+
+
 def test_a_forged_checkpoint_is_refused(local: Turnout, kept: Path) -> None:
     """One that was edited to fit, one by another key, and one that is none."""
     lines = (kept / "log.jsonl").read_text().splitlines()
