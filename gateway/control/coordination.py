@@ -58,14 +58,15 @@ class ReplicaView:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> ReplicaView:
+        """Of another version of Turnout, it may say less. Raises ValueError, TypeError or KeyError."""
         return cls(
             replica=str(body["replica"]),
             revision=int(body["revision"]),
-            behind={str(route): str(why) for route, why in dict(body["behind"]).items()},
-            address=str(body["address"]),
-            version=str(body["version"]),
-            started_at=float(body["started_at"]),
-            told_at=float(body["told_at"]),
+            behind={str(route): str(why) for route, why in dict(body.get("behind", {})).items()},
+            address=str(body.get("address", "")),
+            version=str(body.get("version", "")),
+            started_at=float(body.get("started_at", 0.0)),
+            told_at=float(body.get("told_at", 0.0)),
         )
 
 
@@ -80,8 +81,9 @@ class Coordination(Protocol):
         """This replica's name, unique among the living."""
         ...
 
-    async def announce(self, view: ReplicaView) -> None:
-        """Renews this replica's lease, with what it serves."""
+    async def announce(self, view: ReplicaView) -> bool:
+        """Renews this replica's lease, with what it serves. False: it had none, or it had ended; those of others may
+        have ended likewise, however alive they are."""
         ...
 
     async def replicas(self) -> Sequence[ReplicaView]:
@@ -173,8 +175,10 @@ class Alone:
     def replica(self) -> str:
         return self._replica
 
-    async def announce(self, view: ReplicaView) -> None:
+    async def announce(self, view: ReplicaView) -> bool:
+        had = self._view is not None
         self._view = replace(view, told_at=self._clock.wall())
+        return had
 
     async def replicas(self) -> Sequence[ReplicaView]:
         return () if self._view is None else (self._view,)

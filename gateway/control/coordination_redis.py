@@ -31,17 +31,29 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 ANNOUNCE = Script(
     _NOW
     + """
+local stood = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0') > now
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', now) .. '\\n' .. ARGV[2])
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   redis.call('ZREM', KEYS[1], gone)
   redis.call('HDEL', KEYS[2], gone)
 end
+local views = redis.call('HGETALL', KEYS[2])
+for number = 1, #views, 2 do
+  local told, view = string.match(views[number + 1], '^(%d+)(.*)$')
+  if told and tonumber(told) > now then
+    redis.call('ZADD', KEYS[1], now + ARGV[3], views[number])
+    redis.call('HSET', KEYS[2], views[number], string.format('%.0f', now) .. view)
+  end
+end
 redis.call('PUBLISH', ARGV[4], ARGV[1])
+return stood and 1 or 0
 """
 )
-"""Renews a replica's lease and takes out those that have ended. KEYS: leases (sorted set, replica by its end), views
-(hash). ARGV: replica, view as JSON, lease in milliseconds, channel."""
+"""Renews a replica's lease and takes out those that have ended. One told later than now is from before Redis's clock
+went back, and begins anew: nobody dead lives on for as long as it went back. KEYS: leases (sorted set, replica by its
+end), views (hash). ARGV: replica, view as JSON, lease in milliseconds, channel. Returns 1 if its lease had not ended.
+"""
 
 REPLICAS = Script(
     _NOW
@@ -70,7 +82,10 @@ if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return redis.call('GET', KEYS[2])
 end
-if holder then return false end
+if holder then
+  if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return false
+end
 local term = math.max(now, tonumber(redis.call('GET', KEYS[2]) or '0') + 1)
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[2], string.format('%.0f', term))
@@ -78,8 +93,9 @@ return redis.call('GET', KEYS[2])
 """
 )
 """Takes or renews a post. A new term is greater than the last, and at least the time in milliseconds: so it is also
-greater than any that was given before Redis lost its data. KEYS: holder, term. ARGV: replica, lease in milliseconds.
-Returns the term; nil when another holds the post."""
+greater than any that was given before Redis lost its data. A lease that ends later than one that begins now is from
+before Redis's clock went back, and is cut. KEYS: holder, term. ARGV: replica, lease in milliseconds. Returns the term;
+nil when another holds the post."""
 
 RESIGN = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -128,9 +144,9 @@ class RedisCoordination:
     def _leases(self) -> list[str]:
         return [self._line.key("leases"), self._line.key("views")]
 
-    async def announce(self, view: ReplicaView) -> None:
+    async def announce(self, view: ReplicaView) -> bool:
         body = json.dumps(view.to_json())
-        await self._line.run(ANNOUNCE, self._leases(), [self._replica, body, self._lease_ms, self.channel])
+        return bool(await self._line.run(ANNOUNCE, self._leases(), [self._replica, body, self._lease_ms, self.channel]))
 
     @property
     def channel(self) -> str:
@@ -173,7 +189,7 @@ class RedisCoordination:
         rows = await self._line.command("HVALS", self._line.key("counters", scope))
         total: Counter[str] = Counter()
         for row in rows:
-            total.update(json.loads(row))
+            total.update(_counters(scope, row))
         return dict(total)
 
     async def keep(self, scope: str, value: bytes, fence: Fence | None = None) -> None:
@@ -203,4 +219,14 @@ _SCOPE_S = SCOPE_DAYS * 86400
 
 def _view(row: bytes) -> ReplicaView:
     told_at, _, body = row.partition(b"\n")
-    return replace(ReplicaView.from_json(json.loads(body)), told_at=int(told_at) / 1000)
+    try:
+        return replace(ReplicaView.from_json(json.loads(body)), told_at=int(told_at) / 1000)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreUnavailable(f"what a replica said of itself cannot be read: {row!r:.200}: {error!r}") from error
+
+
+def _counters(scope: str, row: bytes) -> dict[str, int]:
+    try:
+        return {str(name): int(count) for name, count in json.loads(row).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreUnavailable(f"the counters of {scope!r} cannot be read: {row!r:.200}: {error!r}") from error

@@ -12,8 +12,8 @@ __all__ = ["DURABLE_HERE", "Durability", "durability_of"]
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """``state``: ``always`` (acknowledged is durable), ``everysec``, ``no``, ``off``, or ``unknown``. ``detail``: what
-    that means and what to do; '' when all is well."""
+    """``state``: ``always`` (acknowledged is durable), ``everysec``, ``except-rewrites``, ``no``, ``off``, ``evicts``,
+    or ``unknown``. ``detail``: what that means and what to do; '' when all is well."""
 
     state: str
     detail: str = ""
@@ -47,4 +47,13 @@ async def durability_of(line: RedisLine) -> Durability:
     if syncs != "always":
         loss = _LOSES.get(syncs, "acknowledged changes may be lost")
         return Durability(syncs, f"the Redis {line.address} has appendfsync {syncs}: {loss}; {_REMEDY}")
+    if await line.setting("no-appendfsync-on-rewrite") == "yes":
+        loss = "while it rewrites its file, a crash of its machine loses changes that were acknowledged"
+        remedy = "set no-appendfsync-on-rewrite no in its configuration"
+        said = f"the Redis {line.address} has no-appendfsync-on-rewrite yes"
+        return Durability("except-rewrites", f"{said}: {loss}; {remedy}")
+    policy = await line.setting("maxmemory-policy") or "noeviction"
+    if policy.startswith("allkeys") and await line.setting("maxmemory") not in (None, "0"):
+        loss = "when its memory is full, it drops routes, versions and their history without a word"
+        return Durability("evicts", f"the Redis {line.address} has maxmemory-policy {policy}: {loss}; set noeviction")
     return Durability("always")

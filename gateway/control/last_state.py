@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 from gateway.control.audit import GENESIS, canonical
 from gateway.control.store import Document, DocumentKey, Snapshot
+from gateway.registry.disk import sync_folder
 
 __all__ = ["KnownState", "LastState"]
 
@@ -95,14 +95,15 @@ class LastState:
         head = {"schema": SCHEMA, "identity": state.identity, "revision": state.revision, "head": state.head}
         first = canonical(head)
         digest = hashlib.sha256(first + b"\n" + body).hexdigest().encode("ascii")
-        partial = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        partial = self._path.with_name(f".{self._path.name}.partial")  # of a process that was killed: written over
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(b"\n".join((digest, first, body)))
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._path)
+            sync_folder(self._path.parent)
         except OSError:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ __all__ = ["Presence", "PresenceStatistics"]
 log = logging.getLogger("turnout.control")
 
 FAILED = "failed: "
+BEATS = 3
+"""In a lease."""
 _LOOK_S = 0.02
 """How often others are looked at while somebody waits for them."""
 
@@ -33,7 +35,7 @@ async def _at_once() -> bool:
 
 
 class Presence:
-    """``beat_s``: how often the lease is renewed when nothing changes; well within it.
+    """``beat_s``: how often the lease is renewed when nothing changes: a third of it.
 
     ``settled``: returns when all processes of this replica have in force what the node has.
     """
@@ -57,6 +59,7 @@ class Presence:
         self._telling: asyncio.Task[None] | None = None
         self._told = 0
         self._heard = True
+        self._sure_at = 0.0
         self.settled: Callable[[], Awaitable[bool]] = _at_once
 
     def __repr__(self) -> str:
@@ -88,7 +91,9 @@ class Presence:
             try:
                 if view != told:
                     await self.settled()
-                await self._coordination.announce(view)
+                stood = await self._coordination.announce(view)
+                if told is not None and not (stood and self._heard):
+                    self._sure_at = self._clock.monotonic() + BEATS * self._beat_s
                 told = view
                 self._told, self._heard = self._told + 1, True
             except StoreUnavailable as error:
@@ -131,8 +136,9 @@ class Presence:
     async def all_serve(self, revision: int, route: str, *, timeout_s: float) -> bool:
         """Whether every living replica serves the route as of the revision, within the time.
 
-        Ends early when one of them cannot: a version failed there. One that is not heard of within its lease
-        counts as ended. Cancelling changes nothing.
+        Ends early when one of them cannot: a version failed there. One that is not heard of within its lease counts
+        as ended; after an outage all leases have ended, so for the time of one nobody does. Cancelling changes
+        nothing.
         """
         limit = self._clock.monotonic() + timeout_s
         if not await self._reconciler.wait_applied(revision, route=route, timeout_s=timeout_s):
@@ -146,7 +152,7 @@ class Presence:
                     return False
             else:
                 late = [view for view in others if view.revision < revision or route in view.behind]
-                if not late:
+                if not late and self._heard and self._clock.monotonic() >= self._sure_at:
                     return True
                 if any(view.revision >= revision and view.behind.get(route, "").startswith(FAILED) for view in late):
                     return False

@@ -171,13 +171,15 @@ class Reconciler:
         """Takes every revision; while the store is down, serving goes on and the store is asked again and again."""
         wait = FIRST_STORE_RETRY_S
         while True:
+            began = self._clock.monotonic()
             try:
                 await self.refresh()
                 async for _ in self._store.watch(self._stored.revision):
                     await self.refresh()
-                    wait = FIRST_STORE_RETRY_S
             except StoreUnavailable as error:
                 self._store_is(up=False, why=str(error))
+            if self._clock.monotonic() - began > LONGEST_STORE_RETRY_S:  # it was there for a while
+                wait = FIRST_STORE_RETRY_S
             await self._clock.sleep(wait)
             wait = min(LONGEST_STORE_RETRY_S, wait * 2)
 

@@ -43,6 +43,7 @@ _MEANING: Sequence[tuple[type[Exception], str]] = (
     (OSError, "is it running, and is store.url its address?"),
 )
 """The first that fits says what to do next."""
+_UNSURE = ". Whether the change was made, or will yet be, is not known: look before you make it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class RedisLine:
         return await self._asked(ask, once=False)
 
     async def _asked(self, ask: Callable[[], Awaitable[Any]], *, once: bool) -> Any:
-        with self._explained():
+        with self._explained(once=once):
             async with asyncio.timeout(self._deadline_s):
                 try:
                     return await ask()
@@ -180,13 +181,14 @@ class RedisLine:
                     await subscription.aclose()  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, *, once: bool = False) -> Iterator[None]:
         if self._closed:
             raise StoreUnavailable(f"the line to the store {self._address} is closed")
         try:
             yield
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable(self._explain(error)) from error
+            unsure = once and not isinstance(error, exceptions.ResponseError)
+            raise StoreUnavailable(self._explain(error) + (_UNSURE if unsure else "")) from error
 
     explained = _explained
 

@@ -55,7 +55,7 @@ elseif since > tonumber(found[4]) then
   local record = redis.call('LINDEX', KEYS[4], since - tonumber(found[4]) - 1)
   if not record or not string.find(record, ARGV[3], 1, true) then chain = 'forked' end
 elseif since == tonumber(found[4]) and ARGV[3] ~= found[5] then
-  chain = 'forked'
+  since, chain = 0, 'whole'
 end
 local answer = {found[1], found[2], found[3], found[4], found[5], chain}
 if found[1] and (chain == 'same' or chain == 'whole') then
@@ -69,7 +69,8 @@ return answer
 """What has changed since a known state. KEYS: state, living, order, audit. ARGV: identity, revision and head of the
 known state. Returns identity, revision, head, origin, origin head, then ``older`` or ``forked`` when the known state
 is not in this store's past, and nothing more; else ``same`` or ``whole`` (all that is living, since the known state is
-another store's, or from before the origin), then pairs of ``kind/name`` and document (nil: deleted)."""
+another store's, or not later than the origin, where a replica's state was put back), then pairs of ``kind/name`` and
+document (nil: deleted)."""
 
 AUDIT = Script("""
 local origin = tonumber(redis.call('HGET', KEYS[1], 'origin') or '0')

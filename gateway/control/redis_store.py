@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -39,6 +40,8 @@ log = logging.getLogger("turnout.control")
 
 SCHEMA = 1
 MAX_RACES = 100
+_LATE_S = 0.05
+"""So much later than its commit may a message come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +241,9 @@ class RedisStore:
         try:
             outcome, detail = await self._line.run(COMMIT, keys, arguments, once=True)
         except StoreUnavailable:
-            if await self._stands(record):
-                return True
+            with suppress(StoreUnavailable):
+                if await self._stands(record):
+                    return True
             raise
         if outcome == b"fenced" and fence is not None:
             raise _fenced(fence, detail)
@@ -282,14 +286,17 @@ class RedisStore:
         return found
 
     async def watch(self, after: int) -> AsyncIterator[int]:
-        async with self._line.listening(self._line.key("changed")) as messages:
-            while True:
-                newest = await self._newest()
-                if newest > after:
-                    after = newest
-                    yield newest
-                else:
-                    await messages.heard(self._poll_s)
+        while True:
+            async with self._line.listening(self._line.key("changed")) as messages:
+                heard = True
+                while True:
+                    newest = await self._newest()
+                    if newest > after:
+                        after = newest
+                        yield newest
+                        if not heard and not await messages.heard(_LATE_S):
+                            break  # nothing comes over this subscription, and nothing says so: a new one
+                    heard = await messages.heard(self._poll_s)
 
 
 def _fenced(fence: Fence, standing: bytes | None) -> Fenced:

@@ -27,12 +27,12 @@ class Others(Alone):
         self.cut = False
         self.asked = asyncio.Event()
 
-    async def announce(self, view: ReplicaView) -> None:
+    async def announce(self, view: ReplicaView) -> bool:
         self.asked.set()
         if self.cut:
             raise StoreUnavailable("the line is cut")
         self.told.append(view)
-        await super().announce(view)
+        return await super().announce(view)
 
     async def replicas(self) -> Sequence[ReplicaView]:
         if self.cut:
@@ -124,3 +124,30 @@ async def test_waiting_ends_early_where_it_cannot_be_and_at_its_limit_else(
             await turns()
             clock.advance(0.5)
         assert not waiting.result()
+
+
+async def test_after_an_outage_nobody_counts_as_ended_for_the_time_of_a_lease(
+    here: tuple[Scene, Others, Presence, ManualClock],
+) -> None:
+    """All leases ended meanwhile; who has not come back yet may be serving something else."""
+    made, others, presence, clock = here
+    await turns()
+    revision = (await made.plane.routes.put("digits", SPEC, actor="olga"))["revision"]
+    assert await made.plane.reconciler.wait_applied(revision, timeout_s=30, route="digits")
+    others.cut = True
+    clock.advance(1.0)
+    await turns()
+    others.cut = False
+    waiting = asyncio.ensure_future(presence.all_serve(revision, "digits", timeout_s=60))
+    for _ in range(3):
+        clock.advance(1.0)
+        await turns()
+        assert not waiting.done()
+    others.others = [ReplicaView("b", revision - 1)]
+    clock.advance(1.0)
+    await turns()
+    assert not waiting.done()
+    others.others = [ReplicaView("b", revision)]
+    clock.advance(1.0)
+    await turns()
+    assert await asyncio.wait_for(waiting, 30)

@@ -197,6 +197,26 @@ async def test_the_state_of_a_replica_that_is_behind_is_put_back_by_force_alone(
     assert done == 8
 
 
+async def test_who_was_ahead_of_what_was_put_back_by_force_takes_it_too(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    """The operator's word holds for all replicas of the store: none has to be told one by one."""
+    await put(store, {"n": 1}, 0)
+    await store.snapshot()
+    ahead = await RedisStore(line_of(redis_server, store.line.prefix)).open()
+    assert await put(ahead, {"n": 2}, 1) == 2
+    await ahead.snapshot()
+    coordination = RedisCoordination(store.line)
+    await empty(store)
+    await RedisCoordination(store.line).announce(ReplicaView("ahead", 2))
+    assert await restore_from_replica(store, coordination, actor="olga", reason="", clock=CLOCK, force=True) == 3
+    for each in (store, ahead):
+        snapshot = await each.snapshot()
+        assert (snapshot.revision, snapshot.documents[ROUTE].body) == (3, {"n": 1})
+        assert (await verify_store(each)).fault is None
+    await ahead.close()
+
+
 async def test_a_store_is_adopted_as_it_is(store: RedisStore, tmp_path: Path) -> None:
     """The replica forgets what it knew, also in its home; the record says what was left behind."""
     for number in range(3):
@@ -262,6 +282,32 @@ async def test_a_commit_whose_message_never_comes_is_found_by_looking(store: Red
         await asyncio.sleep(0)
         await store.line.command("HSET", store.line.key("state"), "revision", 1)
         assert await asyncio.wait_for(waiting, 30) == 1
+
+
+async def test_a_subscription_over_which_nothing_comes_is_made_anew(store: RedisStore) -> None:
+    """A network that forgot the connection says so to nobody: a change that was found by looking alone is the sign."""
+    quick = RedisStore(store.line, poll_s=0.02)
+    await quick.open()
+    channel = store.line.key("changed")
+
+    async def subscription() -> bytes | None:
+        rows = (await store.line.command("CLIENT", "LIST", "TYPE", "pubsub")).splitlines()
+        numbers = await store.line.command("PUBSUB", "NUMSUB", channel)
+        return rows[0].split()[0] if len(rows) == 1 and numbers[1] == 1 else None
+
+    async with aclosing(quick.watch(0)) as watch:  # type: ignore[type-var]
+        waiting = asyncio.ensure_future(anext(watch))
+        old = await eventually(subscription)
+        await store.line.command("HSET", store.line.key("state"), "revision", 1)
+        assert await asyncio.wait_for(waiting, 30) == 1
+        waiting = asyncio.ensure_future(anext(watch))
+
+        async def anew() -> bool:
+            return await subscription() not in (None, old)
+
+        await eventually(anew)
+        waiting.cancel()
+        await asyncio.wait({waiting})
 
 
 # Leaders
@@ -345,6 +391,52 @@ async def test_a_key_is_claimed_by_one_replica_and_sums_are_over_all(store: Redi
     assert dict(await second.gather("r")) == {"3 units": 7, "4 units": 1}
 
 
+async def test_redis_whose_clock_went_back_keeps_nobody_dead_among_the_living(store: RedisStore) -> None:
+    """Leases that were told an hour later than now begin anew, once, whether of a replica or of a leader."""
+    dead, living = (RedisCoordination(store.line, lease_s=0.1) for _ in range(2))
+    await dead.announce(ReplicaView(dead.replica, 1))
+    await dead.lead("rollouts")
+    later = 3_600_000
+    line, name = store.line, dead.replica
+    view = await line.command("HGET", line.key("views"), name)
+    told, _, body = view.partition(b"\n")
+    await line.command("HSET", line.key("views"), name, b"%d\n%s" % (int(told) + later, body))
+    await line.command("ZINCRBY", line.key("leases"), later, name)
+    await line.command("PEXPIRE", line.key("leader", "rollouts"), later)
+
+    async def alone() -> bool:
+        await living.announce(ReplicaView(living.replica, 1))
+        return [view.replica for view in await living.replicas()] == [living.replica]
+
+    await eventually(alone)
+    assert await lead_when_free(living, "rollouts") > 0
+
+
+async def test_a_replica_is_told_when_its_lease_had_ended(store: RedisStore) -> None:
+    """With Redis away all leases end; the first to come back learns that the others are only unheard."""
+    replica = RedisCoordination(store.line, lease_s=60)
+    assert not await replica.announce(ReplicaView(replica.replica, 1))
+    assert await replica.announce(ReplicaView(replica.replica, 1))
+    await store.line.command("ZADD", store.line.key("leases"), 1, replica.replica)
+    assert not await replica.announce(ReplicaView(replica.replica, 1))
+
+
+async def test_what_nobody_can_read_is_told_as_that(store: RedisStore) -> None:
+    """A view or counters that were altered in Redis; a view that says less than this version does is fine."""
+    coordination, line = RedisCoordination(store.line), store.line
+    await coordination.announce(ReplicaView("a", 1))
+    await line.command("HSET", line.key("views"), coordination.replica, b'5\n{"replica": "old", "revision": 3}')
+    assert [(view.replica, view.revision) for view in await coordination.replicas()] == [("old", 3)]
+    for garbage in (b"", b"5\n[]", b"5\n{}", b"x\n{}", b"\xff\n\xff"):
+        await line.command("HSET", line.key("views"), coordination.replica, garbage)
+        with pytest.raises(StoreUnavailable, match="cannot be read"):
+            await coordination.replicas()
+    for garbage in (b"", b"[]", b'{"a": "many"}', b'{"a": null}'):
+        await line.command("HSET", line.key("counters", "r"), "b", garbage)
+        with pytest.raises(StoreUnavailable, match="counters of 'r'"):
+            await coordination.gather("r")
+
+
 # Redis itself
 
 
@@ -398,6 +490,15 @@ async def test_whether_an_acknowledged_change_is_durable_is_told(tmp_path: Path,
         assert (found.state, found.sound) == ("everysec", False)
         assert "appendfsync always" in found.detail
         await line.command("CONFIG", "SET", "appendfsync", "always")
+        assert (await durability_of(line)).sound
+        await line.command("CONFIG", "SET", "no-appendfsync-on-rewrite", "yes")
+        assert (await durability_of(line)).state == "except-rewrites"
+        await line.command("CONFIG", "SET", "no-appendfsync-on-rewrite", "no")
+        await line.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert (await durability_of(line)).sound
+        await line.command("CONFIG", "SET", "maxmemory", "100mb")
+        assert (await durability_of(line)).state == "evicts"
+        await line.command("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
         assert (await durability_of(line)).sound
         await line.command("CONFIG", "SET", "appendonly", "no")
         assert (await durability_of(line)).state == "off"
