@@ -67,6 +67,9 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
 }
 """What a plain run measures, in the order of the page."""
 
+SIMULATED = frozenset({"false-rollbacks", "detection"})
+"""Neither rounds nor seconds; their outcome says what was run."""
+
 EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": long.soak}
 """What takes hours, and runs when it is asked for."""
 
@@ -172,7 +175,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Outcome | None:
     """None, with the traceback printed, when the work itself failed: the other figures are still worth having. Raises
     Skipped when this machine cannot do it."""
     began = time.monotonic()
-    print(f"{name}: measuring ({chosen.rounds} rounds of {chosen.seconds:g} s)", flush=True)
+    length = "simulated" if name in SIMULATED else f"{chosen.rounds} rounds of {chosen.seconds:g} s"
+    print(f"{name}: measuring ({length})", flush=True)
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
         minutes = chosen.soak if chosen.soak is not None else 60.0
         plan = Plan(chosen.rounds, chosen.seconds, Path(folder), chosen.peers, minutes, chosen.record)

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SCENARIOS", "WEIGHT", "Stream", "detection"]
+from gateway.control.collector import TICK_S
+from gateway.control.start_order import HOLD_SHRINKS, HOLD_TIMES, LEAST_HOLD_S, MOST_HOLD_S
+
+__all__ = ["SCENARIOS", "WEIGHT", "WEIGHTS", "Stream", "counting_order", "detection"]
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 WEIGHT = 0.05
@@ -21,6 +25,7 @@ WEIGHTS = (0.05, 0.25, 0.5, 0.1)
 KEYS = 3_000
 """Of a Zipf distribution; some send thousands of requests."""
 BURSTS, BURST_REQUESTS, BURST_RATE = 10, 100, 0.3
+REQUESTS_A_SECOND = 100.0
 RETRIES = 2
 
 
@@ -54,6 +59,25 @@ def bursts(rng: np.random.Generator, size: int, rate: float) -> Stream:
     for start in rng.integers(0, size - BURST_REQUESTS, BURSTS):
         rates[start : start + BURST_REQUESTS] = BURST_RATE
     return _keyless(rng, rng.random(size) < rates)
+
+
+def slower_candidate(rng: np.random.Generator, size: int, rate: float) -> Stream:
+    """Bursts again, and the candidate takes a hundred times as long, so what it says of a burst is known when that is
+    long over. Outcomes stand in the order in which they are counted."""
+    stream = bursts(rng, size, rate)
+    took_s = np.where(stream.candidate, 1.0, 0.01) * (0.5 + rng.random(size))
+    order = counting_order(np.arange(size) / REQUESTS_A_SECOND, took_s)
+    return Stream(stream.candidate[order], stream.bad[order], stream.fresh, stream.first, stream.epoch)
+
+
+def counting_order(began_s: Floats, took_s: Floats) -> Integers:
+    """Which outcomes are counted first: the product's ``StartOrder`` on arrays, held equal to it by a test."""
+    known = np.argsort(began_s + took_s, kind="stable")
+    faded = -np.log(HOLD_SHRINKS) * np.floor((began_s + took_s)[known] / TICK_S)
+    longest = np.log(HOLD_TIMES * np.minimum(took_s[known], MOST_HOLD_S / HOLD_TIMES)) + faded
+    hold_s = np.maximum(np.exp(np.maximum.accumulate(longest) - faded), LEAST_HOLD_S)
+    order: Integers = known[np.argsort(began_s[known] + hold_s, kind="stable")]
+    return order
 
 
 def few_keys(rng: np.random.Generator, size: int, rate: float) -> Stream:
@@ -95,6 +119,7 @@ SCENARIOS: Mapping[str, Make] = {
     "every request its own key": plain,
     "errors tied to few keys (Zipf)": few_keys,
     "bursts that hit both arms": bursts,
+    "the same, and the candidate is slow": slower_candidate,
     "weights that change, the same keys": changing_weights,
     "fallback on, clients ask again": with_fallback,
 }

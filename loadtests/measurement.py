@@ -94,10 +94,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one kind of work gave."""
+    """What one kind of work gave. ``ran``: what was run, where that is not rounds of some seconds."""
 
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...] = ()
+    ran: str = ""
 
 
 def median_sample(samples: Iterable[Sample]) -> Sample:

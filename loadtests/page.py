@@ -69,7 +69,7 @@ class Result:
             for table in found["tables"]
         )
         rest = {name: value for name, value in body.items() if name != "outcome"}
-        return cls(Outcome(figures, tables), **rest)
+        return cls(Outcome(figures, tables, found.get("ran", "")), **rest)
 
 
 def machine() -> str:
@@ -160,7 +160,8 @@ def _provenance(results: Mapping[str, Result]) -> Iterator[str]:
         stolen = f"Of the machine's time its host took up to {max(one.stolen_percent for one in names.values()):.0f}%"
         others = [one.others_percent for one in names.values() if one.others_percent is not None]
         stolen += f", other processes up to {max(others):.0f}%." if others else "."
-        length = f"medians of {rounds} rounds of {seconds:g} s" if rounds > 1 else f"one round of {seconds:g} s"
+        usual = f"medians of {rounds} rounds of {seconds:g} s" if rounds > 1 else f"one round of {seconds:g} s"
+        length = "; ".join(dict.fromkeys(one.outcome.ran or usual for one in names.values()))
         yield f"{number}. {', '.join(names)}: {date}, `{command}`, {length}. {stolen}"
         yield f"   {where}"
     yield ""

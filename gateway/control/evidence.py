@@ -98,10 +98,10 @@ class StreamState:
 @dataclass(frozen=True, slots=True)
 class State:
     """What is carried from look to look. ``epochs``: how many there have been. ``seen`` and ``shares``: the counters,
-    and the candidate's shares, of the last look. ``ratio_past``: what the ended epochs say of the split (logarithm of an
-    e-value); ``ratio_now``: what this one has said; ``broken`` stays. ``frozen``: counts were lost in this epoch, so it
-    gives no more evidence; ``unsure``: so were claims, and no key is known to be fresh any more (``without_claims``).
-    """
+    and the candidate's shares, of the last look. ``ratio_past``: what the ended epochs say of the split (the logarithm
+    of an e-value); ``ratio_now``: what this one has said; ``broken`` stays. ``frozen``: counts were lost in this epoch,
+    so it gives no more evidence; ``unsure``: so were claims, and no key is known to be fresh any more
+    (``without_claims``)."""
 
     streams: Mapping[str, StreamState]
     epoch: int | None = None

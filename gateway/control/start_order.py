@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-__all__ = ["LEAST_HOLD_S", "StartOrder"]
+__all__ = ["HOLD_SHRINKS", "HOLD_TIMES", "LEAST_HOLD_S", "MOST_HOLD_S", "StartOrder"]
 
 LEAST_HOLD_S, MOST_HOLD_S = 0.5, 30.0
 HOLD_TIMES = 1.5

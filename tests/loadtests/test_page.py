@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from loadtests.page import (
     Result,
     put_profile,
     read_results,
+    render,
     rewrite,
     unexplained,
     verdict,
@@ -45,6 +48,18 @@ def result(value: float, *, date: str = "2026-01-01") -> Result:
 def test_a_verdict_is_the_median_against_what_was_asked(figure: Figure, said: str) -> None:
     """Errors and figures that do not exist meet nothing, however good the number looks."""
     assert verdict(figure) == said
+
+
+def test_work_that_is_simulated_says_what_was_run() -> None:
+    """Runs and requests, where "rounds of 3 s" would mean nothing; also after its journey through the file."""
+    measured = result(1.0)
+    simulated = replace(measured, outcome=replace(measured.outcome, ran="2,000 runs of 20,000 requests"))
+    travelled = Result.from_json(json.loads(json.dumps(simulated.to_json())))
+    assert travelled == simulated
+    assert "`command`, medians of 3 rounds of 1 s; 2,000 runs of 20,000 requests." in render(
+        {"tiny": measured, "detection": travelled}
+    )
+    assert "rounds of" not in render({"detection": travelled}).partition("\n")[0]
 
 
 def test_a_run_of_some_of_the_work_keeps_the_other_figures(tmp_path: Path) -> None:

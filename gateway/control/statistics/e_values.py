@@ -44,8 +44,9 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 ODDS = np.array([1.4, 2.1, 5.0, 12.0, 30.0, 100.0])
-STAKES = np.array([0.10, 0.27, 0.10, 0.15, 0.33, 0.05])
-"""Chosen by simulation: small harm and great harm each take some 1.2 times what a bet on it alone would."""
+STAKES = np.array([0.07, 0.25, 0.06, 0.15, 0.43, 0.04])
+"""Chosen by simulation, on 3,000 runs of their own: small harm and great harm each take 1.15 to 1.25 times what a bet
+on it alone would. Their choice has no say in what is promised."""
 
 LOG_ODDS = np.log(ODDS)
 
