@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from uuid import uuid4
 
 from gateway.control.audit import canonical
 from gateway.control.overrides import Override
-from gateway.control.store import AuditEntry
+from gateway.control.store import Actor, AuditEntry
+from gateway.registry.disk import sync_folder
 
 __all__ = ["KeptRollbacks"]
 
@@ -24,7 +24,8 @@ Entries = Mapping[tuple[str, Override], AuditEntry]
 
 
 class KeptRollbacks:
-    """One line for each: route, rollback, audit entry. A line that cannot be read is told and left out."""
+    """One line for each: route, rollback, audit entry, id of the token. A line that cannot be read is told and left
+    out."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / "rollbacks-not-stored"
@@ -44,15 +45,20 @@ class KeptRollbacks:
         found = {}
         for line in self._written.splitlines():
             try:
-                route, override, entry = json.loads(line)
+                route, override, entry, *token = json.loads(line)
+                entry["actor"] = Actor(entry["actor"], *token)
+                override["against"] = tuple(override.get("against", ()))
                 found[str(route), Override(**override)] = AuditEntry(**entry)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 log.error("%s: a rollback cannot be read and is left out: %s", self._path, error)
         return found
 
     async def write(self, entries: Entries) -> None:
         """Returns when it is on disk; a failure is told and changes nothing else."""
-        lines = [canonical([route, asdict(override), asdict(entry)]) for (route, override), entry in entries.items()]
+        lines = [
+            canonical([route, asdict(override), asdict(entry), entry.token])
+            for (route, override), entry in entries.items()
+        ]
         content = b"\n".join(lines)
         if content == (self._written or b""):
             return
@@ -67,13 +73,14 @@ class KeptRollbacks:
         if not content:
             self._path.unlink(missing_ok=True)
             return
-        partial = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
+        partial = self._path.with_name(f".{self._path.name}.partial")
         try:
-            with partial.open("xb") as file:
+            with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self._path)
+            sync_folder(self._path.parent)
         except OSError:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)

@@ -19,16 +19,21 @@ log = logging.getLogger("turnout.control")
 @dataclass(frozen=True, slots=True)
 class Override:
     """A rollback in force here, by ``by`` (a token's name, ``guard:<rule>`` or ``rollout:<stream>``) at ``at`` (seconds
-    since the epoch). ``offender``: the candidate of a rollout for whose sake it was made, if any."""
+    since the epoch). ``offender``: the candidate of a rollout for whose sake it was made, if any. ``against``: the
+    versions that it took off the route."""
 
     target: int
     reason: str
     by: str
     at: float
     offender: int | None = None
+    against: tuple[int, ...] = ()
 
     def apply(self, document: RouteDocument) -> RouteDocument:
-        """Raises Conflict when the document has moved on so that the rollback cannot be."""
+        """The same document when it has moved on and nothing that this was made against is left on it: a version that
+        came since is not to suffer for them. Raises Conflict when the rollback cannot be any more."""
+        if self.against and not document.routable().intersection(self.against):
+            return document
         return transitions.rollback(
             document,
             to=self.target,

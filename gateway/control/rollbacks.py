@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.clock import Clock
@@ -74,7 +74,8 @@ class Rollbacks:
     async def close(self) -> None:
         await ended(self._writing)
         for route, override in self._reconciler.overrides.unstored():
-            log.error("route %s: the rollback to %d was never stored; it ends here", route, override.target)
+            what = "it ends here" if self._kept is None else "the next start puts it in force again"
+            log.error("route %s: the rollback to %d is not stored yet; %s", route, override.target, what)
 
     async def roll_back(
         self,
@@ -105,6 +106,8 @@ class Rollbacks:
         by = actor if trigger == "operator" else trigger
         override = Override(target, reason, by, self._clock.wall(), offender)
         document = override.apply(desired.document)
+        fresh = sorted(set(document.status.quarantined) - set(desired.document.status.quarantined))
+        override = replace(override, against=tuple(fresh))
         if offender is not None and offender not in document.status.quarantined:
             raise Conflict(
                 f"version {offender} is the fallback and nothing else, which a rollback leaves in its place: only pins "
@@ -112,7 +115,6 @@ class Rollbacks:
             )
         if document == desired.document:
             return Outcome(document, desired.revision, durable=not desired.local, changed=False)
-        fresh = sorted(set(document.status.quarantined) - set(desired.document.status.quarantined))
         detail: dict[str, Any] = {"to": target, "trigger": trigger, "quarantined": fresh}
         detail |= {} if evidence is None else {"evidence": evidence}
         self._entries[route, override] = AuditEntry(actor, "rollback", str(route_key(route)), reason, detail)
@@ -194,11 +196,19 @@ class Rollbacks:
                 for route, override in list(self._reconciler.overrides.unstored()):
                     if (route, override) in self._entries:
                         await self._store_again(route, override)
+                self._drop_void()
                 if self._kept is not None:
                     await self._kept.write(self._entries)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
                 self._unstored.set()
+
+    def _drop_void(self) -> None:
+        """Those that a later one replaced, or whose route is gone: kept, they would come back with a restart."""
+        standing = set(self._reconciler.overrides.unstored())
+        for route, override in [each for each in self._entries if each not in standing]:
+            del self._entries[route, override]
+            log.warning("the rollback of route %s to %d is no longer to be stored", route, override.target)
 
     async def _store_again(self, route: str, override: Override) -> None:
         try:

@@ -216,6 +216,33 @@ async def test_a_deleted_route_ends_its_rollback(tmp_path: Path) -> None:
         clock.advance(10)
         await until(lambda: MODEL not in stage.dataplane.current.table.routes)
         await until(lambda: not len(stage.plane.reconciler.overrides))
+        await until(lambda: not (tmp_path / "rollbacks-not-stored").exists())
+
+
+async def test_a_rollback_that_comes_late_spares_what_came_since(tmp_path: Path) -> None:
+    """Made while this replica was cut off, against version 2. Meanwhile others replaced that by version 3, which nobody
+    has judged: it stays, here too, and nothing of the rollback is left to come back with a restart."""
+    clock, store = ManualClock(), MemoryStore()
+    link = Link(store)
+    async with scene(tmp_path / "a", clock=clock, store=link) as stage:
+        await stage.put({1: 50, 2: 50})
+        async with scene(tmp_path / "b", store=store, versions=0) as other:
+            assert await other.plane.reconciler.wait_applied((await store.snapshot()).revision, timeout_s=60)
+            link.cut()
+            view = await stage.plane.routes.rollback(MODEL, to=None, reason="it errs", actor="olga", local=True)
+            assert view["durable"] is False
+            assert (tmp_path / "a" / "rollbacks-not-stored").exists()
+            spec = {"model": MODEL, "split": [{"version": 1, "weight": 0}, {"version": 3, "weight": 100}]}
+            await other.plane.routes.put(MODEL, spec, actor="otto")
+            await until(lambda: other.arms() == {3: 100})
+            link.mend()
+            clock.advance(10)
+            await until(lambda: not len(stage.plane.reconciler.overrides))
+            await until(lambda: stage.arms() == {3: 100})
+            await until(lambda: not (tmp_path / "a" / "rollbacks-not-stored").exists())
+            assert other.arms() == {3: 100}
+            assert (await other.plane.routes.get(MODEL))["status"]["quarantined"] == {}
+            assert await stage.audited("rollback") == []
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.overrides import Override
 from gateway.control.redis_store import RedisStore
-from gateway.control.store import AuditEntry, Change, DocumentKey
+from gateway.control.store import Actor, AuditEntry, Change, DocumentKey
 from gateway.control.store_access import last_state_path, open_for_serving, open_store, store_view
 from gateway.errors import SettingsError, StoreRefused, StoreUnavailable
 from gateway.settings import Settings, StoreSettings
@@ -91,10 +91,13 @@ async def test_the_password_comes_from_a_file_and_is_shown_nowhere(tmp_path: Pat
 async def test_rollbacks_that_are_not_stored_are_kept_until_they_are(tmp_path: Path) -> None:
     """Whole, in the order they were made; a line that was damaged spoils no other."""
     kept = KeptRollbacks(tmp_path)
-    entry = AuditEntry("olga", "rollback", "route/digits", "incident", {"to": 1, "quarantined": [2]})
-    first, second = (("digits", Override(1, "incident", "olga", 5.0)), ("iris", Override(3, "so", "guard:burst", 6.0)))
+    entry = AuditEntry(Actor("olga", "ab12"), "rollback", "route/digits", "incident", {"to": 1, "quarantined": [2]})
+    first = ("digits", Override(1, "incident", "olga", 5.0, against=(2,)))
+    second = ("iris", Override(3, "so", "guard:burst", 6.0))
     await kept.write({first: entry, second: entry})
-    assert KeptRollbacks(tmp_path).read() == {first: entry, second: entry}
+    found = KeptRollbacks(tmp_path).read()
+    assert found == {first: entry, second: entry}
+    assert [each.token for each in found.values()] == ["ab12", "ab12"]
     path = tmp_path / "rollbacks-not-stored"
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([lines[0][:-5], lines[1]]))
