@@ -573,6 +573,9 @@ class Cutter:
     def __init__(self, port: int) -> None:
         self._port = port
         self._cut_on: bytes | None = None
+        self._hold_on: bytes | None = None
+        self._goes_on = asyncio.Event()
+        self.arrived = asyncio.Event()
         self.cuts = 0
 
     async def __aenter__(self) -> Self:
@@ -586,12 +589,25 @@ class Cutter:
     def cut_on(self, words: bytes) -> None:
         self._cut_on = words
 
+    def hold_on(self, words: bytes) -> None:
+        """What has these words in it waits on the way until ``go_on``; ``arrived`` says that Redis has answered it."""
+        self._hold_on = words
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             while sent := await reader.read(1 << 20):
+                held = self._hold_on is not None and self._hold_on in sent
+                if held:
+                    await self._goes_on.wait()
                 up_writer.write(sent)
                 answer = await up_reader.read(1 << 20)
+                if held:
+                    self.arrived.set()
+                    break
                 if self._cut_on is not None and self._cut_on in sent:
                     self._cut_on = None
                     self.cuts += 1
@@ -614,6 +630,32 @@ async def test_a_commit_whose_answer_is_lost_is_found_by_its_digest(redis_server
         assert len(await store.audit()) == 2
         assert (await verify_store(store)).fault is None
         await store.close()
+
+
+@pytest.mark.parametrize("meanwhile", [True, False])
+async def test_a_commit_that_arrives_long_after_its_deadline_changes_nothing_that_moved_on(
+    redis_server: RedisServer, prefix: str, meanwhile: bool
+) -> None:
+    """Who waited for it was told that its fate is not known. It is judged by what stands when it arrives: done if
+    nobody wrote meanwhile, else not at all."""
+    async with Cutter(redis_server.port) as cutter:
+        other = await RedisStore(line_of(redis_server, prefix)).open()
+        slow = await RedisStore(line_of(redis_server, prefix, port=cutter.port, deadline_s=0.2)).open()
+        await put(other, {"n": 1}, 0)
+        cutter.hold_on(b'{"n":2}')
+        with pytest.raises(StoreUnavailable, match=r"did not answer in time.*is not known: look before"):
+            await put(slow, {"n": 2}, 1)
+        if meanwhile:
+            await put(other, {"n": 3}, 1)
+        cutter.go_on()
+        await asyncio.wait_for(cutter.arrived.wait(), 30)
+        document = await other.read(ROUTE)
+        assert document is not None
+        assert (document.revision, document.body) == (2, {"n": 3} if meanwhile else {"n": 2})
+        assert len(await other.audit()) == 2
+        assert (await verify_store(other)).fault is None
+        await slow.close()
+        await other.close()
 
 
 def test_a_connection_that_was_reset_is_told_as_that_on_the_loop_of_a_gateway(
