@@ -11,6 +11,7 @@ weights say goes nowhere. Harm counts in every phase, also in a pause. The verbs
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from gateway.control import transitions
 from gateway.control.documents import RouteDocument
@@ -147,7 +148,7 @@ def _missing(rollout: RolloutState, finding: Finding, facts: Facts) -> tuple[str
     if finding.broken_split:
         waits.append(f"a split that splits as its weights say: {finding.broken_split}")
     if facts.elapsed_s < least_s:
-        waits.append(f"{least_s - facts.elapsed_s:.0f} s more")
+        waits.append(f"{ceil(least_s - facts.elapsed_s)} s more")
     if facts.units < least_units:
         waits.append(f"{least_units - facts.units} more requests for version {rollout.candidate}")
     if facts.pairs < least_pairs:
@@ -175,7 +176,7 @@ def _onward(document: RouteDocument, rollout: RolloutState, *, at: float, by: st
     plan = rollout.plan
     if rollout.phase is Phase.PREPARING and plan.shadow is not None and plan.shadow.first:
         fresh = rollout.moved(Phase.SHADOWING, at=at, by=by)
-        return Move(Kind.STEP, _same_split(document, fresh), f"copies of {plan.shadow.share:.3g} of the requests")
+        return Move(Kind.STEP, _same_split(document, fresh), f"copies of {100 * plan.shadow.share:g}% of the requests")
     if rollout.phase is Phase.BAKING or (rollout.last_step and plan.bake is None):
         return _promoted(document, rollout, at=at, by=by, finding=finding)
     phase = Phase.BAKING if rollout.last_step else Phase.STEPPING

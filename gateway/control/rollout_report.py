@@ -107,11 +107,17 @@ def _stream_lines(name: str, stream: Json) -> Iterator[str]:
     if stream.get("difference") is not None:
         interval = f"{stream['difference']:+.4f}"
         if stream.get("low") is not None and stream.get("high") is not None:
-            interval += f", interval {stream['low']:+.4f} to {stream['high']:+.4f}"
+            interval += _interval(float(stream["low"]), float(stream["high"]))
         yield f"  {'':<12} {'':<10} difference {interval}"
     harm = f"{stream['log_harm']:.2f} (verdict at {stream['harm_threshold']:.2f})"
     health = f"{stream['log_health']:.2f} (at {stream['health_threshold']:.2f})"
     yield f"  {'':<12} {'':<10} log e-value of harm {harm}, of health {health}"
+
+
+def _interval(low: float, high: float) -> str:
+    """The bounds hold at every look at once; where they have crossed, no one rate fits what was seen."""
+    bounds = f"{low:+.4f} to {high:+.4f}"
+    return f", interval {bounds}" if low <= high else f", no interval ({bounds}): the rate changed on the way"
 
 
 def _when(seconds: float | None) -> str:

@@ -56,6 +56,10 @@ def test_the_demo_shows_the_guard_at_work_and_no_client_sees_an_error(home: Path
         "the guard took version 4 off the route by itself",
         "clients saw 0 errors",
         "admin: rollback route/digits",
+        "turnout rollout digits 5",
+        "rollout: rollout-step route/digits (30% of the split)",
+        "the rollout took version 5 back by itself",
+        "Verdict    rolled-back (disagreement)",
         "the gateway has stopped",
     ):
         assert words in out, out

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from gateway.control import rollout as steps
 from gateway.control import transitions
 from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.evidence import Policy
 from gateway.control.rollout import Facts, Finding, Kind, Move, advance, arms_at, targets
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_report import report_of, report_text
+from gateway.control.rollout_run import budgeted, budgeted_alone
 from gateway.control.rollout_state import Phase
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import Conflict, InvalidInput, Quarantined, TurnoutError
@@ -208,6 +210,21 @@ def test_a_candidate_that_had_traffic_before_is_shown_with_it_until_the_first_st
     assert [mark.percent for mark in ended.marks] == [10.0, 50.0, 10.0]
 
 
+def test_a_report_says_when_no_one_rate_fits_what_was_seen() -> None:
+    """Bounds that hold at every look may cross, where a rate changed on the way: that is no interval."""
+    stream = {"verdict": "harmful", "candidate": {"bad": 19, "units": 161}, "baseline": {"bad": 0, "units": 0}}
+    stream |= {"log_harm": 15.0, "harm_threshold": 4.2, "log_health": 6.5, "health_threshold": 3.0, "difference": 0.118}
+    ended = steps.abort(begun(), by="olga", at=3.0).status.last_rollout
+    assert ended is not None
+    texts = []
+    for low, high in ((0.01, 0.2), (0.4, 0.2)):
+        evidence = {"streams": {"disagreement": stream | {"low": low, "high": high}}}
+        told = report_of("digits", "digits", ended, evidence=evidence, webhooks=[], written_at=4.0)
+        texts.append(report_text(told))
+    assert "interval +0.0100 to +0.2000" in texts[0]
+    assert "no interval (+0.4000 to +0.2000): the rate changed on the way" in texts[1]
+
+
 def test_silence_waits_or_pauses_as_the_plan_says() -> None:
     """No traffic is no verdict; with on_silence: pause it stops after silence_s, and resumes."""
     quiet = Facts(elapsed_s=1e4, quiet_s=400.0)
@@ -379,3 +396,12 @@ def test_the_report_says_what_was_so_and_why() -> None:
     text = report_text(report)
     for words in ("rolled-back (error)", "candidate 9 of 20, known good 2 of 380", "+0.4400, interval +0.1000", "25%"):
         assert words in text
+
+
+def test_the_budgets_of_all_parts_of_a_rollouts_evidence_are_alpha() -> None:
+    """The first part, those that begin anew, and what each replica proves by itself while it is cut off."""
+    policy = Policy(alpha=0.05)
+    parts = [budgeted(policy, renewals).alpha for renewals in range(60)]
+    alone = [budgeted_alone(policy, 3).alpha] * 3
+    assert sum(parts) + sum(alone) == pytest.approx(policy.alpha)
+    assert sum(parts) + sum(alone) <= policy.alpha * (1 + 1e-9)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from gateway.cli.demo.gateway_process import running_gateway
-from gateway.cli.demo.preparation import ROUTE, register_all, with_own_table, write_settings
+from gateway.cli.demo.preparation import ROUTE, cast_of, register_all, write_settings
 from gateway.cli.demo.screen import Screen
 from gateway.cli.demo.story import FAST, NORMAL, Pace, Story
 from gateway.cli.demo.traffic import Digits, Tally, Traffic
@@ -30,7 +30,8 @@ commands = typer.Typer()
 
 @commands.command("demo")
 def demo(*, fast: Annotated[bool, typer.Option("--fast", help="The same story in a few seconds.")] = False) -> None:
-    """Tell the story in the terminal: a live gateway, a canary that goes wrong, a guard that takes it off."""
+    """Tell the story in the terminal: a live gateway, a canary that fails and the guard that takes it off, a rollout
+    whose answers turn wrong and the evidence that takes it back."""
     output = Output.standard()
     output.note("Preparing the example models (trained once, some ten seconds) ...")
     examples = make_examples(client_settings().home / "examples")
@@ -71,13 +72,11 @@ async def _run(folder: Path, examples: ExampleModels, pace: Pace, console: Conso
             token = (home / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip()
             screen.event(f"gateway at {gateway.url}")
             async with open_http(gateway.url, token) as backend:
-                own = with_own_table(examples, folder)
-                await register_all(backend, own, screen)
-                kinds = {number: version.name for number, version in enumerate((*own.versions, own.faulty), start=1)}
-                tally = Tally()
-                watch = Watch(gateway.url, token, ROUTE, backend, tally, screen, kinds)
-                traffic = Traffic(gateway.url, ROUTE, Digits(own.pixels, own.labels), tally, rate=pace.rate)
-                story = Story(ROUTE, backend, screen, watch, own.table, pace)
+                cast, tally = cast_of(examples, folder), Tally()
+                await register_all(backend, cast, screen)
+                watch = Watch(gateway.url, token, ROUTE, backend, tally, screen, cast.kinds)
+                traffic = Traffic(gateway.url, ROUTE, Digits(examples.pixels, examples.labels), tally, rate=pace.rate)
+                story = Story(ROUTE, backend, screen, watch, *cast.tables, pace)
                 await _together(story, watch, traffic)
         screen.event("the gateway has stopped, its home is deleted")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,26 @@ from gateway.cli.examples import MODEL, ExampleModels, ExampleVersion
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Meter
 
-__all__ = ["ROUTE", "WEIGHTS", "register_all", "with_own_table", "write_settings"]
+__all__ = ["ROUTE", "WEIGHTS", "Cast", "cast_of", "register_all", "write_settings"]
 
 ROUTE = "digits"
 WEIGHTS = {1: 40, 2: 30, 3: 30}
 """The split that the demo starts from; version 1 is the known good."""
 LOAD_S = 120.0
 LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Three good versions; the ``faulty`` one; and that one ``repaired``: it has a table of its own. ``tables`` are the
+    files that these two read for each batch."""
+
+    versions: tuple[ExampleVersion, ...]
+    tables: tuple[Path, Path]
+
+    @property
+    def kinds(self) -> dict[int, str]:
+        return {number: version.name for number, version in enumerate(self.versions, start=1)}
 
 
 def write_settings(folder: Path) -> Path:
@@ -39,20 +52,26 @@ def write_settings(folder: Path) -> Path:
     return path
 
 
-def with_own_table(examples: ExampleModels, folder: Path) -> ExampleModels:
-    """The faulty version on a table of the demo's own, which may be deleted."""
-    table = folder / "table.json"
+def cast_of(examples: ExampleModels, folder: Path) -> Cast:
+    """The example versions, and two on tables of the demo's own, which may be spoiled."""
+    faulty, table = _on_own_table(examples, folder, "faulty")
+    repaired, other = _on_own_table(examples, folder, "repaired")
+    return Cast((*examples.versions, faulty, repaired), (table, other))
+
+
+def _on_own_table(examples: ExampleModels, folder: Path, name: str) -> tuple[ExampleVersion, Path]:
+    table = folder / f"{name}.json"
     shutil.copy(examples.table, table)
-    source = folder / "faulty"
+    source = folder / name
     shutil.copytree(examples.faulty.registration.source, source)
     (source / "settings.json").write_bytes(orjson.dumps({"table": str(table.resolve())}))
-    registration = replace(examples.faulty.registration, source=str(source))
-    return replace(examples, table=table, faulty=replace(examples.faulty, registration=registration))
+    registration = replace(examples.faulty.registration, source=str(source), tags={"example": name})
+    return replace(examples.faulty, name=name, registration=registration), table
 
 
-async def register_all(backend: Backend, examples: ExampleModels, screen: Screen) -> None:
-    """Versions 1 to 3 and their route, then version 4, resident in the route at weight 0."""
-    for version in examples.versions:
+async def register_all(backend: Backend, cast: Cast, screen: Screen) -> None:
+    """Versions 1 to 3 and their route, then versions 4 and 5, of which the route does not know yet."""
+    for version in cast.versions[:3]:
         await _register(backend, version, screen)
     spec = {
         "model": MODEL,
@@ -62,7 +81,8 @@ async def register_all(backend: Backend, examples: ExampleModels, screen: Screen
     }
     await backend.put_route(ROUTE, spec, expected=0)
     screen.event(f"route {ROUTE}: " + " ".join(f"{number}={weight}" for number, weight in WEIGHTS.items()))
-    await _register(backend, examples.faulty, screen)
+    for version in cast.versions[3:]:
+        await _register(backend, version, screen)
     await _loaded(backend, screen)
 
 

@@ -54,6 +54,7 @@ class Screen:
         self._events: deque[Line] = deque(maxlen=EVENTS_SHOWN)
         self._rows: Sequence[VersionRow] = ()
         self._footer = ""
+        self._evidence: RenderableType | None = None
         self._live = Live(console=console, auto_refresh=False, transient=False) if live else None
 
     def __enter__(self) -> Self:
@@ -80,6 +81,16 @@ class Screen:
         self._rows, self._footer = rows, footer
         self._draw()
 
+    def evidence(self, picture: RenderableType | None) -> None:
+        """What a rollout is judged by, or its report: a pane of its own until there is another."""
+        self._evidence = picture or self._evidence
+        self._draw()
+
+    def evidence_snapshot(self) -> None:
+        """Off a terminal: prints that pane as it stands."""
+        if self._live is None and self._evidence is not None:
+            self._console.print(self._evidence, soft_wrap=True)
+
     def snapshot(self) -> None:
         """Off a terminal: prints the rows as they stand, as a plain table."""
         if self._live is None:
@@ -92,11 +103,14 @@ class Screen:
 
     def _picture(self) -> RenderableType:
         events = Text("\n").join(_event_text(line) for line in self._events)
-        return Group(
-            Panel(_table(self._rows, plain=False), title="route digits", title_align="left", border_style="dim"),
-            Panel(events, title="what happens", title_align="left", border_style="dim", height=EVENTS_SHOWN + 2),
-            Text(self._footer, style="bold"),
-        )
+        panes: list[tuple[str, RenderableType, int | None]] = [
+            ("route digits", _table(self._rows, plain=False), None),
+            ("what happens", events, EVENTS_SHOWN + 2),
+        ]
+        if self._evidence is not None:
+            panes.append(("turnout rollout digits --watch", self._evidence, None))
+        shown = [Panel(pane, title=title, title_align="left", border_style="dim", height=h) for title, pane, h in panes]
+        return Group(*shown, Text(self._footer, style="bold"))
 
 
 def _event_text(line: Line) -> Text:

@@ -13,6 +13,7 @@ import httpx
 from gateway.cli.backend import Backend
 from gateway.cli.demo.screen import Screen, VersionRow
 from gateway.cli.demo.traffic import WINDOW_S, Answered, Tally, percentile
+from gateway.cli.rollout_view import picture
 
 __all__ = ["Watch", "failures_by_version"]
 
@@ -35,6 +36,7 @@ class Watch:
     audited: int = 0
     quarantined: frozenset[int] = frozenset()
     guard_record: Mapping[str, Any] | None = None
+    rollout: Mapping[str, Any] = field(default_factory=dict)
     guard_acted: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -56,6 +58,7 @@ class Watch:
         resident = (await client.get("/admin/versions")).json()["versions"]
         metrics = (await client.get("/metrics")).text
         await self._audit()
+        await self._rollout(view)
         self.quarantined = frozenset(int(number) for number in view["status"]["quarantined"])
         states = {int(row["version"]): str(row["state"]) for row in resident if row["model"] == view["spec"]["model"]}
         failures = failures_by_version(metrics, self.route)
@@ -64,6 +67,15 @@ class Watch:
         self.screen.show(rows, self.footer())
         self.looked.set()
         self.looked = asyncio.Event()
+
+    async def _rollout(self, view: Mapping[str, Any]) -> None:
+        """The one that runs with its evidence, as ``turnout rollout --watch`` shows it; else the last one."""
+        if view["status"]["rollout"] is not None:
+            found = await self.backend.rollout(self.route)
+            self.rollout = found["rollout"]
+            self.screen.evidence(picture(found) if found["running"] else None)
+        elif view["status"]["last_rollout"] is not None:
+            self.rollout = view["status"]["last_rollout"]
 
     def footer(self) -> str:
         """The totals, as clients saw them."""
