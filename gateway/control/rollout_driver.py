@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.clock import Clock
@@ -30,7 +29,7 @@ from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_facts import ACTOR, Finding, Kind, Move
 from gateway.control.rollout_hooks import Subject
 from gateway.control.rollout_reports import Reports
-from gateway.control.rollout_run import Run
+from gateway.control.rollout_run import Run, budgeted_alone
 from gateway.control.rollout_standing import Standing
 from gateway.control.rollout_state import Phase, RolloutState
 from gateway.control.store import AuditEntry, Change, Fence, Store
@@ -84,6 +83,7 @@ class RolloutDriver:
         self._reports = Reports(store, coordination, clock)
         self._runs: dict[str, Run] = {}
         self._alone: dict[str, Run] = {}
+        self._cut: set[str] = set()
         self._others = 1
         self._troubles: dict[str, str] = {}
         self._driving: asyncio.Task[None] | None = None
@@ -115,10 +115,11 @@ class RolloutDriver:
         if not running and not owed:
             self._runs.clear()
             self._alone.clear()
+            self._cut.clear()
             return
         try:
             term = await self._coordination.lead(POST)
-            self._others = max(1, len(await self._coordination.replicas()))
+            self._others = max(self._others, len(await self._coordination.replicas()))
         except StoreUnavailable as error:
             await self._cut_off(running, str(error))
             return
@@ -145,7 +146,7 @@ class RolloutDriver:
                 self._trouble(name, fault)
             elif fault is None:  # stale or fenced: somebody was faster, and the next round sees what he did
                 self._troubles.pop(name, None)
-                self._alone.pop(name, None)
+                self._cut.discard(name)
 
     def _trouble(self, name: str, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
@@ -272,7 +273,8 @@ class RolloutDriver:
             self._trouble(name, error)
 
     async def _cut_off(self, running: Mapping[str, DesiredRoute], why: str) -> None:
-        """Nothing goes on. What this replica has counted itself, from now on, may still prove harm."""
+        """Nothing goes on. What this replica has counted itself may still prove harm; it is one test over all the times
+        that this happens, with one budget."""
         for name, route in running.items():
             rollout = _of(route)
             if rollout is None or rollout.phase is Phase.PREPARING or route.local:
@@ -284,8 +286,11 @@ class RolloutDriver:
             run = None if run is not None and run.scope != scope else run
             if run is None:
                 policy = policy_of(rollout.plan, slow_ms=route.document.spec.limits.slow_ms)
-                run = Run(scope, replace(policy, alpha=policy.alpha / self._others), self._webhooks)
+                run = Run(scope, policy, self._webhooks)
+                run.policy = budgeted_alone(policy, self._others)
                 self._alone[name] = run
+            if name not in self._cut:
+                self._cut.add(name)
                 log.warning("the rollout of route %s stands still, harm is watched for here alone: %s", name, why)
             block = Block(epoch, shares_of(route.document), self._counts.local(scope, epoch))
             run.state, judgement = judge(run.state, block, run.policy)

@@ -5,7 +5,8 @@ monotonic clock from when the step was first seen here, after what the wall cloc
 
 Evidence that was lost (with the process or the store that knew which keys were counted) begins anew, and keys may come
 again that the lost part had counted. The parts are therefore no product of independent tests: each has a budget of its
-own, 90% of ``alpha`` for the first and the rest, halved each time, for those that follow.
+own, 80% of ``alpha`` for the first, and 10%, halved each time, for those that follow. The last 10% are for what each
+replica proves by itself while it is cut off. (``beta`` is not divided: each part has it anew.)
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from gateway.control.rollout_hooks import Hooks
 from gateway.control.rollout_state import Phase, RolloutState
 from gateway.control.webhooks import Webhooks
 
-__all__ = ["Run"]
+__all__ = ["Run", "budgeted", "budgeted_alone"]
 
-FIRST_BUDGET = 0.9
+FIRST_BUDGET, LATER_BUDGET, ALONE_BUDGET = 0.8, 0.1, 0.1
+"""Parts of ``alpha``; they add up to all of it."""
 
 StepKey = tuple[str, int, int]
 
@@ -148,8 +150,13 @@ class Run:
 
 def budgeted(policy: Policy, renewals: int) -> Policy:
     """The part of ``alpha`` that evidence has which began anew so often."""
-    part = FIRST_BUDGET if not renewals else (1 - FIRST_BUDGET) * 0.5**renewals
+    part = FIRST_BUDGET if not renewals else LATER_BUDGET * 0.5**renewals
     return replace(policy, alpha=policy.alpha * part)
+
+
+def budgeted_alone(policy: Policy, replicas: int) -> Policy:
+    """The part that one of so many replicas has, for all times together that it is cut off."""
+    return replace(policy, alpha=policy.alpha * ALONE_BUDGET / replicas)
 
 
 def _progress(facts: Facts) -> dict[str, Any]:
