@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from math import lgamma, log
 from typing import Any
 
@@ -94,10 +95,13 @@ class DifferenceTest:
         return float(_mean_of(self.over)[self.differences.index(max_harm)])
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Each side is wrong at any time with the chance ``level`` at most."""
+        """Each side is wrong at any time with the chance ``level`` at most. It goes from its end of the grid as far as
+        each difference is excluded: it passes the true one only if one bet, against the next of the grid, was won."""
         wanted = log(1.0 / level)
-        high = [d for d, e in zip(self.differences, _mean_of(self.over), strict=True) if e >= wanted]
-        low = [d for d, e in zip(self.differences, _mean_of(self.under), strict=True) if e >= wanted]
+        under = list(zip(self.differences, _mean_of(self.under), strict=True))
+        over = list(zip(self.differences, _mean_of(self.over), strict=True))
+        low = [d for d, _ in takewhile(lambda pair: pair[1] >= wanted, under)]
+        high = [d for d, _ in takewhile(lambda pair: pair[1] >= wanted, reversed(over))]
         return max(low, default=-1.0), min(high, default=1.0)
 
     def to_json(self) -> dict[str, Any]:
