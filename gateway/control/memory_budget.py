@@ -209,11 +209,11 @@ class MemoryBudget(Observer):
         return self._known.setdefault(ref, _Known(last_used=self._clock.monotonic()))
 
     def _note(self, held: Iterable[Footprint]) -> None:
-        """Sizes, and who is at work for somebody now: a self-inference holds no lease."""
+        """Sizes, and who is at work now, for anybody but itself."""
         for one in held:
             self._see(one.ref).sizes[one.device] = one.memory_bytes
         for ref, handle in self._fleet.handles.items():
-            if handle.leased:
+            if handle.at_work:
                 self._see(ref).last_used = self._clock.monotonic()
 
     def _choice(self, device: str, held: Iterable[Footprint], needed: int, beside: VersionRef | None = None) -> Choice:

@@ -60,13 +60,14 @@ class Handle:
         self._instances = Instances(
             spec, factory, clock=clock, observer=observer, prove=self._check, changed=self._standing_changed
         )
-        self._readiness = Readiness(self._probe, clock=clock, interval_s=probe_interval_s)
+        self._readiness = Readiness(self.prove, clock=clock, interval_s=probe_interval_s)
         self._signature: Signature | None = spec.load.signature
         self._info: EngineInfo | None = None
         self._rehearsal: Rehearsal | None = None
         self._warm_already = warmth is not None
         self._warmth = warmth or Warmth(CostCurve(), spec.batch.max_rows)
         self._batcher: Batcher | None = None
+        self._proving = 0
         self._leases = Leases()
         self._abandoned = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
@@ -127,9 +128,10 @@ class Handle:
         return self._batcher is None or self._batcher.idle
 
     @property
-    def leased(self) -> bool:
-        """Somebody waits for an answer of it here."""
-        return self._leases.count > 0
+    def at_work(self) -> bool:
+        """Something waits or runs here that is no proof of its own."""
+        found = None if self._batcher is None else self._batcher.statistics()
+        return found is not None and found.queued_items + found.running_items > self._proving
 
     @property
     def urgent_rows(self) -> int:
@@ -311,7 +313,7 @@ class Handle:
         )
         self._batcher.weigh(self._weight)
         with suppress(InvalidInput):  # the model's own refusal is an answer; warm-up has judged an example
-            await self._probe()
+            await self.prove()
         self._enter(VersionState.ACTIVE)
         self._readiness.start()
 
@@ -343,13 +345,17 @@ class Handle:
         if first is not None and (info.signature != first.signature or dict(info.loaded) != dict(first.loaded)):
             raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
 
-    async def _probe(self) -> None:
+    async def prove(self) -> None:
         """One self-inference through the queue, within the probe interval, or longer if full batches take longer."""
         if self._batcher is None or self._rehearsal is None:
             raise VersionUnavailable(f"{self.ref} is not warm")
         patience_s = hang_limit_s(0, self._warmth.curve.predict(self._warmth.max_rows))
         deadline = self._clock.monotonic() + max(self._probe_interval_s, patience_s)
-        await self._batcher.infer(self._rehearsal.inputs(1), 1, deadline)
+        self._proving += 1
+        try:
+            await self._batcher.infer(self._rehearsal.inputs(1), 1, deadline)
+        finally:
+            self._proving -= 1
 
     async def _retire(self) -> None:
         if self._loading is not None and not self._loading.done():

@@ -6,7 +6,6 @@ import asyncio
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,7 +183,7 @@ async def test_who_was_asked_last_stays_wherever_it_was_and_a_self_inference_ask
         clock.advance(60_000)  # so long that what their loads took, by this clock, decides nothing
         stage.observer.request_finished(asked)  # once more, in another process
         clock.advance(30)
-        await stage.fleet.handles[ref(3)].infer({"x": np.ones((1, 2), np.float32)}, 1, None)
+        await stage.fleet.handles[ref(3)].prove()
         await stage.put({1: 50, 2: 0, 3: 0, 4: 50}, known_good=1, pin="allowed", wait=False)
         await until(lambda: loaded(1, 2, 3, 4))
         for number in (1, 2, 3, 4):
@@ -209,7 +208,7 @@ async def test_a_look_during_a_self_inference_takes_it_for_no_use(tmp_path: Path
         clock.advance(60_000)  # so long that what their loads took decides nothing
         gates = [stage.script(number).hold() for number in (2, 3)]
         working = asyncio.ensure_future(stage.predict(pin=2, timeout_s=None))
-        proving = asyncio.ensure_future(stage.fleet.handles[ref(3)].infer({"x": np.ones((1, 2), np.float32)}, 1, None))
+        proving = asyncio.ensure_future(stage.fleet.handles[ref(3)].prove())
         await until(lambda: stage.script(2).running and stage.script(3).running)
         await stage.plane.reconciler.budget.look()
         for number in (1, 2, 3):
