@@ -88,10 +88,11 @@ class Trail:
 class Dataplane:
     """Answers requests by whatever is in force. Used from the event loop only."""
 
-    def __init__(self, *, observer: Observer, clock: Clock) -> None:
+    def __init__(self, *, observer: Observer, clock: Clock, cores: int | None = None) -> None:
+        """``cores``: those that this process's share of spare work may count on (None: all that it may run on)."""
         self.current = EMPTY
         self.answers = Answers(clock=clock, observer=observer)
-        self.shadowing = Shadowing(clock=clock, observer=observer)
+        self.shadowing = Shadowing(clock=clock, observer=observer, cores=cores)
         self._observer = observer
         self._clock = clock
         self._draining = False

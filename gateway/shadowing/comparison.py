@@ -38,6 +38,13 @@ def compare(answer: Arrays, shadow: Arrays, tolerance: float | None = None) -> C
     common = [name for name in answer if name in shadow]
     if not common:
         return Comparison(differs=True, reason=_nothing_common(answer, shadow))
+    try:
+        return _compare(answer, shadow, common, tolerance, limit)
+    except (TypeError, ValueError) as error:  # of a type that has no order and no distance
+        return Comparison(differs=True, reason=f"the answers cannot be compared: {error}")
+
+
+def _compare(answer: Arrays, shadow: Arrays, common: list[str], tolerance: float | None, limit: float) -> Comparison:
     wrong = has_labels = beyond = False
     difference = 0.0
     for name in common:

@@ -38,7 +38,9 @@ def inputs_for(handle: Handle, given: Given) -> tuple[Arrays, int] | None:
         return None
     answered = given.handle
     if handle.signature.inputs == answered.signature.inputs and answered.spec.placement != "inline":
-        return given.inputs, given.rows
+        if handle.spec.placement != "inline":
+            return given.inputs, given.rows
+        return {name: array.copy() for name, array in given.inputs.items()}, given.rows  # another shadow has them, too
     fitted = given.decode(handle.signature)
     if isinstance(fitted, tuple):
         return fitted

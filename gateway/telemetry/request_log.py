@@ -192,7 +192,7 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     decision, request_id, trace_id = record.decision, record.request_id, record.trace_id
     if decision is None or record.code != 200 or record.chosen_failure is not None or trace_id is None:
         return None
-    if decision.flag_stale:
+    if decision.flag_age_s is not None or decision.flag_stale:
         return None
     # The other ids are of our own making, or were held against their grammar.
     plain = request_id is trace_id or (
@@ -250,8 +250,10 @@ def _request(record: RequestRecord, times: _Times) -> bytes:
         "error": record.error or record.chosen_failure,
         "fallback_from": chosen.number if fell_back and chosen is not None else None,
     }
-    if decision is not None and decision.flag_stale:
-        line |= {"flag_stale": True, "flag_age_s": decision.flag_age_s}
+    if decision is not None and (decision.flag_age_s is not None or decision.flag_stale):
+        key, variant, provider = decision.flag or (None, None, None)
+        line |= {"flag": key, "variant": variant, "flag_provider": provider}
+        line |= {"flag_age_s": decision.flag_age_s, "flag_stale": decision.flag_stale}
     try:
         written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:

@@ -117,7 +117,8 @@ class WebWorker:
         self._beginning = beginning
         clock = SystemClock()
         self._relay = relay = Relay(self._link, self._forgive)
-        self._dataplane = dataplane = Dataplane(observer=relay, clock=clock)
+        cores = max(1, len(os.sched_getaffinity(0)) // beginning.server.workers)
+        self._dataplane = dataplane = Dataplane(observer=relay, clock=clock, cores=cores)
         ring = TokenRing(clock)
         self._fleet = fleet = Fleet(
             self._borrower.factory,
@@ -140,8 +141,8 @@ class WebWorker:
             default_timeout_ms=beginning.limits.timeout_ms,
             flags=FlagRules(self._flags, here=lambda ref: ref in dataplane.current.handles, missed=relay.flag_missed),
         )
-        limits, cores = beginning.web_limits(), len(os.sched_getaffinity(0))
-        self._large = large_bodies(limits, clock, cores=max(1, cores // beginning.server.workers))
+        limits = beginning.web_limits()
+        self._large = large_bodies(limits, clock, cores=cores)
         self._services = Services(
             dataplane=dataplane,
             observer=relay,

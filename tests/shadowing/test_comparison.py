@@ -93,6 +93,13 @@ def test_answers_with_nothing_in_common_differ_and_say_why() -> None:
     assert found == Comparison(differs=True, reason="it answers with z, the other version with y")
 
 
+def test_answers_of_types_that_cannot_be_compared_differ_and_say_why() -> None:
+    """Whatever a model answers, its copy comes to an end."""
+    found = compare({"y": np.zeros(2, "V2")}, {"y": floats(1, 2)})
+    assert found.differs
+    assert "cannot be compared" in found.reason
+
+
 @given(
     arrays.arrays(np.float64, st.integers(0, 20)),
     st.floats(0, 1e3),

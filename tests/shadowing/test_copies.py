@@ -17,7 +17,7 @@ from gateway.routing.table import Arm, CachePolicy, Limits, Route, RoutingTable,
 from gateway.serving.engine import BatchPolicy
 from gateway.serving.handle import Handle
 from gateway.serving.scripted_engine import double
-from gateway.shadowing.copies import Shadowing
+from gateway.shadowing.copies import RETRY_S, Shadowing
 from gateway.shadowing.lines import MOST_WAITING, TOGETHER, Line
 from tests.serving.stage import Stage, first_column, rows, turns, until
 
@@ -460,6 +460,30 @@ async def test_what_an_inline_version_was_given_is_not_given_again(stage: Stage)
     await house.ask(1)
     await until(lambda: house.outcomes)
     assert (house.outcomes, len(house.decoded)) == (["agrees"], 2)
+
+
+async def test_an_inline_shadow_writes_on_nobodys_arrays(stage: Stage):
+    """Neither on another shadow's, which computes with the same, nor on what telemetry was shown."""
+    house = House(stage)
+    await house.open(MAIN, OTHER)
+    await house.open(SHADOW, placement="inline")
+    house.install(shadows=(Shadow(4, 1.0), Shadow(5, 1.0)))
+    given = rows(1)
+
+    def scribbles(inputs: Arrays) -> Arrays:
+        outputs = double(inputs)
+        inputs["x"][:] = 1000
+        return outputs
+
+    stage.script(SHADOW).model = scribbles
+    await house.ask(decode=lambda _: (given, 1))
+
+    def both_done() -> bool:
+        stage.clock.advance(RETRY_S)  # where there is one core, the second waits for its look
+        return len(house.outcomes) == 2
+
+    await until(both_done)
+    assert (house.outcomes, float(given["x"][0, 0])) == (["agrees", "agrees"], 1.0)
 
 
 async def test_copies_wait_while_the_loop_is_behind(house: House):

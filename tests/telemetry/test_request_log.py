@@ -123,6 +123,15 @@ def test_a_failure_of_ours_is_an_error_with_the_version_that_was_chosen(sink: Me
     assert (line["level"], line["version"], line["reason"], line["fallback_from"]) == ("error", 3, "split", None)
 
 
+def test_a_request_that_asked_a_flag_tells_which_and_how_old_its_data_was(sink: MemorySink) -> None:
+    """Whatever it chose; one that asked none says nothing of flags."""
+    chose = decision()._replace(flag=("new-model", "on", "flagd-file"), flag_age_s=0.25)
+    unmatched, old = decision()._replace(flag_age_s=3.0), decision()._replace(flag_stale=True)
+    lines = written(sink, *(request(decision=made) for made in (chose, unmatched, old, decision())))
+    shown = [[line.get(name) for name in ("flag", "variant", "flag_age_s", "flag_stale")] for line in lines]
+    assert shown == [["new-model", "on", 0.25, False], [None, None, 3.0, False], [None, None, None, True], [None] * 4]
+
+
 def test_lines_hold_no_key_and_nothing_of_the_payload(sink: MemorySink) -> None:
     """A client's own id may be personal; it is not written, and neither is the bucket the key fell into."""
     text = json.dumps(written(sink, request(client_id="ada@example.org")))
