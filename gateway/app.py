@@ -1,7 +1,7 @@
 """The composition root, the only module that knows everybody: builds the parts, starts them, ends them in reverse.
 
-``serve`` is a whole gateway in this process. ``open_control`` opens the same desired state
-without serving, for commands that work straight on a home.
+``serve`` is a whole gateway in this process. ``gateway.control.local_control`` opens the same desired state without
+serving, for commands that work straight on a home.
 """
 
 from __future__ import annotations
@@ -13,30 +13,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 import uvloop
 
 from gateway.clock import SystemClock
-from gateway.control.audit import record_to_json, verify_store
-from gateway.control.checkpoint_keeper import CheckpointKeeper
-from gateway.control.coordination import Coordination
-from gateway.control.model_control import ModelControl
-from gateway.control.plane import ControlPlane, permissions
-from gateway.control.replica import ReplicaAbsent
-from gateway.control.rollout_control import RolloutControl
-from gateway.control.route_control import RouteControl
-from gateway.control.store_access import (
-    AnyStore,
-    coordination_for,
-    open_for_serving,
-    open_store,
-    store_path,
-    store_view,
-)
-from gateway.control.token_control import ADMIN_TOKEN_FILE, TokenControl
+from gateway.control.plane import ControlPlane
+from gateway.control.store_access import coordination_for, open_for_serving
+from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane
 from gateway.errors import SettingsError
 from gateway.events import FanOut
@@ -75,15 +59,13 @@ from gateway.workers.deaths import Deaths
 from gateway.workers.face import Settled
 from runtimes.catalog import preloads
 
-__all__ = ["Gateway", "LocalControl", "open_control", "open_store", "serve", "store_path"]
+__all__ = ["Gateway", "serve"]
 
 log = logging.getLogger("turnout")
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _WORKER_END_S = 8.0
 """Beyond the drain time: what a web worker takes to close its connections, and to tell what happened last."""
-
-View = dict[str, Any]
 
 
 class Gateway:
@@ -277,58 +259,6 @@ class Gateway:
         if self._serving:
             await asyncio.wait(self._serving, timeout=5.0)
         await self._ends.aclose()
-
-
-@dataclass(frozen=True, slots=True)
-class LocalControl:
-    """Desired state and registry of a home, without a gateway: the same verbs, on the same documents."""
-
-    store: AnyStore
-    blobs: BlobStore
-    routes: RouteControl
-    models: ModelControl
-    tokens: TokenControl
-    rollouts: RolloutControl
-    coordination: Coordination
-    checkpoints: CheckpointKeeper
-
-    async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
-        return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
-
-    async def verify_audit(self) -> View:
-        return (await verify_store(self.store)).to_json()
-
-    async def audit_checkpoint(self) -> View:
-        """Signed by the home's key, which is made if it has none."""
-        await self.checkpoints.open()
-        return {**(await self.checkpoints.now()).to_json(), "key": str(self.checkpoints.key.public)}
-
-    async def replicas(self) -> View:
-        views = [view.to_json() for view in await self.coordination.replicas()]
-        return {"replicas": views, "store": await store_view(self.store)}
-
-
-@contextlib.asynccontextmanager
-async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
-    """Opens a home that a gateway may be serving at the same time: it notices what is changed here."""
-    clock = SystemClock()
-    settings.home.mkdir(parents=True, exist_ok=True)
-    store = await open_store(settings)
-    try:
-        blobs, replica = BlobStore(settings.registry.blobs or settings.home), ReplicaAbsent(store, clock)
-        coordination = coordination_for(settings, store, clock)
-        yield LocalControl(
-            store=store,
-            blobs=blobs,
-            routes=RouteControl(store, replica, clock=clock, coordination=coordination),
-            models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
-            tokens=TokenControl(store, replica, clock=clock),
-            rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
-            coordination=coordination,
-            checkpoints=CheckpointKeeper(store, settings.home, settings.audit, clock=clock),
-        )
-    finally:
-        await store.close()
 
 
 def serve(settings: Settings) -> int:

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.app import store_path
 from gateway.cli.backend import Backend
 from gateway.cli.backup import BackupReport, read_backup, write_backup
 from gateway.cli.connection import local_home, perform
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.progress import stepwise
-from gateway.control.store_access import last_state_path
+from gateway.control.store_access import last_state_path, store_path
 from gateway.registry.blobs import BlobStore
 from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
 from gateway.settings import client_settings, load_settings

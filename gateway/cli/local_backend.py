@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.app import LocalControl, open_control
 from gateway.cli.backend import Backend, Json, Registration
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.control.explain import Question
+from gateway.control.local_control import LocalControl, open_control
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.judge import GuardPolicy
 from gateway.control.kept_rollbacks import KeptRollbacks
-from gateway.control.memory_budget import RESTING, MemoryLimits
+from gateway.control.memory_budget import MemoryLimits
 from gateway.control.model_control import ModelControl
 from gateway.control.presence import Presence
 from gateway.control.reconcile import Reconciler
@@ -36,6 +35,7 @@ from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
+from gateway.control.version_views import VersionViews
 from gateway.control.watches import watches_of
 from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
@@ -46,7 +46,6 @@ from gateway.registry.blobs import BlobStore
 from gateway.registry.registration import Permissions
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
-from gateway.serving.handle import HandleStatistics
 from gateway.settings import Settings, webhook_secrets
 
 __all__ = ["ControlPlane"]
@@ -118,6 +117,7 @@ class ControlPlane:
             observer=observer,
             kept=KeptRollbacks(settings.home),
         )
+        self._version_views = VersionViews(self.reconciler)
         self.holdings = Holdings()
         self.presence = Presence(
             self.coordination,
@@ -251,39 +251,11 @@ class ControlPlane:
 
     async def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
-        # The system takes its time to count the memory of large processes, and requests are not to wait for that.
-        memory: dict[VersionRef, dict[str, int]] = {}
-        for held in await asyncio.to_thread(self.fleet.memory):
-            memory.setdefault(held.ref, {})[held.device] = held.memory_bytes
-        rows = {row.ref: _version_view(row, memory.get(row.ref, {})) for row in self.fleet.statistics().versions}
-        for ref, row in rows.items():
-            if row["queue"] is not None:
-                row["queue"] |= {name: row["queue"][name] + more for name, more in self._queue_elsewhere(ref).items()}
-        for ref in sorted(self.reconciler.desired.wanted() - set(rows)):
-            reason = self.reconciler.failure(ref)
-            rests = ref in self.reconciler.budget.resting
-            state = "resting" if rests else "registered" if reason is None else "failed"
-            reason = RESTING if rests else reason
-            rows[ref] = {"model": ref.model, "version": ref.number, "state": state, "reason": reason or ""}
-            rows[ref] |= {"ready": False, "pid": None, "memory_bytes": 0}
-        return [rows[ref] for ref in sorted(rows)]
+        return await self._version_views.all(self._queue_elsewhere)
 
     def whereabouts(self, ref: VersionRef) -> tuple[str, str]:
-        """State and reason of a version that does not answer now: ``absent`` when nothing wants it here.
-
-        One that did not come up stays ``failed``, also while it is tried again.
-        """
-        reason = self.reconciler.failure(ref)
-        if reason is not None:
-            return "failed", reason
-        handle = self.fleet.handles.get(ref)
-        if handle is not None:
-            return str(handle.state), handle.reason
-        if ref in self.reconciler.budget.resting:
-            return "resting", RESTING
-        if ref in self.reconciler.desired.wanted():
-            return "registered", "waits for its turn to load"
-        return "absent", "not loaded here"
+        """State and reason of a version that does not answer now: ``absent`` when nothing wants it here."""
+        return self._version_views.whereabouts(ref)
 
     def _names_flags(self) -> bool:
         routes = self.reconciler.in_force.values()
@@ -313,34 +285,3 @@ def permissions(settings: Settings) -> Permissions:
         default_device=runtimes.device,
         default_threads=runtimes.threads,
     )
-
-
-def _version_view(row: HandleStatistics, memory: Mapping[str, int]) -> View:
-    queue = row.batcher
-    return {
-        "model": row.ref.model,
-        "version": row.ref.number,
-        "digest": row.digest,
-        "state": str(row.state),
-        "reason": row.reason,
-        "ready": row.ready,
-        "pid": row.pid,
-        "device": row.device,
-        "memory_bytes": memory.get("cpu", 0),
-        "memory": dict(memory),
-        "leases": row.leases,
-        "deaths": row.deaths,
-        "restarts": row.restarts,
-        "loaded": dict(row.loaded),
-        "profile": {"max_rows": row.max_rows, "costs_s": {str(n): cost for n, cost in row.costs_s.items()}},
-        "queue": None
-        if queue is None
-        else {
-            "items": queue.queued_items,
-            "rows": queue.queued_rows,
-            "running": queue.running_items,
-            "answered": queue.answered,
-            "failed": queue.failed,
-            "batches": queue.batches,
-        },
-    }
