@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from loadtests.cable import Cable
 from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.redis_server import RedisServer
 
@@ -15,15 +16,31 @@ __all__ = ["ReplicaSet"]
 
 
 class ReplicaSet:
-    """Use as a context manager. The first replica has the admin token, which all take."""
+    """Use as a context manager. The first replica has the admin token, which all take.
 
-    def __init__(self, folder: Path, *, count: int = 3, store: Mapping[str, Any] | None = None) -> None:
+    ``cabled``: each has a ``Cable`` of its own to Redis. ``bytes_apart``: those that do not share versions' bytes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        count: int = 3,
+        store: Mapping[str, Any] | None = None,
+        cabled: bool = False,
+        bytes_apart: Collection[int] = (),
+    ) -> None:
         self.redis = RedisServer(folder / "redis")
-        settings = {
-            "store": {"url": self.redis.url, "deadline_ms": 1000, **(store or {})},
-            "registry": {"blobs": str(folder / "shared"), "source_directories": [str(folder)]},
-        }
-        self.replicas = [Replica(folder / f"replica-{number}", settings=settings) for number in range(count)]
+        self.cables = [Cable(self.redis.port) for _ in range(count)] if cabled else []
+        self.replicas: list[Replica] = []
+        for number in range(count):
+            url = self.cables[number].url if cabled else self.redis.url
+            shared = folder / "shared" if number not in bytes_apart else folder / f"bytes-{number}"
+            settings = {
+                "store": {"url": url, "deadline_ms": 1000, **(store or {})},
+                "registry": {"blobs": str(shared), "source_directories": [str(folder)]},
+            }
+            self.replicas.append(Replica(folder / f"replica-{number}", settings=settings))
         for replica in self.replicas:
             replica.token_home = self.replicas[0].home
         self._ends = ExitStack()
@@ -31,6 +48,8 @@ class ReplicaSet:
     def __enter__(self) -> Self:
         with ExitStack() as ends:
             ends.enter_context(self.redis)
+            for cable in self.cables:
+                ends.enter_context(cable)
             first, *others = self.replicas
             ends.enter_context(first)  # alone: it makes the store and the first token
             for replica in others:
@@ -43,6 +62,8 @@ class ReplicaSet:
 
     def __exit__(self, *_: object) -> None:
         self.redis.resume()
+        for cable in self.cables:
+            cable.mend()
         self._ends.close()
 
     def living(self) -> list[dict[str, Any]]:

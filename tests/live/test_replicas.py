@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from gateway.registry.blobs import BlobStore
 from loadtests.closed_loop import Answer, Load
 from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.redis_server import find_redis
 from loadtests.replica_set import Replica, ReplicaSet
-from tests.live.scenario import ROW, after, audit, failed, load, mislabelled, register
+from tests.live.scenario import ROW, after, audit, failed, load, mislabelled, register, self_naming
 
 ROUTE = "echo"
 
@@ -194,3 +196,89 @@ def test_a_rollback_while_redis_does_not_answer_holds_and_is_reconciled(cluster:
 
 def first_answers(gateway: LiveGateway) -> set[int]:
     return {gateway.predict(ROUTE, [ROW], key=f"k{number}").json()["version"] for number in range(8)}
+
+
+# The network
+
+
+@pytest.fixture
+def cabled(tmp_path: Path) -> Iterator[ReplicaSet]:
+    with ReplicaSet(tmp_path, cabled=True) as running:
+        first = running.replicas[0]
+        register(first, ROUTE, 2)
+        split = [{"version": 1, "weight": 100}, {"version": 2, "weight": 0}]
+        first.put_route(ROUTE, {"model": ROUTE, "split": split, "known_good": 1, "fallback": 1})
+        yield running
+
+
+@pytest.mark.parametrize("kind", ["stalled", "reset"])
+def test_a_replica_that_is_cut_off_serves_on_and_catches_up(cabled: ReplicaSet, kind: str) -> None:
+    """Its own line to Redis drops all packets, or resets connections. It answers by its last revision and refuses
+    changes; the others wait for its lease and go on; mended, it takes the newest revision, and what it refused was
+    not done."""
+    first, second, third = cabled.replicas
+    cable = cabled.cables[2]
+    before = served(third)
+    with loaded(cabled.replicas) as loads:
+        cable.stall() if kind == "stalled" else cable.cut()
+        refused(third, 2)
+        wait_until(lambda: "store:" in degraded(third), what="the trouble in readyz")
+        revision = everything_to(first, 2)["revision"]
+        only(second, 2)
+        only(third, 1)
+        assert served(third) == before
+        for each in loads:
+            after(each, 50)
+        cable.mend()
+        wait_until(lambda: served(third) >= revision, what="the replica that was cut off")
+        only(third, 2)
+        wait_until(lambda: len(cabled.living()) == 3, what="its lease")
+        assert everything_to(third, 1)["revision"] == revision + 1
+        only(first, 1)
+    assert first.admin("GET", "/audit/verify")["ok"] is True
+
+
+def test_a_change_right_after_an_outage_waits_for_replicas_that_are_still_unheard(cabled: ReplicaSet) -> None:
+    """All leases ended while Redis was cut off from everybody. The first to come back does not take the silence of
+    the others for their death: applied means applied by all three."""
+    with loaded(cabled.replicas):
+        for cable in cabled.cables:
+            cable.cut()
+        wait_until(lambda: all("store:" in degraded(replica) for replica in cabled.replicas), what="the outage")
+        quiet = time.monotonic() + 3.5
+        wait_until(lambda: time.monotonic() > quiet, what="the end of all leases")
+        for cable in cabled.cables:
+            cable.mend()
+        wait_until(lambda: not degraded(cabled.replicas[0]), what="the store again")
+        everything_to(cabled.replicas[0], 2)
+        for replica in cabled.replicas:
+            only(replica, 2)
+
+
+# The bytes of a version
+
+
+def test_a_replica_that_lacks_the_bytes_of_a_version_goes_on_with_what_it_had(tmp_path: Path) -> None:
+    """It names the missing file; who waits for the change is told that not all serve it; once the bytes are there,
+    it serves it too, by itself."""
+    with ReplicaSet(tmp_path, bytes_apart=[2]) as cluster:
+        first, second, third = cluster.replicas
+        self_naming(third, ROUTE, 1)
+        copy_bytes(tmp_path / "bytes-2", tmp_path / "shared")
+        first.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 100}], "known_good": 1})
+        with loaded(cluster.replicas):
+            self_naming(first, ROUTE, 2)
+            view = first.weights(ROUTE, {2: 100})
+            assert view["status"]["applied"] is False
+            wait_until(lambda: first_answers(second) == {2}, what="the replica that has them")
+            only(third, 1)
+            rows = {row["replica"]: row["behind"] for row in first.admin("GET", "/replicas")["replicas"]}
+            (why,) = [behind[ROUTE] for behind in rows.values() if behind]
+            assert why.startswith("failed: version 2")
+            assert "artifact store" in why
+            copy_bytes(tmp_path / "shared", tmp_path / "bytes-2")
+            wait_until(lambda: first_answers(third) == {2}, what="the version that came later")
+
+
+def copy_bytes(source: Path, target: Path) -> None:
+    BlobStore(source).copy_to(target)
