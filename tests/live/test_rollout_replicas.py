@@ -34,7 +34,7 @@ STEPS = [0.0, 20.0, 50.0, 80.0, 100.0]
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ReplicaSet]:
-    with ReplicaSet(tmp_path) as running:
+    with ReplicaSet(tmp_path, cabled=True) as running:
         first = running.replicas[0]
         register(first, ROUTE, 2)
         split = [{"version": 1, "weight": 100}]
@@ -84,15 +84,17 @@ def no_step_twice(gateway: LiveGateway) -> None:
         assert len(audit(gateway, action)) == count, action
 
 
-@pytest.mark.parametrize("fate", ["killed", "stopped"])
+@pytest.mark.parametrize("fate", ["killed", "stopped", "cut off"])
 def test_a_rollout_outlives_its_leader(cluster: ReplicaSet, fate: str) -> None:
-    """In the midst of a step the leader is killed, or sleeps beyond its lease and wakes: another takes over with the
-    evidence so far, the sleeper does nothing on waking, and every step is taken once."""
+    """In the midst of a step the leader is killed, or sleeps beyond its lease and wakes, or its line to Redis stalls
+    and lets all bytes go on later: another takes over with the evidence so far, what the old one says late is not
+    done, and every step is taken once."""
     first = cluster.replicas[0]
     first.admin("POST", f"/routes/{ROUTE}/rollout", PLAN, expect=201)
     wait_until(lambda: phase(first) == "stepping", what="the first step")
     leading = leader(cluster, first)
     others = [replica for replica in cluster.replicas if replica is not leading]
+    cable = cluster.cables[cluster.replicas.index(leading)]
     with loaded(others):
         wait_until(
             lambda: others[0].admin("GET", f"/routes/{ROUTE}/rollout")["live"]["progress"].get("units"),
@@ -100,12 +102,15 @@ def test_a_rollout_outlives_its_leader(cluster: ReplicaSet, fate: str) -> None:
         )
         if fate == "killed":
             leading.kill()
+        elif fate == "cut off":
+            cable.stall()
         else:
             leading.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
         try:
             wait_until(lambda: leads(others), what="another leader")
             wait_until(lambda: phase(others[0]) in ("baking", "promoted"), within_s=60, what="the next steps")
         finally:
+            cable.mend()
             if fate == "stopped":
                 leading.process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
         report = finished(others[0])
