@@ -91,9 +91,10 @@ class RedisStore:
         self._known = found or self._known
         return found
 
-    async def open(self) -> RedisStore:
-        """Makes the store where there is none and none is known. Raises StoreUnavailable."""
-        fresh = "" if self._known.identity else uuid4().hex
+    async def open(self, *, make: bool = True) -> RedisStore:
+        """Makes the store where there is none and none is known. ``make`` False: there must be one. Raises
+        StoreUnavailable."""
+        fresh = "" if self._known.identity or not make else uuid4().hex
         identity, revision, schema = await self._line.run(BEGIN, [self._line.key("state")], [fresh, GENESIS])
         if schema is not None and int(schema) > SCHEMA:
             raise StoreUnavailable(
@@ -101,6 +102,12 @@ class RedisStore:
                 "run the newer version of Turnout that wrote it"
             )
         self._admit(identity, revision, self._known)
+        if identity is None:
+            raise StoreUnavailable(
+                f"the store {self._line.address} is empty, and the last state in the home, which is damaged, "
+                "says that it was not: put its data back, or restore it from another replica; to begin anew, remove "
+                "that file"
+            )
         if not self._known.identity:
             self._known = KnownState(identity=identity.decode("ascii"))
         return self

@@ -67,7 +67,7 @@ async def open_store(settings: Settings) -> AnyStore:
     known = LastState(last_state_path(settings.home)).read()
     if known is not None:
         store.believe(known)
-    return await _opened(store)
+    return await _opened(store, make=not _was_served(settings.home))
 
 
 async def open_for_serving(settings: Settings) -> Opened:
@@ -80,7 +80,7 @@ async def open_for_serving(settings: Settings) -> Opened:
     store = _redis(settings, settings.store.url, LastState(last_state_path(settings.home)))
     known = store.remember()
     if known is None:
-        return Opened(await _opened(store))
+        return Opened(await _opened(store, make=not _was_served(settings.home)))
     try:
         await store.open()
     except StoreUnavailable as error:
@@ -99,9 +99,14 @@ async def store_view(store: AnyStore) -> dict[str, Any]:
     return {"kind": "local", "address": "", "revision": revision, **DURABLE_HERE.to_json()}
 
 
-async def _opened(store: RedisStore) -> RedisStore:
+def _was_served(home: Path) -> bool:
+    """There is a last state, though it cannot be read: an empty store is then no new one, and not to be believed."""
+    return last_state_path(home).exists()
+
+
+async def _opened(store: RedisStore, *, make: bool = True) -> RedisStore:
     try:
-        return await store.open()
+        return await store.open(make=make)
     except BaseException:
         await store.close()
         raise

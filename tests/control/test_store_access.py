@@ -49,6 +49,25 @@ async def test_a_replica_starts_from_its_last_state_while_redis_is_away(tmp_path
         assert not (tmp_path / "home" / "store.sqlite3").exists()
 
 
+async def test_a_home_whose_last_state_is_damaged_makes_no_new_store(redis_server: RedisServer, tmp_path: Path) -> None:
+    """It served from that store once: an empty Redis is not taken for a first start. A Redis with its data is."""
+    settings = settings_of(tmp_path, redis_server)
+    store = (await open_for_serving(settings)).store
+    assert isinstance(store, RedisStore)
+    await store.commit([Change(ROUTE, {"n": 1}, 0)], ENTRY)
+    await store.snapshot()
+    last_state_path(tmp_path).write_bytes(b"half of")
+    again = (await open_for_serving(settings)).store
+    assert (await again.snapshot()).revision == 1
+    await again.close()
+    last_state_path(tmp_path).write_bytes(b"half of")
+    await store.line.command("DEL", store.line.key("state"))
+    with pytest.raises(StoreUnavailable, match="is empty, and the last state in the home, which is damaged"):
+        await open_for_serving(settings)
+    assert not await store.line.command("EXISTS", store.line.key("state"))
+    await store.close()
+
+
 async def test_a_command_believes_the_store_no_more_than_the_homes_gateway(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
