@@ -95,9 +95,10 @@ def test_a_change_that_was_waited_for_is_served_by_every_replica(cluster: Replic
 
 
 def test_a_replica_that_was_stopped_and_continued_catches_up(cluster: ReplicaSet) -> None:
-    """While it is stopped its lease ends, and nobody waits for it; continued, it takes the newest revision."""
+    """While it is stopped its lease ends, and nobody waits for it; continued, it takes the newest revision, answers
+    those who waited, and takes its own sleep for no version's fault."""
     first, sleeper, third = cluster.replicas
-    with loaded([first, third]):
+    with loaded(cluster.replicas):
         sleeper.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
         try:
             revision = everything_to(first, 2)["revision"]
@@ -109,6 +110,7 @@ def test_a_replica_that_was_stopped_and_continued_catches_up(cluster: ReplicaSet
         # Its watchdogs slept too: for a moment a version may count as hanging, and the fallback answers for it.
         wait_until(lambda: first_answers(sleeper) == {2}, what="answers of the new version")
         wait_until(lambda: len(cluster.living()) == 3, what="its lease")
+    assert audit(first, "rollback") == []
 
 
 def test_a_replica_that_is_killed_is_missed_for_a_lease_and_no_longer(cluster: ReplicaSet) -> None:
