@@ -149,13 +149,19 @@ class Reconciler:
                 raise
             self._store_is(up=False, why=str(error))
             self._take(last)
-        self._watching = asyncio.ensure_future(self._watch())
-        self._watching.add_done_callback(self._stopped)
+        self._begin()
         self.budget.start()
 
+    def _begin(self) -> None:
+        if not self._closed:
+            self._watching = asyncio.ensure_future(self._watch())
+            self._watching.add_done_callback(self._stopped)
+
     def _stopped(self, watching: asyncio.Task[None]) -> None:
+        """A fault that nobody thought of is no reason to take no change any more."""
         if not watching.cancelled():
-            log.critical("the reconciler stopped; no change is taken any more", exc_info=watching.exception())
+            log.critical("what the store says could not be taken; it is asked again", exc_info=watching.exception())
+            self._clock.call_at(self._clock.monotonic() + LONGEST_STORE_RETRY_S, self._begin)
 
     async def close(self) -> None:
         """Stops watching and loading; what is in force stays, its versions are the fleet's to close."""

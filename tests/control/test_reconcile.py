@@ -10,12 +10,14 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.control.documents import ResidentDocument
 from gateway.control.memory_store import MemoryStore
-from gateway.control.store import AuditEntry, Change, DocumentKey
+from gateway.control.replica import ReplicaAbsent
+from gateway.control.route_control import RouteControl
+from gateway.control.store import AuditEntry, Change, DocumentKey, Snapshot
 from gateway.errors import Conflict, LoadError, TurnoutError, UnknownModel, UnknownVersion
 from gateway.serving.handle import VersionState
 from gateway.telemetry.metrics import Metrics
 from gateway.web.standing import standings
-from tests.control.scene import MODEL, Scene, ref, scene, until
+from tests.control.scene import MODEL, Link, Scene, ref, scene, until
 
 
 def loaded(scene: Scene) -> set[int]:
@@ -305,3 +307,30 @@ async def test_versions_loaded_by_name_stay_until_unloaded(tmp_path: Path) -> No
                 await residents.load(reference, actor="olga")
         await until(lambda: ref(4) not in stage.fleet.handles)
         assert stage.script(4).alive == 0
+
+
+class Faulty(Link):
+    """A line over which a fault comes that nobody thought of, once."""
+
+    fault: Exception | None = None
+
+    async def snapshot(self) -> Snapshot:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        return await super().snapshot()
+
+
+async def test_a_fault_that_nobody_thought_of_does_not_end_the_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its trace, and the store is asked again: the next change is taken."""
+    clock, store = ManualClock(), MemoryStore()
+    line = Faulty(store)
+    async with scene(tmp_path, clock=clock, store=line) as stage:
+        await stage.put({1: 100, 2: 0})
+        line.fault = RuntimeError("the handler is closed")
+        await RouteControl(store, ReplicaAbsent(store, clock)).set_weights(MODEL, {"2": 100}, actor="otto")
+        await until(lambda: "the handler is closed" in caplog.text)
+        clock.advance(10)
+        await until(lambda: stage.arms() == {2: 100})
