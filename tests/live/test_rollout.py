@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,3 +204,34 @@ def test_wrong_labels_are_found_also_when_the_first_step_is_already_traffic(sing
     print(f"\n{len(wrong)} requests of {running.count()} got a wrong label")
     assert (report["verdict"], report["trigger"]) == ("rolled-back", "disagreement")
     assert {answer.status for answer in running.answers} == {200}
+
+
+def test_a_candidate_whose_process_dies_once_in_each_phase_costs_no_answer_and_no_rollout(single: LiveGateway) -> None:
+    """A crash is made good by a restart: one among the copies, one at a step, one in the bake prove nothing."""
+    serve(single, RETRAINED)
+    long_enough = {"min_s": 2.0}  # to be seen there
+    shadow, bake = QUICK["shadow"] | long_enough, QUICK["bake"] | long_enough
+    with load(single, ROUTE, clients=16, make=shape) as running:
+        after(running, 100)
+        rollout = begin(single, steps=[step(20) | long_enough], shadow=shadow, bake=bake)
+        killed = [kill_candidate(single, phase) for phase in ("shadowing", "stepping", "baking")]
+        report = ended(single, running, rollout)
+        after(running, 100)
+    assert len(set(killed)) == 3, killed
+    assert report["verdict"] == "promoted", report
+    assert failed(running.answers) == []
+
+
+def kill_candidate(gateway: LiveGateway, phase: str) -> int:
+    """Once the rollout stands there and the version has a process that answers; its id."""
+
+    def standing() -> Any:
+        rollout = gateway.route(ROUTE)["status"]["rollout"]
+        if rollout is None or rollout["phase"] != phase:
+            return None
+        row = gateway.resident()[f"{ROUTE}/2"]
+        return row["ready"] and row["pid"]
+
+    pid = int(wait_until(standing, what=f"the candidate in phase {phase}"))
+    os.kill(pid, signal.SIGKILL)
+    return pid
