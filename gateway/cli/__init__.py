@@ -2,7 +2,8 @@
 
 How this package is laid out:
 
-    root              puts the commands together; from an error to one line and an exit status
+    entry             which commands are needed; from an error to one line and an exit status
+    root              all of them, put together
     serve             runs a gateway
     demo              tells the story of one
     quickstart        what ``make serve`` does before it serves
@@ -21,6 +22,6 @@ How this package is laid out:
 
 from __future__ import annotations
 
-from gateway.cli.root import main
+from gateway.cli.entry import main
 
 __all__ = ["main"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.root import main
+from gateway.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from gateway.clock import Clock
 from gateway.control.audit import GENESIS, Verification, verify
 from gateway.control.checkpoints import Checkpoint, SigningKey, exposed_key, read_notes
 from gateway.control.ending import ended
+from gateway.control.outgoing import Outgoing
 from gateway.control.store import Store
 from gateway.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from gateway.settings import AuditSettings
@@ -75,6 +74,7 @@ class CheckpointKeeper:
         self._one_at_a_time = asyncio.Lock()
         self._due = asyncio.Event()
         self._to_post = asyncio.Event()
+        self._outgoing = Outgoing(_POST_TIMEOUT_S)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -120,6 +120,7 @@ class CheckpointKeeper:
             with suppress(TimeoutError, Conflict, NotFound, StoreUnavailable):
                 async with asyncio.timeout(_LAST_S):
                     await self.now()
+        await self._outgoing.close()
 
     def took(self, revision: int) -> None:
         self._newest = revision
@@ -231,23 +232,17 @@ class CheckpointKeeper:
 
     async def _post_on(self, url: str) -> None:
         """The newest only: it says all that those before it did."""
-        async with _client() as client:
-            while True:
-                await self._to_post.wait()
-                self._to_post.clear()
-                wait = _FIRST_RETRY_S
-                while self._last is not None and not await self._post(client, url, self._last.note):
-                    await self._clock.sleep(wait)
-                    wait = min(_LONGEST_RETRY_S, wait * 2)
+        while True:
+            await self._to_post.wait()
+            self._to_post.clear()
+            wait = _FIRST_RETRY_S
+            while self._last is not None and not await self._post(url, self._last.note):
+                await self._clock.sleep(wait)
+                wait = min(_LONGEST_RETRY_S, wait * 2)
 
-    async def _post(self, client: httpx.AsyncClient, url: str, note: str) -> bool:
-        try:
-            answer = await client.post(
-                url, content=note.encode(), headers={"content-type": "text/plain; charset=utf-8"}
-            )
-            fault = None if answer.is_success else f"status {answer.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            fault = f"{type(error).__name__}: {error}"
+    async def _post(self, url: str, note: str) -> bool:
+        status, said = await self._outgoing.post(url, note.encode(), {"content-type": "text/plain; charset=utf-8"})
+        fault = None if 200 <= status < 300 else f"status {said}" if status else said
         if fault is not None and self._unposted is None:
             log.error("a checkpoint of the audit log could not be posted (%s); it is tried again", fault)
         self._unposted = None if fault is None else f"checkpoints of the audit log cannot be posted: {fault}"[:300]
@@ -255,10 +250,6 @@ class CheckpointKeeper:
 
     def _signed_size(self) -> int:
         return 0 if self._last is None else self._last.checkpoint.size
-
-
-def _client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=_POST_TIMEOUT_S, trust_env=False, follow_redirects=False)
 
 
 def _append(path: Path, note: str) -> None:

@@ -2,23 +2,22 @@
 
 redis-py would try a call ten times, five seconds each, unless told otherwise; here it does not. Whoever asks again
 knows better whether and when. A connection that Redis has closed meanwhile is noticed when it is taken from the pool.
+
+redis-py is imported by the first line that is made: it takes 7 MB, and a gateway with a store of its own needs none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import redis.asyncio as redis
-from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from gateway.errors import StoreUnavailable
 
@@ -27,22 +26,18 @@ __all__ = ["Listening", "RedisAddress", "RedisLine", "Script"]
 log = logging.getLogger("turnout.control")
 
 CONNECTIONS = 16
-_DENIED = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
-"""Kinds of ConnectionError that another try would meet again."""
-
-_MEANING: Sequence[tuple[type[Exception], str]] = (
-    (exceptions.AuthenticationError, "check store.password_file or TURNOUT_STORE__PASSWORD, and the user"),
-    (exceptions.NoPermissionError, "give its user the rights that docs/operations.md names"),
-    (exceptions.ReadOnlyError, "it is a read-only copy: name the primary in store.url"),
-    (exceptions.BusyLoadingError, "it is reading its data from disk, and answers when it has"),
-    (exceptions.OutOfMemoryError, "it has reached its maxmemory: raise it; eviction must be off (noeviction)"),
-    (exceptions.MovedError, "it is a cluster whose slot is elsewhere: name the node that holds the prefix's slot"),
-    (exceptions.TimeoutError, "it did not answer in time: is it stopped, overloaded, or cut off?"),
-    (TimeoutError, "it did not answer in time: is it stopped, overloaded, or cut off?"),
-    (exceptions.ConnectionError, "is it running, and is store.url its address?"),
-    (OSError, "is it running, and is store.url its address?"),
+_MEANING: Sequence[tuple[str, str]] = (
+    ("AuthenticationError", "check store.password_file or TURNOUT_STORE__PASSWORD, and the user"),
+    ("NoPermissionError", "give its user the rights that docs/operations.md names"),
+    ("ReadOnlyError", "it is a read-only copy: name the primary in store.url"),
+    ("BusyLoadingError", "it is reading its data from disk, and answers when it has"),
+    ("OutOfMemoryError", "it has reached its maxmemory: raise it; eviction must be off (noeviction)"),
+    ("MovedError", "it is a cluster whose slot is elsewhere: name the node that holds the prefix's slot"),
+    ("TimeoutError", "it did not answer in time: is it stopped, overloaded, or cut off?"),
+    ("ConnectionError", "is it running, and is store.url its address?"),
+    ("OSError", "is it running, and is store.url its address?"),
 )
-"""The first that fits says what to do next."""
+"""By the name of a kind of error, redis-py's or Python's own; the first that fits says what to do next."""
 _UNSURE = ". Whether the change was made, or will yet be, is not known: look before you make it again"
 
 
@@ -73,6 +68,22 @@ class Script:
         return hashlib.sha1(self.text.encode("utf-8"), usedforsecurity=False).hexdigest()
 
 
+class _Faults:
+    """redis-py's kinds of error. ``denied`` are ConnectionErrors that another try would meet again."""
+
+    def __init__(self, vendor: Any) -> None:
+        self.connection: type[Exception] = vendor.ConnectionError
+        self.no_script: type[Exception] = vendor.NoScriptError
+        self.response: type[Exception] = vendor.ResponseError
+        self.denied: tuple[type[Exception], ...] = (vendor.AuthenticationError, vendor.BusyLoadingError)
+        self.any: tuple[type[Exception], ...] = (vendor.RedisError, OSError, TimeoutError)
+
+
+@cache
+def _faults() -> _Faults:
+    return _Faults(importlib.import_module("redis.exceptions"))
+
+
 class RedisLine:
     """``prefix`` stands in braces before every key: a cluster then keeps them all in one slot.
 
@@ -83,6 +94,7 @@ class RedisLine:
         self._address = address
         self._prefix = prefix
         self._deadline_s = deadline_s
+        redis: Any = importlib.import_module("redis.asyncio")
         tls: dict[str, Any] = {}
         if address.tls:
             tls = {"connection_class": redis.SSLConnection, "ssl_ca_certs": address.tls_ca and str(address.tls_ca)}
@@ -97,7 +109,7 @@ class RedisLine:
             socket_timeout=deadline_s,
             socket_connect_timeout=connect_s,
             socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
+            retry=_once(),
             protocol=2,
             **tls,
         )
@@ -129,7 +141,7 @@ class RedisLine:
             with _closed_line():
                 try:
                     return await self._client.evalsha(script.sha1, len(keys), *given)
-                except exceptions.NoScriptError:
+                except _faults().no_script:
                     return await self._client.eval(script.text, len(keys), *given)
 
         return await self._asked(ask, once=once)
@@ -137,7 +149,7 @@ class RedisLine:
     async def command(self, *words: str | bytes | int) -> Any:
         async def ask() -> Any:
             with _closed_line():
-                return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+                return await self._client.execute_command(*words)
 
         return await self._asked(ask, once=False)
 
@@ -146,9 +158,9 @@ class RedisLine:
             async with asyncio.timeout(self._deadline_s):
                 try:
                     return await ask()
-                except _DENIED:
+                except _faults().denied:
                     raise
-                except exceptions.ConnectionError:
+                except _faults().connection:
                     if once:
                         raise
                     await self._pool.disconnect(inuse_connections=False)  # those that rest are as old as this one was
@@ -159,7 +171,7 @@ class RedisLine:
         try:
             found = await self.command("CONFIG", "GET", name)
         except StoreUnavailable as error:
-            if isinstance(error.__cause__, exceptions.ResponseError):
+            if isinstance(error.__cause__, _faults().response):
                 return None
             raise
         if isinstance(found, dict):
@@ -176,9 +188,9 @@ class RedisLine:
                     await subscription.subscribe(channel)
             yield Listening(self, subscription)
         finally:
-            with suppress(exceptions.RedisError, OSError, TimeoutError), _closed_line():
+            with suppress(*_faults().any), _closed_line():
                 async with asyncio.timeout(self._deadline_s):
-                    await subscription.aclose()  # type: ignore[no-untyped-call]
+                    await subscription.aclose()
 
     @contextmanager
     def _explained(self, *, once: bool = False) -> Iterator[None]:
@@ -186,14 +198,15 @@ class RedisLine:
             raise StoreUnavailable(f"the line to the store {self._address} is closed")
         try:
             yield
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            unsure = once and not isinstance(error, exceptions.ResponseError)
+        except _faults().any as error:
+            unsure = once and not isinstance(error, _faults().response)
             raise StoreUnavailable(self._explain(error) + (_UNSURE if unsure else "")) from error
 
     explained = _explained
 
     def _explain(self, error: Exception) -> str:
-        meaning = next((words for kind, words in _MEANING if isinstance(error, kind)), "see the server's own log")
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        meaning = next((words for kind, words in _MEANING if kind in kinds), "see the server's own log")
         said = str(error) or type(error).__name__
         if said.startswith("MISCONF"):
             meaning = "it cannot write to its disk: free some space there; see the server's own log"
@@ -201,7 +214,7 @@ class RedisLine:
 
     async def close(self) -> None:
         self._closed = True
-        with suppress(exceptions.RedisError, OSError, TimeoutError), _closed_line():
+        with suppress(*_faults().any), _closed_line():
             async with asyncio.timeout(self._deadline_s):
                 await self._client.aclose(close_connection_pool=True)
 
@@ -219,13 +232,19 @@ class Listening:
             return await self._subscription.get_message(timeout=within_s) is not None
 
 
+def _once() -> Any:
+    """redis-py's way to say that a call is made once."""
+    retry, backoff = importlib.import_module("redis.asyncio.retry"), importlib.import_module("redis.backoff")
+    return retry.Retry(backoff.NoBackoff(), 0)
+
+
 @contextmanager
 def _closed_line() -> Iterator[None]:
     """uvloop says RuntimeError when something is written to a connection that the other side has reset."""
     try:
         yield
     except RuntimeError as error:
-        raise exceptions.ConnectionError(str(error)) from error
+        raise _faults().connection(str(error)) from error
 
 
 def _text(value: bytes | str | None) -> str | None:

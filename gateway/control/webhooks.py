@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
-import httpx
 import orjson
 
 from gateway.clock import Clock
+from gateway.control.outgoing import Outgoing
 from gateway.control.rollout_plan import HookSpec
 
 __all__ = ["Delivery", "Webhooks", "delivery_id", "sign"]
@@ -27,7 +27,6 @@ __all__ = ["Delivery", "Webhooks", "delivery_id", "sign"]
 ATTEMPT_S = 5.0
 TOTAL_S = 30.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 8.0
-MAX_TEXT = 200
 
 _NAMESPACE = UUID("6f1c2f0e-6f0c-4c8e-9d43-7a1f3f0b5a10")
 
@@ -70,17 +69,10 @@ class Delivery:
 class Webhooks:
     """``secrets`` by name. Each delivery is a task of its own; ``close`` gives up what is not delivered."""
 
-    def __init__(
-        self,
-        secrets: Mapping[str, bytes],
-        *,
-        clock: Clock,
-        connect: Callable[[], httpx.AsyncClient] | None = None,
-    ) -> None:
+    def __init__(self, secrets: Mapping[str, bytes], *, clock: Clock) -> None:
         self._secrets = secrets
         self._clock = clock
-        self._connect = connect or _client
-        self._http: httpx.AsyncClient | None = None
+        self._outgoing = Outgoing(ATTEMPT_S)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -96,8 +88,7 @@ class Webhooks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._http is not None:
-            await self._http.aclose()
+        await self._outgoing.close()
 
     def send(self, hook: HookSpec, event: str, name: str, body: Mapping[str, Any], *, once: bool = False) -> Delivery:
         """Returns at once. ``once``: a question, whose answer counts whatever it is; else it is tried again."""
@@ -141,21 +132,4 @@ class Webhooks:
             if secret is None:
                 return 0, f"this gateway's settings have no secret {secret_name!r}"
             headers["x-turnout-signature"] = sign(secret, int(self._clock.wall()), content)
-        if self._http is None:
-            self._http = self._connect()
-        try:
-            # The answer's body is left unread, however long it is.
-            async with (
-                asyncio.timeout(ATTEMPT_S),
-                self._http.stream("POST", delivery.hook.url, content=content, headers=headers) as response,
-            ):
-                return response.status_code, str(response.status_code)
-        except TimeoutError:
-            return 0, f"no answer within {ATTEMPT_S:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return 0, f"{type(error).__name__}: {error}"[:MAX_TEXT]
-
-
-def _client() -> httpx.AsyncClient:
-    """Answers are not read beyond their status, and nobody is sent elsewhere."""
-    return httpx.AsyncClient(timeout=ATTEMPT_S, follow_redirects=False)
+        return await self._outgoing.post(delivery.hook.url, content, headers)

@@ -15,7 +15,7 @@ FEW = ("--runs", "2", "--requests", "3000", "--jobs", "1")
 WITHOUT_MATPLOTLIB = """
 import sys
 sys.modules["matplotlib"] = None
-from gateway.cli.root import main
+from gateway.cli.entry import main
 main(["simulate", "--plot", "curve.svg"])
 """
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gateway.cli.root import main
+from gateway.cli.entry import main
 
 ROOT = Path(__file__).parent.parent.parent
 

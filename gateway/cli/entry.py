@@ -1,0 +1,96 @@
+"""The ``turnout`` command: which commands it needs to know, and from an error to one line and an exit status.
+
+A gateway keeps what it has imported for all its life, so ``turnout serve`` knows no other command: their tables,
+progress bars and HTTP client take 8 MB.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli import serve
+from gateway.cli.failures import FAILED, INTERRUPTED, CommandFailed, describe
+from gateway.errors import TurnoutError
+
+__all__ = ["frame", "main"]
+
+_ALL = "gateway.cli.root"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"turnout {__version__}")
+        raise typer.Exit
+
+
+def _turnout(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve model versions, route between them, go back.
+
+    TURNOUT_URL names a running gateway and TURNOUT_TOKEN the token for it. Without TURNOUT_URL, commands
+    work straight on the store in TURNOUT_HOME (default .turnout); a gateway running there takes the change up.
+    """
+
+
+def frame() -> typer.Typer:
+    """The command without commands."""
+    application = typer.Typer(
+        name="turnout",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback()(_turnout)
+    return application
+
+
+def _application(arguments: Sequence[str]) -> typer.Typer:
+    if arguments[:1] != ["serve"]:
+        application: typer.Typer = importlib.import_module(_ALL).application
+        return application
+    application = frame()
+    application.add_typer(serve.commands)
+    return application
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with 0 (done), 1 (failed), 2 (asked wrongly) or 130 (interrupted); never with a traceback on purpose."""
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        _application(arguments)(args=arguments, prog_name="turnout")
+    except TurnoutError as error:
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return error.status if isinstance(error, CommandFailed) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return FAILED
+    except SystemExit as stop:
+        return _flushed(stop.code if isinstance(stop.code, int) else FAILED)
+    return _flushed(0)
+
+
+def _flushed(status: int) -> int:
+    """A reader that left early (``turnout audit | head``) is no failure, and no second message at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
