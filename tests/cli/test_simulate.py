@@ -82,7 +82,7 @@ def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path) -> Non
         (("--baseline", "many"), "--baseline: expected shares"),
         (("--rate", "0/s"), "expected requests in a time, like 50/s or 300/min"),
         (("--steps", "1,five"), "expected weights in percent like 1,5,25,50, got 'five'"),
-        (("--steps", "5,1"), "each step must have more weight than the one before"),
+        (("--steps", "5,1"), "each with more weight than the one before"),
         (("--against", "luck"), "--against 'luck': expected fixed-rule or z-test"),
         (("--plot", "curve.pdf"), "expected a file that ends in .svg or .png"),
         (("--plot", "nowhere/curve.svg"), "there is no folder"),
