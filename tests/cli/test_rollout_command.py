@@ -48,7 +48,7 @@ def test_a_rollout_is_begun_steered_and_reported(remote: Turnout, live: LiveGate
     begun = remote.done("rollout", name, "--plan", "plan.yaml")
     assert f"route {name}: version 2 is preparing at 0%" in begun.out
     wait_until(lambda: phase(remote, name) == "waiting", what="the gate")
-    assert "an operator promotes" in remote.done("rollout", name, "--status").out
+    wait_until(lambda: "an operator promotes" in remote.done("rollout", name, "--status").out, what="its reason")
     refused = remote("weights", name, "1=1", "2=1")
     assert (refused.status, "--abort" in refused.err) == (1, True)
     again = remote("rollout", name, "2")

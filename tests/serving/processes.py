@@ -25,15 +25,21 @@ def descriptors_of(pid: int | None) -> int:
 
 
 def children() -> list[psutil.Process]:
-    """Processes below this one, at any depth, that serve versions: not those that other tests keep."""
+    """Processes below this one, at any depth, that serve versions: not those that other tests keep (a warm command, a
+    Redis, a gateway of their own)."""
     return [process for process in psutil.Process().children(recursive=True) if _is_ours(process)]
 
 
 def _is_ours(process: psutil.Process) -> bool:
+    """A fork server of this process, or what it has forked."""
     try:
-        return "tests.cli.warm" not in process.cmdline()
+        return process.name().startswith("turnout") and psutil.Process().pid in _ancestors(process)[:2]
     except psutil.Error:  # gone meanwhile
         return False
+
+
+def _ancestors(process: psutil.Process) -> list[int]:
+    return [parent.pid for parent in process.parents()]
 
 
 def gone(pid: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.clock import ManualClock
-from gateway.control.documents import ArmSpec, RouteDocument, RouteSpec, RouteStatus
+from gateway.control import transitions
+from gateway.control.documents import ArmSpec, RouteSpec
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
 from gateway.events import RecordingObserver
@@ -36,7 +37,8 @@ async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes
     for ref in refs:
         engines.script(ref).device = "cuda:0"
     split = [ArmSpec(version=1, weight=90), ArmSpec(version=2, weight=10)]
-    document = RouteDocument(RouteSpec(model="digits", split=split), RouteStatus(tuple(split), 1))
+    catalogue = transitions.Catalogue("digits", frozenset({1, 2}))
+    document = transitions.put(RouteSpec(model="digits", split=split), None, catalogue)
     warmth = Warmth(CostCurve(((1, 0.01),)), 4)
     versions = [{**WarmVersion(spec(ref), warmth).to_json(), "lending": ref.number} for ref in refs]
     route = {"revision": 1, "local": False, "document": document.to_json(), "open": True}
