@@ -51,7 +51,8 @@ class Desk:
 class Colleague:
     """One worker process from start to end. Used from the event loop only.
 
-    ``ready`` is done when it has the table in force; it is given a socket to listen on after that.
+    ``due``: the number that it is to have in force before it is given a socket to listen on. Set by the crew when it
+    has the first one in force; before that, nobody waits for it.
     """
 
     def __init__(self, place: int, process: WebProcess, link: Link, replay: Replay, desk: Desk) -> None:
@@ -61,6 +62,7 @@ class Colleague:
         self.replay = replay
         self.taken = 0
         self.applied = 0
+        self.due: int | None = None
         self._told: list[tuple[int, float]] = []  # number and time of what it has not taken in yet
         self._link = link
         self._desk = desk

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import Clock, Timer
@@ -20,6 +20,7 @@ from gateway.errors import SettingsError, TurnoutError
 from gateway.serving.supervision import backoff_s
 from gateway.workers.colleague import Colleague, Desk, State
 from gateway.workers.link import Link
+from gateway.workers.place import Place
 from gateway.workers.process import WebProcess
 from gateway.workers.publisher import Publisher
 from gateway.workers.replay import Replay, Replays
@@ -51,22 +52,6 @@ class CrewStatistics:
     dropped_events: int
 
 
-@dataclass(slots=True)
-class _Place:
-    """One worker's place: its socket stays while workers come and go. Written by the crew only."""
-
-    number: int
-    listening: socket.socket | None
-    colleague: Colleague | None = None
-    deaths: int = 0
-    restarts: int = 0
-    requests_before: int = 0
-    since: float = 0.0
-    keeping: asyncio.Task[None] | None = None
-    holding: Timer | None = None
-    listens: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Crew:
     """``rebind`` makes another socket for a place whose own was given up. ``settings``: what a worker begins with."""
 
@@ -80,7 +65,9 @@ class Crew:
         replays: Replays,
         desk: Callable[[Callable[[], None]], Desk],
         clock: Clock,
+        spawn: Callable[[socket.socket], WebProcess] = WebProcess,
     ) -> None:
+        self._spawn = spawn
         self._rebind = rebind
         self._settings = settings
         self._publisher = publisher
@@ -88,7 +75,7 @@ class Crew:
         self._clock = clock
         self._waiting = Waiting(clock)
         self._desk = desk(self._changed)
-        self._places = [_Place(number, listening) for number, listening in enumerate(sockets, start=1)]
+        self._places = [Place(number, listening) for number, listening in enumerate(sockets, start=1)]
         self._ending = False
         self._look: Timer | None = None
 
@@ -109,7 +96,7 @@ class Crew:
         """Every place as ``GET /admin/replicas`` shows it."""
         return [self._view(place) for place in self._places]
 
-    def _view(self, place: _Place) -> dict[str, Any]:
+    def _view(self, place: Place) -> dict[str, Any]:
         colleague = place.colleague
         return {
             "worker": place.number,
@@ -177,7 +164,7 @@ class Crew:
 
     # One place
 
-    async def _first(self, place: _Place) -> None:
+    async def _first(self, place: Place) -> None:
         listens = asyncio.ensure_future(place.listens.wait())
         keeping = place.keeping
         if keeping is None:
@@ -188,7 +175,7 @@ class Crew:
             keeping.result()
             raise SettingsError(f"worker {place.number} ended before it could listen; see the log for why")
 
-    async def _keep(self, place: _Place) -> None:
+    async def _keep(self, place: Place) -> None:
         """Workers for the place, one after the other, until the crew ends."""
         while True:
             colleague = self._started(place)
@@ -204,7 +191,7 @@ class Crew:
             if self._is_over():
                 return
 
-    async def _pause(self, place: _Place, colleague: Colleague, status: int) -> None:
+    async def _pause(self, place: Place, colleague: Colleague, status: int) -> None:
         if self._clock.monotonic() - place.since > GOOD_SPELL_S:
             place.deaths = 0
         place.deaths += 1
@@ -222,11 +209,11 @@ class Crew:
     def _is_over(self) -> bool:
         return self._ending
 
-    def _started(self, place: _Place) -> Colleague:
+    def _started(self, place: Place) -> Colleague:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = WebProcess(theirs)
+                process = self._spawn(theirs)
         except OSError:
             ours.close()
             raise
@@ -236,15 +223,15 @@ class Crew:
         colleague.begin(self._settings, self._publisher.everything())
         return colleague
 
-    def _give_up_socket(self, place: _Place) -> None:
+    def _give_up_socket(self, place: Place) -> None:
         place.holding = None
         others = any(other.listening is not None for other in self._places if other is not place)
         if place.listening is not None and others:
             place.listening.close()
             place.listening = None
 
-    def _seat(self, place: _Place, colleague: Colleague) -> None:
-        """The worker has the table in force: it may take connections."""
+    def _seat(self, place: Place, colleague: Colleague) -> None:
+        """The worker has in force what there was when it began: it may take connections."""
         if place.holding is not None:
             place.holding.cancel()
             place.holding = None
@@ -269,16 +256,31 @@ class Crew:
 
     def _applied(self, number: int) -> bool:
         return all(
-            each.applied >= number or each.behind_s() > STALE_S or each.state is State.STARTING
-            for each in self._colleagues()
+            each.applied >= number or each.behind_s() > STALE_S or each.due is None for each in self._colleagues()
         )
 
     def _changed(self) -> None:
         for place in self._places:
             colleague = place.colleague
             if colleague is not None and colleague.state is State.STARTING and colleague.applied and not self._ending:
-                self._seat(place, colleague)
+                self._seat_if_due(place, colleague)
         self._waiting.wake()
+
+    def _seat_if_due(self, place: Place, colleague: Colleague) -> None:
+        """Nobody waits for a worker that has nothing in force yet, so answers may have told of changes that it has not
+        heard of: it listens once it has those, too. Not for ever: a node that loads hundreds of versions always has one
+        more to tell."""
+        if colleague.due is None:
+            colleague.due = self._publisher.number
+            if colleague.applied < colleague.due:
+                limit = self._clock.monotonic() + IN_FORCE_S
+                self._clock.call_at(limit, lambda: self._seat_late(place, colleague))
+        if colleague.applied >= colleague.due:
+            self._seat(place, colleague)
+
+    def _seat_late(self, place: Place, colleague: Colleague) -> None:
+        if place.colleague is colleague and colleague.state is State.STARTING and not self._ending:
+            self._seat(place, colleague)
 
     def _watch(self) -> None:
         """Ends workers that have stopped to read: a stopped one would serve the past when it wakes."""

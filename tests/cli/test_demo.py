@@ -25,13 +25,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo") / "home"
 
 
-def start(home: Path, temporary: Path) -> subprocess.Popen[str]:
+def start(home: Path, temporary: Path, *, background: bool = False) -> subprocess.Popen[str]:
+    """``background``: as a script starts it with ``&``, which has it ignore SIGINT from the first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     temporary.mkdir(exist_ok=True)
     # TURNOUT_SERVER__PORT is the user's own and must not reach the demo's gateway.
     own = {"TURNOUT_HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "TURNOUT_SERVER__PORT": "1"}
+    command = [sys.executable, "-m", "gateway.cli", "demo", "--fast"]
+    ignoring = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.cli", "demo", "--fast"],
+        [*ignoring, *command] if background else command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,12 +71,14 @@ def test_the_demo_shows_the_guard_at_work_and_no_client_sees_an_error(home: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "background"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)]
+)
 def test_a_demo_that_is_stopped_ends_its_gateway_and_exits_0(
-    home: Path, tmp_path: Path, number: signal.Signals
+    home: Path, tmp_path: Path, number: signal.Signals, *, background: bool
 ) -> None:
     """Ctrl-C in the middle: the gateway is told to stop, its home is deleted, no process is left."""
-    demo = start(home, tmp_path / "tmp")
+    demo = start(home, tmp_path / "tmp", background=background)
     if demo.stdout is None:
         pytest.fail("no output")
     for line in demo.stdout:

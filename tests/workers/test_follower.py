@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway.clock import ManualClock
 from gateway.control import transitions
 from gateway.control.documents import ArmSpec, RouteSpec
@@ -15,7 +17,7 @@ from gateway.serving.scripted_engine import ScriptedEngines
 from gateway.serving.warmup import Warmth
 from gateway.workers.follower import Follower, Told
 from gateway.workers.forms import WarmVersion
-from tests.serving.stage import spec, until
+from tests.serving.stage import spec
 
 
 async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes_splits() -> None:
@@ -23,14 +25,14 @@ async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes
     clock, observer = ManualClock(), RecordingObserver()
     engines = ScriptedEngines(clock)
     fleet = Fleet(engines, clock=clock, observer=observer, probe_interval_s=1e6, drain_timeout_s=1e6)
-    told: list[int] = []
+    told: asyncio.Queue[int] = asyncio.Queue()
     follower = Follower(
         fleet=fleet,
         dataplane=Dataplane(observer=observer, clock=clock),
         ring=TokenRing(clock),
         clock=clock,
         observer=observer,
-        told=Told(applied=told.append, released=lambda _: None),
+        told=Told(applied=told.put_nowait, released=lambda _: None),
         default_timeout_ms=1000,
     )
     refs = [VersionRef("digits", number) for number in (1, 2)]
@@ -45,7 +47,8 @@ async def test_versions_that_share_a_device_share_it_in_a_worker_by_their_routes
     follower.take(
         {"number": 2, "revision": 1, "default": None, "gone": [], "versions": versions, "routes": {"digits": route}}
     )
-    await until(lambda: told == [2])
+    async with asyncio.timeout(30):  # versions are put together in a thread, which may be late
+        assert await told.get() == 2
     batchers = [fleet.handles[ref]._batcher for ref in refs]
     assert [repr(lane.turn) for batcher in batchers if batcher for lane in batcher._dispatcher.lanes] == [
         "<Turn [0.000 s at weight 0.9 | 0 held]>",

@@ -27,6 +27,8 @@ __all__ = ["commands"]
 
 commands = typer.Typer()
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @commands.command("demo")
 def demo(*, fast: Annotated[bool, typer.Option("--fast", help="The same story in a few seconds.")] = False) -> None:
@@ -43,7 +45,11 @@ def demo(*, fast: Annotated[bool, typer.Option("--fast", help="The same story in
 
 
 async def _until_stopped(folder: Path, examples: ExampleModels, pace: Pace, console: Console) -> None:
-    """SIGTERM and a closed terminal end the demo as Ctrl-C does."""
+    """Ctrl-C, SIGTERM and a closed terminal end the demo in the same way.
+
+    SIGINT has a handler of its own, too: what a script starts with ``&`` inherits that it is ignored, and
+    ``asyncio.run`` then leaves it so, while ``turnout serve`` obeys it.
+    """
     task = asyncio.current_task()
     stopped = False
 
@@ -54,14 +60,15 @@ async def _until_stopped(folder: Path, examples: ExampleModels, pace: Pace, cons
             task.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         loop.add_signal_handler(number, stop)
     try:
         await _run(folder, examples, pace, console)
     except asyncio.CancelledError:
         if not stopped:
             raise
-        raise KeyboardInterrupt from None
+    if stopped:
+        raise KeyboardInterrupt
 
 
 async def _run(folder: Path, examples: ExampleModels, pace: Pace, console: Console) -> None:

@@ -1,0 +1,140 @@
+"""When a worker may take connections, and who is waited for, with workers that say what the test has them say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.clock import ManualClock
+from gateway.dataplane import Current
+from gateway.events import RecordingObserver
+from gateway.routing.table import RoutingTable
+from gateway.serving.fleet import Fleet
+from gateway.serving.scripted_engine import ScriptedEngines
+from gateway.workers.colleague import Desk
+from gateway.workers.crew import IN_FORCE_S, Crew
+from gateway.workers.lender import Lender
+from gateway.workers.link import Link
+from gateway.workers.process import WebProcess
+from gateway.workers.publisher import Publisher, Sources
+from gateway.workers.replay import Replays
+from tests.serving.stage import until
+
+
+class ScriptedWorker(WebProcess):
+    """The other end of a link, in this process: ``heard`` is what the node said."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.gone = asyncio.get_running_loop().create_future()
+        self._link = Link(link.dup())
+        self._link.start(self)
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    @property
+    def listens(self) -> bool:
+        return any(message["op"] == "listen" for message in self.heard)
+
+    def kill(self) -> None:
+        self._link.close()
+        if not self.gone.done():
+            self.gone.set_result(-9)
+
+    def applies(self, number: int) -> None:
+        self._link.send({"op": "taken", "number": number})
+        self._link.send({"op": "applied", "number": number})
+
+    def control(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        self.heard.append(message)
+        for fd in fds:
+            os.close(fd)
+
+    def telemetry(self, body: bytes) -> None: ...
+
+    def ended(self, why: str) -> None: ...
+
+
+@dataclass
+class Stage:
+    clock: ManualClock
+    crew: Crew
+    workers: list[ScriptedWorker]
+    publisher: Publisher
+    revision: list[int] = field(default_factory=lambda: [1])
+
+    def change(self) -> int:
+        """Something is newly in force at the node; its number."""
+        self.revision[0] += 1
+        self.crew.publish()
+        return self.publisher.number
+
+
+@asynccontextmanager
+async def two_workers() -> AsyncIterator[Stage]:
+    clock, observer, revision = ManualClock(), RecordingObserver(), [1]
+    fleet = Fleet(ScriptedEngines(clock), clock=clock, observer=observer, probe_interval_s=1e6, drain_timeout_s=1e6)
+    table = Sources(current=lambda: Current(RoutingTable({}, None, revision[0]), {}), in_force=dict, tokens=dict)
+    workers: list[ScriptedWorker] = []
+
+    def spawn(link: socket.socket) -> WebProcess:
+        workers.append(ScriptedWorker(link))
+        return workers[-1]
+
+    async def application(*_: object) -> None: ...
+
+    publisher = Publisher(table)
+    crew = Crew(
+        [socket.socket(), socket.socket()],
+        rebind=socket.socket,
+        settings={},
+        publisher=publisher,
+        replays=Replays(observer, lambda _: None, lambda _: None),
+        desk=lambda changed: Desk(Lender(fleet, clock), application, lambda: publisher.lent, changed, clock),
+        clock=clock,
+        spawn=spawn,
+    )
+    starting = asyncio.ensure_future(crew.start())
+    await until(lambda: len(workers) == 2)
+    yield Stage(clock, crew, workers, publisher, revision)
+    await crew.stop(drain_s=0)
+    starting.cancel()
+    await asyncio.wait({starting})
+    await fleet.close(abandon=True)
+
+
+async def test_a_worker_that_starts_late_listens_once_it_has_what_was_answered_for_meanwhile() -> None:
+    """``/readyz`` at the first said that a version answers; requests that wait for the second are not refused by it."""
+    async with two_workers() as stage:
+        first, second = stage.workers
+        begun = stage.publisher.number
+        first.applies(begun)
+        await until(lambda: first.listens)
+        loaded = stage.change()
+        first.applies(loaded)
+        assert await stage.crew.in_force()  # nobody waits for the second, which takes no connection
+        second.applies(begun)
+        await until(lambda: not stage.crew._applied(loaded))
+        assert stage.crew.view()[1]["state"] == "starting"
+        waiting = asyncio.ensure_future(stage.crew.in_force())  # from now on it is waited for
+        second.applies(loaded)
+        assert await waiting
+        await until(lambda: second.listens)
+
+
+async def test_a_worker_that_never_catches_up_listens_all_the_same() -> None:
+    """As late as an answer to a change goes out all the same: one version that hangs closes no worker."""
+    async with two_workers() as stage:
+        second, begun = stage.workers[1], stage.publisher.number
+        loaded = stage.change()
+        second.applies(begun)
+        await until(lambda: not stage.crew._applied(loaded))
+        stage.clock.advance(IN_FORCE_S + 0.01)
+        await until(lambda: second.listens)
