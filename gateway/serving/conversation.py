@@ -92,7 +92,7 @@ class Conversation:
         self._ref = ref
         self._loop = asyncio.get_running_loop()
         self._channel: socket.socket | None = channel
-        self._reader = Reader(channel)
+        self._reader: Reader | None = Reader(channel)  # as long as there is a channel
         self._lost = lost
         self._max_rows = max_rows
         self.shared = shared
@@ -205,8 +205,9 @@ class Conversation:
         self._answers.close()
 
     def hang_up(self) -> None:
-        """Closes the channel."""
+        """Closes the channel. Its reader goes at once: its 61 kB would wait for the collector with the rest of this."""
         channel, self._channel = self._channel, None
+        self._reader = None
         if channel is not None:
             self._loop.remove_reader(channel)
             channel.close()
@@ -253,10 +254,11 @@ class Conversation:
 
     def _take_one(self) -> bool:
         """Takes in one packet; False when there is none, or the channel is closed."""
-        if self._channel is None:
+        reader = self._reader
+        if reader is None:
             return False
         try:
-            packet = self._read()
+            packet = _read(reader)
             if packet is not None:
                 self._took(packet)
                 return True
@@ -271,13 +273,6 @@ class Conversation:
             return False
         self._give_up(None)
         return False
-
-    def _read(self) -> Packet | None:
-        try:
-            return self._reader.read()
-        except ConnectionResetError:
-            # Told once when the other end closed with something unread; what it had sent before lies behind it.
-            return self._reader.read()
 
     def _took(self, packet: Packet) -> None:
         op, head = packet.op, self._underway[0] if self._underway else None
@@ -383,3 +378,11 @@ class Conversation:
         self.hang_up()
         self._watch.cancel()
         self._lost(verdict)
+
+
+def _read(reader: Reader) -> Packet | None:
+    try:
+        return reader.read()
+    except ConnectionResetError:
+        # Told once when the other end closed with something unread; what it had sent before lies behind it.
+        return reader.read()

@@ -163,12 +163,19 @@ class Application:
                 else:
                     await exchange.answer_problem(_wrong_method(exchange.method, "POST"))
             elif isinstance(exchange, AsgiExchange):
-                exchange.scope[EXCHANGE] = exchange
-                await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
+                await self._endpoint(exchange)
         except ClientLeft:
             return
         except Exception as fault:  # noqa: BLE001 - the outermost boundary: whatever it was, there is an answer
             await self.confess(exchange, fault)
+
+    async def _endpoint(self, exchange: AsgiExchange) -> None:
+        exchange.scope[EXCHANGE] = exchange
+        try:
+            await self._rest(exchange.scope, exchange.receive, exchange.naming_send())
+        finally:
+            # The scope and its exchange would hold each other, bodies and all, until the collector comes by.
+            exchange.scope.pop(EXCHANGE, None)
 
     def infer(self, endpoint: Endpoint, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """The one answer to a POST of inference. What it raises is a fault of ours: see ``confess``."""

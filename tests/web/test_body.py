@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
+import pytest
 
+from gateway.web.exchange import Exchange
 from tests.web.stage import LIMITS, build_stage
 
 
@@ -56,6 +58,25 @@ async def test_an_internal_fault_is_a_500_without_its_details(caplog: Any) -> No
         assert "r-1" in caplog.text
         assert "secret" in caplog.text
         assert (stage.last().code, stage.last().error) == (500, "internal")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v2/models/digits", 200), ("/nowhere", 404)])
+async def test_a_request_that_is_over_does_not_hold_itself(path: str, status: int) -> None:
+    """Its scope and its exchange, found by endpoints, would keep both bodies until the collector comes by."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with build_stage(LIMITS, ["digits"]) as stage:
+        asked = {**scope({}), "method": "GET", "path": path}
+        await stage.application(asked, receive, send)
+
+    assert sent[0]["status"] == status
+    assert not any(isinstance(value, Exchange) for value in asked.values())
 
 
 async def test_a_cancelled_request_is_recorded_and_stays_cancelled() -> None:
