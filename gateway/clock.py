@@ -68,6 +68,11 @@ class ManualClock:
     def wall(self) -> float:
         return self._now + self._wall_offset
 
+    @property
+    def waiting(self) -> int:
+        """How many callbacks and sleepers wait for their time: a test may advance once somebody does."""
+        return sum(not timer.cancelled for _, _, timer in self._timers)
+
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         timer = _ManualTimer(callback)
         heapq.heappush(self._timers, (when, next(self._order), timer))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from uuid import uuid4
 from gateway.clock import Clock
 from gateway.control.store import Fence
 from gateway.errors import Fenced, StoreUnavailable
+from gateway.registry.disk import write_whole
 
 __all__ = ["CLAIM_BITS", "Alone", "Claimed", "Coordination", "ReplicaView", "new_replica_name"]
 
@@ -165,6 +165,7 @@ class Alone:
         self._replica = new_replica_name()
         self._view: ReplicaView | None = None
         self._terms: dict[str, int] = {}
+        self._writing = threading.Lock()
         self._claims: dict[str, Claimed] = {}
         self._counters: dict[str, dict[str, int]] = {}
 
@@ -243,17 +244,10 @@ class Alone:
     def _write(self, name: str, value: bytes) -> None:
         """Whole or not at all, also when the machine dies."""
         path = self._path(name)
-        partial = path.with_suffix(f".{uuid4().hex}.partial")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(value)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with self._writing:  # a thread whose caller was cancelled writes on
+                write_whole(path, value)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise StoreUnavailable(f"{path} cannot be written: {error}; check the disk and its free space") from error
 
 

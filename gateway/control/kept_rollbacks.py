@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from gateway.control.audit import canonical
 from gateway.control.overrides import Override
 from gateway.control.store import Actor, AuditEntry
-from gateway.registry.disk import sync_folder
+from gateway.registry.disk import write_whole
 
 __all__ = ["KeptRollbacks"]
 
@@ -73,15 +71,4 @@ class KeptRollbacks:
         if not content:
             self._path.unlink(missing_ok=True)
             return
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
-            sync_folder(self._path.parent)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+        write_whole(self._path, content)

@@ -10,15 +10,13 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.control.audit import GENESIS, canonical
 from gateway.control.store import Document, DocumentKey, Snapshot
-from gateway.registry.disk import sync_folder
+from gateway.registry.disk import write_whole
 
 __all__ = ["KnownState", "LastState"]
 
@@ -95,19 +93,7 @@ class LastState:
         head = {"schema": SCHEMA, "identity": state.identity, "revision": state.revision, "head": state.head}
         first = canonical(head)
         digest = hashlib.sha256(first + b"\n" + body).hexdigest().encode("ascii")
-        partial = self._path.with_name(f".{self._path.name}.partial")  # of a process that was killed: written over
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(b"\n".join((digest, first, body)))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._path)
-            sync_folder(self._path.parent)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+        write_whole(self._path, b"\n".join((digest, first, body)))
 
     def _line(self, row: Document) -> bytes:
         """Made once for each revision of a document: a model of a thousand versions takes 5 ms."""

@@ -1,16 +1,16 @@
-"""The disk beneath the registry: its errors in words that say what to do, and directories made durable."""
+"""The disk beneath: its errors in words that say what to do, files written whole, and directories made durable."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import RegistryError, StorageFull
 
-__all__ = ["explained", "sync_folder"]
+__all__ = ["explained", "sync_folder", "write_whole"]
 
 _ADVICE = {
     errno.ENOSPC: "free some space there (turnout gc removes what no version refers to), then register again",
@@ -27,6 +27,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is then this, or as it was before, also when the machine dies; only its owner can read it.
+
+    One writer at a time: what a killed one has left is written over. Raises OSError, and leaves nothing behind.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -97,8 +97,7 @@ async def test_what_is_not_taken_is_sent_again_under_the_same_name() -> None:
         delivery = hooks.send(HookSpec(url=there.url), "after", "d-1", {})
         for attempt in (1, 2):
             await until(lambda wanted=attempt: len(there.got) == wanted and delivery.answer == "503", turns=200_000)
-            for _ in range(50):
-                await asyncio.sleep(0.001)
+            await until(lambda: clock.waiting == 1, turns=200_000)
             clock.advance(1.0)
         await settled(delivery)
         assert (delivery.state, delivery.attempts) == ("delivered", 3)
@@ -121,11 +120,8 @@ async def test_a_receiver_that_is_gone_is_given_up_after_its_time() -> None:
         url = there.url
     async with webhooks(clock) as hooks:
         delivery = hooks.send(HookSpec(url=url), "after", "d-1", {})
-        for _ in range(60):
-            if delivery.state != "pending":
-                break
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+        while delivery.state == "pending":
+            await until(lambda: clock.waiting or delivery.state != "pending", turns=200_000)
             clock.advance(2.0)
         assert delivery.state == "failed"
         assert delivery.attempts > 3

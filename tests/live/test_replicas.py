@@ -60,10 +60,10 @@ def everything_to(gateway: LiveGateway, version: int) -> Any:
     return view
 
 
-def refused(gateway: LiveGateway, version: int) -> str:
+def refused(gateway: LiveGateway, version: int, kind: str = "store-unavailable") -> str:
     """A change that the store cannot take: 503, and why."""
     problem = gateway.admin("POST", f"/routes/{ROUTE}/weights", {"weights": {str(version): 100}}, expect=503)
-    assert problem["type"].endswith("store-unavailable")
+    assert problem["type"].endswith(kind)
     return str(problem["detail"])
 
 
@@ -160,7 +160,7 @@ def test_redis_comes_back_empty_and_wipes_nothing(cluster: ReplicaSet) -> None:
             assert served(replica) == revision
             assert "gateway_state_store_refused 1.0" in replica.metrics()
             only(replica, 2)
-        assert "is empty" in refused(second, 1)
+        assert "is empty" in refused(second, 1, kind="store-refused")
         done = second.admin("POST", "/store/restore-from-replica", {"reason": "emptied by a test"})
         assert done["revision"] > revision
         wait_until(lambda: not any(degraded(replica) for replica in cluster.replicas), what="the store again")
