@@ -14,8 +14,8 @@ serve: $(READY)            ## three real versions of a digits model on 127.0.0.1
 	$(BIN)/python -m gateway.cli.quickstart
 	$(BIN)/turnout serve --config config/examples/digits.yaml
 
-test: $(READY)             ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)             ## all tests; one that failed is run once more alone, and both outcomes stay in sight
+	$(BIN)/python -m pytest || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
 
 demo: $(READY)             ## canary, bad version, automatic rollback, live in the terminal
 	$(BIN)/turnout demo
