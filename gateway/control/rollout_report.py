@@ -117,7 +117,7 @@ def _stream_lines(name: str, stream: Json) -> Iterator[str]:
 def _interval(low: float, high: float) -> str:
     """The bounds hold at every look at once; where they have crossed, no one rate fits what was seen."""
     bounds = f"{low:+.4f} to {high:+.4f}"
-    return f", interval {bounds}" if low <= high else f", no interval ({bounds}): the rate changed on the way"
+    return f", interval {bounds}" if low <= high else ", no interval: the rate changed on the way"
 
 
 def _when(seconds: float | None) -> str:

@@ -189,7 +189,8 @@ def _detection_row(errors: str, bound: float | None, found: Mapping[str, Sequenc
     for units in found.values():
         rolled_back = sum(math.isfinite(x) for x in units) / len(units)
         median = _median(units)
-        cells.append(f"{median:,.0f} ({rolled_back:.1%} rolled back)" if bound else f"{rolled_back:.1%} rolled back")
+        found_at = f"{median:,.0f}" if math.isfinite(median) else "most never"
+        cells.append(f"{found_at} ({rolled_back:.1%} rolled back)" if bound else f"{rolled_back:.1%} rolled back")
     return (errors, "" if bound is None else f"{bound:,.0f}", *cells)
 
 
