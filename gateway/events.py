@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.messages import Decision, VersionRef
+from gateway.clock import Clock, Timer
+from gateway.messages import Arrays, Decision, VersionRef
 
 __all__ = [
     "SHADOW_OUTCOMES",
     "BatchRecord",
+    "Content",
     "FanOut",
     "FlagMiss",
     "FlagSource",
@@ -27,6 +29,24 @@ __all__ = [
 ]
 
 log = logging.getLogger("turnout.events")
+
+GATHER_S = 0.02
+"""How long finished requests gather before those are told who take them in bursts."""
+
+FULL_BURST = 256
+
+
+class Content(NamedTuple):
+    """What a request asked and what it was answered, for routes that want it kept (None: nothing, or not wanted).
+
+    The arrays are the request's own, and are not written to again. A digest (SHA-256, hexadecimal) is of the canonical
+    form of a set of tensors (``gateway.recording.contents``), and None until somebody has made it.
+    """
+
+    inputs: Arrays | None = None
+    outputs: Arrays | None = None
+    input_digest: str | None = None
+    output_digest: str | None = None
 
 
 class RequestRecord(NamedTuple):
@@ -41,6 +61,9 @@ class RequestRecord(NamedTuple):
     the trace is kept, so a span is worth making. ``batch`` is the serial number of the batch that answered, over all
     versions and web workers of a gateway (0: the answer was kept, or there was none), and ``batch_rows`` the rows
     computed together in ``compute_s``.
+
+    ``key`` is the routing key as it was given: only the recorder sees it, and keeps a keyed hash. ``decode_s``,
+    ``decide_s`` and ``encode_s`` are what the request's other stages took; 0 where one was not measured.
     """
 
     route: str
@@ -65,6 +88,11 @@ class RequestRecord(NamedTuple):
     sampled: bool = False
     batch: int = 0
     batch_rows: int = 0
+    key: str | None = None
+    decode_s: float = 0.0
+    decide_s: float = 0.0
+    encode_s: float = 0.0
+    content: Content | None = None
 
 
 class BatchRecord(NamedTuple):
@@ -142,7 +170,11 @@ class Observer:
         """A known route took a request."""
 
     def request_finished(self, record: RequestRecord) -> None:
-        """The answer, or the error, has been decided."""
+        """The answer, or the error, has been decided. For those who need each at once."""
+
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        """The same records in bursts, each once: for all others. Who tells of requests tells of them in one of the two
+        ways; a ``FanOut`` sees to the other."""
 
     def requests_lost(self, route: str, count: int) -> None:
         """Requests that had started end without a record: the process that had them is gone."""
@@ -251,10 +283,17 @@ class RecordingObserver(Observer):
 class FanOut(Observer):
     """Tells several observers, in order; each only of the events that it overrides, so that one that watches
     nothing of a request costs a request nothing. The first failure of one is logged, and that one is dropped.
+
+    Finished requests are gathered for who takes them in bursts: until there are ``FULL_BURST`` of them, ``GATHER_S``
+    have passed or ``flush`` is called. Without a ``clock`` nobody would end the wait, so each is a burst of its own.
     """
 
-    def __init__(self, *observers: Observer) -> None:
+    def __init__(self, *observers: Observer, clock: Clock | None = None) -> None:
+        self._clock = clock
         self._observers: tuple[Observer, ...] = ()
+        self._gathered: list[RequestRecord] = []
+        # Of the burst that gathers; one that rings after a burst was full finds a younger one, which does no harm.
+        self._timer: Timer | None = None
         self._install(observers)
 
     def __repr__(self) -> str:
@@ -264,16 +303,69 @@ class FanOut(Observer):
         """For one that can only be built once those it watches are there."""
         self._install((*self._observers, observer))
 
+    def flush(self) -> None:
+        """Tells at once what has gathered: before it is shown, and before those who watch are closed."""
+        records, self._gathered[:] = self._gathered.copy(), ()
+        if records:
+            self._tell_burst(records)
+
     def _install(self, observers: tuple[Observer, ...]) -> None:
         """Each event becomes a function of this very object: a call less for whoever tells it. One that nobody watches
         is left to the class, which does nothing."""
         self._observers = observers
         for event in EVENTS:
-            listeners = [(observer, getattr(observer, event)) for observer in observers if _watches(observer, event)]
+            listeners = self._listeners(event)
             if listeners:
                 setattr(self, event, self._teller(event, listeners))
             else:
                 vars(self).pop(event, None)
+        self._install_bursts()
+
+    def _install_bursts(self) -> None:
+        """A request is told at once to those who want that; the others take it with its burst. Whole bursts that come
+        from elsewhere (the web workers) are told to both."""
+        each = [listen for _, listen in self._listeners("request_finished")]
+        self._tell_burst: Callable[[Sequence[RequestRecord]], None] = vars(self).get(
+            "requests_finished", super().requests_finished
+        )
+        tell_each = vars(self).get("request_finished", super().request_finished)
+        if self._listeners("requests_finished"):
+            vars(self)["request_finished"] = self._gatherer(tell_each if each else None)
+        if each:
+            vars(self)["requests_finished"] = self._spreader(tell_each)
+
+    def _gatherer(self, tell_each: Callable[[RequestRecord], None] | None) -> Callable[[RequestRecord], None]:
+        gathered, full = self._gathered, FULL_BURST if self._clock is not None else 1
+
+        def gather(record: RequestRecord) -> None:
+            if tell_each is not None:
+                tell_each(record)
+            gathered.append(record)
+            if self._timer is None or len(gathered) >= full:
+                self._gather_on(full)
+
+        return gather
+
+    def _gather_on(self, full: int) -> None:
+        if len(self._gathered) >= full:
+            self.flush()
+        elif self._timer is None and self._clock is not None:
+            self._timer = self._clock.call_at(self._clock.monotonic() + GATHER_S, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def _spreader(self, tell_each: Callable[[RequestRecord], None]) -> Callable[[Sequence[RequestRecord]], None]:
+        def spread(records: Sequence[RequestRecord]) -> None:
+            for record in records:
+                tell_each(record)
+            self._tell_burst(records)
+
+        return spread
+
+    def _listeners(self, event: str) -> list[tuple[Observer, Callable[..., None]]]:
+        return [(observer, getattr(observer, event)) for observer in self._observers if _watches(observer, event)]
 
     def _teller(self, event: str, listeners: Sequence[tuple[Observer, Callable[..., None]]]) -> Callable[..., None]:
         def tell(*args: object) -> None:

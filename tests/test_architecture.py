@@ -27,7 +27,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "decoding": frozenset({"codec", "clock", "runtimes"} | WORDS),
     "control": frozenset(
-        {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "runtimes"} | WORDS
+        {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
+        | WORDS
     ),
     "workers": frozenset(
         {
@@ -47,15 +48,21 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | WORDS
     ),
     "registry": frozenset({"settings", "runtimes"} | WORDS),
-    "telemetry": frozenset({"events", "settings", "routing", "clock", "trace_context"} | WORDS),
+    "telemetry": frozenset(
+        {"events", "settings", "routing", "clock", "trace_context", "checkpoints", "recording"} | WORDS
+    ),
     "dataplane": frozenset({"routing", "serving", "shadowing", "events", "clock"} | WORDS),
     "shadowing": frozenset({"routing", "serving", "events", "clock"} | WORDS),
     "serving": frozenset({"events", "clock", "runtimes"} | WORDS),
     "routing": WORDS,
     "codec": WORDS | {"runtimes"},
+    "checkpoints": frozenset({"errors"}),
     "server": frozenset({"settings", "errors", "web"}),
-    "settings": frozenset({"errors", "runtimes"}),
-    "events": WORDS,
+    "settings": frozenset({"errors", "runtimes", "settings_groups", "settings_notifications"}),
+    "settings_groups": frozenset(),
+    "settings_notifications": frozenset({"settings_groups"}),
+    "events": WORDS | {"clock"},
+    "recording": frozenset({"telemetry", "events", "clock", "runtimes"} | WORDS),
     "trace_context": frozenset(),
     "messages": frozenset({"runtimes"}),
     "errors": frozenset(),

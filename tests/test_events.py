@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 import pytest
 
+from gateway.clock import ManualClock
 from gateway.events import (
+    FULL_BURST,
+    GATHER_S,
     BatchRecord,
     FanOut,
     FlagMiss,
@@ -73,7 +77,7 @@ def tell(observer: Observer, *events: str) -> None:
 def test_the_events_here_are_all_there_are() -> None:
     """A new event needs a line in this file; the fan-out has it then."""
     methods = {name for name, member in vars(Observer).items() if inspect.isfunction(member)}
-    assert methods == EVENTS.keys()
+    assert methods == EVENTS.keys() | {"requests_finished"}
     assert methods <= vars(FanOut(Diary())).keys()
 
 
@@ -117,6 +121,63 @@ def test_dropping_one_of_two_equal_observers_drops_that_one() -> None:
     fan_out = FanOut(faulty, good)
     tell(fan_out, "table_applied", "table_applied")
     assert len(good.seen) == 2
+
+
+class Bursts(Observer):
+    """Takes finished requests in bursts, and fails at one longer than ``most``."""
+
+    def __init__(self, most: int = FULL_BURST) -> None:
+        self.sizes: list[int] = []
+        self._most = most
+
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        if len(records) > self._most:
+            raise RuntimeError("too many at once")
+        self.sizes.append(len(records))
+
+
+def test_finished_requests_gather_for_those_who_take_them_in_bursts() -> None:
+    """For so long, or until there are so many; who wants each has it at once."""
+    clock, bursts, each = ManualClock(), Bursts(), RecordingObserver()
+    fan_out = FanOut(bursts, each, clock=clock)
+    for _ in range(3):
+        fan_out.request_finished(REQUEST)
+    assert (bursts.sizes, len(each.requests), clock.waiting) == ([], 3, 1)
+    clock.advance(GATHER_S)
+    assert (bursts.sizes, clock.waiting) == ([3], 0)
+    for _ in range(FULL_BURST + 2):
+        fan_out.request_finished(REQUEST)
+    assert bursts.sizes == [3, FULL_BURST]
+    fan_out.flush()
+    fan_out.flush()
+    assert bursts.sizes == [3, FULL_BURST, 2]
+
+
+def test_a_burst_that_comes_whole_is_told_to_everyone_at_once() -> None:
+    """As the web workers' are."""
+    bursts, each = Bursts(), RecordingObserver()
+    FanOut(bursts, each, clock=ManualClock()).requests_finished([REQUEST, REQUEST])
+    assert (bursts.sizes, len(each.requests)) == ([2], 2)
+
+
+def test_without_a_clock_every_request_is_a_burst_of_its_own() -> None:
+    """Nobody would end the wait for more."""
+    bursts = Bursts()
+    tell(FanOut(bursts), "request_finished", "request_finished")
+    assert bursts.sizes == [1, 1]
+
+
+def test_one_that_fails_at_a_burst_is_dropped_and_the_others_have_it(caplog: pytest.LogCaptureFixture) -> None:
+    """And what gathers after that is told as before."""
+    faulty, good = Bursts(most=1), Bursts()
+    fan_out = FanOut(faulty, good, clock=ManualClock())
+    for _ in range(2):
+        tell(fan_out, "request_finished", "request_finished")
+        fan_out.flush()
+    assert (faulty.sizes, good.sizes) == ([], [2, 2])
+    assert [record.message for record in caplog.records] == [
+        "observer Bursts failed in requests_finished and is dropped"
+    ]
 
 
 def test_fanning_out_to_nobody_is_fine() -> None:

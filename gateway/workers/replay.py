@@ -90,11 +90,11 @@ class Replay:
 
     def _finish(self, records: list[RequestRecord]) -> None:
         self.requests += len(records)
-        inflight, tell = self.inflight, self.shared.observer.request_finished
+        inflight = self.inflight
         for record in records:
-            route = record.route
-            inflight[route] = inflight.get(route, 0) - 1
-            tell(record)
+            inflight[record.route] = inflight.get(record.route, 0) - 1
+        if records:
+            self.shared.observer.requests_finished(records)
 
     def _cache(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         before = self.cached.get(route, (0, 0))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import EVENTS, BatchRecord, Observer, RecordingObserver, RequestRecord, ShadowRecord
+from gateway.events import EVENTS, BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.deaths import GATHER_S, Deaths
 from gateway.workers.link import Link
@@ -92,7 +92,7 @@ class Stage:
     def __init__(self) -> None:
         self.seen = Watching()
         self.crashes: list[Crash] = []
-        self.replays = Replays(self.seen, self.crashes.append, lambda _: None)
+        self.replays = Replays(FanOut(self.seen), self.crashes.append, lambda _: None)
         self.pairs: list[tuple[Wire, Relay, Replay]] = []
 
     def worker(self) -> tuple[Relay, Replay]:
