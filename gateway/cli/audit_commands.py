@@ -12,13 +12,13 @@ from typing import Annotated, Any, BinaryIO
 import orjson
 import typer
 
+from gateway.checkpoints import AUDIT, Checkpoint, SigningKey, VerifyingKey, read_notes
 from gateway.cli.backend import Backend
 from gateway.cli.connection import perform
 from gateway.cli.failures import FAILED, CommandFailed
 from gateway.cli.output import JsonOption, Output, when_text
 from gateway.control.audit import Verification
 from gateway.control.audit_proof import ChainProof, read_export, record_from_json
-from gateway.control.checkpoints import KEY_FILE, Checkpoint, SigningKey, VerifyingKey, read_notes
 from gateway.errors import InvalidInput
 from gateway.settings import client_settings
 
@@ -185,7 +185,7 @@ def _public_key(key: Path | None) -> VerifyingKey:
     if key is not None:
         return VerifyingKey.parse(_text(key))
     client = client_settings()
-    if client.url is None and (client.home / KEY_FILE).exists():
+    if client.url is None and (client.home / AUDIT.key_file).exists():
         return SigningKey.of(client.home).public
     raise CommandFailed("a checkpoint needs the public key that it is signed by: give --key FILE (turnout audit key)")
 

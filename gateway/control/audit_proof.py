@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from gateway.checkpoints import Checkpoint
 from gateway.control.audit import GENESIS, Verification, record_to_json, verify
-from gateway.control.checkpoints import Checkpoint
 from gateway.control.store import Actor, AuditEntry, AuditRecord
 from gateway.errors import InvalidInput
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.checkpoints import Checkpoint, SigningKey, exposed_key, read_notes
 from gateway.clock import Clock
 from gateway.control.audit import GENESIS, Verification, verify
-from gateway.control.checkpoints import Checkpoint, SigningKey, exposed_key, read_notes
 from gateway.control.ending import ended
 from gateway.control.outgoing import Outgoing
 from gateway.control.store import Store

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from gateway.checkpoints import VerifyingKey
 from gateway.cli.backend import Backend, Registration
 from gateway.cli.http_backend import open_http
 from gateway.cli.local_backend import open_local
-from gateway.control.checkpoints import VerifyingKey
 from gateway.control.explain import Question
 from gateway.errors import (
     Conflict,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,15 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.checkpoints import AUDIT, Checkpoint, SigningKey, read_notes
 from gateway.clock import ManualClock
 from gateway.control.audit import GENESIS, record_to_json, seal, verify_store
 from gateway.control.audit_proof import ChainProof, Proved, read_export, record_from_json
 from gateway.control.checkpoint_keeper import CHECKPOINT_FILE, CheckpointKeeper
-from gateway.control.checkpoints import KEY_FILE, ORIGIN, Checkpoint, SigningKey, VerifyingKey, read_notes
 from gateway.control.memory_store import MemoryStore
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, DocumentKey, Store
-from gateway.errors import Conflict, InvalidInput, NotFound, SettingsError
+from gateway.errors import Conflict, NotFound
 from gateway.settings import AuditSettings
 from tests.control.scene import until
 
@@ -61,58 +60,6 @@ def point(records: Sequence[AuditRecord], size: int | None = None) -> Checkpoint
 
 def proved(records: Sequence[AuditRecord], *checkpoints: Checkpoint) -> Proved:
     return read_export((json.dumps(record_to_json(record)) for record in records), ChainProof(checkpoints))
-
-
-def test_a_note_has_the_form_of_signed_notes_and_opens_with_its_key_alone() -> None:
-    """Origin, size, head, time, an empty line and a signature line; key ids are those of C2SP."""
-    note = KEY.sign(POINT)
-    text, _, signature = note.partition("\n\n")
-    assert text.split("\n")[:2] == [ORIGIN, "42"]
-    assert text.split("\n")[3] == "time 2023-11-14T22:13:20Z"
-    assert signature.startswith(f"— {ORIGIN} ")
-    assert KEY.public.open(note) == POINT
-    assert VerifyingKey.parse(str(KEY.public)).open(note) == POINT
-    with pytest.raises(InvalidInput, match="not signed by the key"):
-        OTHER.public.open(note)
-
-
-@given(st.data())
-@settings(max_examples=200, deadline=None)
-def test_a_note_that_differs_in_any_character_is_refused(data: st.DataObject) -> None:
-    """Forged size, head, time, name or signature: none opens as another checkpoint."""
-    note = KEY.sign(POINT)
-    at = data.draw(st.integers(0, len(note) - 2))
-    put = data.draw(st.characters(codec="utf-8").filter(lambda c: c != note[at]))
-    try:
-        opened = KEY.public.open(note[:at] + put + note[at + 1 :])
-    except InvalidInput:
-        return
-    assert opened == POINT  # base64's unused bits may differ; what is signed may not
-
-
-@pytest.mark.parametrize("text", ["", "turnout/audit", "a+b+c", f"{ORIGIN}+00000000+AQ==", str(KEY.public)[:-4]])
-def test_what_is_no_public_key_is_said_to_be_none(text: str) -> None:
-    """With the command that prints one."""
-    with pytest.raises(InvalidInput, match="turnout audit key"):
-        VerifyingKey.parse(text)
-
-
-def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
-    """Mode 0600; the next start finds the same; a file that is no key stops it with its name."""
-    key = SigningKey.of(tmp_path)
-    assert stat.S_IMODE((tmp_path / KEY_FILE).stat().st_mode) == 0o600
-    assert str(SigningKey.of(tmp_path).public) == str(key.public)
-    (tmp_path / KEY_FILE).write_text("nonsense")
-    with pytest.raises(SettingsError, match=KEY_FILE):
-        SigningKey.of(tmp_path)
-
-
-def test_a_file_of_notes_is_read_one_by_one_and_a_cut_one_spoils_none(tmp_path: Path) -> None:
-    """As a full disk or a crash leaves it, in the middle or at the end."""
-    first, second = KEY.sign(POINT), KEY.sign(replace(POINT, size=43))
-    notes, rest = read_notes(f"{first}\n{second[:40]}\n{second}\n{first[:20]}")
-    assert [KEY.public.open(note).size for note in notes] == [42, 43]
-    assert rest
 
 
 def test_a_whole_chain_is_proved_with_every_checkpoint_of_it() -> None:
@@ -330,7 +277,7 @@ async def test_a_key_that_anybody_can_read_is_told_of(tmp_path: Path) -> None:
     async with keeping(tmp_path, store, clock, start=False) as keeper:
         assert not keeper.degraded()
     for mode, told in ((0o640, False), (0o644, True)):
-        (tmp_path / KEY_FILE).chmod(mode)
+        (tmp_path / AUDIT.key_file).chmod(mode)
         async with keeping(tmp_path, store, clock, start=False) as keeper:
             assert [f"mode {mode:o}" in said for said in keeper.degraded()] == [True] * told
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the audit chain: how long it is and what its last digest is, at a time, under a signature.
+"""Checkpoints of a chain of records: how long it is and what its last digest is, at a time, under a signature.
 
 Who has one from elsewhere can tell, without this gateway, whether the chain was cut off or written anew since.
 The form is that of C2SP's signed notes (https://c2sp.org/signed-note) and checkpoints
@@ -40,11 +40,22 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.errors import InvalidInput, SettingsError
 
-__all__ = ["KEY_FILE", "ORIGIN", "Checkpoint", "SigningKey", "VerifyingKey", "exposed_key", "read_notes"]
+__all__ = ["AUDIT", "DECISIONS", "Checkpoint", "Log", "SigningKey", "VerifyingKey", "exposed_key", "read_notes"]
 
-ORIGIN = "turnout/audit"
-"""The log's name, and its key's. Chains of different gateways are told apart by their keys."""
-KEY_FILE = "audit-key"
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Which chain. ``origin`` is its name in notes, and its key's: chains of different gateways are told apart by their
+    keys. ``key_file`` stands in the home; ``words`` and ``key_command`` are for messages."""
+
+    origin: str
+    key_file: str
+    words: str
+    key_command: str
+
+
+AUDIT = Log("turnout/audit", "audit-key", "audit log", "turnout audit key")
+DECISIONS = Log("turnout/decisions", "decisions-key", "decision log", "turnout decisions key")
 
 _ALGORITHM = b"\x01"
 """Ed25519, in signed notes."""
@@ -60,26 +71,27 @@ class Checkpoint:
     size: int
     head: str
     at: int
+    log: Log = AUDIT
 
     def text(self) -> str:
         head = base64.b64encode(bytes.fromhex(self.head)).decode("ascii")
         when = datetime.fromtimestamp(self.at, UTC).strftime(_TIME)
-        return f"{ORIGIN}\n{self.size}\n{head}\ntime {when}\n"
+        return f"{self.log.origin}\n{self.size}\n{head}\ntime {when}\n"
 
     @classmethod
-    def parse(cls, text: str) -> Checkpoint:
+    def parse(cls, text: str, log: Log = AUDIT) -> Checkpoint:
         """Raises InvalidInput when it is none of this log."""
         try:
             origin, size, head, when = text.removesuffix("\n").split("\n")
-            if origin != ORIGIN or not _SIZE.fullmatch(size) or not when.startswith("time "):
-                raise ValueError(f"expected origin {ORIGIN!r}, a size and a time")
+            if origin != log.origin or not _SIZE.fullmatch(size) or not when.startswith("time "):
+                raise ValueError(f"expected origin {log.origin!r}, a size and a time")
             digest = base64.b64decode(head, validate=True)
             at = datetime.strptime(when.removeprefix("time "), _TIME).replace(tzinfo=UTC)
         except ValueError as error:  # a wrong number of lines, and binascii's, are ValueErrors too
-            raise InvalidInput(f"not a checkpoint of an audit log ({error}): {text[:80]!r}") from None
+            raise InvalidInput(f"not a checkpoint of the {log.words} ({error}): {text[:80]!r}") from None
         if len(digest) != hashlib.sha256().digest_size:
-            raise InvalidInput(f"not a checkpoint of an audit log: its head has {len(digest)} bytes, expected 32")
-        return cls(int(size), digest.hex(), int(at.timestamp()))
+            raise InvalidInput(f"not a checkpoint of the {log.words}: its head has {len(digest)} bytes, expected 32")
+        return cls(int(size), digest.hex(), int(at.timestamp()), log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +99,10 @@ class VerifyingKey:
     """A public key, in the text form of signed notes: ``name+id+base64``."""
 
     key: Ed25519PublicKey
+    log: Log = AUDIT
 
     def __str__(self) -> str:
-        return f"{ORIGIN}+{self.id.hex()}+{base64.b64encode(_ALGORITHM + self._raw).decode('ascii')}"
+        return f"{self.log.origin}+{self.id.hex()}+{base64.b64encode(_ALGORITHM + self._raw).decode('ascii')}"
 
     @property
     def _raw(self) -> bytes:
@@ -97,24 +110,25 @@ class VerifyingKey:
 
     @property
     def id(self) -> bytes:
-        return hashlib.sha256(ORIGIN.encode("ascii") + b"\n" + _ALGORITHM + self._raw).digest()[:4]
+        return hashlib.sha256(self.log.origin.encode("ascii") + b"\n" + _ALGORITHM + self._raw).digest()[:4]
 
     @classmethod
-    def parse(cls, text: str) -> VerifyingKey:
+    def parse(cls, text: str, log: Log = AUDIT) -> VerifyingKey:
         """Raises InvalidInput."""
         try:
             if text.count("+") < 2:  # base64 has some, too
                 raise ValueError("expected name+id+key")
             name, identity, encoded = text.strip().split("+", 2)
             packed = base64.b64decode(encoded, validate=True)
-            if name != ORIGIN or packed[:1] != _ALGORITHM:
+            if name != log.origin or packed[:1] != _ALGORITHM:
                 raise ValueError(f"it is for {name!r}")
-            made = cls(Ed25519PublicKey.from_public_bytes(packed[1:]))
+            made = cls(Ed25519PublicKey.from_public_bytes(packed[1:]), log)
             if made.id.hex() != identity:
                 raise ValueError("its id does not belong to it")
         except (ValueError, binascii.Error) as error:
             raise InvalidInput(
-                f"not the public key of an audit log ({error}): {text.strip()[:80]!r}; `turnout audit key` prints one"
+                f"not the public key of the {log.words} ({error}): {text.strip()[:80]!r}; `{log.key_command}` prints "
+                "one"
             ) from None
         return made
 
@@ -124,8 +138,8 @@ class VerifyingKey:
         text += "\n"
         for line in signatures.splitlines() if separator else ():
             found = _SIGNATURE.fullmatch(line)
-            if found is not None and found["name"] == ORIGIN and self._signed(text, found["signed"]):
-                return Checkpoint.parse(text)
+            if found is not None and found["name"] == self.log.origin and self._signed(text, found["signed"]):
+                return Checkpoint.parse(text, self.log)
         raise InvalidInput(
             f"the checkpoint {text.splitlines()[:2]} is not signed by the key {self.id.hex()}: it is forged, was "
             "altered, or belongs to another gateway"
@@ -147,47 +161,48 @@ class SigningKey:
     """Never leaves the home it was made in."""
 
     key: Ed25519PrivateKey
+    log: Log = AUDIT
 
     def __repr__(self) -> str:
         return f"<SigningKey {self.public.id.hex()}>"
 
     @property
     def public(self) -> VerifyingKey:
-        return VerifyingKey(self.key.public_key())
+        return VerifyingKey(self.key.public_key(), self.log)
 
     def sign(self, checkpoint: Checkpoint) -> str:
         text = checkpoint.text()
         packed = base64.b64encode(self.public.id + self.key.sign(text.encode())).decode("ascii")
-        return f"{text}\n— {ORIGIN} {packed}\n"
+        return f"{text}\n— {self.log.origin} {packed}\n"
 
     @classmethod
-    def of(cls, home: Path) -> SigningKey:
+    def of(cls, home: Path, log: Log = AUDIT) -> SigningKey:
         """The home's key, made if it has none: mode 0600, whole or not at all. Raises SettingsError."""
-        path = home / KEY_FILE
+        path = home / log.key_file
         try:
             if not path.exists():
                 _keep(path, Ed25519PrivateKey.generate())
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"the audit's signing key {path} cannot be read or made: {error}; check its owner, or put it back from "
-                "a backup"
+                f"the {log.words}'s signing key {path} cannot be read or made: {error}; check its owner, or put it "
+                "back from a backup"
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SettingsError(f"{path} holds a key of another kind than Ed25519; put the right file back")
-        return cls(key)
+        return cls(key, log)
 
 
-def exposed_key(home: Path) -> str | None:
+def exposed_key(home: Path, log: Log = AUDIT) -> str | None:
     """Why the home's checkpoints prove less than they should; None while only its owner, and perhaps his group, can
     read the key."""
-    path = home / KEY_FILE
+    path = home / log.key_file
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & 0o007:
         return None
     return (
-        f"every user of this machine can read or replace the audit's signing key {path} (mode {mode:o}), and so sign "
-        "any history: chmod 600 it, or move it away and hand the auditor the new one"
+        f"every user of this machine can read or replace the {log.words}'s signing key {path} (mode {mode:o}), and so "
+        "sign any history: chmod 600 it, or move it away and hand the auditor the new one"
     )
 
 
@@ -206,11 +221,11 @@ def _keep(path: Path, key: Ed25519PrivateKey) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_notes(text: str) -> tuple[Sequence[str], str]:
+def read_notes(text: str, log: Log = AUDIT) -> tuple[Sequence[str], str]:
     """The notes of a file that holds one after the other, and what in it belongs to none: one that was cut short."""
     notes, lines, rest = list[str](), list[str](), list[str]()
     for line in text.splitlines():
-        if line == ORIGIN:
+        if line == log.origin:
             rest += lines
             lines = []
         elif not line and not lines:
