@@ -18,7 +18,6 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,6 +28,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.settings_groups import Group, Positive, Seconds, SecretSource
+from gateway.settings_notifications import NotificationSettings, NotificationTarget
 from runtimes.devices import check_device
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "GuardSettings",
     "LimitSettings",
     "ModelPlacement",
+    "NotificationSettings",
+    "NotificationTarget",
     "RegistrySettings",
     "RuntimeSettings",
     "SecretSource",
@@ -49,6 +52,7 @@ __all__ = [
     "child_environment",
     "client_settings",
     "load_settings",
+    "secret_of",
     "webhook_secrets",
 ]
 
@@ -56,16 +60,10 @@ _PREFIX = "TURNOUT_"
 _NESTING = "__"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[int, Field(gt=0)]
 Device = Annotated[str, AfterValidator(check_device)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(_Group):
+class ServerSettings(Group):
     """Where HTTP is spoken. ``admin_port`` gives the admin plane and the metrics an address of their own.
     ``workers``: processes that share the port, each with a processor's worth of requests; 1 does it all in one."""
 
@@ -87,7 +85,7 @@ class ServerSettings(_Group):
         return self
 
 
-class LimitSettings(_Group):
+class LimitSettings(Group):
     """What one request may cost before it is refused. JSON bodies from ``decode_elsewhere_bytes`` on are decoded in a
     process of their own, which is there while such bodies come."""
 
@@ -101,14 +99,14 @@ class LimitSettings(_Group):
     decode_elsewhere_bytes: Positive = 256 * 1024
 
 
-class ModelPlacement(_Group):
+class ModelPlacement(Group):
     """Where the versions of one model run; None: as for all."""
 
     devices: tuple[Device, ...] | None = None
     instances: Positive | None = None
 
 
-class RuntimeSettings(_Group):
+class RuntimeSettings(Group):
     """How versions run. The packages of the ``preload`` formats are imported once, by the fork server, so that
     versions start in milliseconds; a format whose packages are not installed is left out.
 
@@ -137,7 +135,7 @@ class RuntimeSettings(_Group):
     allow_inline: tuple[str, ...] = ()
 
 
-class RegistrySettings(_Group):
+class RegistrySettings(Group):
     """What may be registered over the network by naming a path on this machine (``file:``). ``blobs``: where the bytes
     of versions are, if not in the home: a directory that all replicas of one store share."""
 
@@ -145,7 +143,7 @@ class RegistrySettings(_Group):
     blobs: Path | None = None
 
 
-class StoreSettings(_Group):
+class StoreSettings(Group):
     """Desired state: SQLite under the home, or at ``url`` a Redis for many replicas. ``poll_ms``: how soon a change by
     another process is noticed (with Redis, one whose message was lost).
 
@@ -184,7 +182,7 @@ class StoreSettings(_Group):
         return url
 
 
-class GuardSettings(_Group):
+class GuardSettings(Group):
     """When a version that fails outright is taken off its route without being asked."""
 
     enabled: bool = True
@@ -195,7 +193,7 @@ class GuardSettings(_Group):
     crash_window_s: Seconds = 30.0
 
 
-class FlagSettings(_Group):
+class FlagSettings(Group):
     """Where rules that name a flag get its value from: ``flagd-file`` reads ``path``; ``package.module:Class`` is any
     OpenFeature provider that evaluates in this process, made with ``options``.
 
@@ -212,26 +210,13 @@ class FlagSettings(_Group):
     retry_s: Seconds = 30.0
 
 
-class SecretSource(_Group):
-    """Where a secret is: in the environment variable ``env``, or in a ``file`` (less its last line break)."""
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> SecretSource:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("a secret is either in an environment variable (env) or in a file (file)")
-        return self
-
-
-class WebhookSettings(_Group):
+class WebhookSettings(Group):
     """The secrets that sign a rollout's webhooks, by the name that its plan uses."""
 
     secrets: dict[str, SecretSource] = Field(default_factory=dict)
 
 
-class AuditSettings(_Group):
+class AuditSettings(Group):
     """The audit chain is signed after ``checkpoint_records`` changes, and every ``checkpoint_s`` if there was any; each
     checkpoint is kept in the home and, with ``post_url``, sent there."""
 
@@ -240,7 +225,7 @@ class AuditSettings(_Group):
     post_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
 
 
-class TelemetrySettings(_Group):
+class TelemetrySettings(Group):
     """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``trace_exporter`` sends sampled spans."""
 
     request_log: str = "stdout"
@@ -280,6 +265,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     webhooks: WebhookSettings = WebhookSettings()
+    notifications: NotificationSettings = NotificationSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -313,21 +299,22 @@ def client_settings() -> ClientSettings:
 
 def webhook_secrets(settings: WebhookSettings) -> Mapping[str, bytes]:
     """The secrets themselves, by name. Raises SettingsError for one that is not there, or empty."""
-    found = {}
-    for name, source in settings.secrets.items():
-        place = f"webhooks.secrets.{name}"
-        if source.env is not None:
-            value = os.environ.get(source.env, "").encode()
-            place += f": the environment variable {source.env}"
-        else:
-            try:
-                value = Path(source.file or "").read_bytes().rstrip(b"\r\n")
-            except OSError as error:
-                raise SettingsError(f"{place}: {source.file} cannot be read: {error.strerror}") from None
-        if not value:
-            raise SettingsError(f"{place} is empty or not there; put the secret there, or leave the name out")
-        found[name] = value
-    return found
+    return {name: secret_of(source, f"webhooks.secrets.{name}") for name, source in settings.secrets.items()}
+
+
+def secret_of(source: SecretSource, place: str) -> bytes:
+    """The secret itself; ``place`` is its key in the settings. Raises SettingsError when it is not there, or empty."""
+    if source.env is not None:
+        value = os.environ.get(source.env, "").encode()
+        place += f": the environment variable {source.env}"
+    else:
+        try:
+            value = Path(source.file or "").read_bytes().rstrip(b"\r\n")
+        except OSError as error:
+            raise SettingsError(f"{place}: {source.file} cannot be read: {error.strerror}") from None
+    if not value:
+        raise SettingsError(f"{place} is empty or not there; put the secret there, or leave the name out")
+    return value
 
 
 def child_environment(home: Path) -> dict[str, str]:
