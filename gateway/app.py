@@ -18,7 +18,9 @@ from collections.abc import Iterable
 import uvloop
 
 from gateway.clock import SystemClock
+from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
+from gateway.control.rollout_state import ENDED
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane
@@ -42,6 +44,7 @@ from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
+from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
 from gateway.telemetry.store_families import StoreFacts, StoreFamilies
 from gateway.telemetry.tracing import Tracing, exporter_for
 from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
@@ -131,6 +134,7 @@ class Gateway:
             flags=control.flag_watch.sources,
         )
         metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
+        metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
         watching = (metrics, statistics, control.holdings, *self._sinks(clock))
@@ -308,6 +312,23 @@ def _store_facts(control: ControlPlane) -> StoreFacts:
     now = control.store_watch.standing()
     return StoreFacts(
         now.durability.state, now.refused is not None, now.replicas, len(list(control.reconciler.overrides.unstored()))
+    )
+
+
+def _standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> StandingFacts:
+    """On the thread of a scrape: what others change meanwhile is copied first."""
+    documents = {name: desired.document.status for name, desired in control.reconciler.desired.routes.items()}
+    rollouts = {name: status.rollout for name, status in documents.items()}
+    residents = {ref: handle.statistics() for ref, handle in list(fleet.handles.items())}
+    runtimes = settings.runtimes
+    limits = MemoryLimits(runtimes.memory_bytes, runtimes.device_memory_bytes, runtimes.lazy)
+    devices = {"cpu", *(now.device for now in residents.values() if now.device is not None)}
+    return StandingFacts(
+        quarantined={name: len(status.quarantined) for name, status in documents.items()},
+        phases={name: str(run.phase) for name, run in rollouts.items() if run is not None and run.phase not in ENDED},
+        restarts={ref: now.restarts for ref, now in residents.items()},
+        budgets={device: limit for device in devices if (limit := limits.of(device)) is not None},
+        resting=len(control.reconciler.budget.resting),
     )
 
 
