@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.control.documents import ArmSpec, FlagRuleSpec, LimitsSpec, RouteDocument, RuleSpec
+from gateway.control.documents import ArmSpec, DecisionsSpec, FlagRuleSpec, LimitsSpec, RouteDocument, RuleSpec
 from gateway.control.flag_rules import FlagRules, without_flags
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import ENDED, Phase
 from gateway.routing.rules import compile_condition
-from gateway.routing.table import Arm, CachePolicy, Limits, Route, Rule, Shadow, Trial
+from gateway.routing.table import Arm, CachePolicy, Limits, Recording, Route, Rule, Shadow, Trial
 
 __all__ = ["compile_route"]
 
@@ -41,7 +41,14 @@ def compile_route(
         trial=_trial(name, document),
         assignment=status.assignment.split,
         epoch=status.epoch,
+        recording=_recording(spec.decisions),
     )
+
+
+def _recording(decisions: DecisionsSpec) -> Recording | None:
+    if not decisions.record:
+        return None
+    return Recording(decisions.content, frozenset(decisions.redact), decisions.on_full == "refuse")
 
 
 def _trial(name: str, document: RouteDocument) -> Trial | None:

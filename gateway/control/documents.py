@@ -35,6 +35,7 @@ __all__ = [
     "SCHEMA",
     "ArmSpec",
     "CacheSpec",
+    "DecisionsSpec",
     "FlagRuleSpec",
     "LimitsSpec",
     "Quarantine",
@@ -63,6 +64,8 @@ MAX_FLAG_KEY = 256
 MAX_TIMEOUT_MS = 3_600_000
 MAX_RATE_PER_S = 1_000_000.0
 MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 1024, 2**40
+MAX_REDACTED = 256
+MAX_TENSOR_NAME = 256
 MAX_TTL_S = 365 * 24 * 3600.0
 
 _ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -182,6 +185,25 @@ class CacheSpec(_Part):
     ttl_s: Annotated[float, Field(gt=0, le=MAX_TTL_S, allow_inf_nan=False)] | None = None
 
 
+class DecisionsSpec(_Part):
+    """What the decision log keeps of the route's answers: whether there is a record, whether it has digests of what was
+    asked and answered, or the tensors themselves, which of them it leaves out, and whether a log that is full means
+    answers without a record, or none."""
+
+    record: bool = True
+    content: Literal["none", "digest", "payload"] = "digest"
+    redact: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_TENSOR_NAME)]], Field(max_length=MAX_REDACTED)
+    ] = Field(default_factory=list)
+    on_full: Literal["drop", "refuse"] = "drop"
+
+    @model_validator(mode="after")
+    def _sound(self) -> DecisionsSpec:
+        if not self.record and self.on_full == "refuse":
+            raise ValueError("on_full is 'refuse' where nothing is recorded; record the route, or leave on_full out")
+        return self
+
+
 class ShadowSpec(_Part):
     """``share`` of the requests that another version answered are copied to ``version``, as far as there is capacity
     to spare."""
@@ -207,6 +229,7 @@ class RouteSpec(_Part):
     access: Literal["public", "token"] = "public"
     shadow: Annotated[list[ShadowSpec], Field(max_length=MAX_SHADOWS)] = Field(default_factory=list)
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    decisions: DecisionsSpec = Field(default_factory=DecisionsSpec)
 
     @field_validator("split")
     @classmethod

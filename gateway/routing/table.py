@@ -17,6 +17,7 @@ __all__ = [
     "Condition",
     "Limits",
     "Places",
+    "Recording",
     "Route",
     "RoutingTable",
     "Rule",
@@ -97,6 +98,16 @@ class Shadow:
     of: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What the decision log keeps of a route's answers. ``content`` is ``none``, ``digest`` or ``payload``; of
+    payload and digests, tensors named in ``redact`` are left out. ``refuse``: no answer that cannot be recorded."""
+
+    content: str = "digest"
+    redact: frozenset[str] = frozenset()
+    refuse: bool = False
+
+
 class Places(NamedTuple):
     """An assignment as requests read it: the interval that ends first after a place is its version's."""
 
@@ -124,7 +135,8 @@ class Route:
 
     ``assignment`` says which keys each arm has (None: as at first), ``epoch`` counts its changes. ``places`` and
     ``rule_places`` (None for a rule without arms) are made of the assignments; keys that these still give to a
-    quarantined arm go to the other arms, and no other key moves."""
+    quarantined arm go to the other arms, and no other key moves. ``recording`` None: nothing of it goes to the decision
+    log."""
 
     name: str
     model: str
@@ -144,6 +156,7 @@ class Route:
     tolerance: float | None = None
     assignment: Assignment | None = None
     epoch: int = 0
+    recording: Recording | None = None
     places: Places = field(init=False)
     rule_places: tuple[Places | None, ...] = field(init=False)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from gateway.control import rollout as steps
 from gateway.control import transitions
 from gateway.control.compile import compile_route
@@ -12,7 +14,8 @@ from gateway.control.documents import RouteDocument, RouteSpec
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import ENDED, Phase
 from gateway.control.transitions import Catalogue
-from gateway.routing.table import Route, Shadow
+from gateway.errors import InvalidInput
+from gateway.routing.table import Recording, Route, Shadow
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)))
 
@@ -50,3 +53,15 @@ def test_a_rollout_without_a_shadow_adds_none_and_the_operators_own_stay() -> No
     with_both = compiled(begun({"shadow": {"share": 0.5}}, shadow=asked, tolerance=2.0), Phase.STEPPING)
     assert [shadow.version for shadow in with_both.shadows] == [3, 4, 4, 5]
     assert with_both.tolerance == 2.0
+
+
+def test_what_is_recorded_of_a_route_is_its_operators_wish() -> None:
+    """Digests unless the document says otherwise; a route may be left out; a refusal needs a record to refuse by."""
+    assert compiled(begun({}), Phase.SHADOWING).recording == Recording("digest", frozenset(), refuse=False)
+    asked = {"content": "payload", "redact": ["age"], "on_full": "refuse"}
+    assert compiled(begun({}, decisions=asked), Phase.SHADOWING).recording == Recording(
+        "payload", frozenset({"age"}), refuse=True
+    )
+    assert compiled(begun({}, decisions={"record": False}), Phase.SHADOWING).recording is None
+    with pytest.raises(InvalidInput, match="on_full"):
+        begun({}, decisions={"record": False, "on_full": "refuse"})
