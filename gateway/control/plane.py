@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway import __version__
 from gateway.clock import Clock
+from gateway.control.alarms import Alarms
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.checkpoint_keeper import CheckpointKeeper
@@ -57,8 +58,9 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``ring`` verifies tokens. ``guard`` and
-    ``holdings`` are observers that the composition root adds to those that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``alarms`` is told by who watches what is
+    served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root adds to those
+    that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """
@@ -163,6 +165,7 @@ class ControlPlane:
             webhooks=self.webhooks,
             clock=clock,
         )
+        self.alarms = Alarms(store, clock)
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -197,6 +200,7 @@ class ControlPlane:
         self.rollbacks.start()
         self.collector.start()
         self.driver.start()
+        self.alarms.start()
         self.presence.start()
         self.store_watch.start()
 
@@ -212,6 +216,7 @@ class ControlPlane:
         if self.guard is not None:
             await self.guard.close()
         await self.driver.close()
+        await self.alarms.close()
         await self.collector.close()
         await self.webhooks.close()
         await self.store_watch.close()

@@ -9,16 +9,14 @@ the leader has changed, so whoever has seen it may ignore it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid5
 
 import orjson
 
 from gateway.clock import Clock
+from gateway.control.attempts import Ending, Patience, attempted, delivery_id, sign
 from gateway.control.outgoing import Outgoing
 from gateway.control.rollout_plan import HookSpec
 
@@ -26,20 +24,7 @@ __all__ = ["Delivery", "Webhooks", "delivery_id", "sign"]
 
 ATTEMPT_S = 5.0
 TOTAL_S = 30.0
-FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 8.0
-
-_NAMESPACE = UUID("6f1c2f0e-6f0c-4c8e-9d43-7a1f3f0b5a10")
-
-
-def sign(secret: bytes, at: int, body: bytes) -> str:
-    """The signature header. ``at`` in seconds since the epoch; signed too, so that what was sent cannot be sent again
-    later."""
-    digest = hmac.new(secret, str(at).encode("ascii") + b"." + body, hashlib.sha256).hexdigest()
-    return f"t={at},v1={digest}"
-
-
-def delivery_id(*parts: object) -> str:
-    return str(uuid5(_NAMESPACE, "\n".join(map(str, parts))))
+LONGEST_RETRY_S = 8.0
 
 
 @dataclass(slots=True)
@@ -100,21 +85,14 @@ class Webhooks:
         return delivery
 
     async def _deliver(self, delivery: Delivery, content: bytes, *, once: bool) -> None:
-        limit, wait = self._clock.monotonic() + TOTAL_S, FIRST_RETRY_S
+        def said(answer: str) -> None:
+            delivery.attempts += 1
+            delivery.answer, delivery.at = answer, self._clock.wall()
+
+        patience = Patience(TOTAL_S, LONGEST_RETRY_S, once=once)
         try:
-            while True:
-                delivery.attempts += 1
-                status, answer = await self._attempt(delivery, content)
-                delivery.answer, delivery.at = answer, self._clock.wall()
-                if 200 <= status < 300:
-                    delivery.state = "delivered"
-                    return
-                # What the receiver refuses it will refuse again; all else may be mended by time.
-                final = once or (400 <= status < 500 and status not in (408, 425, 429))
-                if final or self._clock.monotonic() + wait > limit:
-                    return
-                await self._clock.sleep(wait)
-                wait = min(LONGEST_RETRY_S, wait * 2)
+            ending = await attempted(lambda: self._attempt(delivery, content), patience, self._clock, said)
+            delivery.state = "delivered" if ending is Ending.DELIVERED else "failed"
         finally:
             if delivery.state == "pending":
                 delivery.state = "failed"
