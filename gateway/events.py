@@ -18,6 +18,7 @@ __all__ = [
     "SHADOW_OUTCOMES",
     "BatchRecord",
     "Content",
+    "CountsRecord",
     "FanOut",
     "FlagMiss",
     "FlagSource",
@@ -96,7 +97,14 @@ class RequestRecord(NamedTuple):
 
 
 class BatchRecord(NamedTuple):
-    """One batch that ran. ``waits_s`` holds each item's time in the queue; ``failure`` the error's class name."""
+    """One batch that ran. ``waits_s`` holds each item's time in the queue; ``failure`` the error's class name.
+
+    ``batch`` is its serial number, as its requests have it. It was back at ``ended_wall`` (seconds since the epoch),
+    ``took_s`` after it was handed over, for the reason ``release``: ``idle`` (its engine was), ``full`` or ``ending``
+    (behind one that ran, and was about to end), ``again`` (one like it had failed). ``limit``: rows it might have had,
+    0 where rows have no limit; ``ran_rows``: rows computed together, more than its own where the child ran batches of
+    several gateways as one. ``engine`` is the version's placement, ``instance`` counts its engines from 0.
+    """
 
     version: VersionRef
     rows: int
@@ -104,6 +112,31 @@ class BatchRecord(NamedTuple):
     compute_s: float
     waits_s: tuple[float, ...]
     failure: str | None = None
+    batch: int = 0
+    ended_wall: float = 0.0
+    took_s: float = 0.0
+    release: str = ""
+    limit: int = 0
+    ran_rows: int = 0
+    engine: str = ""
+    instance: int = 0
+    device: str = ""
+
+
+class CountsRecord(NamedTuple):
+    """What a version was given and answered lately, in the frozen bins of a profile: sums that add up in any order.
+
+    ``profile`` is the digest of the profile that was counted with: the version's own, or another that it is compared
+    with. ``seen`` rows ran since the record before, ``counted`` of them were counted: fewer when it was busy.
+    ``counts`` holds 64-bit little-endian integers in the plan's order (``runtimes.counting``). A process that dies
+    takes what it had counted since its last record along, of a second at most.
+    """
+
+    version: VersionRef
+    profile: str
+    seen: int
+    counted: int
+    counts: bytes
 
 
 SHADOW_OUTCOMES = ("agrees", "differs", "failed", "dropped")
@@ -188,6 +221,9 @@ class Observer:
     def batch_finished(self, record: BatchRecord) -> None:
         """A batch came back from its engine, or failed there."""
 
+    def counted(self, record: CountsRecord) -> None:
+        """Rows that a version ran were counted in a profile's bins; told about once a second while there is work."""
+
     def shadow_compared(self, record: ShadowRecord) -> None:
         """A copy of a request has been answered by a shadow, after its client was, or came to nothing."""
 
@@ -245,6 +281,7 @@ class RecordingObserver(Observer):
         self.cache_outcomes: list[tuple[str, str]] = []
         self.flag_misses: list[FlagMiss] = []
         self.shadows: list[ShadowRecord] = []
+        self.counts: list[CountsRecord] = []
 
     def request_finished(self, record: RequestRecord) -> None:
         self.requests.append(record)
@@ -257,6 +294,9 @@ class RecordingObserver(Observer):
 
     def batch_finished(self, record: BatchRecord) -> None:
         self.batches.append(record)
+
+    def counted(self, record: CountsRecord) -> None:
+        self.counts.append(record)
 
     def shadow_compared(self, record: ShadowRecord) -> None:
         self.shadows.append(record)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from gateway.events import (
     EVENTS,
     BatchRecord,
+    CountsRecord,
     FlagMiss,
     FlagSource,
     Observer,
@@ -116,7 +117,17 @@ def _known(hint: Any) -> type[Any] | None:
 
 
 _FORMS: dict[type[Any], _Form] = {}
-for _made in (VersionRef, Decision, RequestRecord, BatchRecord, ShadowRecord, RollbackRecord, FlagMiss, FlagSource):
+for _made in (
+    VersionRef,
+    Decision,
+    RequestRecord,
+    BatchRecord,
+    ShadowRecord,
+    RollbackRecord,
+    FlagMiss,
+    FlagSource,
+    CountsRecord,
+):
     _FORMS[_made] = _ReferenceForm() if _made is VersionRef else _Form(_made)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from gateway.events import BatchRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
+from gateway.events import BatchRecord, CountsRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.link import Link
 from gateway.workers.records import Burst, Event, pack_burst, pack_event, pack_finished
@@ -88,6 +88,9 @@ class Relay(Observer):
 
     def batch_finished(self, record: BatchRecord) -> None:
         self._tell("batch_finished", record)
+
+    def counted(self, record: CountsRecord) -> None:
+        self._tell("counted", record)
 
     def shadow_compared(self, record: ShadowRecord) -> None:
         self._tell("shadow_compared", record)
