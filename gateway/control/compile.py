@@ -42,6 +42,7 @@ def compile_route(
         assignment=status.assignment.split,
         epoch=status.epoch,
         recording=_recording(spec.decisions),
+        truth=None if spec.truth is None else spec.truth.compiled(),
     )
 
 

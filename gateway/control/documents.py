@@ -26,6 +26,7 @@ from gateway.control.findings import problem_of, sentence_of
 from gateway.control.key_space import Assignments, Weights, migrated
 from gateway.control.rollout_state import Proof, RolloutState
 from gateway.control.store import Body, DocumentKey
+from gateway.control.truth_spec import TruthSpec
 from gateway.errors import FieldProblem, InvalidInput, RegistryError, StoreUnavailable
 from gateway.registry.migration import Migration, migrate
 from gateway.routing.rules import compile_condition
@@ -230,6 +231,7 @@ class RouteSpec(_Part):
     shadow: Annotated[list[ShadowSpec], Field(max_length=MAX_SHADOWS)] = Field(default_factory=list)
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     decisions: DecisionsSpec = Field(default_factory=DecisionsSpec)
+    truth: TruthSpec | None = None
 
     @field_validator("split")
     @classmethod

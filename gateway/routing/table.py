@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.messages import VersionRef
 from gateway.routing.assignment import Assignment, first, moved
+from gateway.routing.truth import Truth
 
 __all__ = [
     "Arm",
@@ -136,7 +137,7 @@ class Route:
     ``assignment`` says which keys each arm has (None: as at first), ``epoch`` counts its changes. ``places`` and
     ``rule_places`` (None for a rule without arms) are made of the assignments; keys that these still give to a
     quarantined arm go to the other arms, and no other key moves. ``recording`` None: nothing of it goes to the decision
-    log."""
+    log. ``truth``: how later labels are compared with its answers; None: not at all."""
 
     name: str
     model: str
@@ -157,6 +158,7 @@ class Route:
     assignment: Assignment | None = None
     epoch: int = 0
     recording: Recording | None = None
+    truth: Truth | None = None
     places: Places = field(init=False)
     rule_places: tuple[Places | None, ...] = field(init=False)
 

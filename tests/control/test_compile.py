@@ -16,6 +16,7 @@ from gateway.control.rollout_state import ENDED, Phase
 from gateway.control.transitions import Catalogue
 from gateway.errors import InvalidInput
 from gateway.routing.table import Recording, Route, Shadow
+from gateway.routing.truth import Truth
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)))
 
@@ -65,3 +66,51 @@ def test_what_is_recorded_of_a_route_is_its_operators_wish() -> None:
     assert compiled(begun({}, decisions={"record": False}), Phase.SHADOWING).recording is None
     with pytest.raises(InvalidInput, match="on_full"):
         begun({}, decisions={"record": False, "on_full": "refuse"})
+
+
+def test_how_labels_are_compared_stands_in_the_route_as_its_operator_wrote_it() -> None:
+    """Classes by name whatever their type, slices short or whole, and nothing kept of a route without it."""
+    asked = {
+        "task": "classification",
+        "output": "label",
+        "score": "probabilities",
+        "classes": [0, True, "two"],
+        "positive": 1,
+        "slices": ["context:country", {"name": "age", "of": "input:years", "edges": [30, 50]}],
+        "horizon_s": 3600,
+        "late_after_s": 60,
+    }
+    truth = compiled(begun({}, truth=asked), Phase.SHADOWING).truth
+    assert truth is not None
+    assert (truth.classes, truth.positive, truth.fields, truth.inputs) == (
+        ("0", "1", "two"),
+        "1",
+        ("country",),
+        ("years",),
+    )
+    assert [truth.slices[1].group_of(age) for age in (29, 30, 49.5, 50, None)] == [
+        "< 30", "30 to 50", "30 to 50", ">= 50", "(none)",
+    ]  # fmt: skip
+    assert Truth.from_json(truth.to_json()) == truth
+    assert compiled(begun({}), Phase.SHADOWING).truth is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"task": "ranking"}, "truth.task"),
+        ({"positive": "no"}, "positive"),
+        ({"late_after_s": 7200.0, "horizon_s": 3600.0}, "late_after_s"),
+        ({"slices": ["country"]}, r"truth.slices\[0\]"),
+        ({"slices": [{"name": "a", "of": "input:x", "edges": [2, 1]}]}, "each edge above"),
+        ({"task": "regression"}, "score"),
+        ({"wrong_above": 1.0}, "wrong_above"),
+        ({"horizon_s": 1e9}, "truth.horizon_s"),
+        ({"colour": "red"}, "truth.colour"),
+    ],
+)
+def test_a_truth_that_cannot_be_names_its_field(wrong: dict[str, object], field: str) -> None:
+    """Each fault by its place, before anything is stored."""
+    sound = {"task": "classification", "output": "label", "score": "p", "classes": ["yes", "not"]}
+    with pytest.raises(InvalidInput, match=field):
+        begun({}, truth={**sound, **wrong})
