@@ -7,9 +7,9 @@ event loop and must return at once; what they keep of a record they copy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.clock import Clock, Timer
 from gateway.messages import Arrays, Decision, VersionRef
@@ -41,13 +41,15 @@ class Content(NamedTuple):
     """What a request asked and what it was answered, for routes that want it kept (None: nothing, or not wanted).
 
     The arrays are the request's own, and are not written to again. A digest (SHA-256, hexadecimal) is of the canonical
-    form of a set of tensors (``gateway.recording.contents``), and None until somebody has made it.
+    form of a set of tensors (``gateway.recording.contents``), and None until somebody has made it. ``context`` holds
+    those fields of the request's context, and no others, that ``Route.truth.fields`` names.
     """
 
     inputs: Arrays | None = None
     outputs: Arrays | None = None
     input_digest: str | None = None
     output_digest: str | None = None
+    context: Mapping[str, Any] | None = None
 
 
 class RequestRecord(NamedTuple):
