@@ -40,16 +40,16 @@ FULL_BURST = 256
 class Content(NamedTuple):
     """What a request asked and what it was answered, for routes that want it kept (None: nothing, or not wanted).
 
-    The arrays are the request's own, and are not written to again. A digest (SHA-256, hexadecimal) is of the canonical
-    form of a set of tensors (``gateway.recording.contents``), and None until somebody has made it. ``context`` holds
-    those fields of the request's context, and no others, that ``Route.truth.fields`` names.
+    The arrays are the request's own, and are not written to again. ``context`` is the client's, plain JSON. A digest
+    (``gateway.recording.contents.digest_of``) is there, and its arrays are not, where they were too large to be handed
+    on as they are; where arrays are, whoever wants their digest makes it.
     """
 
     inputs: Arrays | None = None
     outputs: Arrays | None = None
+    context: Mapping[str, Any] | None = None
     input_digest: str | None = None
     output_digest: str | None = None
-    context: Mapping[str, Any] | None = None
 
 
 class RequestRecord(NamedTuple):
