@@ -79,7 +79,7 @@ class Dispatcher:
         # Of what is not batched, the rows mean nothing, and cannot be cut.
         self._most_rows = max_rows if signature.batched else NEVER
         self.admission = Admission(spec.ref, curve, max_rows=max_rows, alone=self._alone)
-        self.lanes = tuple(self._lane(supervisor, devices) for supervisor in supervisors)
+        self.lanes = tuple(self._lane(*numbered, devices) for numbered in enumerate(supervisors))
         # Rows waiting from which on a new item schedules the forming of a batch: 0 while an engine is free.
         self.form_at = 0
         # Batches launched, failed ones until they are settled.
@@ -156,7 +156,7 @@ class Dispatcher:
         if recoveries:
             await asyncio.wait(recoveries)
 
-    def _lane(self, supervisor: Supervisor, devices: Devices | None) -> Lane:
+    def _lane(self, instance: int, supervisor: Supervisor, devices: Devices | None) -> Lane:
         runner = BatchRunner(
             self._spec,
             supervisor,
@@ -166,11 +166,12 @@ class Dispatcher:
             tally=self._tally,
             clock=self._clock,
             observer=self._observer,
+            instance=instance,
         )
         turn = None
         if devices is not None and supervisor.info is not None:
             turn = devices.turn(supervisor.info.device, self.form)
-        return Lane(supervisor, runner, turn)
+        return Lane(supervisor, runner, turn, instance)
 
     def _taker(self, about_to_end: Lane | None) -> Lane | None:
         """The lane that takes a batch now: an idle one, or one that may be given its next."""
@@ -207,7 +208,9 @@ class Dispatcher:
     def _launch_next(self, lane: Lane) -> None:
         engine = lane.engine
         now = self._clock.monotonic()
-        limit = self._most_rows if self._alone else self.admission.batch_rows(self._queue.urgent_rows)
+        urgent_rows = self._queue.urgent_rows
+        limit = self._most_rows if self._alone else self.admission.batch_rows(urgent_rows)
+        release = "idle" if not lane.runs else "full" if urgent_rows >= self.admission.limit else "ending"
         items, rows, expired = self._queue.take(
             limit, self._in_time_from(lane, limit, now), alone=self._alone, cut=self._cut
         )
@@ -217,7 +220,7 @@ class Dispatcher:
             if lane.turn is not None:
                 lane.turn.give_back(0.0)
             return
-        batch = Batch(items, rows, now, engine)
+        batch = Batch(items, rows, now, engine, limit=0 if limit == NEVER else limit, release=release)
         lane.runs.append(batch)
         self.under_way += 1
         lane.ends_at = max(now, lane.ends_at if len(lane.runs) > 1 else 0.0) + self.admission.pace.batch_s(rows)
@@ -287,10 +290,10 @@ class Dispatcher:
     def _answer(self, lane: Lane, batch: Batch, result: BatchResult, seconds: float, now: float) -> None:
         items, rows = batch.items, batch.rows
         try:
-            waits = answer_all(items, rows, result, batch.began)
+            waits = answer_all(items, rows, result, batch.began, batch.serial)
         except ValueError as mismatch:  # rows handed to the wrong clients would be worse than an error
             failure = unforeseen(self._spec, mismatch)
-            self._tell(batch, result.compute_s, failure)
+            self._tell(lane, batch, result.compute_s, failure)
             for item in items:
                 self._tally.fail_with_batch(item, failure)
             return
@@ -299,26 +302,56 @@ class Dispatcher:
         self._tally.ran(rows, seconds)
         self._tally.answer(waits, now)
         self._succeeded()
-        record = BatchRecord(self._spec.ref, rows, len(items), result.compute_s, tuple(waits))
-        self._observer.batch_finished(record)
+        self._told(lane, batch, result.compute_s, tuple(waits), took_s=now - batch.began, ran_rows=result.ran_rows)
 
     def _failed(self, lane: Lane, batch: Batch, failure: TurnoutError) -> None:
         """What had not begun goes back to the front; what failed is run again by itself, by a task."""
         if isinstance(failure, NotBegun):
             self._queue.put_back([item for item in batch.items if not item.left])
         else:
-            self._tell(batch, self._clock.monotonic() - batch.began, failure)
+            self._tell(lane, batch, self._clock.monotonic() - batch.began, failure)
             self.under_way += 1
             lane.failed.append((batch.items, failure))
         lane.supervisor.failed(batch.engine, failure)
 
-    def _tell(self, batch: Batch, seconds: float, failure: TurnoutError) -> None:
+    def _tell(self, lane: Lane, batch: Batch, seconds: float, failure: TurnoutError) -> None:
         items = batch.items
         waits = tuple(batch.began - item.enqueued for item in items if not item.attempts)
         for item in items:
             item.attempts += 1
-        record = BatchRecord(self._spec.ref, batch.rows, len(items), seconds, waits, type(failure).__name__)
-        self._observer.batch_finished(record)
+        self._told(lane, batch, seconds, waits, took_s=seconds, failure=type(failure).__name__)
+
+    def _told(
+        self,
+        lane: Lane,
+        batch: Batch,
+        compute_s: float,
+        waits: tuple[float, ...],
+        *,
+        took_s: float,
+        ran_rows: int = 0,
+        failure: str | None = None,
+    ) -> None:
+        info = lane.supervisor.info
+        self._observer.batch_finished(
+            BatchRecord(
+                self._spec.ref,
+                batch.rows,
+                len(batch.items),
+                compute_s,
+                waits,
+                failure,
+                batch.serial,
+                self._clock.wall(),
+                took_s,
+                batch.release,
+                batch.limit,
+                ran_rows or batch.rows,
+                self._spec.placement,
+                lane.instance,
+                "" if info is None else info.device,
+            )
+        )
 
     async def _recover(self, lane: Lane) -> None:
         while lane.failed:

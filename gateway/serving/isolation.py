@@ -64,6 +64,7 @@ class BatchRunner:
         tally: Tally,
         clock: Clock,
         observer: Observer,
+        instance: int = 0,
     ) -> None:
         """``limit_s``: time a batch of so many rows is given; ``succeeded`` is told of good runs."""
         self._spec = spec
@@ -74,6 +75,7 @@ class BatchRunner:
         self._tally = tally
         self._clock = clock
         self._observer = observer
+        self._instance = instance
         self._killers = 0
 
     def succeeded(self) -> None:
@@ -167,28 +169,30 @@ class BatchRunner:
     async def _run_joined(self, trial: _Trial) -> None:
         items = trial.items
         began = self._clock.monotonic()
-        result = await self._run([item.inputs for item in items], trial.rows, trial)
+        batch, result = await self._run([item.inputs for item in items], trial.rows, trial)
         alone = len(items) == 1
         outputs = [result.outputs] if alone else list(cut(result.outputs, [item.rows for item in items]))
-        self._answer(items, outputs, began, result.compute_s)
+        self._answer(items, outputs, began, result.compute_s, batch)
 
     async def _run_by_rows(self, trial: _Trial) -> None:
         item = trial.items[0]
         began = self._clock.monotonic()
-        results = await self._halved(item.inputs, item.rows, trial)
-        outputs = join([result.outputs for result in results])
-        self._answer([item], [outputs], began, sum(result.compute_s for result in results))
+        runs = await self._halved(item.inputs, item.rows, trial)
+        outputs = join([result.outputs for _, result in runs])
+        self._answer([item], [outputs], began, sum(result.compute_s for _, result in runs), runs[0][0])
 
-    def _answer(self, items: Sequence[Item], outputs: Sequence[Arrays], began: float, compute_s: float) -> None:
-        batch, rows = next(BATCHES), sum(item.rows for item in items)
+    def _answer(
+        self, items: Sequence[Item], outputs: Sequence[Arrays], began: float, compute_s: float, batch: int
+    ) -> None:
+        rows = sum(item.rows for item in items)
         for item, own in zip(items, outputs, strict=True):
             if not item.left:
                 item.answer(Answer(own, began - item.enqueued, compute_s, batch, rows))
                 self._tally.answer([began - item.enqueued], self._clock.monotonic())
 
-    async def _halved(self, inputs: Arrays, rows: int, trial: _Trial) -> list[BatchResult]:
+    async def _halved(self, inputs: Arrays, rows: int, trial: _Trial) -> list[tuple[int, BatchResult]]:
         """The rows in two halves, each halved again while the device has no memory for it; in order."""
-        results: list[BatchResult] = []
+        results: list[tuple[int, BatchResult]] = []
         for part, count in halve_rows(inputs, rows):
             try:
                 results.append(await self._run([part], count, trial))
@@ -198,8 +202,9 @@ class BatchRunner:
                 results.extend(await self._halved(part, count, trial))
         return results
 
-    async def _run(self, parts: Sequence[Arrays], rows: int, trial: _Trial) -> BatchResult:
-        """One run of the engine, told to the observer. Waits are told once an item, however often it runs."""
+    async def _run(self, parts: Sequence[Arrays], rows: int, trial: _Trial) -> tuple[int, BatchResult]:
+        """One run of the engine, told to the observer, and its serial number. Waits are told once an item, however
+        often it runs."""
         began = self._clock.monotonic()
         waits = tuple(began - item.enqueued for item in trial.items if not item.attempts)
         for item in trial.items:
@@ -211,16 +216,43 @@ class BatchRunner:
             raise
         except TurnoutError as failure:
             elapsed = self._clock.monotonic() - began
-            self._tell(rows, trial, elapsed, waits, type(failure).__name__)
+            self._tell(rows, trial, waits, elapsed, failure=type(failure).__name__)
             raise
-        self._tally.ran(rows, self._clock.monotonic() - began)
+        elapsed = self._clock.monotonic() - began
+        self._tally.ran(rows, elapsed)
         self._succeeded()
-        self._tell(rows, trial, result.compute_s, waits, None)
-        return result
+        return self._tell(rows, trial, waits, elapsed, compute_s=result.compute_s), result
 
-    def _tell(self, rows: int, trial: _Trial, seconds: float, waits: tuple[float, ...], failure: str | None) -> None:
-        record = BatchRecord(self._spec.ref, rows, len(trial.items), seconds, waits, failure)
+    def _tell(
+        self,
+        rows: int,
+        trial: _Trial,
+        waits: tuple[float, ...],
+        took_s: float,
+        *,
+        compute_s: float | None = None,
+        failure: str | None = None,
+    ) -> int:
+        batch, info = next(BATCHES), self._supervisor.info
+        record = BatchRecord(
+            self._spec.ref,
+            rows,
+            len(trial.items),
+            took_s if compute_s is None else compute_s,
+            waits,
+            failure,
+            batch,
+            self._clock.wall(),
+            took_s,
+            "again",
+            0,
+            rows,
+            self._spec.placement,
+            self._instance,
+            "" if info is None else info.device,
+        )
         self._observer.batch_finished(record)
+        return batch
 
 
 def unforeseen(spec: VersionSpec, fault: Exception) -> ModelError:

@@ -93,14 +93,15 @@ class Item:
         self.future.set_exception(failure)
 
 
-def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: float) -> list[float]:
-    """Gives each item of a good batch its rows of the outputs, as views; the waits of those not told before.
+def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: float, batch: int) -> list[float]:
+    """Gives each item of a good batch, by its serial number ``batch``, its rows of the outputs, as views; the waits of
+    those not told before.
 
     Raises ValueError, and answers nobody, when the outputs do not have the batch's rows. This runs for every request,
     so it makes nothing that it need not.
     """
     outputs, compute_s, ran_rows = result
-    batch, batch_rows = next(BATCHES), ran_rows or rows
+    batch_rows = ran_rows or rows
     waits: list[float] = []
     if len(items) == 1:
         (item,) = items

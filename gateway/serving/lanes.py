@@ -15,7 +15,7 @@ from gateway.errors import TurnoutError
 from gateway.serving.devices import Turn
 from gateway.serving.engine import Engine
 from gateway.serving.isolation import BatchRunner
-from gateway.serving.item import Item
+from gateway.serving.item import BATCHES, Item
 from gateway.serving.supervision import Supervisor
 
 __all__ = ["HAND_OVER_S", "WORTH_FORESEEING_S", "Batch", "Lane"]
@@ -25,15 +25,20 @@ WORTH_FORESEEING_S = 0.002
 
 
 class Batch:
-    """Items handed to an engine together."""
+    """Items handed to an engine together. ``limit`` and ``release``: as ``BatchRecord`` has them."""
 
-    __slots__ = ("began", "engine", "items", "rows")
+    __slots__ = ("began", "engine", "items", "limit", "release", "rows", "serial")
 
-    def __init__(self, items: list[Item], rows: int, began: float, engine: Engine) -> None:
+    def __init__(
+        self, items: list[Item], rows: int, began: float, engine: Engine, *, limit: int = 0, release: str = ""
+    ) -> None:
         self.items = items
         self.rows = rows
         self.began = began
         self.engine = engine
+        self.limit = limit
+        self.release = release
+        self.serial = next(BATCHES)
 
 
 class Lane:
@@ -48,6 +53,7 @@ class Lane:
         "ends_at",
         "failed",
         "freed_at",
+        "instance",
         "recovery",
         "runner",
         "runs",
@@ -56,8 +62,9 @@ class Lane:
         "turn",
     )
 
-    def __init__(self, supervisor: Supervisor, runner: BatchRunner, turn: Turn | None) -> None:
+    def __init__(self, supervisor: Supervisor, runner: BatchRunner, turn: Turn | None, instance: int = 0) -> None:
         self.supervisor = supervisor
+        self.instance = instance
         self.runner = runner
         self.turn = turn
         self.runs: deque[Batch] = deque()
