@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: serve test demo lint bench clean
+.PHONY: serve test demo lint bench dashboards clean
 
 serve: $(READY)            ## three real versions of a digits model on 127.0.0.1:8000
 	$(BIN)/python -m gateway.cli.quickstart
@@ -27,6 +27,9 @@ lint: $(READY)             ## format, rules, types
 
 bench: $(READY)            ## the figures of docs/benchmarks.md; more options in BENCH="--sweep"
 	$(BIN)/python -m loadtests.bench $(BENCH)
+
+dashboards: $(READY)       ## config/grafana anew, from dashboards/
+	$(BIN)/python -m dashboards
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes the first time."

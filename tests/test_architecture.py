@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("gateway", "runtimes")
+PACKAGES = ("gateway", "runtimes", "dashboards")
 
 WORDS = frozenset({"messages", "errors"})
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -69,8 +69,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "clock": frozenset(),
     "__init__": frozenset(),
     "runtimes": frozenset(),
+    "dashboards": frozenset(),
 }
-"""Part of ``gateway`` (or ``runtimes``) to the parts it may import; everything may import itself."""
+"""Part of ``gateway`` (or ``runtimes``, or ``dashboards``) to the parts it may import; everything may import itself."""
 
 ONLY_IN: Mapping[str, frozenset[str]] = {
     "prometheus_client": frozenset({"telemetry"}),
@@ -91,6 +92,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "skl2onnx": frozenset({"examples"}),
     "skops": frozenset({"runtimes", "examples"}),
     "matplotlib": frozenset({"cli"}),
+    "grafana_foundation_sdk": frozenset({"dashboards"}),
 }
 """Vendor to the parts that may know it."""
 
@@ -142,8 +144,8 @@ def _imports(node: ast.AST, *, hidden: bool, typing_only: bool) -> Iterator[Impo
 
 def part_of(module: str) -> str:
     names = module.split(".")
-    if names[0] == "runtimes":
-        return "runtimes"
+    if names[0] != "gateway":
+        return names[0]
     return names[1] if len(names) > 1 else "__init__"
 
 
