@@ -67,6 +67,7 @@ class RequestRecord(NamedTuple):
 
     ``key`` is the routing key as it was given: only the recorder sees it, and keeps a keyed hash. ``decode_s``,
     ``decide_s`` and ``encode_s`` are what the request's other stages took; 0 where one was not measured.
+    ``trace_state`` is the caller's ``tracestate``, passed on.
     """
 
     route: str
@@ -96,6 +97,7 @@ class RequestRecord(NamedTuple):
     decide_s: float = 0.0
     encode_s: float = 0.0
     content: Content | None = None
+    trace_state: str = ""
 
 
 class BatchRecord(NamedTuple):
