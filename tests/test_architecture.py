@@ -43,6 +43,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "settings",
             "events",
             "clock",
+            "recording",
         }
         | {"trace_context", "runtimes"}
         | WORDS

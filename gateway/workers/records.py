@@ -1,10 +1,7 @@
 """Events as plain tuples and back: what a worker saw, in the form in which it crosses to the node.
 
-``marshal`` carries them: it is the fastest form Python has for tuples of plain values (2 µs a record both
-ways; JSON 5, pickle 9 with its classes). It must not read bytes of a stranger, and does not: both ends
-are this very program, started by the node from the same interpreter, over a socket that nobody else
-can open. A client decides what some of the strings say, never how they are encoded. A worker that was
-taken over could crash the node with it; it runs as the same user, and could do that with a signal.
+``marshal`` carries them, for the reasons that ``gateway.recording.bursts`` has. A worker that was taken over could
+crash the node with it; it runs as the same user, and could do that with a signal.
 """
 
 from __future__ import annotations
@@ -35,10 +32,8 @@ __all__ = [
     "Event",
     "pack_burst",
     "pack_event",
-    "pack_finished",
     "unpack_burst",
     "unpack_event",
-    "unpack_finished",
 ]
 
 LOCAL = frozenset(
@@ -160,58 +155,15 @@ def unpack_event(event: Event) -> tuple[str, tuple[Any, ...]]:
 
 class Burst(NamedTuple):
     """What a worker saw in a moment: requests begun, by route; rows waiting, by version (the latest); requests
-    finished; the rest in order; and what it could not tell because the node did not read: events, and by route the
-    requests whose end (negative: whose beginning) was among them."""
+    finished (``gateway.recording.bursts``); the rest in order; and what it could not tell because the node did not
+    read: events, and by route the requests whose end (negative: whose beginning) was among them."""
 
     started: dict[str, int]
     waiting: dict[tuple[str, int], int]
-    finished: list[tuple[Any, ...]]
+    finished: bytes
     events: list[Event]
     dropped: int
     lost: dict[str, int]
-
-
-_DECISION = RequestRecord._fields.index("decision")
-_ANSWERED_BY = RequestRecord._fields.index("answered_by")
-_AFTER = _ANSWERED_BY + 1
-_REASON = Decision._fields.index("reason")
-
-
-def pack_finished(records: Sequence[RequestRecord]) -> list[tuple[Any, ...]]:
-    """The one form written out by hand: it is paid for by every request. The version that answered is nearly always
-    the one that was chosen."""
-    packed = []
-    for record in records:
-        decision, answered_by = record.decision, record.answered_by
-        taken: tuple[Any, ...] | None = None
-        answered: Any = None
-        if decision is not None:
-            version = decision.version
-            taken = (decision[0], version.model, version.number, *decision[_REASON:])
-            if answered_by is not None:
-                answered = True if answered_by == version else (answered_by.model, answered_by.number)
-        packed.append((*record[:_DECISION], taken, answered, *record[_AFTER:]))
-    return packed
-
-
-def unpack_finished(packed: Sequence[tuple[Any, ...]]) -> list[RequestRecord]:
-    """Raises ValueError."""
-    reference, make = _FORMS[VersionRef].unpack, RequestRecord._make
-    records = []
-    try:
-        for values in packed:
-            taken, answered = values[_DECISION], values[_ANSWERED_BY]
-            decision = None
-            if taken is not None:
-                route, model, number, *why = taken
-                version = reference((model, number))
-                decision = Decision(route, version, *why)
-                if answered is not None:
-                    answered = version if answered is True else reference(answered)
-            records.append(make((*values[:_DECISION], decision, answered, *values[_AFTER:])))
-    except TypeError as error:
-        raise ValueError(f"no record of a request of this program: {error}") from error
-    return records
 
 
 def pack_burst(burst: Burst) -> bytes:

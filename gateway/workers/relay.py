@@ -9,8 +9,9 @@ from typing import Any
 
 from gateway.events import BatchRecord, CountsRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
+from gateway.recording import bursts
 from gateway.workers.link import Link
-from gateway.workers.records import Burst, Event, pack_burst, pack_event, pack_finished
+from gateway.workers.records import Burst, Event, pack_burst, pack_event
 
 __all__ = ["Relay"]
 
@@ -45,7 +46,7 @@ class Relay(Observer):
             self._timer = None
         if not (self._finished or self._events or self._started or self._waiting):
             return
-        finished = pack_finished(self._finished)
+        finished = bursts.pack_burst(self._finished, bare=True)
         burst = Burst(self._started, self._waiting, finished, self._events, self._dropped, self._lost)
         if self._link.offer(pack_burst(burst)):
             self._dropped, self._lost = 0, {}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from gateway.events import BatchRecord, Observer, RequestRecord
 from gateway.messages import VersionRef
-from gateway.workers.records import Burst, unpack_burst, unpack_event, unpack_finished
+from gateway.recording import bursts
+from gateway.workers.records import Burst, unpack_burst, unpack_event
 
 __all__ = ["Crash", "Replay", "Replays"]
 
@@ -76,7 +77,7 @@ class Replay:
         """Raises ValueError for what is no burst."""
         burst = unpack_burst(body)
         self._begin(burst)
-        self._finish(unpack_finished(burst.finished))
+        self._finish(bursts.unpack_burst(burst.finished))
         for event in burst.events:
             name, args = unpack_event(event)
             if name == "version_crashed":
