@@ -1,0 +1,319 @@
+"""How large a difference is, beside what chance alone makes of it: per feature and for the whole, of one window.
+
+* **effect** is the angle between the shares of the two, ``2 arccos(sum sqrt(p q))`` (Fisher-Rao): for a shifted normal
+  it is the shift in standard deviations, it is bounded by pi, and it needs no rows in every cell. Its square is,
+  without drift, chi-square times ``1/n + 1/m``, so the part that chance makes is taken off and an interval follows.
+* **g** is the two-sample G-test on the cells, with its degrees of freedom and p-value (of this one look: what alarms is
+  ``evidence``, which holds at any number of looks).
+* **psi** stands beside ``(bins - 1)(1/n + 1/m)``, what it is without drift: 0.1 at 100 rows and ten bins.
+* **wasserstein** and **shift** are in standard deviations of the reference, from bin edges and from sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.telemetry.drift.cells import Cells, Counts, Floats
+from gateway.telemetry.drift.distributions import chi_square_tail, effect_bounds
+from gateway.telemetry.drift.evidence import Reference
+from runtimes.counting import BLOCK_SIGMA, COSINE_UNITS, FEATURE_SIGMA, Block, Feature
+
+__all__ = [
+    "AgainstReference",
+    "Effect",
+    "FeatureSize",
+    "WholeSize",
+    "angles",
+    "effects",
+    "feature_sizes",
+    "whole_sizes",
+]
+
+_BOUND = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """With its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSize:
+    """Shares are of the window's rows: ``missing``, ``beyond`` all of the reference, ``unseen`` in it; each with the
+    reference's own where that can be more than 0. ``wasserstein`` and ``shift`` are None for what has no order."""
+
+    feature: str
+    side: str
+    rows: int
+    effect: Effect
+    g: float
+    degrees: int
+    p_value: float
+    psi: float
+    psi_expected: float
+    wasserstein: float | None
+    shift: float | None
+    spread: float | None
+    missing: float
+    missing_reference: float
+    beyond: float
+    unseen: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSize:
+    """Of many columns together. ``mmd`` is the squared distance of the mean embeddings, beside what it is without drift
+    at most; ``effect`` the root mean square of the waves' angles; ``mean_shift`` of the projected mean, in standard
+    deviations (Mahalanobis); ``covariance`` the largest change of a standard deviation along any projected direction,
+    as a factor."""
+
+    block: str
+    side: str
+    rows: int
+    effect: Effect
+    mmd: float
+    mmd_expected: float
+    mean_shift: Effect
+    covariance: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: infinity is what no rows say."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def effects(reference: Reference, windows: Counts, chosen: NDArray[np.intp]) -> list[Effect]:
+    """Of each feature and block, in the window (of windows (s, size)) that ``chosen`` names for it."""
+    cells, features = reference.cells, len(reference.plan.features)
+    live = cells.count(windows)[cells.spread(chosen[:features]), np.arange(cells.size)].astype(np.float64)
+    bounds = _angles(reference, live, windows[chosen[:features], 0].astype(np.float64))
+    found = [Effect(*(float(part[place]) for part in bounds)) for place in range(features)]
+    blocks = enumerate(chosen[features:])
+    return [*found, *(_wave_effect(reference, windows[window], index) for index, window in blocks)]
+
+
+def _angles(reference: Reference, live: Floats, n: Floats) -> tuple[Floats, Floats, Floats]:
+    """Estimates and bounds, of cells' counts and rows by feature."""
+    known = reference.cell_counts.astype(np.float64)
+    return angles(reference.cells, live, known, n, reference.cells.sums(known))
+
+
+def angles(cells: Cells, one: Floats, other: Floats, n: Floats, m: Floats) -> tuple[Floats, Floats, Floats]:
+    """Effects by feature between the counts of two samples (cells) of n and m rows (features), with their bounds."""
+    none = (n <= 0) | (m <= 0)
+    n, m = np.maximum(n, 1.0), np.maximum(m, 1.0)
+    squares = (2.0 * np.arccos(np.clip(cells.sums(np.sqrt(one * other)) / np.sqrt(n * m), 0.0, 1.0))) ** 2
+    degrees = np.maximum(cells.sums(((one + other) > 0).astype(np.float64)) - 1.0, 0.0)
+    weight = n * m / (n + m)
+    low, high = effect_bounds(squares, degrees, weight, _BOUND)
+    value = np.sqrt(np.maximum(squares - degrees / weight, 0.0))
+    nothing, same = none | (degrees < 1), degrees < 1
+    return (
+        np.where(nothing, 0.0, value),
+        np.where(nothing, 0.0, low),
+        np.where(none, math.pi, np.where(same, 0.0, np.minimum(high, math.pi))),
+    )
+
+
+def _wave_effect(reference: Reference, window: Counts, index: int) -> Effect:
+    """A wave's mean errs no more than a coin's: the bounds hold, and are wider than they need be."""
+    rows = int(window[0])
+    if rows <= 0 or reference.rows <= 0:
+        return Effect(0.0, 0.0, math.pi)
+    known, live = reference.wave_shares(reference.counts, index), reference.wave_shares(window, index)
+    angles = 2.0 * (np.arcsin(np.sqrt(np.clip(live, 0, 1))) - np.arcsin(np.sqrt(np.clip(known, 0, 1))))
+    noise = 1.0 / rows + 1.0 / reference.rows
+    square = float((angles * angles).mean())
+    width = _BOUND * math.sqrt(noise)
+    return Effect(
+        math.sqrt(max(0.0, square - noise)),
+        max(0.0, math.sqrt(square) - width),
+        min(math.pi, math.sqrt(square) + width),
+    )
+
+
+def feature_sizes(reference: Reference, window: Counts, chosen: Sequence[int] | None = None) -> list[FeatureSize]:
+    """Of one window (size,), for the features of these places (None: all)."""
+    live = reference.cells.count(window)
+    rows = np.full(len(reference.plan.features), float(window[0]))
+    values, lows, highs = _angles(reference, live.astype(np.float64), rows)
+    places = range(len(reference.plan.features)) if chosen is None else chosen
+    bounds = [Effect(float(values[i]), float(lows[i]), float(highs[i])) for i in places]
+    return [_feature_size(reference, window, live, i, bound) for i, bound in zip(places, bounds, strict=True)]
+
+
+def _feature_size(reference: Reference, window: Counts, live: Counts, index: int, effect: Effect) -> FeatureSize:
+    feature, place = reference.plan.features[index], reference.cells.slice(index)
+    c, r = live[place].astype(np.float64), reference.cell_counts[place].astype(np.float64)
+    n, m = float(c.sum()), float(r.sum())
+    used = (c + r) > 0
+    degrees = max(int(used.sum()) - 1, 0)
+    g = _g(c[used], r[used]) if n and m else 0.0
+    moments = _moments(feature, window), _moments(feature, reference.counts)
+    ordered = feature.kind == "numeric"
+    shift = (moments[0][0] - moments[1][0]) if ordered and n else None
+    return FeatureSize(
+        feature=feature.name,
+        side=feature.side,
+        rows=int(n),
+        effect=effect,
+        g=g,
+        degrees=degrees,
+        p_value=chi_square_tail(g, degrees),
+        psi=_psi(c, r, reference.cells.prior[place]) if n and m else 0.0,
+        psi_expected=degrees * (1.0 / n + 1.0 / m) if n and m else math.inf,
+        wasserstein=None if shift is None else max(abs(shift), _wasserstein(reference, feature, window)),
+        shift=shift,
+        spread=moments[0][1] if ordered and n else None,
+        missing=int(window[feature.missing]) / n if n else 0.0,
+        missing_reference=int(reference.counts[feature.missing]) / m if m else 0.0,
+        beyond=int(window[feature.low] + window[feature.high]) / n if n else 0.0,
+        unseen=int(window[feature.unseen]) / n if n else 0.0,
+    )
+
+
+def _g(c: Floats, r: Floats) -> float:
+    both, n, m = c + r, c.sum(), r.sum()
+    found = 0.0
+    for side, total in ((c, n), (r, m)):
+        some = side > 0
+        found += float((side[some] * np.log(side[some] * (n + m) / (total * both[some]))).sum())
+    return max(0.0, 2.0 * found)
+
+
+def _psi(c: Floats, r: Floats, prior: Floats) -> float:
+    """On shares with the prior's part of a row in each cell: no cell is empty, and no constant is made up for one."""
+    q, p = (c + prior) / (c + prior).sum(), (r + prior) / (r + prior).sum()
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def _moments(feature: Feature, counts: Counts) -> tuple[float, float]:
+    """Mean and standard deviation of what is not missing, in standard deviations of the reference."""
+    rows = int(counts[0]) - int(counts[feature.missing])
+    if rows <= 0:
+        return 0.0, 0.0
+    mean = int(counts[feature.total]) / rows
+    variance = int(counts[feature.square]) / rows - mean * mean
+    return mean / FEATURE_SIGMA, math.sqrt(max(0.0, variance)) / FEATURE_SIGMA
+
+
+def _wasserstein(reference: Reference, feature: Feature, window: Counts) -> float:
+    """The area between the two distribution functions within the reference's range, straight between bin edges."""
+    if feature.scale <= 0.0 or not feature.edges:
+        return 0.0
+    points = np.array([min(feature.lowest, feature.edges[0]), *feature.edges, max(feature.highest, feature.edges[-1])])
+    gaps = np.diff(points) * feature.scale / FEATURE_SIGMA
+    difference = _climb(feature, window) - _climb(feature, reference.counts)
+    left, right = difference[:-1], difference[1:]
+    size = np.abs(left) + np.abs(right)
+    crossed = left * right < 0
+    area = np.where(crossed, (left * left + right * right) / np.where(size > 0, size, 1.0), size) / 2.0
+    return float((area * gaps).sum())
+
+
+def _climb(feature: Feature, counts: Counts) -> Floats:
+    """The share of rows below lowest, each edge, and highest."""
+    bins = counts[feature.counts].astype(np.float64)
+    total = max(1.0, float(bins.sum()))
+    inner = np.cumsum(bins)[:-1]
+    found: Floats = np.concatenate([[counts[feature.low]], inner, [bins.sum() - counts[feature.high]]]) / total
+    return found
+
+
+def whole_sizes(reference: Reference, window: Counts) -> list[WholeSize]:
+    return [_whole_size(reference, window, index) for index in range(len(reference.plan.blocks))]
+
+
+def _whole_size(reference: Reference, window: Counts, index: int) -> WholeSize:
+    block = reference.plan.blocks[index]
+    rows, known = int(window[0]), reference.rows
+    if rows <= 0 or known <= 0:
+        nothing = Effect(0.0, 0.0, math.inf)
+        return WholeSize(block.name, block.side, 0, nothing, 0.0, math.inf, nothing, 1.0)
+    noise = 1.0 / rows + 1.0 / known
+    live_means, known_means = (_waves(block, counts) for counts in (window, reference.counts))
+    shift, covariance = _gaussian(block, window, reference.counts)
+    low, high = effect_bounds(
+        np.array([shift * shift]), np.array([float(block.dimensions)]), np.array([1.0 / noise]), _BOUND
+    )
+    value = math.sqrt(max(0.0, shift * shift - block.dimensions * noise))
+    return WholeSize(
+        block=block.name,
+        side=block.side,
+        rows=rows,
+        effect=_wave_effect(reference, window, index),
+        mmd=float(((live_means - known_means) ** 2).sum() / block.waves),
+        mmd_expected=float((1.0 - known_means**2).sum() / block.waves) * noise,
+        mean_shift=Effect(value, float(low[0]), float(high[0])),
+        covariance=covariance,
+    )
+
+
+def _waves(block: Block, counts: Counts) -> Floats:
+    found: Floats = counts[np.r_[block.cos, block.sin]] / (max(1, int(counts[0])) * COSINE_UNITS)
+    return found
+
+
+def _gaussian(block: Block, window: Counts, known: Counts) -> tuple[float, float]:
+    """How far the projected mean has moved (Mahalanobis), and the largest factor of a standard deviation."""
+    (mean, covariance), (was, root) = _projected(block, window), _projected(block, known)
+    values, vectors = np.linalg.eigh(root)
+    kept = values > max(float(values[-1]), 0.0) * 1e-6
+    if not kept.any():
+        return 0.0, 1.0
+    whiten = vectors[:, kept] / np.sqrt(values[kept])
+    moved = float(np.linalg.norm(whiten.T @ (mean - was)))
+    spreads = np.sqrt(np.maximum(np.linalg.eigvalsh(whiten.T @ covariance @ whiten), 0.0))
+    furthest = max((float(spread) for spread in spreads), key=lambda x: abs(math.log(max(x, 1e-6))))
+    return moved, furthest
+
+
+def _projected(block: Block, counts: Counts) -> tuple[Floats, Floats]:
+    rows, size = max(1, int(counts[0])), block.dimensions
+    mean = counts[block.total] / (rows * BLOCK_SIGMA)
+    second = np.zeros((size, size))
+    second[np.triu_indices(size)] = counts[block.outer] / (rows * BLOCK_SIGMA**2)
+    second += np.triu(second, 1).T
+    return mean, second - np.outer(mean, mean)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AgainstReference:
+    """Judges every feature and block of a version by its reference."""
+
+    reference: Reference
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.reference.names
+
+    def log_e(self, windows: Counts) -> Floats:
+        return self.reference.log_e(windows)
+
+    def effects(self, windows: Counts, chosen: NDArray[np.intp]) -> list[Effect]:
+        return effects(self.reference, windows, chosen)
+
+    def log_return(self, windows: Counts, name: str, drifted: Counts) -> Floats:
+        return self.reference.log_return(windows, name, drifted)
+
+    def rows(self, windows: Counts) -> Counts:
+        found: Counts = windows[:, 0]
+        return found
