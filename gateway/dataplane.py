@@ -247,7 +247,7 @@ class Dataplane:
         outputs, queue_s, compute_s, trail.batch, trail.batch_rows = answer
         trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
         if route.shadows and trail.batch:  # an answer that was kept says nothing new
-            self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs))
+            self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs, request.trace))
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
 
     async def _kept(

@@ -153,6 +153,9 @@ class ShadowRecord(NamedTuple):
     the decision's. ``failed``: the shadow gave no answer to compare, by its own fault; ``dropped``: there was no
     capacity to spare for it, or its version is not here. ``difference`` is the largest one found between two numbers
     of the outputs (infinite where one of them is none); 0 where none was found, or none was comparable.
+
+    ``trace`` is the ``traceparent`` of the request. Of a copy that was answered: ``batch``, ``queue_s`` and
+    ``compute_s`` as a request has them, and ``ended_wall``, seconds since the epoch.
     """
 
     route: str
@@ -163,6 +166,11 @@ class ShadowRecord(NamedTuple):
     outcome: str
     rows: int
     difference: float = 0.0
+    trace: str | None = None
+    batch: int = 0
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    ended_wall: float = 0.0
 
 
 class FlagSource(NamedTuple):

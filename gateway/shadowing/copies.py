@@ -20,7 +20,7 @@ from typing import NamedTuple
 from gateway.clock import Clock, Timer
 from gateway.errors import DeadlineExceeded, Overloaded, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.events import Observer
-from gateway.messages import Arrays, VersionRef
+from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.serving.answer_cache import cost_of
 from gateway.serving.handle import Handle
@@ -30,7 +30,7 @@ from gateway.shadowing.capacity import Capacity, answering
 from gateway.shadowing.comparison import Comparison, compare
 from gateway.shadowing.given import Given, inputs_for, owned
 from gateway.shadowing.lines import ALONE, TOGETHER, Copy, Line
-from gateway.shadowing.outcomes import Outcomes
+from gateway.shadowing.outcomes import UNANSWERED, Outcomes, Run
 
 __all__ = ["Shadowing", "ShadowingStatistics"]
 
@@ -176,7 +176,8 @@ class Shadowing:
         self._held_bytes[route.name] = held + size
         inputs, rows = fitted
         deadline = now + route.limits.timeout_ms / 1000
-        copy = Copy(route, given.decision, shadow, owned(inputs), rows, owned(given.outputs), deadline, size)
+        outputs = owned(given.outputs)
+        copy = Copy(route, given.decision, shadow, owned(inputs), rows, outputs, deadline, size, given.trace)
         line.waiting.append(copy)
 
     def _line(self, route: str, shadow: VersionRef) -> Line | None:
@@ -248,7 +249,7 @@ class Shadowing:
             self._failed(flight, failure)
         else:
             line.answered()
-            self._compare(copy, future.result().outputs)
+            self._compare(copy, future.result())
         if line.waiting and not self._scheduled and not self._stopped:
             self._soon()
 
@@ -262,21 +263,24 @@ class Shadowing:
             self._outcomes.say_once(copy.route.name, copy.shadow, f"{type(failure).__name__}: {failure}")
         self._end(copy, "dropped" if lost else "failed")
 
-    def _compare(self, copy: Copy, outputs: Arrays) -> None:
+    def _compare(self, copy: Copy, answer: Answer) -> None:
+        outputs, wall = answer.outputs, self._clock.wall()
+        run = Run(answer._replace(outputs={}), trace=copy.trace, ended_wall=wall)
         compared = partial(compare, copy.outputs, outputs, copy.route.tolerance)
         if cost_of(outputs) <= COMPARED_IN_THREAD_BYTES:
-            self._compared(copy, compared())
+            self._compared(copy, run, compared())
             return
         waiting = asyncio.get_running_loop().run_in_executor(None, compared)
-        waiting.add_done_callback(lambda done: self._compared(copy, None if done.cancelled() else done.result()))
+        waiting.add_done_callback(lambda done: self._compared(copy, run, None if done.cancelled() else done.result()))
 
-    def _compared(self, copy: Copy, comparison: Comparison | None) -> None:
+    def _compared(self, copy: Copy, run: Run, comparison: Comparison | None) -> None:
         if comparison is None:
-            self._end(copy, "dropped")
+            self._end(copy, "dropped", run)
             return
         if comparison.reason:
             self._outcomes.say_once(copy.route.name, copy.shadow, comparison.reason)
-        self._end(copy, "differs" if comparison.differs else "agrees", comparison.difference)
+        run = run._replace(difference=comparison.difference)
+        self._end(copy, "differs" if comparison.differs else "agrees", run)
 
     def _give_up(self, line: Line) -> None:
         while line.waiting:
@@ -285,11 +289,11 @@ class Shadowing:
             flight.handle.forget(flight.item)
             self._landed(flight.item.future)  # now: who installs a table looks at the leases
 
-    def _end(self, copy: Copy, outcome: str, difference: float = 0.0) -> None:
+    def _end(self, copy: Copy, outcome: str, run: Run = UNANSWERED) -> None:
         name = copy.route.name
         left = self._held_bytes.get(name, 0) - copy.size_bytes
         if left > 0:
             self._held_bytes[name] = left
         else:
             self._held_bytes.pop(name, None)
-        self._outcomes.tell(copy.decision, copy.shadow, outcome, copy.rows, difference=difference)
+        self._outcomes.tell(copy.decision, copy.shadow, outcome, copy.rows, run)

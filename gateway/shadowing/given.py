@@ -19,7 +19,7 @@ Larger ones are kept as they are: what they are views into is not written again 
 
 
 class Given(NamedTuple):
-    """``decision`` is of the version that answered, by ``handle``."""
+    """``decision`` is of the version that answered, by ``handle``; ``trace`` the request's ``traceparent``."""
 
     route: Route
     decision: Decision
@@ -28,6 +28,7 @@ class Given(NamedTuple):
     inputs: Arrays
     rows: int
     outputs: Arrays
+    trace: str | None = None
 
 
 def inputs_for(handle: Handle, given: Given) -> tuple[Arrays, int] | None:

@@ -31,6 +31,7 @@ class Copy(NamedTuple):
     outputs: Arrays
     deadline: float
     size_bytes: int
+    trace: str | None = None
 
 
 class Line:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container
+from typing import NamedTuple
 
 from gateway.events import Observer, ShadowRecord
 from gateway.messages import Decision, VersionRef
+from gateway.serving.item import Answer
 
-__all__ = ["Outcomes"]
+__all__ = ["UNANSWERED", "Outcomes", "Run"]
 
 log = logging.getLogger("turnout.shadows")
+
+
+class Run(NamedTuple):
+    """How a copy fared: the shadow's answer, if it gave one, its largest difference, and when."""
+
+    answer: Answer | None = None
+    difference: float = 0.0
+    trace: str | None = None
+    ended_wall: float = 0.0
+
+
+UNANSWERED = Run()
 
 
 class Outcomes:
@@ -23,11 +37,13 @@ class Outcomes:
     def __repr__(self) -> str:
         return f"<Outcomes [{len(self._said)} kinds of trouble said]>"
 
-    def tell(self, decision: Decision, shadow: VersionRef, outcome: str, rows: int, *, difference: float = 0.0) -> None:
+    def tell(self, decision: Decision, shadow: VersionRef, outcome: str, rows: int, run: Run = UNANSWERED) -> None:
+        record = ShadowRecord(decision.route, decision.epoch, decision.bucket, decision.version, shadow, outcome, rows)
+        answer, trace = run.answer, run.trace
+        if answer is not None:
+            record = record._replace(batch=answer.batch, queue_s=answer.queue_s, compute_s=answer.compute_s)
         self._observer.shadow_compared(
-            ShadowRecord(
-                decision.route, decision.epoch, decision.bucket, decision.version, shadow, outcome, rows, difference
-            )
+            record._replace(difference=run.difference, trace=trace, ended_wall=run.ended_wall)
         )
 
     def say_once(self, route: str, shadow: VersionRef, what: str) -> None:
