@@ -1,0 +1,67 @@
+"""The log's signed checkpoints: one file of notes beside it, and a copy elsewhere if the operator names a place.
+
+The file stands where the log stands, so it proves nothing against whoever can write there; a copy elsewhere does.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.checkpoints import DECISIONS, Checkpoint, SigningKey, VerifyingKey, read_notes
+from gateway.errors import InvalidInput
+
+__all__ = ["NOTES_FILE", "Notes"]
+
+NOTES_FILE = "checkpoints"
+
+
+class Notes:
+    """``newest`` and its ``text``: what was signed last, by this key; ``fault``: why a note could not be written."""
+
+    def __init__(self, folder: Path, key: SigningKey, *, copy: Path | None = None) -> None:
+        self._key = key
+        self._places = [folder / NOTES_FILE, *([] if copy is None else [copy])]
+        self.fault: str | None = None
+        self.newest, self.text = self._read(self._places[0])
+
+    def __repr__(self) -> str:
+        return f"<Notes [{0 if self.newest is None else self.newest.size} signed]>"
+
+    @property
+    def public(self) -> VerifyingKey:
+        return self._key.public
+
+    def sign(self, checkpoint: Checkpoint) -> None:
+        """Never raises: a place that cannot be written to is told of by ``fault``."""
+        self.newest, self.text = checkpoint, self._key.sign(checkpoint)
+        self.fault = None
+        for place in self._places:
+            try:
+                _append(place, self.text)
+            except OSError as error:
+                self.fault = f"checkpoints of the decision log cannot be written to {place}: {error.strerror}"
+
+    def _read(self, path: Path) -> tuple[Checkpoint | None, str | None]:
+        newest, text = None, None
+        with suppress(OSError, UnicodeDecodeError):
+            for note in read_notes(path.read_text("utf-8"), DECISIONS)[0]:
+                with suppress(InvalidInput):
+                    found = self._key.public.open(note)
+                    if newest is None or found.size >= newest.size:
+                        newest, text = found, note
+        return newest, text
+
+
+def _append(path: Path, note: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        whole = f"{note}\n".encode()
+        written = os.write(descriptor, whole)
+        if written < len(whole):
+            os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - written))
+            raise OSError(28, "there is no room for it")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

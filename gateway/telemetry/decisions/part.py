@@ -1,0 +1,122 @@
+"""The decision log as a part of the recorder: records and changes in, one chain of frames out, and its upkeep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from gateway.events import RequestRecord
+from gateway.telemetry.decisions.fields import encoded, named
+from gateway.telemetry.decisions.log import DecisionLog
+from gateway.telemetry.decisions.scribe import Scribe
+
+__all__ = ["DecisionPart", "DecisionSink", "Upkeep"]
+
+STATISTICS = "decisions.statistics"
+CHECKPOINT = "decisions.checkpoint"
+
+_KEPT_EVENTS = frozenset({"rollback", "shadow"})
+"""Written as they come; of tables and versions only what changes something."""
+
+
+class DecisionSink(Protocol):
+    """Gets the same records as the files, by name. Must not wait."""
+
+    def take(self, records: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Upkeep(Protocol):
+    """What is done with closed segments."""
+
+    def tick(self) -> None: ...
+
+    def statistics(self) -> Mapping[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class DecisionPart:
+    """Owns the log, its upkeep and the sinks."""
+
+    def __init__(
+        self,
+        log: DecisionLog,
+        scribe: Scribe,
+        *,
+        upkeep: Upkeep | None = None,
+        sinks: Sequence[DecisionSink] = (),
+    ) -> None:
+        self._log = log
+        self._scribe = scribe
+        self._upkeep = upkeep
+        self._sinks = tuple(sinks)
+        self._answers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+            STATISTICS: self._statistics,
+            CHECKPOINT: self._checkpoint,
+        }
+
+    def __repr__(self) -> str:
+        return f"<DecisionPart {self._log!r}>"
+
+    @property
+    def full(self) -> bool:
+        return self._log.full
+
+    def take(self, records: Sequence[RequestRecord]) -> None:
+        line_of = self._scribe.line
+        lines = [line for line in map(line_of, records) if line is not None]
+        self._log.append([encoded(line) for line in lines])
+        if self._sinks:
+            told = [named(line) for line in lines]
+            for sink in self._sinks:
+                sink.take(told)
+
+    def told(self, event: str, body: Mapping[str, Any]) -> None:
+        standing = self._log.standing
+        if event == "table":
+            self._scribe.heard(body)
+            change = standing.changed(body)
+            if change is not None:
+                self._log.control("table", change)
+        elif event == "version":
+            if not standing.knows(str(body["model"]), int(body["number"]), body):
+                self._log.control("version", body)
+        elif event == "gap":
+            count = int(body.get("count", 0))
+            self._log.lost(count)
+            self._log.control("gap", {"cause": body.get("cause", "unknown"), "records": count})
+        elif event in _KEPT_EVENTS:
+            self._log.control(event, body)
+
+    def tick(self) -> None:
+        self._log.tick()
+        if self._upkeep is not None:
+            self._upkeep.tick()
+        for sink in self._sinks:
+            sink.tick()
+
+    def ask(self, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._answers[kind]()
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+        if self._upkeep is not None:
+            self._upkeep.close()
+        self._log.close()
+
+    def _statistics(self) -> Mapping[str, Any]:
+        counts = self._log.statistics()
+        told = {name: getattr(counts, name) for name in counts.__slots__}
+        return told if self._upkeep is None else {**told, **self._upkeep.statistics()}
+
+    def _checkpoint(self) -> Mapping[str, Any]:
+        """The newest, signed over all that is durable now."""
+        self._log.sync(timeout_s=1.0)
+        self._log.sign()
+        notes = self._log.notes
+        return {"note": notes.text, "key": str(notes.public)}

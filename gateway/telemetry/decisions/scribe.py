@@ -1,0 +1,149 @@
+"""From a finished request to its record: what the route wants kept of it, and no more.
+
+The routing key is hashed with the home's secret here, digests are made of what was asked and answered where nobody has
+made them before, and tensors that the route redacts leave neither a digest nor a payload.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.events import Content, RequestRecord
+from gateway.messages import Array, Arrays, datatype_of
+from gateway.recording.contents import digest_of
+from gateway.routing.table import Recording
+from gateway.telemetry.decisions.fields import Line, named
+from gateway.telemetry.decisions.told import recording_of
+
+__all__ = ["Scribe"]
+
+_MAX_ERROR = 500
+_DEFAULT = Recording()
+
+
+class Scribe:
+    """``keyed`` hashes a routing key. What it knows of the routes comes by ``heard``; a route that it has not heard of
+    is kept as routes are that say nothing, if a decision was taken there."""
+
+    def __init__(self, keyed: Callable[[str], str]) -> None:
+        self._keyed = keyed
+        self._routes: dict[str, Recording | None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Scribe [{len(self._routes)} routes]>"
+
+    def heard(self, table: Mapping[str, Any]) -> None:
+        """The whole table, as ``told.table_body`` makes it."""
+        self._routes = {name: recording_of(body) for name, body in (table.get("routes") or {}).items()}
+
+    def line(self, record: RequestRecord) -> Line | None:
+        """In the order of ``COLUMNS``; None when the route wants none, and for what is no route's request."""
+        recording = self._routes.get(record.route, _DEFAULT)
+        decision = record.decision
+        if recording is None or (decision is None and record.route not in self._routes):
+            return None
+        version, answered = None if decision is None else decision.version, record.answered_by
+        flag = None if decision is None else decision.flag
+        content = record.content
+        inputs, outputs, redacted, payload = _NO_CONTENT if content is None else _kept(content, recording)
+        aged = None if decision is None or decision.flag_age_s is None else round(decision.flag_age_s * 1e3)
+        return [
+            record.decision_id,
+            record.request_id,
+            round(record.started_wall * 1e6),
+            round(record.duration_s * 1e6),
+            record.route,
+            answered.model if version is None and answered else version.model if version else None,
+            None if version is None else version.number,
+            None if answered is None else answered.number,
+            record.code,
+            None if decision is None else decision.reason,
+            None if decision is None else decision.bucket,
+            None if decision is None else decision.revision,
+            None if decision is None else decision.epoch,
+            record.rows,
+            round(record.queue_s * 1e6),
+            round(record.compute_s * 1e6),
+            round(record.decode_s * 1e6),
+            round(record.decide_s * 1e6),
+            round(record.encode_s * 1e6),
+            record.batch,
+            record.batch_rows,
+            record.slow,
+            record.protocol,
+            record.trace_id,
+            record.span_id,
+            record.parent_span_id,
+            None if record.key is None else self._keyed(record.key),
+            inputs,
+            outputs,
+            record.client_id,
+            record.chosen_failure,
+            None if record.error is None else record.error[:_MAX_ERROR],
+            None if flag is None else flag[0],
+            None if flag is None else flag[1],
+            None if flag is None else flag[2],
+            aged,
+            decision.flag_stale if decision is not None and (aged is not None or decision.flag_stale) else None,
+            redacted,
+            payload,
+        ]
+
+    def record_of(self, record: RequestRecord) -> Mapping[str, Any] | None:
+        """The same by name, as sinks take it."""
+        line = self.line(record)
+        return None if line is None else named(line)
+
+
+_Kept = tuple[str | None, str | None, list[str] | None, str | None]
+_NO_CONTENT: _Kept = (None, None, None, None)
+
+
+def _kept(content: Content, recording: Recording) -> _Kept:
+    """Digests of inputs and outputs, names left out, payload."""
+    if recording.content == "none":
+        return _NO_CONTENT
+    inputs, outputs, redact = content.inputs, content.outputs, recording.redact
+    redacted = sorted(redact & {*(inputs or ()), *(outputs or ())}) if redact else None
+    payload = _payload(inputs, outputs, redact) if recording.content == "payload" else None
+    return (
+        content.input_digest or _digest(inputs, redact),
+        content.output_digest or _digest(outputs, redact),
+        redacted or None,
+        payload,
+    )
+
+
+def _digest(arrays: Arrays | None, redact: frozenset[str]) -> str | None:
+    return None if arrays is None else digest_of(arrays, redact)
+
+
+def _payload(inputs: Arrays | None, outputs: Arrays | None, redact: frozenset[str]) -> str:
+    """Each tensor with its datatype, its shape, and its bytes in base64 (of strings, a list of each one's): what is
+    read back is what was asked, to the bit."""
+    body = {
+        side: {name: _tensor(array) for name, array in sorted(arrays.items()) if name not in redact}
+        for side, arrays in (("inputs", inputs), ("outputs", outputs))
+        if arrays is not None
+    }
+    return orjson.dumps(body).decode()
+
+
+def _tensor(array: Array) -> dict[str, Any]:
+    return {"datatype": datatype_of(array), "shape": list(array.shape), "base64": _base64(array)}
+
+
+def _base64(array: Array) -> str | Sequence[str]:
+    if array.dtype.hasobject or array.dtype.kind in "SU":
+        return [_text(one if isinstance(one, bytes) else str(one).encode()) for one in array.ravel().tolist()]
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return _text(np.ascontiguousarray(little).tobytes())
+
+
+def _text(octets: bytes) -> str:
+    return base64.b64encode(octets).decode("ascii")
