@@ -13,7 +13,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import uvloop
 
@@ -25,7 +26,7 @@ from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane
 from gateway.errors import SettingsError
-from gateway.events import FanOut
+from gateway.events import FanOut, Observer
 from gateway.registry.blobs import BlobStore
 from gateway.server import (
     ASGIApplication,
@@ -46,7 +47,11 @@ from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
 from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
 from gateway.telemetry.store_families import StoreFacts, StoreFamilies
-from gateway.telemetry.tracing import Tracing, exporter_for
+from gateway.telemetry.trace_families import TraceCounts, TraceFamilies
+from gateway.telemetry.tracing.configured import export_options
+from gateway.telemetry.tracing.keeping import Keeping
+from gateway.telemetry.tracing.observer import Tracing
+from gateway.telemetry.tracing.part import traces_part
 from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
 from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
@@ -116,6 +121,7 @@ class Gateway:
             probe_interval_s=settings.runtimes.readiness_s,
         )
         self._ends.push_async_callback(fleet.close)
+        coordination = coordination_for(settings, store, clock)
         self.control = control = ControlPlane(
             store=store,
             blobs=blobs,
@@ -124,7 +130,7 @@ class Gateway:
             settings=settings,
             clock=clock,
             observer=observer,
-            coordination=coordination_for(settings, store, clock),
+            coordination=coordination,
             address=f"http{'s' if settings.server.tls_key else ''}://{settings.server.host}:{settings.server.port}",
         )
         statistics = ModelStatistics()
@@ -137,7 +143,8 @@ class Gateway:
         metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
-        watching = (metrics, statistics, control.holdings, *self._sinks(clock))
+        traces = self._traces(metrics, coordination.replica, clock)
+        watching: tuple[Observer, ...] = (metrics, statistics, control.holdings, *self._sinks(clock), *traces)
         for part in (*watching, *control.observers):
             observer.add(part)
         self._ends.push_async_callback(control.close)
@@ -198,18 +205,36 @@ class Gateway:
             sockets.append(listening)
         return sockets
 
-    def _sinks(self, clock: SystemClock) -> Iterable[RequestLog | Tracing]:
+    def _sinks(self, clock: SystemClock) -> Iterable[RequestLog]:
         telemetry = self._settings.telemetry
         sink = open_sink(telemetry.request_log, self._settings.home)
         if sink is not None:
             lines = RequestLog(sink, clock=clock, limit=telemetry.request_log_queue)
             self._ends.callback(lines.close)
             yield lines
-        exporter = exporter_for(telemetry)
-        if exporter is not None:
-            tracing = Tracing(exporter)
-            self._ends.callback(tracing.close)
-            yield tracing
+
+    def _traces(self, metrics: Metrics, gateway: str, clock: SystemClock) -> Iterable[Tracing]:
+        """After the metrics among the observers: what is kept becomes an exemplar of what was counted."""
+        options = export_options(self._settings, gateway=gateway)
+        if options is None:
+            return
+        part = traces_part(options.to_json())
+        self._ends.callback(part.close)
+
+        def told(body: Mapping[str, Any]) -> bool:
+            part.told("traces", body)
+            return True
+
+        tracing = Tracing(
+            told,
+            Keeping(self._settings.telemetry.trace_kept_per_s),
+            clock=clock,
+            table=lambda: self.dataplane.current.table,
+            exemplify=metrics.exemplify,
+        )
+        self._ends.callback(tracing.close)
+        metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, part.ask("traces", {}))))
+        yield tracing
 
     def _applications(
         self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint
@@ -306,6 +331,11 @@ async def _serve(settings: Settings) -> int:
 def _worker_counts(crew: Crew) -> WorkerCounts:
     now = crew.statistics()
     return WorkerCounts(now.serving, now.stale, now.restarts, now.dropped_events)
+
+
+def _trace_counts(tracing: Tracing, part: Mapping[str, Any]) -> TraceCounts:
+    dropped = {**part["dropped"], "recorder": tracing.lost_spans}
+    return TraceCounts(tracing.kept, tracing.suppressed, part["exported"], dropped)
 
 
 def _store_facts(control: ControlPlane) -> StoreFacts:

@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from gateway.errors import SettingsError
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget
+from gateway.settings_tracing import TracingSettings
 from runtimes.devices import check_device
 
 __all__ = [
@@ -225,14 +226,11 @@ class AuditSettings(Group):
     post_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
 
 
-class TelemetrySettings(Group):
-    """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``trace_exporter`` sends sampled spans."""
+class TelemetrySettings(TracingSettings):
+    """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file. What it says of traces: ``TracingSettings``."""
 
     request_log: str = "stdout"
     request_log_queue: Positive = 10_000
-    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    trace_exporter: Literal["none", "console", "otlp"] = "none"
-    otlp_endpoint: str | None = None
 
 
 class _Environment(EnvSettingsSource):

@@ -116,6 +116,12 @@ class Metrics(Observer):
         else:
             series.duration.observe(record.duration_s)
 
+    def exemplify(self, record: RequestRecord) -> None:
+        """The request, which was counted before, turned out to be traced: its trace stands for its bucket."""
+        series = self._series(record.decision)
+        if series is not None and record.trace_id is not None:
+            series.duration.exemplify(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
+
     def requests_lost(self, route: str, count: int) -> None:
         if route in self._tally.inflight:
             self._tally.inflight[route] = max(0, self._tally.inflight[route] - count)

@@ -73,6 +73,10 @@ class Distribution:
         self._sum += value
         self._exemplars[place] = Exemplar({"trace_id": trace_id}, value, wall)
 
+    def exemplify(self, value: float, trace_id: str, wall: float) -> None:
+        """A trace for an observation that was counted before its trace was worth showing."""
+        self._exemplars[bisect_left(self._bounds.upper, value)] = Exemplar({"trace_id": trace_id}, value, wall)
+
     def exposed(self) -> tuple[list[Bucket], float]:
         """Cumulative buckets as the exposition wants them, and the sum."""
         counts, total = self._counts.copy(), self._sum

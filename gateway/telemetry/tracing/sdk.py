@@ -1,0 +1,152 @@
+"""Spans in OpenTelemetry's own classes, and the exporters that speak to a collector. Imported only when spans go out.
+
+The SDK's tracer, sampler and batch processor have no part in it: sampling is decided and ids are given before a span
+exists (``gateway.trace_context``), spans are made when all is over, and the queue counts what it loses
+(``gateway.telemetry.tracing.exporting``). What is taken from the SDK is what a span is, and from its exporters the
+protocol: encoding, compression, time-outs, retries with back-off. The global provider is left to whoever embeds this.
+
+Exporters read ``OTEL_…`` variables where an option is not given. All options are given here, and the recorder's process
+has no such variables.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.sdk.version import __version__ as sdk_version
+from opentelemetry.semconv.schemas import Schemas
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace.span import TraceState
+from opentelemetry.trace.status import Status, StatusCode
+
+from gateway import __version__
+from gateway.errors import SettingsError
+from gateway.telemetry.tracing.options import ExportOptions
+from gateway.telemetry.tracing.spans import Span
+
+__all__ = ["SdkExporter", "exporter_for"]
+
+_OTLP = "opentelemetry.exporter.otlp.proto.{}.trace_exporter"
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_SCHEMA = list(Schemas)[-1].value
+
+
+class SdkExporter:
+    """See ``gateway.telemetry.tracing.exporting.Exporter``."""
+
+    def __init__(self, exporter: SpanExporter, *, gateway: str) -> None:
+        """``gateway`` is this gateway's name, unique among its replicas."""
+        self._exporter = exporter
+        self._resource = Resource(
+            {
+                "service.name": "turnout",
+                "service.version": __version__,
+                "service.instance.id": gateway,
+                "telemetry.sdk.language": "python",
+                "telemetry.sdk.name": "opentelemetry",
+                "telemetry.sdk.version": sdk_version,
+            },
+            _SCHEMA,
+        )
+        self._scope = InstrumentationScope("turnout", __version__, _SCHEMA)
+
+    def export(self, spans: Sequence[Span]) -> bool:
+        made = [self._made(span) for span in spans]
+        return self._exporter.export(made) is SpanExportResult.SUCCESS
+
+    def close(self) -> None:
+        self._exporter.shutdown()
+
+    def _made(self, span: Span) -> ReadableSpan:
+        state = TraceState.from_header([span.state]) if span.state else None
+        return ReadableSpan(
+            span.name,
+            _context(span.trace_id, span.span_id, remote=False, state=state),
+            None if span.parent_id is None else _context(span.trace_id, span.parent_id, remote=span.serves),
+            self._resource,
+            span.attributes,
+            [Event(event.name, event.attributes, event.at_ns) for event in span.events],
+            [Link(_context(link.trace_id, link.span_id, remote=False), link.attributes) for link in span.links],
+            SpanKind.SERVER if span.serves else SpanKind.INTERNAL,
+            status=Status(StatusCode.UNSET) if span.error is None else Status(StatusCode.ERROR, span.error),
+            start_time=span.window.start_ns,
+            end_time=span.window.end_ns,
+            instrumentation_scope=self._scope,
+        )
+
+
+def exporter_for(options: ExportOptions) -> SpanExporter:
+    """The exporter that the options name. SettingsError: it is not installed, or a file that it needs is not there."""
+    if options.exporter == "console":
+        return ConsoleSpanExporter(service_name="turnout", out=sys.stderr)
+    return _http(options) if options.exporter == "otlp" else _grpc(options)
+
+
+def _http(options: ExportOptions) -> SpanExporter:
+    module = _installed("http", options)
+    package = importlib.import_module("opentelemetry.exporter.otlp.proto.http")
+    gzip = options.compression == "gzip"
+    exporter: SpanExporter = module.OTLPSpanExporter(
+        endpoint=_traces_url(options.endpoint or "http://localhost:4318"),
+        certificate_file=options.certificate,
+        headers=dict(options.headers),
+        timeout=options.timeout_s,
+        compression=package.Compression.Gzip if gzip else package.Compression.NoCompression,
+    )
+    return exporter
+
+
+def _grpc(options: ExportOptions) -> SpanExporter:
+    module = _installed("grpc", options)
+    grpc = importlib.import_module("grpc")
+    endpoint = options.endpoint or "http://localhost:4317"
+    credentials = grpc.ssl_channel_credentials(_certificate(options)) if urlsplit(endpoint).scheme == "https" else None
+    exporter: SpanExporter = module.OTLPSpanExporter(
+        endpoint=endpoint,
+        insecure=credentials is None,
+        credentials=credentials,
+        headers={name.lower(): value for name, value in options.headers.items()},  # gRPC takes no capitals
+        timeout=options.timeout_s,
+        compression=grpc.Compression.Gzip if options.compression == "gzip" else grpc.Compression.NoCompression,
+    )
+    return exporter
+
+
+def _installed(protocol: str, options: ExportOptions) -> Any:
+    try:
+        return importlib.import_module(_OTLP.format(protocol))
+    except ImportError as missing:
+        raise SettingsError(
+            f"telemetry.trace_exporter is {options.exporter!r}, but {missing.name} is not installed;"
+            " pip install 'turnout[otlp]'"
+        ) from None
+
+
+def _certificate(options: ExportOptions) -> bytes | None:
+    if options.certificate is None:
+        return None
+    try:
+        return Path(options.certificate).read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"telemetry.otlp_certificate: {options.certificate} cannot be read: {error.strerror};"
+            " expected the certificates, in PEM, that sign the collector's"
+        ) from None
+
+
+def _context(trace_id: str, span_id: str, *, remote: bool, state: TraceState | None = None) -> SpanContext:
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=remote, trace_flags=_SAMPLED, trace_state=state)
+
+
+def _traces_url(endpoint: str) -> str:
+    """A collector's address with the traces path added where it has none."""
+    return endpoint if urlsplit(endpoint).path.strip("/") else f"{endpoint.rstrip('/')}/v1/traces"
