@@ -43,6 +43,7 @@ from gateway.serving.placement import engine_factory
 from gateway.settings import Settings
 from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.metrics import Metrics, VersionMemory
+from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import open_sink
 from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
@@ -140,6 +141,7 @@ class Gateway:
             flags=control.flag_watch.sources,
         )
         metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
+        metrics.registry.register(NotificationFamilies(lambda: _notification_facts(control, clock)))
         metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock)
         self._ends.callback(endpoint.close)
@@ -336,6 +338,19 @@ def _worker_counts(crew: Crew) -> WorkerCounts:
 def _trace_counts(tracing: Tracing, part: Mapping[str, Any]) -> TraceCounts:
     dropped = {**part["dropped"], "recorder": tracing.lost_spans}
     return TraceCounts(tracing.kept, tracing.suppressed, part["exported"], dropped)
+
+
+def _notification_facts(control: ControlPlane, clock: SystemClock) -> list[NotificationFacts]:
+    return [
+        NotificationFacts(
+            one.target,
+            one.endings,
+            one.attempts,
+            one.under_way,
+            0.0 if one.oldest_at is None else max(0.0, clock.wall() - one.oldest_at),
+        )
+        for one in control.notifications.statistics()
+    ]
 
 
 def _store_facts(control: ControlPlane) -> StoreFacts:

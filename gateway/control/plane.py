@@ -23,6 +23,7 @@ from gateway.control.judge import GuardPolicy
 from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.model_control import ModelControl
+from gateway.control.notifications import Notifications
 from gateway.control.presence import Presence
 from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
@@ -58,9 +59,9 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``alarms`` is told by who watches what is
-    served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root adds to those
-    that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``alarms`` is told by who watches what
+    is served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root adds to
+    those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """
@@ -166,6 +167,9 @@ class ControlPlane:
             clock=clock,
         )
         self.alarms = Alarms(store, clock)
+        self.notifications = Notifications(
+            settings.notifications, store=store, coordination=self.coordination, clock=clock
+        )
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -201,6 +205,7 @@ class ControlPlane:
         self.collector.start()
         self.driver.start()
         self.alarms.start()
+        self.notifications.start()
         self.presence.start()
         self.store_watch.start()
 
@@ -217,6 +222,7 @@ class ControlPlane:
             await self.guard.close()
         await self.driver.close()
         await self.alarms.close()
+        await self.notifications.close()
         await self.collector.close()
         await self.webhooks.close()
         await self.store_watch.close()
@@ -241,8 +247,9 @@ class ControlPlane:
         self._follow, self._elsewhere, self._queue_elsewhere, self.workers = follow, waiting, queue, view
 
     def degraded(self) -> Sequence[str]:
-        """What ``/readyz`` is to say of flags, the store and the audit log."""
-        return [*self.flag_watch.degraded(), *self.store_watch.troubles(), *self.checkpoints.degraded()]
+        """What ``/readyz`` is to say of flags, the store, the audit log and who is to be notified."""
+        troubles = (*self.flag_watch.degraded(), *self.store_watch.troubles(), *self.checkpoints.degraded())
+        return [*troubles, *self.notifications.degraded()]
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
@@ -273,6 +280,7 @@ class ControlPlane:
     def _took(self, snapshot: Snapshot) -> None:
         self.ring.install(snapshot.documents.values())
         self.checkpoints.took(snapshot.revision)
+        self.notifications.took(snapshot.revision)
 
     def _waiting(self, ref: VersionRef) -> int:
         handle = self.fleet.handles.get(ref)

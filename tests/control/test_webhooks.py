@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +17,10 @@ from gateway.control.rollout_plan import HookSpec
 from gateway.control.webhooks import Delivery, Webhooks, delivery_id, sign
 from gateway.errors import SettingsError
 from gateway.settings import SecretSource, WebhookSettings, webhook_secrets
+from tests.control.receiver import receiver
 from tests.control.scene import until
 
 SECRET = b"not to be told"
-
-
-@dataclass
-class Receiver:
-    """Answers with the next of ``answers``, then with the last of them again; 0: never."""
-
-    answers: list[int]
-    port: int = 0
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        lines = head.decode().split("\r\n")[1:-2]
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
-        status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if status:
-            writer.write(f"HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-            await writer.drain()
-        else:
-            await reader.read()  # until the other end gives up
-        writer.close()
-
-
-@asynccontextmanager
-async def receiver(*answers: int) -> AsyncIterator[Receiver]:
-    found = Receiver(list(answers))
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
-        yield found
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 @asynccontextmanager
