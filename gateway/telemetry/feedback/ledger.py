@@ -1,0 +1,381 @@
+"""The join of labels with answers, durable: each label has its outcome exactly once, whatever dies in between.
+
+The invariant: one transaction holds an answer's state, the sums that it changed, the outcome that was counted and what
+is owed to a rollout's evidence. So whatever was committed is whole, whoever sends an answer or a label again changes
+nothing by it, and the sums are those of the labels that were acknowledged. The first label of an answer stands: what
+has counted is evidence that may have moved traffic, and only grows; another label later is a ``conflict``.
+
+Kept of an answer, until its label comes or its horizon passes: class or number, score, groups, version, place of its
+key, epoch. No input, no key, no context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway.clock import Clock
+from gateway.errors import StorageFull, StoreUnavailable
+from gateway.messages import VersionRef
+from gateway.routing.truth import CLASSIFICATION, Truth
+from gateway.telemetry.feedback.ledger_sums import Place, StandingSums
+from gateway.telemetry.feedback.reading import LabelFault, labels_of, outcome_of
+from gateway.telemetry.feedback.sums import Group, Row
+from gateway.telemetry.feedback.tables import open_tables, writing
+from gateway.telemetry.feedback.timeline import Timeline
+
+__all__ = ["OUTCOMES", "Answered", "Bounds", "Label", "Ledger", "Series", "Verdict"]
+
+log = logging.getLogger("turnout.truth")
+
+OUTCOMES = ("joined", "late", "early", "duplicate", "conflict", "unknown", "expired", "rejected")
+"""Each label ends as one of them; until then it is held. Joined are the first three."""
+
+DAY_MS = 86_400_000
+NOBODY = ("", 0)
+"""Whose answer nobody knows."""
+_AT_ONCE = 5000
+LEAVE_EVERY_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``answers`` that wait for labels or have one; ``held`` labels without an answer; ``outcomes`` owed to rollouts;
+    ``days`` that sums are kept for; ``horizon_s`` of labels whose route nobody knows."""
+
+    answers: int = 2_000_000
+    held: int = 100_000
+    outcomes: int = 100_000
+    days: int = 60
+    horizon_s: float = 7 * 86400.0
+
+
+class Answered(NamedTuple):
+    """One answer on its way in. ``bucket`` None: it is no evidence of its version, by whatever reason."""
+
+    decision_id: str
+    route: str
+    version: VersionRef
+    truth: Truth
+    bucket: int | None
+    epoch: int
+    split: str
+    rows: tuple[Row, ...]
+
+
+class Label(NamedTuple):
+    """``routes``: those whose answers the sender may label; None: all."""
+
+    decision_id: str
+    value: Any
+    routes: tuple[str, ...] | None = None
+
+
+class Verdict(NamedTuple):
+    """What became of a label: one of ``OUTCOMES``, ``held``, ``full`` (no more can be held) or ``forbidden``; of one
+    that was rejected, what was expected and what came."""
+
+    outcome: str
+    expected: str = ""
+    got: str = ""
+
+
+class Series(NamedTuple):
+    number: int
+    route: str
+    version: VersionRef
+    truth: Truth
+
+
+class _Known(NamedTuple):
+    """An answer as it is kept. ``label``: digest of the one that it has."""
+
+    id: bytes
+    series: int
+    at: int
+    until: int
+    bucket: int | None
+    epoch: int
+    split: str
+    rows: bytes | None
+    label: bytes | None
+
+
+class Ledger:
+    """Used by one thread. Each of ``take``, ``join`` and ``expire`` is one transaction; they raise StoreUnavailable, or
+    StorageFull, and then nothing of it has happened."""
+
+    def __init__(self, path: Path, clock: Clock, bounds: Bounds = Bounds()) -> None:
+        self._path = path
+        self._bounds = bounds
+        self._connection = open_tables(path)
+        self._timeline = Timeline(clock, left_at_ms=int(self._fact("left_at_ms", "0")))
+        self._sums = StandingSums(self._connection)
+        self._series: dict[tuple[str, VersionRef, Truth], Series] = {}
+        self._by_number: dict[int, Series] = {}
+        self.answers = self.held = 0
+        self._load()
+        self._left_at = 0
+        self.changes = 0
+        self.dropped = int(self._fact("dropped", "0"))
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self._path.name} [{self.answers} answers | {self.held} labels held]>"
+
+    def _load(self) -> None:
+        self._series.clear()
+        self._by_number.clear()
+        for number, route, model, version, truth in self._connection.execute("SELECT * FROM series ORDER BY number"):
+            self._know(Series(number, route, VersionRef(model, version), Truth.from_json(orjson.loads(truth))))
+        (self.answers,) = self._connection.execute("SELECT count(*) FROM answers").fetchone()
+        (self.held,) = self._connection.execute("SELECT count(*) FROM held").fetchone()
+
+    def _know(self, series: Series) -> None:
+        self._series[(series.route, series.version, series.truth)] = series
+        self._by_number[series.number] = series
+
+    def _fact(self, name: str, otherwise: str) -> str:
+        found = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return otherwise if found is None else str(found[0])
+
+    @property
+    def series(self) -> Iterable[Series]:
+        """Oldest first."""
+        return tuple(self._by_number.values())
+
+    @property
+    def now_ms(self) -> int:
+        return self._timeline.now_ms()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # What changes
+
+    def take(self, answers: Sequence[Answered]) -> None:
+        """Answers that were given. One that is known already changes nothing; a label that came before it joins it."""
+        if not answers:
+            return
+        now = self.now_ms
+        with self._changing(durable=False) as cursor:
+            for answer in answers:
+                self._take_one(cursor, answer, now)
+
+    def join(self, labels: Sequence[Label]) -> list[Verdict]:
+        """On the disk when it returns."""
+        now = self.now_ms
+        with self._changing(durable=True) as cursor:
+            return [self._join_one(cursor, label, now) for label in labels]
+
+    def expire(self) -> int:
+        """Ends what its horizon has passed for, as much as may be done at once; how much it was."""
+        now = self.now_ms
+        due = "SELECT id FROM {} WHERE until <= ? ORDER BY until LIMIT ?"
+        answers = self._connection.execute(due.format("answers"), (now, _AT_ONCE)).fetchall()
+        over = max(0, self.answers - len(answers) - self._bounds.answers)
+        held = self._connection.execute(due.format("held"), (now, _AT_ONCE)).fetchall()
+        if not (answers or held or over) and now - self._left_at < LEAVE_EVERY_MS:
+            return 0
+        oldest = now // DAY_MS - self._bounds.days
+        with self._changing(durable=False) as cursor:
+            cursor.executemany("DELETE FROM answers WHERE id = ?", answers)
+            self.answers -= len(answers)
+            if over:
+                early = "DELETE FROM answers WHERE id IN (SELECT id FROM answers ORDER BY until LIMIT ?)"
+                self.dropped += (gone := cursor.execute(early, (min(over, _AT_ONCE),)).rowcount)
+                self.answers -= gone
+            cursor.executemany("DELETE FROM held WHERE id = ?", held)
+            self.held -= len(held)
+            if held:
+                self._sums.counted(*NOBODY, "unknown", len(held))
+            cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
+            facts = [("left_at_ms", str(now)), ("dropped", str(self.dropped))]
+            cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
+        self._left_at = now
+        return len(answers) + len(held) + over
+
+    def delivered(self, number: int) -> None:
+        """The outcomes up to that one have reached the rollouts' evidence."""
+        with self._changing(durable=False) as cursor:
+            cursor.execute("DELETE FROM outcomes WHERE number <= ?", (number,))
+
+    # What stands
+
+    def counts(self) -> list[tuple[str, int, str, int]]:
+        """Model, version (0: of an answer that nobody knows), outcome, and how many labels."""
+        return list(self._connection.execute("SELECT model, version, outcome, count FROM counts"))
+
+    def sums_of(self, series: int, since_day: int = 0) -> Iterator[tuple[Place, Group]]:
+        return self._sums.all_of(series, since_day)
+
+    def outcomes(self, limit: int = 1000) -> list[tuple[int, Mapping[str, Any]]]:
+        """The oldest that are owed, with their numbers."""
+        asked = "SELECT number, body FROM outcomes ORDER BY number LIMIT ?"
+        return [(number, orjson.loads(body)) for number, body in self._connection.execute(asked, (limit,))]
+
+    # How
+
+    @contextlib.contextmanager
+    def _changing(self, *, durable: bool) -> Iterator[sqlite3.Cursor]:
+        """One transaction, with the sums that it changes. If it fails, what was read or counted for it goes too."""
+        try:
+            with writing(self._connection, durable=durable) as cursor:
+                yield cursor
+                self._sums.write(cursor)
+        except sqlite3.Error as error:
+            self._undo()
+            if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
+                full = f"{self._path}: the disk is full; labels are taken again once there is room"
+                raise StorageFull(full) from error
+            raise StoreUnavailable(f"{self._path}: labels cannot be kept: {error}") from error
+        except BaseException:
+            self._undo()
+            raise
+        self._sums.written()
+        self.changes += 1
+
+    def _undo(self) -> None:
+        self._sums.forget()
+        try:
+            self._load()
+            self.dropped = int(self._fact("dropped", "0"))
+        except sqlite3.Error:
+            log.warning("%s cannot be read either", self._path)
+
+    def _take_one(self, cursor: sqlite3.Cursor, answer: Answered, now: int) -> None:
+        series = self._series_of(cursor, answer)
+        key, truth = id_of(answer.decision_id), answer.truth
+        kept = orjson.dumps([tuple(row) for row in answer.rows])
+        known = _Known(key, series.number, now, now + int(truth.horizon_s * 1000), *answer[4:7], kept, None)
+        cursor.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", known)
+        if not cursor.rowcount:
+            return
+        self.answers += 1
+        self._sums.answered(series.number, now // DAY_MS, truth, answer.rows)
+        if self.held:
+            held = cursor.execute("SELECT label, routes FROM held WHERE id = ?", (key,)).fetchone()
+            if held is not None:
+                self._join_held(cursor, known, series, held, now)
+
+    def _join_held(
+        self, cursor: sqlite3.Cursor, known: _Known, series: Series, held: tuple[bytes, str | None], now: int
+    ) -> None:
+        cursor.execute("DELETE FROM held WHERE id = ?", (known.id,))
+        self.held -= 1
+        routes = None if held[1] is None else orjson.loads(held[1])
+        if routes is not None and series.route not in routes:
+            self._sums.counted(*NOBODY, "unknown")
+            return
+        outcome = "early"
+        try:
+            self._count(cursor, known, series, orjson.loads(held[0]), now)
+        except LabelFault:
+            outcome = "rejected"
+        self._sums.counted(*series.version, outcome)
+
+    def _join_one(self, cursor: sqlite3.Cursor, label: Label, now: int) -> Verdict:
+        key = id_of(label.decision_id)
+        found = cursor.execute("SELECT * FROM answers WHERE id = ?", (key,)).fetchone()
+        if found is None:
+            return self._hold(cursor, key, label, now)
+        known = _Known(*found)
+        series = self._by_number[known.series]
+        if label.routes is not None and series.route not in label.routes:
+            return Verdict("forbidden")
+        verdict = self._verdict(cursor, known, series, label.value, now)
+        self._sums.counted(*series.version, verdict.outcome)
+        return verdict
+
+    def _verdict(self, cursor: sqlite3.Cursor, known: _Known, series: Series, value: Any, now: int) -> Verdict:
+        if known.label is not None:
+            return Verdict("duplicate" if digest_of(value) == known.label else "conflict")
+        if known.until <= now:
+            return Verdict("expired")
+        try:
+            self._count(cursor, known, series, value, now)
+        except LabelFault as fault:
+            return Verdict("rejected", fault.expected, fault.got)
+        return Verdict("late" if now - known.at > series.truth.late_after_s * 1000 else "joined")
+
+    def _count(self, cursor: sqlite3.Cursor, known: _Known, series: Series, value: Any, now: int) -> None:
+        """Raises LabelFault before anything has changed."""
+        rows = [Row(*row) for row in orjson.loads(known.rows or b"[]")]
+        labels = labels_of(value, series.truth, len(rows))
+        outcomes = [
+            outcome_of(row, label, series.truth, max(0, now - known.at) / 1000)
+            for row, label in zip(rows, labels, strict=True)
+            if label is not None
+        ]
+        for outcome in outcomes:
+            self._sums.joined(series.number, known.at // DAY_MS, series.truth, outcome)
+        cursor.execute("UPDATE answers SET rows = NULL, label = ? WHERE id = ?", (digest_of(value), known.id))
+        if known.bucket is not None and (series.truth.task == CLASSIFICATION or series.truth.wrong_above is not None):
+            body = (series.route, *series.version, known.bucket, known.epoch, known.split, outcomes[0].wrong)
+            cursor.execute("INSERT INTO outcomes (body) VALUES (?)", (orjson.dumps(body),))
+            if cursor.lastrowid is not None and cursor.lastrowid % 1000 == 0:
+                cursor.execute("DELETE FROM outcomes WHERE number <= ?", (cursor.lastrowid - self._bounds.outcomes,))
+
+    def _hold(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> Verdict:
+        horizon = int(max((series.truth.horizon_s for series in self.series), default=self._bounds.horizon_s) * 1000)
+        given = given_at_ms(key)
+        if given is not None and given + horizon <= now:
+            self._sums.counted(*NOBODY, "expired")
+            return Verdict("expired")
+        held = cursor.execute("SELECT label FROM held WHERE id = ?", (key,)).fetchone()
+        value = orjson.dumps(label.value)
+        if held is not None:
+            same = digest_of(orjson.loads(held[0])) == digest_of(label.value)
+            verdict = Verdict("duplicate" if same else "conflict")
+            self._sums.counted(*NOBODY, verdict.outcome)
+            return verdict
+        if self.held >= self._bounds.held:
+            return Verdict("full")
+        routes = None if label.routes is None else orjson.dumps(label.routes).decode()
+        cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?)", (key, now + horizon, value, routes))
+        self.held += 1
+        return Verdict("held")
+
+    def _series_of(self, cursor: sqlite3.Cursor, answer: Answered) -> Series:
+        known = self._series.get((answer.route, answer.version, answer.truth))
+        if known is not None:
+            return known
+        row = (answer.route, *answer.version, orjson.dumps(answer.truth.to_json()).decode())
+        cursor.execute("INSERT INTO series (route, model, version, truth) VALUES (?, ?, ?, ?)", row)
+        series = Series(int(cursor.lastrowid or 0), answer.route, answer.version, answer.truth)
+        self._know(series)
+        return series
+
+
+def id_of(decision_id: str) -> bytes:
+    """Sixteen bytes of a UUID; of any other name, a digest as long."""
+    try:
+        key = bytes.fromhex(decision_id.replace("-", ""))
+    except ValueError:
+        key = b""
+    if len(key) == 16:
+        return key
+    return hashlib.blake2b(decision_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def given_at_ms(key: bytes) -> int | None:
+    """When a decision id was made (UUIDs of version 7 say it)."""
+    return int.from_bytes(key[:6], "big") if key[6] >> 4 == 7 else None
+
+
+def digest_of(label: Any) -> bytes:
+    """So that a label is known again, and not kept: 1, 1.0, true, "1" and [1] are one."""
+    listed = label if isinstance(label, list) else [label]
+    return hashlib.blake2b(orjson.dumps([_plain(one) for one in listed]), digest_size=12).digest()
+
+
+def _plain(label: Any) -> Any:
+    whole = isinstance(label, int) or (isinstance(label, float) and label.is_integer())
+    return str(int(label)) if whole else label

@@ -1,0 +1,167 @@
+"""The recorder's part for the truth: takes answers, joins labels, tells what is owed, reports on versions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
+from gateway.events import RequestRecord
+from gateway.routing.truth import Truth
+from gateway.telemetry.feedback.ledger import Answered, Bounds, Label, Ledger
+from gateway.telemetry.feedback.reading import rows_of
+from gateway.telemetry.feedback.report import report_of, scores_of
+
+__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "TruthPart"]
+
+log = logging.getLogger("turnout.truth")
+
+ASK_JOIN = "truth-join"
+"""``labels``: [decision id, label] each; ``routes``: those that the sender may label (None: all). Answers ``verdicts``,
+[outcome, expected, got] each, durable."""
+ASK_OUTCOMES = "truth-outcomes"
+"""``delivered``: the number of the last that arrived. Answers ``outcomes``: what is owed to the rollouts' evidence."""
+ASK_REPORT = "truth-report"
+"""``route``, ``days``. Answers the report of ``GET /admin/truth/{route}``. Raises NotFound."""
+ASK_SCORES = "truth-scores"
+"""``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
+
+MAX_WAITING = 100_000
+"""Answers that wait for a disk that takes nothing."""
+
+
+class TruthPart:
+    """See ``gateway.recording.parts.Part``. ``path``: of its SQLite file."""
+
+    def __init__(self, path: Path, clock: Clock, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
+        self._ledger = Ledger(path, clock, self._bounds)
+        self._truths: Mapping[str, Truth] = {}
+        self._waiting: list[Answered] = []
+        self._unusable = 0
+        self._lost = 0
+
+    def __repr__(self) -> str:
+        return f"<TruthPart {self._ledger!r} [{len(self._waiting)} waiting]>"
+
+    @property
+    def full(self) -> bool:
+        """No answer is refused because its label could not be joined later."""
+        return False
+
+    def take(self, records: Sequence[RequestRecord]) -> None:
+        self._waiting += self._answers(records)
+        self._write()
+
+    def _answers(self, records: Iterable[RequestRecord]) -> Iterable[Answered]:
+        for record in records:
+            truth = self._truths.get(record.route)
+            if truth is None or record.content is None or record.answered_by is None or record.decision is None:
+                continue
+            if record.code != 200 or record.content.outputs is None:
+                continue
+            rows = rows_of(record.content, truth, record.rows)
+            if not rows:
+                self._unusable += 1
+                continue
+            decision = record.decision
+            # A fallback's answer, and one that was kept, say nothing of the version that was chosen.
+            tells = record.answered_by == decision.version and record.batch > 0
+            bucket = decision.bucket if tells else None
+            name = record.decision_id
+            yield Answered(name, record.route, record.answered_by, truth, bucket, decision.epoch, decision.reason, rows)
+
+    def _write(self) -> None:
+        """What the file does not take waits, up to a bound; beyond it the oldest go, and their labels are unknown."""
+        try:
+            self._ledger.take(self._waiting)
+        except (StoreUnavailable, StorageFull) as error:
+            over = len(self._waiting) - MAX_WAITING
+            if over > 0:
+                del self._waiting[:over]
+                self._lost += over
+            log.warning("answers wait for their labels in memory: %s", error)
+        else:
+            self._waiting = []
+
+    def told(self, event: str, body: Mapping[str, Any]) -> None:
+        if event != "table":
+            return
+        found = {}
+        for name, route in body["routes"].items():
+            truth = route.get("truth")
+            if truth is not None:
+                found[name] = Truth.from_json(truth)
+        self._truths = found
+
+    def tick(self) -> None:
+        if self._waiting:
+            self._write()
+        self._ledger.expire()
+
+    def ask(self, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if kind == ASK_JOIN:
+            return self._join(body)
+        if kind == ASK_OUTCOMES:
+            return self._owed(int(body["delivered"]))
+        if kind == ASK_REPORT:
+            return self._report(str(body["route"]), int(body["days"]))
+        if kind == ASK_SCORES:
+            return self._scores(int(body["seen"]))
+        raise KeyError(kind)
+
+    def _join(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raises Conflict where no route compares labels with anything, StoreUnavailable, StorageFull."""
+        if not self._truths and not self._ledger.answers:
+            raise Conflict("no route compares labels with its answers; write 'truth' into the spec of one")
+        if self._waiting:
+            self._write()
+        routes = None if body["routes"] is None else tuple(body["routes"])
+        labels = [Label(str(name), value, routes) for name, value in body["labels"]]
+        return {"verdicts": [list(verdict) for verdict in self._ledger.join(labels)]}
+
+    def _owed(self, delivered: int) -> Mapping[str, Any]:
+        if delivered:
+            self._ledger.delivered(delivered)
+        return {"outcomes": [[number, *body] for number, body in self._ledger.outcomes()]}
+
+    def _report(self, route: str, days: int) -> Mapping[str, Any]:
+        known = [series for series in self._ledger.series if series.route == route]
+        truth = self._truths.get(route)
+        if truth is None and not known:
+            raise NotFound(f"route {route!r} compares no labels with its answers; write 'truth' into its spec")
+        return {
+            **report_of(self._ledger, route, truth or known[-1].truth, days),
+            "feedback": _by_outcome(self._ledger.counts()),
+            "standing": self._standing(),
+        }
+
+    def _scores(self, seen: int) -> Mapping[str, Any]:
+        if seen == self._ledger.changes:
+            return {"changes": seen}
+        return {
+            "changes": self._ledger.changes,
+            "counts": [list(row) for row in self._ledger.counts()],
+            "scores": scores_of(self._ledger),
+            "standing": self._standing(),
+        }
+
+    def _standing(self) -> dict[str, int]:
+        """``answers`` that wait or are known, ``held`` labels, and what never came in or went before its time."""
+        ledger = self._ledger
+        lost = self._lost + ledger.dropped
+        return {"answers": ledger.answers, "held": ledger.held, "unusable": self._unusable, "lost": lost}
+
+    def close(self) -> None:
+        self._write()
+        self._ledger.close()
+
+
+def _by_outcome(counts: Iterable[tuple[str, int, str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for _, _, outcome, count in counts:
+        found[outcome] = found.get(outcome, 0) + count
+    return found

@@ -1,0 +1,165 @@
+"""What the ledger says of a route: by version, by slice, with the gaps between its groups; and for the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import permutations
+from typing import Any
+
+from gateway.messages import VersionRef
+from gateway.routing.truth import REGRESSION, Truth
+from gateway.telemetry.feedback.estimate import estimates
+from gateway.telemetry.feedback.intervals import ALPHA
+from gateway.telemetry.feedback.ledger import DAY_MS, Ledger, Series
+from gateway.telemetry.feedback.measures import arrival, calibration, classes, error_size, measures, share
+from gateway.telemetry.feedback.sums import Group
+
+__all__ = ["gaps", "report_of", "scores_of"]
+
+LEAST_ROWS = 10
+"""Labelled rows without which a group is not compared."""
+
+Groups = dict[tuple[str, str], Group]
+"""By slice and group; ("", "") is all of it."""
+
+WHOLE = ("", "")
+
+
+def report_of(ledger: Ledger, route: str, truth: Truth, days: int) -> dict[str, Any]:
+    """Of the answers of the last ``days`` days (0: all that is kept), by version."""
+    since = 0 if days <= 0 else ledger.now_ms // DAY_MS - days + 1
+    chosen = [one for one in ledger.series if one.route == route and alike(one.truth, truth)]
+    by_version = {version: _merged(ledger, chosen, version, since) for version in {one.version for one in chosen}}
+    return {
+        "route": route,
+        "task": truth.task,
+        "positive": truth.positive,
+        "horizon_s": truth.horizon_s,
+        "days": days if days > 0 else None,
+        "interval": f"{1 - ALPHA:.0%}, valid however often one looks",
+        "versions": {
+            str(version.number): _of_version(found, truth)
+            for version, found in sorted(by_version.items())
+            if found[WHOLE].rows
+        },
+    }
+
+
+def alike(one: Truth, other: Truth) -> bool:
+    """Whether answers under both can be counted as one: they are compared by the same outputs in the same way."""
+    fields = ("task", "output", "score", "classes", "positive", "threshold", "wrong_above")
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+def _merged(ledger: Ledger, series: Iterable[Series], version: VersionRef, since: int) -> Groups:
+    found: Groups = {WHOLE: Group()}
+    for one in series:
+        if one.version == version:
+            for place, group in ledger.sums_of(one.number, since):
+                found.setdefault((place.cut, place.part), Group()).add(group)
+    return found
+
+
+def _of_version(found: Groups, truth: Truth) -> dict[str, Any]:
+    whole, numbers = found[WHOLE], truth.task == REGRESSION
+    body: dict[str, Any] = {
+        "arrival": arrival(whole),
+        "measures": {name: one.to_json() for name, one in _measures(whole, truth).items()},
+        "slices": {},
+    }
+    if not numbers:
+        estimate = estimates(whole, positive=truth.positive)
+        body |= {"classes": classes(whole), "calibration": calibration(whole), "estimate": estimate or None}
+    for cut in truth.slices:
+        parts = {part: group for (name, part), group in sorted(found.items()) if name == cut.name}
+        body["slices"][cut.name] = {
+            "groups": {
+                part: {
+                    "arrival": arrival(group),
+                    "measures": {name: one.to_json() for name, one in _measures(group, truth).items()},
+                }
+                for part, group in parts.items()
+            },
+            "gap": gaps(parts, truth),
+        }
+    return body
+
+
+def _measures(group: Group, truth: Truth) -> Mapping[str, Any]:
+    return measures(group, positive=truth.positive, numbers=truth.task == REGRESSION)
+
+
+def gaps(parts: Mapping[str, Group], truth: Truth) -> dict[str, Any]:
+    """By measure, the largest difference between two groups, with an interval that holds for all pairs at every look:
+    each group's own has a part of alpha. Of classes with a positive one: accuracy, rate of positive answers
+    (demographic parity), recall (equal opportunity)."""
+    kinds: dict[str, dict[str, tuple[int, int]]] = {}
+    for part, group in parts.items():
+        if group.labelled < LEAST_ROWS:
+            continue
+        for name, hits, units in _shares(group, truth):
+            if units >= LEAST_ROWS:
+                kinds.setdefault(name, {})[part] = (hits, units)
+    if truth.task == REGRESSION:
+        found = _gap_of_means(parts)
+        return {} if found is None else {"mae": found}
+    return {name: _gap(groups) for name, groups in kinds.items() if len(groups) > 1}
+
+
+def _shares(group: Group, truth: Truth) -> Iterable[tuple[str, int, int]]:
+    yield "accuracy", group.labelled - group.wrong, group.labelled
+    if truth.positive is not None:
+        support, answered, both = group.classes.get(truth.positive, (0, 0, 0))
+        yield "positive_rate", answered, group.labelled
+        yield "recall", both, support
+
+
+def _gap(groups: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    held = {part: share(hits, units, ALPHA / len(groups)) for part, (hits, units) in groups.items()}
+    ends = {part: (one.value, one.low, one.high) for part, one in held.items()}
+    return _widest(ends)
+
+
+def _gap_of_means(parts: Mapping[str, Group]) -> dict[str, Any] | None:
+    enough = {part: group for part, group in parts.items() if group.labelled >= LEAST_ROWS}
+    if len(enough) < 2:
+        return None
+    held = {part: error_size(group, ALPHA / len(enough)) for part, group in enough.items()}
+    return _widest({part: (one.value, one.low, one.high) for part, one in held.items()})
+
+
+def _widest(ends: Mapping[str, tuple[float, float, float]]) -> dict[str, Any]:
+    best, worst = max(ends, key=lambda part: ends[part][0]), min(ends, key=lambda part: ends[part][0])
+    low = max(ends[one][1] - ends[other][2] for one, other in permutations(ends, 2))
+    high = max(ends[one][2] - ends[other][1] for one, other in permutations(ends, 2))
+    value = ends[best][0] - ends[worst][0]
+    return {"value": value, "low": max(0.0, low), "high": high, "highest": best, "lowest": worst}
+
+
+def scores_of(ledger: Ledger) -> list[dict[str, Any]]:
+    """For the metrics: by version, over all its routes with like truths; of the newest where they differ."""
+    newest: dict[VersionRef, Truth] = {}
+    for one in ledger.series:
+        newest[one.version] = one.truth
+    found = []
+    for version, truth in newest.items():
+        chosen = [one for one in ledger.series if one.version == version and alike(one.truth, truth)]
+        groups = _merged(ledger, chosen, version, 0)
+        whole = groups[WHOLE]
+        scores = {name: one.value for name, one in _measures(whole, truth).items()}
+        for cut in truth.slices:
+            parts = {part: group for (name, part), group in groups.items() if name == cut.name}
+            scores |= {f"{name}_gap:{cut.name}": gap["value"] for name, gap in gaps(parts, truth).items()}
+        estimated = {} if truth.task == REGRESSION else estimates(whole, positive=truth.positive)
+        scores |= {f"{name}_estimated": one["value"] for name, one in estimated.get("measures", {}).items()}
+        found.append(
+            {
+                "model": version.model,
+                "version": version.number,
+                "scores": scores,
+                "rows": whole.rows,
+                "labelled": whole.labelled,
+                "delays": sorted(whole.delays.items()),
+            }
+        )
+    return found

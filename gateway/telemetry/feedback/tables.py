@@ -1,0 +1,95 @@
+"""The SQLite file of the join: what it holds, and how it is opened, also when it is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.errors import StoreUnavailable
+
+__all__ = ["open_tables", "writing"]
+
+log = logging.getLogger("turnout.truth")
+
+SCHEMA = 1
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS series (
+    number INTEGER PRIMARY KEY, route TEXT NOT NULL, model TEXT NOT NULL, version INTEGER NOT NULL, truth TEXT NOT NULL,
+    UNIQUE (route, model, version, truth));
+CREATE TABLE IF NOT EXISTS answers (
+    id BLOB PRIMARY KEY, series INTEGER NOT NULL, at INTEGER NOT NULL, until INTEGER NOT NULL,
+    bucket INTEGER, epoch INTEGER NOT NULL, split TEXT NOT NULL, rows BLOB, label BLOB) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_until ON answers (until);
+CREATE TABLE IF NOT EXISTS held (
+    id BLOB PRIMARY KEY, until INTEGER NOT NULL, label BLOB NOT NULL, routes TEXT) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS held_until ON held (until);
+CREATE TABLE IF NOT EXISTS sums (
+    series INTEGER NOT NULL, day INTEGER NOT NULL, cut TEXT NOT NULL, part TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (series, day, cut, part)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counts (
+    model TEXT NOT NULL, version INTEGER NOT NULL, outcome TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (model, version, outcome)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+"""``answers`` wait for their label; those that have it keep a digest of it in place of their rows until they end, so
+that a label that comes again is known. ``sums`` by day of the answer; ``cut`` and ``part`` are empty for all rows, else
+a slice and one of its groups. ``outcomes`` are owed to the rollouts' evidence. Times in milliseconds since the epoch.
+"""
+
+
+def open_tables(path: Path) -> sqlite3.Connection:
+    """A file that is damaged is put aside and begun anew. Raises StoreUnavailable when there can be none, or it is a
+    newer program's."""
+    try:
+        return _opened(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise StoreUnavailable(f"{path}: the labels' file cannot be opened: {error}") from error
+        aside = path.with_name(path.name + ".damaged")
+        log.exception("%s is damaged and put aside as %s; answers that waited for labels are lost", path, aside.name)
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+        return _opened(path)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA busy_timeout = 2000")
+        connection.execute("PRAGMA cache_size = -8192")
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA:
+            raise StoreUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
+        connection.executescript(TABLES)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        path.chmod(0o600)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def writing(connection: sqlite3.Connection, *, durable: bool) -> Iterator[sqlite3.Cursor]:
+    """One transaction, whole or not at all. ``durable``: it and all before it are on the disk when this returns; else
+    the system has it, which outlives this process and not a loss of power."""
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    cursor = connection.cursor()
+    cursor.execute("BEGIN IMMEDIATE")
+    try:
+        yield cursor
+        cursor.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            cursor.execute("ROLLBACK")
+        raise
+    finally:
+        cursor.close()
