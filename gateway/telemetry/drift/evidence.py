@@ -52,7 +52,7 @@ class Reference:
     counts: Counts
     rows: int
     cell_counts: Counts
-    _credited: Floats
+    credited: Floats
     _log_guesses: Floats
     _log_stakes: Floats
 
@@ -80,19 +80,21 @@ class Reference:
     @property
     def shares(self) -> Floats:
         """Of each cell, as the reference lets one expect."""
-        found: Floats = self._credited / self.cells.spread(self.cells.sums(self._credited))
+        found: Floats = self.credited / self.cells.spread(self.cells.sums(self.credited))
         return found
 
     def log_e(self, windows: Counts) -> Floats:
         """For windows (s, size) of counts: their log e-values (s, features and blocks)."""
-        live = self.cells.count(windows)
-        features = self._features(live.astype(np.float64)) if self.cells.size else np.zeros((len(windows), 0))
+        features = self.log_e_of_cells(self.cells.count(windows))
         blocks = [self._block(windows, index) for index in range(len(self.plan.blocks))]
         return np.column_stack([features, *blocks])
 
-    def _features(self, live: Floats) -> Floats:
-        cells = self.cells
-        null = _dirichlet(cells, self._credited, live)
+    def log_e_of_cells(self, counts: Counts) -> Floats:
+        """Of the features alone, for windows (s, cells)."""
+        cells, live = self.cells, counts.astype(np.float64)
+        if not cells.size:
+            return np.zeros((len(live), 0))
+        null = _dirichlet(cells, self.credited, live)
         parts = [
             stake + self._guessed(guess, live) for guess, stake in zip(self._log_guesses, self._log_stakes, strict=True)
         ]
@@ -108,7 +110,7 @@ class Reference:
         if self.rows >= _SMALL_REFERENCE:
             found: Floats = self.cells.sums(live * log_guess)
             return found
-        sure = self.cells.spread(self.cells.sums(self._credited))
+        sure = self.cells.spread(self.cells.sums(self.credited))
         return _dirichlet(self.cells, sure * np.exp(log_guess), live)
 
     def _block(self, windows: Counts, index: int) -> Floats:
@@ -128,7 +130,7 @@ class Reference:
             place = self.cells.slice(self._places[name])
             live = self.cells.count(windows)[:, place].astype(np.float64)
             then = self.cells.count(drifted)[place] + self.cells.prior[place]
-            return _coins(self._credited[place], live) - _coins(then, live)
+            return _coins(self.credited[place], live) - _coins(then, live)
         block = next(block for block in self.plan.blocks if block.name == name)
         waves = np.r_[block.cos, block.sin]
         live = _heads(windows[:, waves], windows[:, :1])

@@ -26,7 +26,7 @@ from gateway.telemetry.drift.cells import Counts, Floats
 from gateway.telemetry.drift.sizes import Effect
 from gateway.telemetry.drift.starts import Starts, bets_in
 
-__all__ = ["Evidence", "FeatureState", "Finding", "Policy", "Raised", "State", "judge"]
+__all__ = ["Evidence", "FeatureState", "Finding", "Policy", "Raised", "State", "judge", "view"]
 
 _MOST_ROWS_EFFECTS = 200.0
 _FEWEST_ROWS = 5
@@ -127,6 +127,17 @@ class Finding:
     features: Sequence[FeatureState]
     raised: tuple[str, ...] = ()
     cleared: tuple[str, ...] = ()
+
+
+def view(state: State, evidence: Evidence, policy: Policy) -> Sequence[FeatureState]:
+    """What the last look left, without another."""
+    found = _features(state, evidence, policy)
+    return [replace(one, state="alarm") if one.name in state.raised else _unraised(one) for one in found]
+
+
+def _unraised(one: FeatureState) -> FeatureState:
+    """Only a look raises an alarm: what a view would, is about to be one."""
+    return replace(one, state="minor") if one.state == "alarm" else one
 
 
 def judge(state: State, evidence: Evidence, now: Counts, at: float, policy: Policy) -> tuple[State, Finding]:

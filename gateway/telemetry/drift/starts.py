@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.telemetry.drift.cells import Counts
 
-__all__ = ["START_S", "Starts", "bets_in"]
+__all__ = ["START_S", "Starts", "bets_in", "stays"]
 
 START_S = 600.0
 _ALL_YOUNGER = 8
@@ -72,7 +72,7 @@ class Starts:
         kept = [
             place
             for place, number in enumerate(self.serials)
-            if _stays(number, serial) and self.now[0] - self.before[place][0] <= most_rows
+            if stays(number, serial) and self.now[0] - self.before[place][0] <= most_rows
         ]
         return Starts(
             self.now,
@@ -83,7 +83,7 @@ class Starts:
         )
 
 
-def _stays(number: int, newest: int) -> bool:
+def stays(number: int, newest: int) -> bool:
     """Multiples of a power of two that grows with age: once dropped, a number would never have come back."""
     age = newest - number
     if age <= _ALL_YOUNGER:

@@ -1,0 +1,142 @@
+"""One look at a version, or at two: what is believed and what was counted in, what is believed now out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gateway.messages import VersionRef
+from gateway.telemetry.drift.arms import Arms
+from gateway.telemetry.drift.blame import ADVICE, DATA_PIPELINE, ROUTING, Blame, blame_of, more_precise
+from gateway.telemetry.drift.calibration import calibrate
+from gateway.telemetry.drift.cells import Counts
+from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.judging import Finding, Policy, Raised, State, judge
+from gateway.telemetry.drift.keeping import Belief
+from gateway.telemetry.drift.sharing import Tally
+from gateway.telemetry.drift.sizes import AgainstReference
+
+__all__ = ["DriftAlarm", "alarms_of", "look_at_arms", "look_at_version"]
+
+_SUSPECT = 0.5
+"""Of the threshold: inputs with so much evidence are not called like those of the reference."""
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAlarm:
+    """Of one version on a route, and one kind of blame, whatever the number of features: raised with the first of them,
+    cleared with the last. ``numbers`` are the figures of the one that moved furthest."""
+
+    route: str
+    version: VersionRef
+    blame: str
+    raised: bool
+    features: tuple[str, ...]
+    reason: str
+    advice: str
+    numbers: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        return f"drift/{self.version}/{self.blame}"
+
+    @property
+    def broken_data(self) -> bool:
+        return self.blame == DATA_PIPELINE
+
+
+def look_at_version(
+    reference: Reference, belief: Belief, tally: Tally, at: float, policy: Policy, arms_differ: Sequence[str]
+) -> Belief:
+    """``arms_differ``: inputs that the versions of the route are not given alike."""
+    calibration = belief.calibration or calibrate(reference)
+    policy = replace(policy, correction=calibration.correction)
+    belief = replace(belief, calibration=calibration)
+    state, finding = judge(_met(belief, tally), AgainstReference(reference), tally.counts, at, policy)
+    blames = dict(_blames(reference, state, finding, belief.blames, arms_differ))
+    return _after(belief, state, blames, tally, at)
+
+
+def look_at_arms(arms: Arms, belief: Belief, tally: Tally, at: float, policy: Policy) -> Belief:
+    """``tally`` holds the counts of the one arm, then those of the other."""
+    state, _ = judge(_met(belief, tally), arms, tally.counts, at, policy)
+    cause = "the versions of the route do not get the same inputs"
+    return _after(belief, state, {name: Blame(ROUTING, cause) for name in state.raised}, tally, at)
+
+
+def _after(belief: Belief, state: State, blames: Mapping[str, Blame], tally: Tally, at: float) -> Belief:
+    groups = belief.groups | {blame.blame for blame in blames.values()}
+    return replace(belief, state=state, blames=blames, groups=groups, seen=tally.seen, looked_at=at, lives=tally.lives)
+
+
+def _met(belief: Belief, tally: Tally) -> State:
+    """The state with its counts where the counters are now. Where those of a process are gone, nobody can tell which of
+    the others' rows were judged already: none of them is judged again, but where all are gone, all that is there is
+    new."""
+    if belief.lives <= tally.lives:
+        return belief.state
+    anew = tally.counts if belief.lives & tally.lives else np.zeros_like(tally.counts)
+    return replace(belief.state, starts=belief.state.starts.moved(anew))
+
+
+def _blames(
+    reference: Reference, state: State, finding: Finding, before: Mapping[str, Blame], arms_differ: Sequence[str]
+) -> Iterator[tuple[str, Blame]]:
+    sides = dict(zip(reference.names, reference.sides, strict=True))
+    moved = [
+        one.name
+        for one in finding.features
+        if sides[one.name] == "input" and (one.state == "alarm" or one.log_evidence >= _SUSPECT * one.threshold)
+    ]
+    blocks = {block.name for block in reference.plan.blocks}
+    found: dict[str, Blame] = {}
+    for name, standing in sorted(state.raised.items(), key=lambda item: item[0] in blocks):
+        window = _all_since(state, standing)
+        blame = blame_of(reference, window, name, arms_differ=arms_differ, inputs_moved=moved)
+        broken = [other for other, known in found.items() if known.blame == DATA_PIPELINE]
+        if name in blocks and sides[name] == "input" and broken:
+            blame = Blame(DATA_PIPELINE, f"it moved with {', '.join(broken[:3])}")
+        found[name] = more_precise(before.get(name), blame)
+        yield name, found[name]
+
+
+def _all_since(state: State, standing: Raised) -> Counts:
+    """What raised the alarm, and what came after it."""
+    after = np.flatnonzero(np.array(state.starts.serials) >= standing.serial)
+    if not len(after):
+        return standing.counts
+    windows = state.starts.windows[after]
+    found: Counts = standing.counts + windows[int(windows[:, 0].argmax())]
+    return found
+
+
+def alarms_of(route: str, version: VersionRef, belief: Belief) -> Iterator[DriftAlarm]:
+    """As they stand, one for each kind of blame that there ever was."""
+    for group in sorted(belief.groups):
+        named = [name for name, blame in belief.blames.items() if blame.blame == group and name in belief.state.raised]
+        if not named:
+            reason = f"version {version}: what it sees and answers is as in its reference again"
+            yield DriftAlarm(route, version, group, False, (), reason, "", {})
+            continue
+        named.sort(key=lambda name: -belief.state.raised[name].effect.value)
+        furthest = belief.state.raised[named[0]]
+        more = f" (and {len(named) - 1} more: {', '.join(named[1:_NAMED])})" if len(named) > 1 else ""
+        yield DriftAlarm(
+            route,
+            version,
+            group,
+            True,
+            tuple(named),
+            f"version {version}, {named[0]}: {belief.blames[named[0]].cause}{more}",
+            ADVICE[group],
+            {
+                "effect": furthest.effect.value,
+                "effect_low": furthest.effect.low,
+                "effect_high": furthest.effect.high,
+                "rows": float(furthest.rows),
+                "evidence_nats": min(furthest.log_evidence, 1e6),
+            },
+        )

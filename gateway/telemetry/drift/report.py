@@ -1,0 +1,137 @@
+"""What is told of drift: a version's report, made of what is believed of it and nothing else, so that every replica
+that reads the same counts writes the same report, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from gateway.telemetry.drift.arms import Arms
+from gateway.telemetry.drift.blame import Blame
+from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.judging import Evidence, FeatureState, Policy, view
+from gateway.telemetry.drift.keeping import Belief
+from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes, whole_sizes
+
+__all__ = ["DAYS", "arms_report", "version_report"]
+
+DAYS = 90.0
+"""Rates are told for as many days, whatever the budget."""
+
+Json = dict[str, Any]
+
+
+def version_report(reference: Reference, belief: Belief, policy: Policy) -> Json:
+    """Every feature and block of one version, the furthest first."""
+    evidence = AgainstReference(reference)
+    rows = _rows(reference, belief, evidence, policy)
+    states = [row["state"] for row in rows]
+    return {
+        "state": _whole_state(states),
+        "rows": {
+            "seen": belief.seen,
+            "counted": int(belief.state.starts.now[0]),
+            "sampling": _share(int(belief.state.starts.now[0]), belief.seen),
+            "reference": reference.rows,
+        },
+        "looked_at": _when(belief.looked_at),
+        "watched_since": _when(belief.state.began_at),
+        "budget": budget_report(belief, policy),
+        "features": [row for row in rows if row["kind"] == "feature"],
+        "whole": [row for row in rows if row["kind"] == "block"],
+    }
+
+
+def arms_report(arms: Arms, belief: Belief, policy: Policy) -> Json:
+    """How far apart the inputs of two versions are."""
+    rows = [_told(state, belief, policy) | {"kind": "arms"} for state in view(belief.state, arms, policy)]
+    rows.sort(key=_order)
+    return {"state": _whole_state([row["state"] for row in rows]), "features": rows}
+
+
+def budget_report(belief: Belief, policy: Policy) -> Json:
+    """Promised: by the proof. Simulated: what the promise comes to on the reference. Observed: alarms there were, true
+    ones too, for the time that was watched."""
+    promised = DAYS / policy.budget_days
+    calibration = belief.calibration
+    watched_days = max(0.0, belief.looked_at - belief.state.began_at) / 86_400.0
+    return {
+        "days": policy.budget_days,
+        "tests": policy.tests,
+        "threshold_nats": policy.threshold,
+        "least_effect": policy.least_effect,
+        "promised_per_90_days": promised,
+        "simulated_per_90_days": None if calibration is None else promised * min(1.0, calibration.ratio),
+        "simulated_bets": 0 if calibration is None else calibration.bets,
+        "correction_nats": policy.correction,
+        "alarms": belief.state.alarms,
+        "watched_days": watched_days,
+    }
+
+
+def _rows(reference: Reference, belief: Belief, evidence: Evidence, policy: Policy) -> list[Json]:
+    features = len(reference.plan.features)
+    states = view(belief.state, evidence, policy)
+    windows = belief.state.starts.windows
+    found = []
+    for place, state in enumerate(states):
+        told = _told(state, belief, policy) | {"kind": "feature" if place < features else "block"}
+        window = belief.state.raised[state.name].counts if state.name in belief.state.raised else None
+        if window is None:
+            window = windows[state.window] if state.window >= 0 else np.zeros(reference.plan.size, np.int64)
+        if place < features:
+            told["statistics"] = feature_sizes(reference, window, [place])[0].to_json()
+        else:
+            told["statistics"] = whole_sizes(reference, window)[place - features].to_json()
+        found.append(told | {"side": reference.sides[place]})
+    return sorted(found, key=_order)
+
+
+def _told(state: FeatureState, belief: Belief, policy: Policy) -> Json:
+    standing = belief.state.raised.get(state.name)
+    blame = belief.blames.get(state.name)
+    effect = state.effect if standing is None else standing.effect
+    return {
+        "feature": state.name,
+        "state": state.state,
+        "since": None if standing is None else _when(standing.at),
+        "began_about": None if standing is None else _when(standing.began),
+        "effect": {"value": effect.value, "low": effect.low, "high": min(effect.high, float(np.pi))},
+        "least_effect": policy.least(state.name),
+        "evidence_nats": _finite(state.log_evidence if standing is None else standing.log_evidence),
+        "threshold_nats": state.threshold,
+        "window": {"rows": state.rows, "from": None if state.window < 0 else _when(state.began)},
+        **_blamed(blame),
+    }
+
+
+def _blamed(blame: Blame | None) -> Mapping[str, Any]:
+    if blame is None:
+        return {"blame": None, "cause": None, "advice": None}
+    return {"blame": blame.blame, "cause": blame.cause, "advice": blame.advice}
+
+
+_FIRST = ("alarm", "minor", "quiet", "no-data")
+
+
+def _order(row: Json) -> tuple[int, float, str]:
+    return _FIRST.index(row["state"]), -row["evidence_nats"], row["feature"]
+
+
+def _whole_state(states: Sequence[str]) -> str:
+    return next((state for state in _FIRST if state in states), "no-data")
+
+
+def _share(counted: int, seen: int) -> float | None:
+    return counted / seen if seen else None
+
+
+def _finite(value: float) -> float:
+    return max(-1e6, min(1e6, value))
+
+
+def _when(seconds: float) -> str | None:
+    return None if seconds <= 0 else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
