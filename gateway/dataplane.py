@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import (
     DeadlineExceeded,
     DeadlineUnreachable,
+    DecisionLogFull,
     QueueFull,
     ServiceDraining,
     TurnoutError,
@@ -33,7 +34,7 @@ from gateway.serving.item import Answer, Priority
 from gateway.shadowing.copies import Shadowing
 from gateway.shadowing.given import Given
 
-__all__ = ["Current", "Dataplane", "Decode", "Fitted", "Trail"]
+__all__ = ["Current", "Dataplane", "Decode", "Fitted", "Records", "Trail"]
 
 Fitted = tuple[Arrays, int]
 """A request's arrays, typed by a version's signature, and its rows."""
@@ -42,6 +43,9 @@ Decode = Callable[[Signature], Fitted | Awaitable[Fitted]]
 """Pure; may be asked twice. To be awaited where the body is decoded in another process. Raises InvalidInput."""
 
 _PRIORITIES = {None: Priority.NORMAL, "high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
+
+_KEEP_INPUTS = frozenset({"onnx", "echo"})
+"""Formats whose runtimes leave the arrays that they are given as they are."""
 
 _OWN_ANSWER = frozenset({"no-store", "no-cache", "max-age=0"})
 
@@ -57,6 +61,12 @@ class Current:
 EMPTY = Current(RoutingTable(routes={}, default_route=None, revision=0))
 
 
+class Records(Protocol):
+    """Where answers are recorded. ``full``: not now, so a route that wants none unrecorded gives none."""
+
+    full: bool
+
+
 class Trail:
     """What became of one request, filled as it goes, also when it ends in an error.
 
@@ -64,12 +74,14 @@ class Trail:
     ``chosen_failure`` is the class name of the VersionFailed that the *chosen* version met;
     ``queue_s`` of a request that missed its deadline is all the time that the version had.
     ``slow``: the chosen version took longer than its route's ``slow_ms``, or failed after that.
-    ``batch`` and ``batch_rows`` are the answer's (``gateway.serving.item``).
+    ``batch`` and ``batch_rows`` are the answer's (``gateway.serving.item``). ``inputs`` and ``outputs`` are kept where
+    the route wants to see them. ``began``, ``decided`` and ``submitted`` are times of the clock: the data plane took
+    the request, had a decision, and gave it to the version that was asked last; 0 where it did not come to that.
     """
 
     __slots__ = (
-        "answered_by", "batch", "batch_rows", "chosen_failure", "compute_s", "decision", "queue_s", "route", "rows",
-        "slow",
+        "answered_by", "batch", "batch_rows", "began", "chosen_failure", "compute_s", "decided", "decision", "inputs",
+        "outputs", "queue_s", "route", "rows", "slow", "submitted",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -83,18 +95,25 @@ class Trail:
         self.batch = 0
         self.batch_rows = 0
         self.slow = False
+        self.began = self.decided = self.submitted = 0.0
+        self.inputs: Arrays | None = None
+        self.outputs: Arrays | None = None
 
 
 class Dataplane:
     """Answers requests by whatever is in force. Used from the event loop only."""
 
-    def __init__(self, *, observer: Observer, clock: Clock, cores: int | None = None) -> None:
-        """``cores``: those that this process's share of spare work may count on (None: all that it may run on)."""
+    def __init__(
+        self, *, observer: Observer, clock: Clock, cores: int | None = None, records: Records | None = None
+    ) -> None:
+        """``cores``: those that this process's share of spare work may count on (None: all that it may run on).
+        Without ``records`` no answer is kept, or refused because it cannot be."""
         self.current = EMPTY
         self.answers = Answers(clock=clock, observer=observer)
         self.shadowing = Shadowing(clock=clock, observer=observer, cores=cores)
         self._observer = observer
         self._clock = clock
+        self._records = records
         self._draining = False
         self._inflight = 0
         self._quiet = asyncio.Event()
@@ -135,17 +154,22 @@ class Dataplane:
         """Decides, asks the chosen version, then the route's fallback if that one failed.
 
         Raises UnknownRoute, UnknownVersion, Forbidden, Quarantined, InvalidInput, Overloaded,
-        DeadlineExceeded, VersionFailed (no fallback, or it failed too) or ServiceDraining.
+        DeadlineExceeded, VersionFailed (no fallback, or it failed too), ServiceDraining or DecisionLogFull.
         Cancelling it drops the work; its neighbours in a batch are not touched.
         """
         self._begin(request, trail)
-        asked = _Request(request, decode, trail, self._clock.monotonic())
+        monotonic = self._clock.monotonic
+        trail.began = began = monotonic()
+        asked = _Request(request, decode, trail, began)
         self._inflight += 1
         try:
             while True:
                 current = self.current
                 decision = trail.decision = decide(current.table, request)
                 route = current.table.routes[decision.route]
+                trail.decided = monotonic()
+                if route.refuses and self._records is not None and self._records.full:
+                    self._refuse_unrecorded(route)
                 try:
                     response = await self._ask(current, route, decision, asked)
                 except VersionFailed as failure:
@@ -181,6 +205,13 @@ class Dataplane:
                 self._observer.request_rejected(trail.route, "draining")
             raise ServiceDraining("the gateway is shutting down and takes no new work; ask another replica")
 
+    def _refuse_unrecorded(self, route: Route) -> None:
+        self._observer.request_rejected(route.name, "decision-log-full")
+        raise DecisionLogFull(
+            f"route {route.name!r} gives no answer that cannot be recorded, and its record cannot be kept now; try "
+            "again shortly, or have an operator look at the decision log"
+        )
+
     def _judge_pace(self, route: Route, asked: _Request) -> None:
         slow_ms = route.limits.slow_ms
         if slow_ms is not None:
@@ -202,6 +233,7 @@ class Dataplane:
             if not told:
                 self._observer.fell_back(chosen, type(failure).__name__)
                 told = True
+            asked.trail.decided = self._clock.monotonic()
             try:
                 response = await self._ask(current, route, decision, asked)
             except VersionFailed as second:
@@ -223,6 +255,9 @@ class Dataplane:
             fitted = decode(handle.signature)
             arrays, rows = fitted if isinstance(fitted, tuple) else await fitted
             trail.rows = rows
+            kept = route.keeps_content and self._records is not None
+            if kept:
+                trail.inputs = _copies(arrays) if _may_write(handle) else arrays
             deadline = began + limits.timeout_ms / 1000 if request.deadline is None else request.deadline
             if route.cache is not None:
                 fresh = decision.reason == "fallback" or _asks_afresh(request.headers)
@@ -236,6 +271,7 @@ class Dataplane:
                     priority=_PRIORITIES[request.priority],
                     client=request.client,
                 )
+                trail.submitted = item.enqueued
                 try:
                     answer = await item.future
                 except asyncio.CancelledError:
@@ -246,6 +282,8 @@ class Dataplane:
                     raise
         outputs, queue_s, compute_s, trail.batch, trail.batch_rows = answer
         trail.answered_by, trail.queue_s, trail.compute_s = decision.version, queue_s, compute_s
+        if kept:
+            trail.outputs = outputs
         if route.shadows and trail.batch:  # an answer that was kept says nothing new
             self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs, request.trace))
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
@@ -255,7 +293,8 @@ class Dataplane:
     ) -> Answer:
         """Submit by way of the route's response cache."""
         request, trail = asked.request, asked.trail
-        priority, handed = _PRIORITIES[request.priority], self._clock.monotonic()
+        priority = _PRIORITIES[request.priority]
+        trail.submitted = handed = self._clock.monotonic()
 
         def compute() -> Awaitable[Answer]:
             return handle.infer(
@@ -289,6 +328,15 @@ class _Request(NamedTuple):
     decode: Decode
     trail: Trail
     began: float
+
+
+def _may_write(handle: Handle) -> bool:
+    """Whether the version may write on the very arrays that it is given: it runs here, by code that might."""
+    return handle.spec.placement == "inline" and handle.spec.load.format not in _KEEP_INPUTS
+
+
+def _copies(arrays: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _asks_afresh(headers: Texts) -> bool:

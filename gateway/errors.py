@@ -35,6 +35,7 @@ TurnoutError
 ├── StoreUnavailable          desired state cannot be read or written
 │   └── StoreRefused          the store came back empty, older or as another one: an operator must decide
 ├── ServiceDraining           the gateway is shutting down
+├── DecisionLogFull           the route wants no answer that cannot be recorded
 └── SettingsError             configuration: file, key, value, expectation
 """
 
@@ -47,6 +48,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "DeadlineUnreachable",
+    "DecisionLogFull",
     "DeviceMemoryExhausted",
     "Fenced",
     "FieldProblem",
@@ -238,6 +240,10 @@ class StoreRefused(StoreUnavailable):
 
 
 class ServiceDraining(TurnoutError):
+    pass
+
+
+class DecisionLogFull(TurnoutError):
     pass
 
 

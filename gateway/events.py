@@ -132,8 +132,8 @@ class CountsRecord(NamedTuple):
 
     ``profile`` is the digest of the profile that was counted with: the version's own, or another that it is compared
     with. ``seen`` rows ran since the record before, ``counted`` of them were counted: fewer when it was busy.
-    ``counts`` holds 64-bit little-endian integers in the plan's order (``runtimes.counting``). A process that dies
-    takes what it had counted since its last record along, of a second at most.
+    ``counts`` holds 64-bit little-endian integers in the plan's order (``runtimes.counting``), nothing if no row was
+    counted. A process that dies takes what it had counted since its last record along, of a second at most.
     """
 
     version: VersionRef
@@ -225,7 +225,7 @@ class Observer:
         """Requests that had started end without a record: the process that had them is gone."""
 
     def request_rejected(self, route: str, reason: str) -> None:
-        """Refused at the door: ``queue-full``, ``deadline``, ``rate-limit``, ``draining``."""
+        """Refused at the door: ``queue-full``, ``deadline``, ``rate-limit``, ``draining``, ``decision-log-full``."""
 
     def fell_back(self, decision: Decision, cause: str) -> None:
         """The chosen version failed (``cause``: class name of the failure); the fallback is asked."""

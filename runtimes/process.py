@@ -52,9 +52,10 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(code, f"prctl({option}): {os.strerror(code)}")
 
 
-def die_with(parent: int) -> None:
-    """The kernel kills this process when its parent ends; at once, if that has happened already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int, told: signal.Signals = signal.SIGKILL) -> None:
+    """The kernel sends this process a signal, which kills it, when its parent ends; it ends at once, if that has
+    happened already."""
+    _prctl(_PR_SET_PDEATHSIG, told)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 import marshal
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from gateway.events import Content, RequestRecord
 from gateway.messages import Arrays, Decision, VersionRef
-from gateway.recording.contents import pack_tensors, unpack_tensors
+from gateway.recording.contents import bytes_of, pack_tensors, unpack_tensors
 
-__all__ = ["MARSHAL_VERSION", "pack_burst", "unpack_burst"]
+__all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "LargeTensors", "pack_burst", "unpack_burst"]
 
 MARSHAL_VERSION = 2  # without references: telling equal strings from the same one costs more than writing them twice
 
@@ -33,12 +34,21 @@ _VERSION = Decision._fields.index("version")
 _NOBODY = VersionRef("", 0)
 _NONE_TAKEN = Decision("", _NOBODY, "", None, 0)
 _EMPTY = b""
+_NBYTES = attrgetter("nbytes")
+
+LARGE_BYTES = 64 * 1024
+"""Tensors beyond it are not copied to the recorder as a matter of course."""
 
 Columns = list[Any]
 
 
-def pack_burst(records: Sequence[RequestRecord], *, bare: bool = False) -> bytes:
-    """``bare``: without what only the recorder may see, keys and contents. ValueError for what no record holds."""
+class LargeTensors(Exception):
+    """Some tensor of the burst has more bytes than may cross."""
+
+
+def pack_burst(records: Sequence[RequestRecord], *, bare: bool = False, large_bytes: int = LARGE_BYTES) -> bytes:
+    """``bare``: without what only the recorder may see, keys and contents. Raises LargeTensors, and ValueError for
+    what no record holds."""
     if not records:
         return _EMPTY
     columns: Columns = list(zip(*records, strict=True))
@@ -58,7 +68,7 @@ def pack_burst(records: Sequence[RequestRecord], *, bare: bool = False) -> bytes
     if bare:
         columns[_KEY] = None
     elif contents.count(None) != len(contents):
-        packed = _pack_contents(contents, chosen)
+        packed = _pack_contents(contents, chosen, large_bytes)
     body = (len(records), _folded(columns), _folded(decided), packed)
     return marshal.dumps(body, MARSHAL_VERSION)
 
@@ -109,38 +119,42 @@ def _versions(models: Iterable[str], numbers: Iterable[int]) -> list[VersionRef]
 # Contents. A *whole* one has inputs and outputs, and no digests.
 
 
-def _pack_contents(contents: Sequence[Content | None], versions: Sequence[VersionRef]) -> tuple[Any, ...]:
+def _pack_contents(
+    contents: Sequence[Content | None], versions: Sequence[VersionRef], large_bytes: int
+) -> tuple[Any, ...]:
     """Those that are whole by version, joined; the others one by one; and the contexts of all that have one."""
     groups: dict[VersionRef, list[int]] = {}
-    alone = []
+    single = []
     contexts = {}
     for place, (content, version) in enumerate(zip(contents, versions, strict=True)):
         if content is None:
             continue
-        if content.context:
-            contexts[place] = content.context
-        if content.inputs is None or content.outputs is None or content.input_digest or content.output_digest:
-            alone.append(_pack_one(place, content))
+        inputs, outputs, context, input_digest, output_digest = content
+        if context:
+            contexts[place] = context
+        if inputs is None or outputs is None or input_digest or output_digest:
+            single.append(place)
         else:
             groups.setdefault(version, []).append(place)
     joined = []
     for places in groups.values():
-        whole = [contents[place] for place in places]
-        inputs = _join([content.inputs for content in whole])  # type: ignore[union-attr, misc]
-        outputs = _join([content.outputs for content in whole])  # type: ignore[union-attr, misc]
-        if inputs is None or outputs is None:
-            alone += [_pack_one(place, contents[place]) for place in places]  # type: ignore[arg-type]
+        sides = [_join([contents[place][side] for place in places], large_bytes) for side in (0, 1)]  # type: ignore[index, misc]
+        if None in sides:
+            single += places
         else:
-            joined.append((places, inputs, outputs))
-    return joined, alone, contexts
+            joined.append((places, *sides))
+    return joined, [_pack_one(place, contents[place], large_bytes) for place in single], contexts
 
 
-def _pack_one(place: int, content: Content) -> tuple[Any, ...]:
-    sides = [None if side is None else pack_tensors(side) for side in (content.inputs, content.outputs)]
-    return place, *sides, content.input_digest, content.output_digest
+def _pack_one(place: int, content: Content | None, large_bytes: int) -> tuple[Any, ...]:
+    inputs, outputs, _, *digests = content or Content()
+    sides = [None if side is None else pack_tensors(side) for side in (inputs, outputs)]
+    if any(bytes_of(side) > large_bytes for side in (inputs, outputs) if side is not None):
+        raise LargeTensors
+    return place, *sides, *digests
 
 
-def _join(sets: Sequence[Arrays]) -> list[tuple[Any, ...]] | None:
+def _join(sets: Sequence[Arrays], large_bytes: int) -> list[tuple[Any, ...]] | None:
     """None where tensors of one name differ in type or beyond the first axis, or cannot be joined at all."""
     names, joined = list(sets[0]), []
     if any(len(tensors) != len(names) for tensors in sets):
@@ -151,6 +165,8 @@ def _join(sets: Sequence[Arrays]) -> list[tuple[Any, ...]] | None:
             kind, shape = arrays[0].dtype, arrays[0].shape
             if kind.kind in "OSU":
                 return None
+            if max(map(_NBYTES, arrays)) > large_bytes:
+                raise LargeTensors
             whole = np.concatenate(arrays, dtype=kind, casting="no")
             joined.append((name, kind.char, shape[1:], _folded([list(map(len, arrays))])[0], whole))
     except (KeyError, TypeError, ValueError):

@@ -43,5 +43,5 @@ class Part(Protocol):
         """Answers a question of the gateway. Raises KeyError for a kind that is not this part's, and a TurnoutError for
         what the asker is told."""
 
-    def close(self) -> None:
+    def close(self) -> object:
         """All has been taken; returns when what must be kept is kept."""

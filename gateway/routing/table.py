@@ -137,7 +137,8 @@ class Route:
     ``assignment`` says which keys each arm has (None: as at first), ``epoch`` counts its changes. ``places`` and
     ``rule_places`` (None for a rule without arms) are made of the assignments; keys that these still give to a
     quarantined arm go to the other arms, and no other key moves. ``recording`` None: nothing of it goes to the decision
-    log. ``truth``: how later labels are compared with its answers; None: not at all."""
+    log. ``truth``: how later labels are compared with its answers; None: not at all. ``keeps_content``: one of the two
+    wants to see tensors; ``refuses``: no answer that cannot be recorded."""
 
     name: str
     model: str
@@ -161,11 +162,17 @@ class Route:
     truth: Truth | None = None
     places: Places = field(init=False)
     rule_places: tuple[Places | None, ...] = field(init=False)
+    keeps_content: bool = field(init=False)
+    refuses: bool = field(init=False)
 
     def __post_init__(self) -> None:
         ruled = [None if isinstance(one.use, int) else self._places(one.use, one.assignment) for one in self.rules]
         object.__setattr__(self, "places", self._places(self.arms, self.assignment))
         object.__setattr__(self, "rule_places", tuple(ruled))
+        recording = self.recording
+        wanted = recording is not None and recording.content != "none"
+        object.__setattr__(self, "keeps_content", wanted or self.truth is not None)
+        object.__setattr__(self, "refuses", recording is not None and recording.refuse)
 
     def _places(self, arms: tuple[Arm, ...], assignment: Assignment | None) -> Places:
         weights: dict[int, int] = {}

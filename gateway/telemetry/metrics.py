@@ -38,7 +38,7 @@ __all__ = ["FALLBACK_CAUSES", "OTHER", "REJECTIONS", "UNKNOWN", "Metrics", "Metr
 UNKNOWN = "unknown"
 """The route label of requests for routes that the table does not have."""
 
-REJECTIONS = frozenset({"queue-full", "deadline", "rate-limit", "draining"})
+REJECTIONS = frozenset({"queue-full", "deadline", "rate-limit", "draining", "decision-log-full"})
 FALLBACK_CAUSES = frozenset(
     {
         "VersionFailed",

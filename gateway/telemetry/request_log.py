@@ -1,12 +1,11 @@
-"""One JSON line a request, and one for each change of state, crash and rollback, written off the hot path.
+"""One JSON line a request, and one for each change of state, crash and rollback: a part of the recorder.
 
-The event loop makes the line, appends it to a bounded queue and goes on; a thread writes what is queued.
+The recorder's loop makes the lines, appends them to a bounded queue and goes on; a thread writes what is queued.
 When the sink is slow the queue fills and lines are dropped and counted, and a line says how many as
-soon as one gets through. Lines hold no inputs, no outputs, and no routing key.
+soon as one gets through; it counts, too, what was lost on the way to the recorder. Lines hold no inputs, no outputs,
+and no routing key.
 
-The thread competes with the event loop for the interpreter's lock, so it does next to nothing: it wakes at most
-twenty times a second, joins what has gathered and writes it. A line is made at once, while all that it tells of is
-still in the processor's caches: a thread that made it later took twice as long, and the lock meanwhile.
+The thread wakes at most twenty times a second, joins what has gathered and writes it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,11 +24,15 @@ import orjson
 from gateway.clock import Clock
 from gateway.events import Observer, RequestRecord, RollbackRecord
 from gateway.messages import VersionRef
+from gateway.recording.parts import GAP
 from gateway.telemetry.sink import Sink
 
-__all__ = ["RequestLog", "RequestLogStatistics"]
+__all__ = ["LINE", "EventLines", "RequestLog", "RequestLogStatistics"]
 
 log = logging.getLogger("turnout.telemetry.request_log")
+
+LINE = "line"
+"""The control event whose body is a line as it stands, but for its ``wall`` time."""
 
 _GATHER_S = 0.05
 _BATCH = 512
@@ -46,43 +49,12 @@ class RequestLogStatistics:
     dropped: int
 
 
-class RequestLog(Observer):
-    """Owns ``sink`` and one thread. Never blocks and never raises into the work it watches.
+class EventLines(Observer):
+    """At the gateway: what is no request, as lines for the log. ``tell`` brings them to the recorder."""
 
-    ``_dropped`` is added to by the event loop (queue full) and by the thread (sink failed);
-    each has its own counter, so that neither loses the other's.
-    """
-
-    def __init__(self, sink: Sink, *, clock: Clock, limit: int = 10_000) -> None:
-        self._sink = sink
+    def __init__(self, tell: Callable[[str, Mapping[str, Any]], None], *, clock: Clock) -> None:
+        self._tell = tell
         self._clock = clock
-        self._limit = limit
-        self._queue: deque[bytes] = deque()
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        # What the two events say, for the event loop: asking an event costs three times as much.
-        self._closed = self._awake = False
-        self._written = 0
-        self._refused = 0
-        self._lost = 0
-        self._told = 0
-        self._failing = False
-        self._times = _Times()
-        self._thread = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
-        self._thread.start()
-
-    def __repr__(self) -> str:
-        counts = self.statistics()
-        return f"<RequestLog [{counts.queued} queued | {counts.written} written | {counts.dropped} dropped]>"
-
-    def statistics(self) -> RequestLogStatistics:
-        return RequestLogStatistics(len(self._queue), self._written, self._refused + self._lost)
-
-    def request_finished(self, record: RequestRecord) -> None:
-        if self._closed or len(self._queue) >= self._limit:
-            self._refused += 1  # what is dropped need not be made
-        else:
-            self._offer(_good(record, self._times) or _request(record, self._times))
 
     def version_state(self, version: VersionRef, state: str, reason: str) -> None:
         level = "error" if state == "failed" else "info"
@@ -112,6 +84,70 @@ class RequestLog(Observer):
             durable=record.durable,
         )
 
+    def _event(self, level: str, event: str, **fields: Any) -> None:
+        self._tell(LINE, {"wall": self._clock.wall(), "level": level, "event": event, **fields})
+
+
+class RequestLog:
+    """A part of the recorder (``gateway.recording.parts``) that owns ``sink`` and one thread, and never waits for them.
+
+    ``_refused`` is added to by the loop (queue full, or lost on the way) and ``_lost`` by the thread (sink failed), so
+    that neither loses the other's.
+    """
+
+    full = False
+
+    def __init__(self, sink: Sink, *, clock: Clock, limit: int = 10_000) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._limit = limit
+        self._queue: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._closed = self._awake = False
+        self._written = 0
+        self._refused = 0
+        self._lost = 0
+        self._told = 0
+        self._failing = False
+        self._times = _Times()
+        self._thread = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        counts = self.statistics()
+        return f"<RequestLog [{counts.queued} queued | {counts.written} written | {counts.dropped} dropped]>"
+
+    def statistics(self) -> RequestLogStatistics:
+        return RequestLogStatistics(len(self._queue), self._written, self._refused + self._lost)
+
+    def take(self, records: Sequence[RequestRecord]) -> None:
+        room = 0 if self._closed else max(0, self._limit - len(self._queue))
+        self._refused += max(0, len(records) - room)  # what is dropped need not be made
+        times = self._times
+        self._put([_good(record, times) or _request(record, times) for record in records[:room]])
+
+    def told(self, event: str, body: Mapping[str, Any]) -> None:
+        if event == GAP:
+            self._refused += body["count"]
+            self._rouse()
+        elif event == LINE:
+            fields = dict(body)
+            line = _encoded({"time": self._times.of(fields.pop("wall")), **fields})
+            if self._closed or len(self._queue) >= self._limit:
+                self._refused += 1
+            else:
+                self._put([line])
+
+    def tick(self) -> None:
+        """The thread looks after itself."""
+
+    def ask(self, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if kind != "request-log":
+            raise KeyError(kind)
+        counts = self.statistics()
+        return {"queued": counts.queued, "written": counts.written, "dropped": counts.dropped}
+
     def close(self, timeout_s: float = 2.0) -> bool:
         """Writes what is queued, then closes the sink; False when that took too long and was given up.
 
@@ -123,15 +159,12 @@ class RequestLog(Observer):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _event(self, level: str, event: str, **fields: Any) -> None:
-        self._offer(_encoded({"time": _time(self._clock.wall()), "level": level, "event": event, **fields}))
+    def _put(self, lines: Sequence[bytes]) -> None:
+        self._queue.extend(lines)
+        if lines:
+            self._rouse()
 
-    def _offer(self, line: bytes) -> None:
-        queue = self._queue
-        if self._closed or len(queue) >= self._limit:
-            self._refused += 1
-            return
-        queue.append(line)
+    def _rouse(self) -> None:
         if not self._awake:
             self._awake = True
             self._wake.set()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from gateway.codec.inflate import accepted_encoding, deflate
 from gateway.dataplane import Fitted, Trail
 from gateway.errors import RateLimited, TurnoutError
-from gateway.events import RequestRecord
+from gateway.events import Content, RequestRecord
 from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.decide import key_by_route, unknown_route
 from gateway.routing.table import Route
@@ -115,8 +115,8 @@ class _Story(Trail):
     """One inference under way; what the record will say of it is gathered here."""
 
     __slots__ = (
-        "_began", "_dialect", "_ended", "_exchange", "_found", "_rates", "_services", "_started_wall",
-        "client", "client_id", "code", "decision_id", "error", "response",
+        "_began", "_context", "_dialect", "_encoding", "_ended", "_exchange", "_found", "_key", "_rates", "_services",
+        "_started_wall", "client", "client_id", "code", "decision_id", "error", "response",
     )  # fmt: skip
 
     def __init__(
@@ -130,8 +130,11 @@ class _Story(Trail):
         clock = services.clock
         self._began = clock.monotonic()
         self._started_wall = clock.wall()
+        self._encoding: float | None = None
         self._ended: float | None = None
         self._found: Route | None = None
+        self._key: str | None = None
+        self._context: Mapping[str, Any] | None = None
         self.decision_id = decision_id
         self.client: str | None = None
         self.client_id: str | None = None
@@ -157,6 +160,7 @@ class _Story(Trail):
                 else:
                     with DisconnectWatch(exchange.receive, after_s=services.limits.watch_after_s):
                         self.response = await services.dataplane.infer(request, envelope.fit, self)
+                self._encoding = services.clock.monotonic()
                 answer: Answer = dialect.write(envelope, self.response, self.decision_id)
                 if dialect.compresses and b"accept-encoding" in exchange.headers.raw:
                     answer = await _compressed(answer, exchange.headers, from_bytes=services.limits.compress_from_bytes)
@@ -249,7 +253,7 @@ class _Story(Trail):
         if self.route is None and self._found is not None:
             # Refused before the data plane saw it; whoever counts what is in flight needs both ends.
             services.observer.request_started(self._found.name)
-        trace = exchange.trace
+        trace, began, decided, submitted = exchange.trace, self.began, self.decided, self.submitted
         services.observer.request_finished(
             RequestRecord(
                 self.route or ("" if self._found is None else self._found.name),
@@ -274,6 +278,12 @@ class _Story(Trail):
                 trace.sampled,
                 self.batch,
                 self.batch_rows,
+                self._key,
+                (began - self._began if began else 0.0) + (submitted - decided if submitted else 0.0),
+                decided - began if decided else 0.0,
+                0.0 if self._encoding is None else ended - self._encoding,
+                None if self.inputs is None else Content(self.inputs, self.outputs, self._context),
+                trace.state,
             )
         )
 
@@ -289,8 +299,9 @@ class _Story(Trail):
         exchange = self._exchange
         self.client_id = envelope.id
         key, context = envelope.key or facts.key, envelope.context or facts.context
+        said = key if key or route.key is None else key_by_route(route.key, exchange.headers, context)
+        self._key, self._context = said, context or None
         if self.client is None:
-            said = key if key or route.key is None else key_by_route(route.key, exchange.headers, context)
             self.client = client_of(key=said, peer=exchange.peer)
             if route.limits.rate_per_s is not None:
                 self._rates.admit(route, self.client)

@@ -85,6 +85,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.StoreUnavailable: Row(503, "store-unavailable", "The store of desired state does not answer", 1.0),
         errors.StoreRefused: Row(503, "store-refused", "The store of desired state is not the one that was left", 1.0),
         errors.ServiceDraining: Row(503, "draining", "The gateway is shutting down", 1.0),
+        errors.DecisionLogFull: Row(503, "decision-log-full", "The answer could not be recorded", 1.0),
         errors.SettingsError: Row(500, "settings-error", "The configuration is wrong"),
     }
 )

@@ -19,7 +19,8 @@ from gateway.clock import ManualClock
 from gateway.errors import SettingsError
 from gateway.events import RollbackRecord
 from gateway.messages import VersionRef
-from gateway.telemetry.request_log import RequestLog
+from gateway.recording.parts import GAP
+from gateway.telemetry.request_log import EventLines, RequestLog
 from gateway.telemetry.sink import DescriptorSink, open_sink
 from tests.telemetry.records import DIGITS_3, DIGITS_4, TRACE_ID, decision, request
 
@@ -63,7 +64,7 @@ def request_log(sink: Any, **options: Any) -> RequestLog:
 def written(sink: MemorySink, *records: Any) -> list[dict[str, Any]]:
     log = request_log(sink)
     for record in records:
-        log.request_finished(record)
+        log.take([record])
     assert log.close()
     return sink.lines()
 
@@ -153,13 +154,14 @@ def test_hostile_text_stays_one_short_line_of_json(sink: MemorySink, text: str) 
 def test_states_crashes_tables_and_rollbacks_are_lines_too(sink: MemorySink) -> None:
     """Each with a level, so that a search for ``error`` finds what needs a person."""
     log = request_log(sink)
-    log.version_state(DIGITS_3, "active", "")
-    log.version_state(DIGITS_4, "failed", "sha256 differs")
-    log.version_crashed(DIGITS_4, "hang", isolating=False)
-    log.version_retired(VersionRef("digits", 2))
-    log.table_applied(8)
-    log.store_reachable(False)
-    log.rolled_back(RollbackRecord("digits", "error-burst", 3, (4,), "12 of 20 failed", durable=True))
+    lines = EventLines(log.told, clock=ManualClock())
+    lines.version_state(DIGITS_3, "active", "")
+    lines.version_state(DIGITS_4, "failed", "sha256 differs")
+    lines.version_crashed(DIGITS_4, "hang", isolating=False)
+    lines.version_retired(VersionRef("digits", 2))
+    lines.table_applied(8)
+    lines.store_reachable(False)
+    lines.rolled_back(RollbackRecord("digits", "error-burst", 3, (4,), "12 of 20 failed", durable=True))
     log.close()
     lines = sink.lines()
     assert {line.pop("time") for line in lines} == {"2023-11-14T22:13:20.000Z"}
@@ -193,10 +195,10 @@ def test_a_sink_that_hangs_fills_the_queue_and_never_blocks(sink: MemorySink) ->
     """The caller goes on; once the sink moves again, what was queued comes out, and a line says what did not."""
     sink.gate.clear()
     log = request_log(sink, limit=10)
-    log.request_finished(request(request_id="first"))
+    log.take([request(request_id="first")])
     assert sink.reached.acquire(timeout=30)
     for number in range(50):
-        log.request_finished(request(request_id=str(number)))
+        log.take([request(request_id=str(number))])
     assert log.statistics().dropped == 40
     sink.gate.set()
     assert log.close()
@@ -206,11 +208,20 @@ def test_a_sink_that_hangs_fills_the_queue_and_never_blocks(sink: MemorySink) ->
     assert repr(log) == "<RequestLog [0 queued | 11 written | 40 dropped]>"
 
 
+def test_lines_lost_on_the_way_are_told_of_like_those_dropped_here(sink: MemorySink) -> None:
+    """Whoever reads the log need not know where they went."""
+    log = request_log(sink)
+    log.told(GAP, {"count": 7, "cause": "recorder"})
+    assert log.close()
+    assert [(line["event"], line["count"]) for line in sink.lines()] == [("log-lines-dropped", 7)]
+    assert log.ask("request-log", {}) == {"queued": 0, "written": 0, "dropped": 7}
+
+
 def test_closing_gives_up_on_a_sink_that_hangs(sink: MemorySink) -> None:
     """A stuck reader must not keep the gateway from ending."""
     sink.gate.clear()
     log = request_log(sink)
-    log.request_finished(request())
+    log.take([request()])
     assert sink.reached.acquire(timeout=30)
     assert not log.close(timeout_s=0.01)
 
@@ -225,9 +236,9 @@ def test_a_sink_that_fails_is_told_once_and_used_again_when_it_recovers(
     log = request_log(sink)
     sink.faults = [fault] * 3
     for number in range(3):
-        log.request_finished(request(request_id=str(number)))
+        log.take([request(request_id=str(number))])
         assert sink.reached.acquire(timeout=30)
-    log.request_finished(request(request_id="after"))
+    log.take([request(request_id="after")])
     assert log.close()
     lines = sink.lines()
     assert [(line.get("request_id"), line.get("count")) for line in lines] == [("after", None), (None, 3)]
@@ -238,7 +249,7 @@ def test_nothing_is_taken_after_close_and_the_sink_is_closed(sink: MemorySink) -
     """Late events of a gateway that shuts down are counted; the descriptor may be another's by now."""
     log = request_log(sink)
     assert log.close()
-    log.request_finished(request())
+    log.take([request()])
     assert sink.closed
     assert log.statistics().dropped == 1
     assert sink.written == b""
@@ -257,7 +268,7 @@ def test_a_file_gets_lines_appended_by_several_gateways(tmp_path: Path) -> None:
     logs = [request_log(open_sink(str(where))) for _ in range(2)]
     for log in logs:
         for number in range(100):
-            log.request_finished(request(request_id=str(number)))
+            log.take([request(request_id=str(number))])
     assert all(log.close() for log in logs)
     lines = [json.loads(line)["request_id"] for line in where.read_text().splitlines()]
     assert sorted(lines, key=int) == sorted((str(number) for number in [*range(100), *range(100)]), key=int)
@@ -304,11 +315,11 @@ def test_standard_output_stays_open_when_the_log_closes() -> None:
     """The log owns a duplicate."""
     program = """
 from gateway.clock import SystemClock
-from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_log import EventLines, RequestLog
 from gateway.telemetry.sink import open_sink
 for where in ("stdout", "stderr"):
     log = RequestLog(open_sink(where), clock=SystemClock())
-    log.table_applied(8)
+    EventLines(log.told, clock=SystemClock()).table_applied(8)
     log.close()
 print("still here")
 """

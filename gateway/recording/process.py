@@ -1,0 +1,63 @@
+"""The recorder's process: an interpreter of its own with few imports, started by the node, ended with it.
+
+Which parts it has is said in plain options; what each takes is described where it is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from gateway.clock import Clock, SystemClock
+from gateway.recording.desk import Desk
+from gateway.recording.parts import Part
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.sink import DescriptorSink
+from runtimes.process import die_with, ignore_signals, name_process
+
+__all__ = ["build_parts", "main"]
+
+_NICENESS = 5
+_END_S = 10
+
+
+def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) -> list[Part]:
+    """``request_log``: ``{limit}``, and the log's descriptor is the first."""
+    parts: list[Part] = []
+    left = list(fds)
+    if (request_log := options.get("request_log")) is not None:
+        parts.append(RequestLog(DescriptorSink(left.pop(0)), clock=clock, limit=request_log["limit"]))
+    return parts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="gateway.recording.process", description="Started by turnout serve.")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    given = parser.parse_args(arguments)
+    ignore_signals()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # The gateway is gone: what it sent is read to its end, but not for ever.
+    signal.signal(signal.SIGUSR1, lambda *_: signal.alarm(_END_S))
+    die_with(given.parent, signal.SIGUSR1)
+    name_process("turnout records")
+    with suppress(OSError):
+        os.nice(_NICENESS)  # requests go first; what it does not manage meanwhile waits for it, within bounds
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    clock = SystemClock()
+    desk = Desk(socket.socket(fileno=given.fd), lambda options, fds: build_parts(options, fds, clock), clock)
+    desk.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The recorder as the gateway has it: started, kept alive, given what happened, asked, and ended with all it was given.
+
+Nothing that it does, or fails to do, reaches a request: one that dies is replaced, one that does not keep up is told
+less, and both are counted, here and in what it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import errors
+from gateway.clock import Clock
+from gateway.errors import StoreUnavailable, TurnoutError
+from gateway.events import Observer, RequestRecord
+from gateway.recording.bursts import LargeTensors, pack_burst
+from gateway.recording.child import ChildProcess
+from gateway.recording.frames import Down, Up, pack, unpack
+from gateway.recording.large import Policy, Set, no_policy, sorted_out
+from gateway.recording.road import LIMIT_BYTES, Road, RoadStatistics
+
+__all__ = ["Recorder", "RecorderStatistics"]
+
+log = logging.getLogger("turnout.recording")
+
+_MODULE = "gateway.recording.process"
+_ASK_S = 5.0
+_CLOSE_S = 10.0
+_GOOD_SPELL_S = 30.0
+_LONGEST_PAUSE_S = 5.0
+_MOST_PENDING_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStatistics:
+    """``standing`` is the latest that it said of itself."""
+
+    pid: int | None
+    restarts: int
+    road: RoadStatistics
+    standing: Mapping[str, Any]
+
+
+class Recorder(Observer):
+    """``options`` are plain, and say which parts it has (``gateway.recording.process``); ``descriptors`` are theirs,
+    and stay the caller's. ``road.full`` is what routes that would rather refuse go by."""
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        clock: Clock,
+        descriptors: Sequence[int] = (),
+        policy: Policy = no_policy,
+        limit_bytes: int = LIMIT_BYTES,
+        spawn: Callable[[str, socket.socket], ChildProcess] = ChildProcess,
+    ) -> None:
+        self.road = Road(limit_bytes=limit_bytes)
+        self._options = dict(options)
+        self._descriptors = tuple(descriptors)
+        self._clock = clock
+        self._policy = policy
+        self._spawn = spawn
+        self._process: ChildProcess | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing = False
+        self._restarts = self._deaths = 0
+        # What a new one must know of what was told before, the latest by name.
+        self._state: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._questions = 0
+        self._standing: Mapping[str, Any] = {}
+        self._restarted: list[Callable[[], None]] = []
+        self._hashing: ThreadPoolExecutor | None = None
+        self._pending_bytes = 0
+
+    def __repr__(self) -> str:
+        pid = None if self._process is None else self._process.pid
+        return f"<Recorder [pid {pid} | {self._restarts} restarts | {self.road!r}]>"
+
+    def statistics(self) -> RecorderStatistics:
+        pid = None if self._process is None else self._process.pid
+        return RecorderStatistics(pid, self._restarts, self.road.statistics(), self._standing)
+
+    # What it is given
+
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        try:
+            self.road.offer(pack_burst(records), len(records))
+        except LargeTensors:
+            self._take_large(records)
+        except ValueError:
+            self._take_singly(records)
+
+    def _take_singly(self, records: Sequence[RequestRecord]) -> None:
+        """One of them holds what cannot cross: that one is lost, and not the others."""
+        for record in records:
+            try:
+                self.road.offer(pack_burst([record._replace(content=None)]), 1)
+            except ValueError:
+                log.exception("a record cannot be recorded: %.500r", record)
+                self.road.lose(1, "form")
+
+    def _take_large(self, records: Sequence[RequestRecord]) -> None:
+        sorted_set = sorted_out(records, self._policy)
+        for burst in (sorted_set.small, *([record] for record in sorted_set.payloads)):
+            if burst:
+                self.road.offer(pack_burst(burst, large_bytes=2**31), len(burst))
+        for waiting in sorted_set.large:
+            self._hash(waiting)
+
+    def _hash(self, waiting: Set) -> None:
+        """A thread makes the digests, with the interpreter's lock released while it reads the tensors."""
+        if self._pending_bytes + waiting.size > _MOST_PENDING_BYTES or self._closing:
+            self._hashed(waiting.without_digests())
+            return
+        if self._hashing is None:
+            self._hashing = ThreadPoolExecutor(1, thread_name_prefix="turnout-digests")
+        self._pending_bytes += waiting.size
+        loop = asyncio.get_running_loop()
+        done = loop.run_in_executor(self._hashing, waiting.with_digests)
+        done.add_done_callback(lambda future: self._hashed_in_thread(waiting, future))
+
+    def _hashed_in_thread(self, waiting: Set, done: asyncio.Future[RequestRecord]) -> None:
+        self._pending_bytes -= waiting.size
+        if done.cancelled() or done.exception() is not None:
+            self._hashed(waiting.without_digests())
+        else:
+            self._hashed(done.result())
+
+    def _hashed(self, record: RequestRecord) -> None:
+        self.road.offer(pack_burst([record]), 1)
+
+    def requests_lost(self, route: str, count: int) -> None:
+        self.road.lose(count, "worker")
+
+    def tell(self, event: str, body: Mapping[str, Any], *, lasting: str | None = None) -> None:
+        """A control event, in its place among the records. ``lasting``: a recorder that takes over is told the latest
+        of that name again."""
+        if lasting is not None:
+            self._state[lasting] = (event, body)
+        self.road.tell(event, body)
+
+    def forget(self, lasting: str) -> None:
+        self._state.pop(lasting, None)
+
+    async def ask(self, kind: str, body: Mapping[str, Any], *, within_s: float = _ASK_S) -> Mapping[str, Any]:
+        """What a part answers. Raises what the part raised, NotFound for what no part answers, and StoreUnavailable
+        when there is no recorder, or no answer in time."""
+        if not self.road.statistics().connected:
+            raise StoreUnavailable("the recorder does not run just now; ask again in a moment")
+        self._questions += 1
+        number = self._questions
+        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = waiting
+        self.road.send(Down.ASK, pack((number, kind, dict(body))))
+        try:
+            async with asyncio.timeout(within_s):
+                return await waiting
+        except TimeoutError:
+            raise StoreUnavailable(f"the recorder has not answered within {within_s:g} s; it may be busy") from None
+        finally:
+            self._asked.pop(number, None)
+
+    def line(self) -> socket.socket | None:
+        """One end of a further line, for a web worker; None while there is no recorder."""
+        if not self.road.statistics().connected:
+            return None
+        ours, theirs = socket.socketpair()
+        self.road.send(Down.LINE, b"", [theirs.detach()])
+        return ours
+
+    def on_restart(self, told: Callable[[], None]) -> None:
+        """Whoever holds lines is told when there is a new recorder to hold them to."""
+        self._restarted.append(told)
+
+    # Its life
+
+    async def start(self) -> None:
+        """Returns at once: what is given before it is there waits for it. Raises OSError."""
+        process = self._begin()
+        self._keeping = asyncio.ensure_future(self._keep(process))
+
+    def _begin(self) -> ChildProcess:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = self._spawn(_MODULE, theirs)
+        except OSError:
+            ours.close()
+            raise
+        self._process = process
+        self.road.connect(ours, self._heard, self._lost)
+        state = [(Down.STATE, pack((event, dict(body))), ()) for event, body in self._state.values()]
+        fds = [os.dup(fd) for fd in self._descriptors]
+        self.road.begin([(Down.BEGIN, pack(self._options), fds), *state])
+        return process
+
+    async def _keep(self, process: ChildProcess) -> None:
+        while True:
+            began = self._clock.monotonic()
+            status = await process.gone
+            self.road.hang_up()
+            self._lost()
+            self._process = None
+            if self._closing:
+                return
+            self._deaths = 1 if self._clock.monotonic() - began > _GOOD_SPELL_S else self._deaths + 1
+            pause = min(_LONGEST_PAUSE_S, 0.1 * 2 ** (self._deaths - 1)) if self._deaths > 1 else 0.0
+            log.error(
+                "the recorder (pid %d) ended with status %d; what it had not acknowledged is lost and counted, "
+                "the next starts%s", process.pid, status, f" in {pause:g} s" if pause else " now",
+            )  # fmt: skip
+            process = await self._next(pause)
+            for told in self._restarted:
+                told()
+
+    async def _next(self, pause: float) -> ChildProcess:
+        while True:
+            if pause:
+                await self._clock.sleep(pause)
+            self._restarts += 1
+            try:
+                return self._begin()
+            except OSError as fault:
+                pause = _LONGEST_PAUSE_S
+                log.error("no recorder can be started: %s; tried again in %g s", fault.strerror, pause)
+
+    def _heard(self, kind: int, body: bytes) -> None:
+        if kind == Up.STANDING:
+            self._standing = unpack(body)
+        elif kind == Up.ANSWER:
+            number, answer, failure = unpack(body)
+            waiting = self._asked.get(number)
+            if waiting is None or waiting.done():
+                return
+            if failure is None:
+                waiting.set_result(answer)
+            else:
+                waiting.set_exception(_failure(*failure))
+
+    def _lost(self) -> None:
+        for waiting in self._asked.values():
+            if not waiting.done():
+                waiting.set_exception(StoreUnavailable("the recorder ended while it was asked; ask again in a moment"))
+
+    async def close(self, within_s: float = _CLOSE_S) -> bool:
+        """It takes in what it was given, writes it, and ends; False when it was given up after ``within_s``."""
+        if self._hashing is not None:
+            hashing, self._hashing = self._hashing, None
+            await asyncio.to_thread(hashing.shutdown)
+            await asyncio.sleep(0)
+        self._closing = True
+        process, keeping = self._process, self._keeping
+        if keeping is None:
+            return True
+        in_time = process is not None
+        if process is None:
+            keeping.cancel()
+        else:
+            self.road.finish()
+            await asyncio.wait([process.gone], timeout=within_s)
+            in_time = process.gone.done()
+            if not in_time:
+                log.error("the recorder has not ended within %g s; what it had not taken in is lost", within_s)
+                process.kill()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        if lost := self.road.statistics().lost:
+            log.warning("records that were lost, by cause: %s", lost)
+        return in_time
+
+
+def _failure(name: str, text: str) -> TurnoutError:
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, TurnoutError)):
+        return TurnoutError(f"{name}: {text}")
+    return kind(text)
