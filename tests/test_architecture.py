@@ -28,6 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "decoding": frozenset({"codec", "clock", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
+        | {"signatures"}
         | WORDS
     ),
     "workers": frozenset(
@@ -50,7 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "registry": frozenset({"settings", "runtimes"} | WORDS),
     "telemetry": frozenset(
-        {"events", "settings", "routing", "clock", "trace_context", "checkpoints", "recording"} | WORDS
+        {"events", "settings", "routing", "clock", "trace_context", "checkpoints", "recording", "signatures"} | WORDS
     ),
     "dataplane": frozenset({"routing", "serving", "shadowing", "events", "clock"} | WORDS),
     "shadowing": frozenset({"routing", "serving", "events", "clock"} | WORDS),
@@ -58,6 +59,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "routing": WORDS,
     "codec": WORDS | {"runtimes"},
     "checkpoints": frozenset({"errors"}),
+    "signatures": frozenset(),
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset({"errors", "runtimes", "settings_groups", "settings_notifications", "settings_tracing"}),
     "settings_groups": frozenset(),
@@ -78,7 +80,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 ONLY_IN: Mapping[str, frozenset[str]] = {
     "prometheus_client": frozenset({"telemetry"}),
     "opentelemetry": frozenset({"telemetry"}),
-    "redis": frozenset({"control"}),
+    "redis": frozenset({"control", "telemetry"}),  # a sink of decisions may be a stream
     "sqlite3": frozenset({"control", "telemetry"}),  # the join of labels must outlive its process, and be whole
     "starlette": frozenset({"web", "server"}),
     "uvicorn": frozenset({"server", "web"}),

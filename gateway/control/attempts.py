@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +9,7 @@ from uuid import UUID, uuid5
 
 from gateway.clock import Clock
 
-__all__ = ["Ending", "Patience", "attempted", "delivery_id", "sign"]
+__all__ = ["Ending", "Patience", "attempted", "delivery_id"]
 
 FIRST_RETRY_S = 0.5
 
@@ -57,13 +55,6 @@ async def attempted(
             return Ending.GIVEN_UP
         await clock.sleep(wait)
         wait = min(patience.longest_retry_s, wait * 2)
-
-
-def sign(secret: bytes, at: int, body: bytes) -> str:
-    """The signature header. ``at`` in seconds since the epoch; signed too, so that what was sent cannot be sent again
-    later."""
-    digest = hmac.new(secret, str(at).encode("ascii") + b"." + body, hashlib.sha256).hexdigest()
-    return f"t={at},v1={digest}"
 
 
 def delivery_id(*parts: object) -> str:

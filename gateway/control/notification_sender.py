@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
-from gateway.control.attempts import Ending, Patience, attempted, delivery_id, sign
+from gateway.control.attempts import Ending, Patience, attempted, delivery_id
 from gateway.control.notification_events import Notice
 from gateway.control.notification_forms import formed
 from gateway.control.outgoing import Outgoing
 from gateway.settings import NotificationSettings, NotificationTarget, SecretSource, secret_of
+from gateway.signatures import HEADER, sign
 
 __all__ = ["LEAST_S", "Sender"]
 
@@ -60,7 +61,7 @@ class Sender:
             await allowed()
             signed = dict(headers)
             if self._secret is not None:
-                signed["x-turnout-signature"] = sign(self._secret, int(self._clock.wall()), content)
+                signed[HEADER] = sign(self._secret, int(self._clock.wall()), content)
             return await self._outgoing.post(self._url, content, signed)
 
         def said(answer: str) -> None:

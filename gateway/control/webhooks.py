@@ -16,11 +16,12 @@ from typing import Any
 import orjson
 
 from gateway.clock import Clock
-from gateway.control.attempts import Ending, Patience, attempted, delivery_id, sign
+from gateway.control.attempts import Ending, Patience, attempted, delivery_id
 from gateway.control.outgoing import Outgoing
 from gateway.control.rollout_plan import HookSpec
+from gateway.signatures import HEADER, sign
 
-__all__ = ["Delivery", "Webhooks", "delivery_id", "sign"]
+__all__ = ["Delivery", "Webhooks", "delivery_id"]
 
 ATTEMPT_S = 5.0
 TOTAL_S = 30.0
@@ -109,5 +110,5 @@ class Webhooks:
             secret = self._secrets.get(secret_name)
             if secret is None:
                 return 0, f"this gateway's settings have no secret {secret_name!r}"
-            headers["x-turnout-signature"] = sign(secret, int(self._clock.wall()), content)
+            headers[HEADER] = sign(secret, int(self._clock.wall()), content)
         return await self._outgoing.post(delivery.hook.url, content, headers)

@@ -14,9 +14,10 @@ import pytest
 
 from gateway.clock import ManualClock, SystemClock
 from gateway.control.rollout_plan import HookSpec
-from gateway.control.webhooks import Delivery, Webhooks, delivery_id, sign
+from gateway.control.webhooks import Delivery, Webhooks, delivery_id
 from gateway.errors import SettingsError
 from gateway.settings import SecretSource, WebhookSettings, webhook_secrets
+from gateway.signatures import sign
 from tests.control.receiver import receiver
 from tests.control.scene import until
 
