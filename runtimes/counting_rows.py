@@ -85,6 +85,10 @@ class Counter:
                 place = block.side, tensor
                 widest[place] = max(widest.get(place, 0), int(indices.max()) + 1)
         self._widest = widest
+        # Of a tensor that only one block looks at, its columns alone do: a copy of a few of 150,000.
+        used = [((block.side, tensor), indices) for block in plan.blocks for tensor, indices in block.columns]
+        single = {(feature.side, feature.tensor) for feature in plan.features}
+        self.picks: dict[tuple[str, str], Array] = {place: picked for place, picked in used if place not in single}
 
     def __repr__(self) -> str:
         return f"<Counter [{self.rows} rows | {self.plan.size} places]>"
@@ -120,9 +124,13 @@ class Counter:
         return True
 
     def fits(self, tensors: Mapping[tuple[str, str], Array]) -> bool:
-        """Every counted tensor is there, as wide as it was in the reference."""
-        wide = all(place in tensors and tensors[place].shape[1] >= width for place, width in self._widest.items())
-        return wide and len({len(tensors[place]) for place in self._widest}) == 1
+        """Every counted tensor is there, as wide as it was in the reference, or just its columns in ``picks``."""
+        for place, width in self._widest.items():
+            rows = tensors.get(place)
+            picked = self.picks.get(place)
+            if rows is None or (rows.shape[1] < width and (picked is None or rows.shape[1] != len(picked))):
+                return False
+        return len({len(tensors[place]) for place in self._widest}) == 1
 
     def take(self) -> tuple[int, Array]:
         """Rows, and the vector; both begin anew."""
@@ -270,7 +278,7 @@ class _Columns:
             q[absent] = 0.0
             vector[block.missing] += missing
         np.rint(q, out=q)
-        held = np.clip(q, -BLOCK_MOST, BLOCK_MOST)
+        held: Array = np.clip(q, -BLOCK_MOST, BLOCK_MOST)
         vector[block.clipped] += int(np.count_nonzero(held != q))
         return held
 

@@ -29,9 +29,9 @@ _RUN, _INPUT, _OUTPUT, _LAYOUT = int(Op.RUN), int(Op.INPUT), int(Op.OUTPUT), int
 
 
 class Run:
-    """One batch as it came. ``alone`` forbids running it together with another's."""
+    """One batch as it came. ``alone`` forbids running it together with another's, ``uncounted`` counting it."""
 
-    __slots__ = ("alone", "inputs", "layout", "line", "output", "rows", "slot")
+    __slots__ = ("alone", "inputs", "layout", "line", "output", "rows", "slot", "uncounted")
 
     def __init__(self, line: Line, packet: Packet, layout: Layout, inputs: Placed) -> None:
         self.line = line
@@ -39,6 +39,7 @@ class Run:
         self.output = packet.output
         self.rows = packet.rows
         self.alone = bool(packet.flags & 1)
+        self.uncounted = bool(packet.flags & 2)
         self.layout = layout
         self.inputs = inputs.views(packet.rows, string_sizes(packet.tail))
 
@@ -148,6 +149,14 @@ class Line:
     def tell(self, packet: Packet) -> None:
         """One packet as it is."""
         send(self._channel, packet)
+
+    def try_to_tell(self, packet: Packet) -> bool:
+        """One packet as it is, if there is room for it now."""
+        try:
+            send(self._channel, packet, wait=False)
+        except BlockingIOError:
+            return False
+        return True
 
     def tell_loaded(self, body: bytes) -> None:
         """LOADED, as soon as there is room for its body."""

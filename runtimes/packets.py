@@ -32,8 +32,9 @@ class ChannelFault(Exception):
 
 class Op(IntEnum):
     """Gateway to child: INPUT and OUTPUT bring a memory's descriptor, CHANNEL that of one more channel, LOAD has its
-    body in input 0, RUN is a batch, NORMAL ends the low priority of loading. Child to gateway: LOADED has its body
-    in output 0, DONE answers a RUN, FAILED says why not, GROW wants a larger output. Both: LAYOUT numbers a layout."""
+    body in input 0, RUN is a batch, NORMAL ends the low priority of loading, COUNT brings a memory with the plans to
+    count with. Child to gateway: LOADED has its body in output 0, DONE answers a RUN, FAILED says why not, GROW wants a
+    larger output, COUNTS is a part of what was counted. Both: LAYOUT numbers a layout."""
 
     INPUT = 1
     OUTPUT = 2
@@ -42,10 +43,12 @@ class Op(IntEnum):
     NORMAL = 5
     CHANNEL = 6
     LAYOUT = 7
+    COUNT = 8
     LOADED = 16
     DONE = 17
     FAILED = 18
     GROW = 19
+    COUNTS = 20
 
 
 _KNOWN = frozenset(int(op) for op in Op)
@@ -54,7 +57,10 @@ _KNOWN = frozenset(int(op) for op in Op)
 class Packet(NamedTuple):
     """One message; ``op`` is an ``Op``, and what the other fields mean depends on it.
 
-    ``slot`` numbers an input memory and ``output`` an output memory. RUN: ``flags`` 1 forbids sharing the run.
+    ``slot`` numbers an input memory and ``output`` an output memory. RUN: ``flags`` 1 forbids sharing the run, 2
+    counting it. COUNT: ``layout`` numbers this set of plans, ``size_bytes`` is the body. COUNTS: ``layout`` is that
+    number, ``slot`` the plan's place in the set, ``output`` the part's and ``flags`` how many parts there are, ``rows``
+    were counted and ``size_bytes`` rows seen.
     ``layout`` is a number that LAYOUT gave; LAYOUT's ``rows`` are its capacity. ``rows`` of DONE are all that ran
     together, ``seconds`` what that took. ``size_bytes`` of LOAD and LOADED is the body, of GROW what is wanted.
     ``tail``: the shapes of a LAYOUT, the sizes of BYTES tensors, the text of a failure.
@@ -86,8 +92,11 @@ def failure(kind: str, message: str, *, slot: int = 0) -> Packet:
     return Packet(Op.FAILED, slot, tail=f"{kind}\n{message}".encode("utf-8", "replace")[:_TEXT_BYTES])
 
 
-def send(sock: socket.socket, packet: Packet, fds: Sequence[int] = ()) -> None:
-    """One packet with descriptors. ``OSError`` when the other side is gone, ``ValueError`` for too long a tail."""
+def send(sock: socket.socket, packet: Packet, fds: Sequence[int] = (), *, wait: bool = True) -> None:
+    """One packet with descriptors. ``OSError`` when the other side is gone, ``ValueError`` for too long a tail.
+
+    ``wait`` False: ``BlockingIOError`` where there is no room for it now.
+    """
     data = _FORM.pack(*packet[:8])
     if packet.tail:
         if len(packet.tail) > TAIL_BYTES:
@@ -96,7 +105,7 @@ def send(sock: socket.socket, packet: Packet, fds: Sequence[int] = ()) -> None:
     if fds:
         sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
     else:
-        sock.send(data)
+        sock.send(data, 0 if wait else socket.MSG_DONTWAIT)
 
 
 class Reader:

@@ -22,7 +22,9 @@ import numpy as np
 from runtimes import execution
 from runtimes.base import Array, LoadFailed, LoadSpec, OutOfMemory, Runtime, RuntimeFailure
 from runtimes.channel import read_json, write_json
+from runtimes.counting_child import Counting
 from runtimes.line import Line, Run
+from runtimes.memory import Memory
 from runtimes.output import PrefixedOutput
 from runtimes.packets import ChannelFault, Op, Packet, failure
 from runtimes.process import (
@@ -53,6 +55,8 @@ class Worker:
         self._runtime: Runtime | None = None
         self._max_rows = 1
         self._priority = Priority()
+        # Nothing, until the gateway sends plans.
+        self._counting = Counting(self._main)
 
     def serve(self) -> None:
         """Returns when the gateway closes the main channel; raises ``ChannelFault`` when it breaks the protocol."""
@@ -67,18 +71,31 @@ class Worker:
                 self._runtime.close()
 
     def _take_in(self) -> None:
-        """One packet from each line that has any; waits for one when there is nothing to do."""
+        """One packet from each line that has any; waits for one when there is nothing to do, which is the time to
+        count what ran."""
         if self._poll is None:
-            if not self._main.ready:
+            if not self._main.ready and (not self._counting.waits or self._came()):
                 self._take_main()
             return
-        patience_ms = 0 if any(line.ready for line in self._lines) else None
+        ready = any(line.ready for line in self._lines)
+        patience_ms = 0 if ready else self._counting.patience_ms()
         came = {fd for fd, _ in self._poll.poll(patience_ms)}
+        if not came and not ready:
+            self._counting.work()
         if self._main.fileno() in came:
             self._take_main()
         for line in self._lines[1:]:
             if line.fileno() in came:
                 self._guarded(line, partial(self._take_borrowed, line))
+
+    def _came(self) -> bool:
+        """Waits for something on the only line, as long as nothing is to be counted; False when that was done."""
+        alone = select.poll()
+        alone.register(self._main, select.POLLIN)
+        if alone.poll(self._counting.patience_ms()):
+            return True
+        self._counting.work()
+        return False
 
     @staticmethod
     def _take_borrowed(line: Line) -> None:
@@ -97,12 +114,22 @@ class Worker:
         if packet.op == Op.CHANNEL and fd is not None:
             self._add(socket.socket(fileno=fd))
             return
+        if packet.op == Op.COUNT and fd is not None:
+            self._plan(packet, fd)
+            return
         if fd is not None:
             os.close(fd)
         if packet.op == Op.LOAD:
             self._load(packet)
         elif packet.op != Op.NORMAL:
             raise ChannelFault(f"the gateway sent {packet.name}")
+
+    def _plan(self, packet: Packet, fd: int) -> None:
+        memory = Memory.attach(fd, writable=False)
+        try:
+            self._counting.plan(read_json(memory, packet.size_bytes)["plans"], packet.layout)
+        finally:
+            memory.close()
 
     def _add(self, channel: socket.socket) -> None:
         """One more line. What cannot be served is closed, and its other end sees that."""
@@ -175,12 +202,17 @@ class Worker:
         first = ready[0].runs.popleft()
         self._turn = self._lines.index(first.line) + 1
         runs = [first]
-        if first.alone or not first.layout.batched:
+        if first.alone or first.uncounted or not first.layout.batched:
             return runs
         rows = first.rows
         for line in ready[1:]:
             run = line.runs[0]
-            if run.alone or run.layout.shapes != first.layout.shapes or rows + run.rows > self._max_rows:
+            if (
+                run.alone
+                or run.uncounted
+                or run.layout.shapes != first.layout.shapes
+                or rows + run.rows > self._max_rows
+            ):
                 continue
             rows += run.rows
             runs.append(line.runs.popleft())
@@ -198,15 +230,22 @@ class Worker:
         for run in runs:
             run.line.begin(run)
         began = time.perf_counter()
+        batch, counted = _together(runs), rows if first.layout.batched else None
         try:
-            outputs = execution.execute(runtime, _together(runs), rows if first.layout.batched else None)
+            outputs = execution.execute(runtime, batch, counted)
         except RuntimeFailure as error:
             self._failed(runs, rows, error)
             return
         seconds = time.perf_counter() - began
+        if not first.uncounted:
+            self._counting.note(batch, outputs, counted)
         if len(runs) == 1:
             self._answer(first, outputs, seconds, rows)
-            return
+        else:
+            self._answer_each(runs, outputs, seconds, rows)
+        self._counting.answered()
+
+    def _answer_each(self, runs: Sequence[Run], outputs: Mapping[str, Array], seconds: float, rows: int) -> None:
         at = 0
         for run in runs:
             cut = {name: array[at : at + run.rows] for name, array in outputs.items()}

@@ -8,6 +8,7 @@ from gateway.errors import LoadError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.loading import read_manifest, version_pieces
+from gateway.serving.counts import CountingPlan
 from gateway.serving.engine import BatchPolicy, VersionSpec
 from gateway.serving.warmup import grid
 from gateway.settings import ModelPlacement, RuntimeSettings
@@ -64,4 +65,5 @@ class Assembly:
             load_timeout_s=settings.load_timeout_s,
             instances=own.instances or settings.instances,
             devices=settings.devices if own.devices is None else own.devices,
+            profile=None if pieces.profile is None else CountingPlan(*pieces.profile),
         )

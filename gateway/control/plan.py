@@ -25,7 +25,16 @@ from gateway.control.store import DocumentKey
 from gateway.messages import VersionRef
 from gateway.routing.table import Route, RoutingTable
 
-__all__ = ["HOLDING_BACK", "InForce", "abandoned", "held_back", "plan_routes", "quarantined", "traffic_shares"]
+__all__ = [
+    "HOLDING_BACK",
+    "InForce",
+    "abandoned",
+    "compared_with",
+    "held_back",
+    "plan_routes",
+    "quarantined",
+    "traffic_shares",
+]
 
 HOLDING_BACK = frozenset({"guard:hang", "guard:crash-loop", "guard:deadline"})
 
@@ -120,6 +129,19 @@ def abandoned(desired: Desired) -> frozenset[VersionRef]:
             if why.by in HOLDING_BACK:
                 held.add(route.ref(number))
     return frozenset(held)
+
+
+def compared_with(table: RoutingTable) -> Mapping[VersionRef, tuple[VersionRef, ...]]:
+    """Whose profiles each version's rows are counted with besides its own: the known goods of its routes."""
+    others: dict[VersionRef, set[VersionRef]] = {}
+    for route in table.routes.values():
+        if route.known_good is None:
+            continue
+        good = route.ref(route.known_good)
+        named = {*route.pinnable, *(arm.version for arm in route.arms), *(shadow.version for shadow in route.shadows)}
+        for number in named - {route.known_good}:
+            others.setdefault(route.ref(number), set()).add(good)
+    return {ref: tuple(sorted(goods)) for ref, goods in others.items()}
 
 
 def traffic_shares(table: RoutingTable) -> Mapping[VersionRef, float]:

@@ -22,7 +22,7 @@ from gateway.control.flag_rules import FlagRules
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
 from gateway.control.overrides import Override, Overrides
-from gateway.control.plan import InForce, abandoned, plan_routes, quarantined, traffic_shares
+from gateway.control.plan import InForce, abandoned, compared_with, plan_routes, quarantined, traffic_shares
 from gateway.control.progress import RouteProgress, Waiting, route_progress
 from gateway.control.retirements import Retirements
 from gateway.control.store import Snapshot, Store
@@ -277,6 +277,7 @@ class Reconciler:
         if current.table != table or current.handles != handles:
             self._dataplane.install(Current(table, handles))
             self._fleet.weigh(traffic_shares(table))
+            self._fleet.compare(compared_with(table))
 
     def _want(self, ref: VersionRef) -> None:
         if ref in self._retirements.under_way:

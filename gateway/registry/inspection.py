@@ -18,7 +18,7 @@ from gateway.registry.disk import explained
 from runtimes import boot
 from runtimes.base import LoadSpec
 
-__all__ = ["Inspector", "TrialFailed"]
+__all__ = ["Inspector", "TrialFailed", "end_group", "tail_of"]
 
 _TAIL_BYTES = 2000
 
@@ -71,16 +71,16 @@ class Inspector:
             except subprocess.TimeoutExpired:
                 raise TrialFailed(
                     f"the version did not load and answer within {self.timeout_s:g} s; "
-                    f"try it by itself, or allow more time{_tail(said)}",
+                    f"try it by itself, or allow more time{tail_of(said)}",
                     "no-answer",
                 ) from None
             finally:
-                _end(child)
+                end_group(child)
             try:
                 answer = json.loads(out)
             except ValueError:
                 raise TrialFailed(
-                    f"the version's process ended while it was tried, with {_status(child.returncode)}{_tail(said)}",
+                    f"the version's process ended while it was tried, with {_status(child.returncode)}{tail_of(said)}",
                     "no-answer",
                 ) from None
         return answer if isinstance(answer, dict) else {}
@@ -98,7 +98,7 @@ class Inspector:
             raise TrialFailed(message, "no-answer") from error
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end_group(child: subprocess.Popen[bytes]) -> None:
     """Ends the child's whole group, also what model code left running there."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
@@ -114,7 +114,7 @@ def _status(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
-def _tail(said: IO[bytes]) -> str:
+def tail_of(said: IO[bytes]) -> str:
     size = said.seek(0, os.SEEK_END)
     said.seek(max(0, size - _TAIL_BYTES))
     words = said.read().decode("utf-8", "replace").strip()

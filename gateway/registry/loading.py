@@ -10,6 +10,7 @@ from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.examples import from_canonical
 from gateway.registry.manifest import FileEntry, Manifest
+from gateway.registry.profile import plan_of
 from runtimes.base import FileRef, LoadSpec
 
 __all__ = ["VersionPieces", "file_refs", "load_spec", "read_manifest", "version_pieces"]
@@ -17,7 +18,10 @@ __all__ = ["VersionPieces", "file_refs", "load_spec", "read_manifest", "version_
 
 @dataclass(frozen=True, slots=True)
 class VersionPieces:
-    """All that a version's manifest says about running it; None where the settings decide."""
+    """All that a version's manifest says about running it; None where the settings decide.
+
+    ``profile``: digest and JSON of what its traffic is counted with, where reference data has been profiled.
+    """
 
     digest: str
     load: LoadSpec
@@ -29,6 +33,7 @@ class VersionPieces:
     cuda_graphs: bool
     retry: bool
     example: Arrays | None
+    profile: tuple[str, str] | None = None
 
 
 def read_manifest(digest: str, blobs: BlobStore) -> Manifest:
@@ -79,6 +84,7 @@ def version_pieces(
 ) -> VersionPieces:
     """See VersionPieces. IntegrityError when the stored example is missing or altered."""
     runtime = manifest.runtime
+    computed = None if manifest.profile is None else manifest.profile.computed
     return VersionPieces(
         digest=manifest.digest,
         load=load_spec(
@@ -96,4 +102,5 @@ def version_pieces(
         cuda_graphs=runtime.cuda_graphs,
         retry=manifest.effects.retry,
         example=None if manifest.example is None else from_canonical(blobs.read(manifest.example.digest)),
+        profile=None if computed is None else (computed.digest, plan_of(blobs.read(computed.digest))),
     )

@@ -9,11 +9,12 @@ that fails or dies before leaves blobs that nobody refers to, which gc removes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import InvalidRegistration
+from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_lineage, read_signature
 from gateway.registry.blobs import BlobStore, Progress, Stored
@@ -24,6 +25,7 @@ from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_file_name, check_model_name
 from gateway.registry.offered import refusing
 from gateway.registry.parts import BlobRef, Effects, FileEntry, Lineage, ProfilePlace, RuntimePlan
+from gateway.registry.profile import compute_profile
 from gateway.registry.sources import Source, SourceLimits, open_source
 from gateway.registry.trial import Tried, try_version
 from runtimes.base import LoadSpec
@@ -94,14 +96,16 @@ def prepare(
     accepted = _accepted(model, source, options, allowed)
     with blobs.registering():
         files = _store_files(accepted.source, blobs, progress)
+        spec = _load_spec(accepted, files, blobs, allowed)
         tried = try_version(
-            _load_spec(accepted, files, blobs, allowed),
+            spec,
             Inspector(options.interpreter, options.timeout_s),
             example=accepted.attached.example,
             batched=options.batched,
             prove=options.prove,
         )
-        manifest = _manifest(accepted, files, tried, options, blobs)
+        profile = _profile(options, spec, tried.signature, blobs)
+        manifest = replace(_manifest(accepted, files, tried, options, blobs), profile=profile)
         blobs.put_bytes(manifest.canonical())
     return manifest
 
@@ -195,7 +199,6 @@ def _manifest(
         golden=_keep(options.golden, blobs),
         lineage=accepted.attached.lineage,
         evaluation=accepted.attached.evaluation,
-        profile=_profile(options.reference, blobs),
     )
 
 
@@ -224,6 +227,21 @@ def _reference(stored: Stored) -> BlobRef:
     return BlobRef(stored.sha256, stored.size_bytes)
 
 
-def _profile(reference: Path | None, blobs: BlobStore) -> ProfilePlace | None:
-    kept = _keep(reference, blobs)
-    return None if kept is None or reference is None else ProfilePlace(kept, check_file_name(reference.name))
+def _profile(
+    options: RegistrationOptions, spec: LoadSpec, signature: Signature, blobs: BlobStore
+) -> ProfilePlace | None:
+    """The reference data, and what it comes to in bins; a version that is not proved is not asked for its answers."""
+    reference = options.reference
+    if reference is None:
+        return None
+    with refusing():
+        name = check_file_name(reference.name)
+    computed = compute_profile(
+        reference,
+        signature,
+        replace(spec, signature=signature) if options.prove else None,
+        interpreter=options.interpreter,
+        timeout_s=options.timeout_s,
+    )
+    kept = _reference(blobs.put_file(reference))
+    return ProfilePlace(kept, name, _reference(blobs.put_bytes(computed)))

@@ -14,6 +14,7 @@ from functools import partial
 from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays
 from gateway.serving.conversation import DEPTH, Conversation
+from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
 
 __all__ = ["BorrowedEngine", "Connect"]
@@ -85,6 +86,11 @@ class BorrowedEngine:
         """Copies a large item to where it will lie in its batch, if that comes next."""
         if self._conversation is not None:
             self._conversation.stage(inputs)
+
+    def count(self, counting: Counting) -> None:
+        """Told to the child by its owner."""
+        if self._conversation is not None:
+            self._conversation.leave_out(counting.probe)
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Cancelled, it hangs up; the child goes on for others."""

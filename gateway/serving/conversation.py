@@ -25,13 +25,14 @@ from gateway.errors import (
     VersionHung,
 )
 from gateway.messages import Arrays, Signature, VersionRef
+from gateway.serving.counts import Counting, CountsReader
 from gateway.serving.engine import BatchResult, Done
 from gateway.serving.gather import Gather
 from gateway.serving.hang_watch import HangWatch
 from gateway.serving.slot import AnswerMemories, AnswerMemory, InputSlot, body_of
 from runtimes.channel import read_json
 from runtimes.layout import RESERVED_BYTES, Layout, string_sizes
-from runtimes.memory import MAX_BYTES
+from runtimes.memory import MAX_BYTES, Memory
 from runtimes.packets import ChannelFault, Op, Packet, Reader, send
 
 __all__ = ["DEPTH", "FAILURES", "Conversation"]
@@ -48,7 +49,9 @@ FAILURES: dict[str, type[TurnoutError]] = {
 
 # As plain numbers: a packet's operation is compared for every batch.
 _RUN, _DONE, _FAILED = int(Op.RUN), int(Op.DONE), int(Op.FAILED)
-_LOADED, _GROW, _LAYOUT = int(Op.LOADED), int(Op.GROW), int(Op.LAYOUT)
+_LOADED, _GROW, _LAYOUT, _COUNTS = int(Op.LOADED), int(Op.GROW), int(Op.LAYOUT), int(Op.COUNTS)
+_ALONE, _UNCOUNTED = 1, 2
+_PLAN_SETS = 1 << 16
 _SHARED_PATIENCE = 3
 _FOR_EVER = float("inf")
 
@@ -107,6 +110,8 @@ class Conversation:
         self._signature: Signature | None = None
         self._gather: Gather | None = None
         self._output_layouts: dict[int, Layout] = {}
+        self._counts: CountsReader | None = None
+        self._probe: Arrays | None = None
         # The oldest batch under way is known to be the cause of the end.
         self._blamed = False
         self._watch = HangWatch(self._loop, self.take, self._on_hang)
@@ -144,6 +149,25 @@ class Conversation:
     def normal(self) -> None:
         """Loaded and proven: the child may take its normal priority."""
         self._send(Packet(Op.NORMAL))
+
+    def count(self, counting: Counting) -> None:
+        """From here on the child counts with these plans. ValueError for a profile that is none; OSError."""
+        self._probe = counting.probe
+        if not counting.plans and self._counts is None:
+            return
+        number = 0 if self._counts is None else (self._counts.number + 1) % _PLAN_SETS
+        reader, body = CountsReader(counting, number), counting.body()
+        memory = Memory.create("turnout-plans", len(body), writable_by_child=False)
+        try:
+            memory.buffer[: len(body)] = body
+            self._send(Packet(Op.COUNT, layout=number, size_bytes=len(body)), [memory.fd])
+        finally:
+            memory.close()
+        self._counts = reader
+
+    def leave_out(self, probe: Arrays | None) -> None:
+        """These very inputs are not to be counted, wherever that is done."""
+        self._probe = probe
 
     def lend(self, channel: socket.socket) -> bool:
         """Gives the child one more channel to serve. False when it is gone; ``OSError`` when it does not take it."""
@@ -226,7 +250,8 @@ class Conversation:
         except OSError as error:
             raise ModelError(f"{self._ref}: no shared memory for this batch: {error.strerror}") from error
         work.rows = rows
-        if self._send(Packet(_RUN, slot.number, answer.number, int(alone), layout.number, rows, 0, 0.0, tail)):
+        flags = _ALONE | _UNCOUNTED if alone else _UNCOUNTED if parts[0] is self._probe else 0
+        if self._send(Packet(_RUN, slot.number, answer.number, flags, layout.number, rows, 0, 0.0, tail)):
             work.slot, work.answer = self._free.popleft(), answer
         else:
             answer.busy = False
@@ -280,6 +305,8 @@ class Conversation:
             self._grow(packet, self._loading_answer if head is None else head.answer)
         elif op == _LAYOUT and self._signature is not None:
             self._take_layout(packet, self._signature)
+        elif op == _COUNTS and self._counts is not None:
+            self._counts.take(packet)
         elif self._signature is None:
             self._took_loaded(packet)
         elif head is None or head.slot is None or head.answer is None:

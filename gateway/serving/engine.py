@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
+from gateway.serving.counts import Counting, CountingPlan
 from runtimes.base import LoadSpec
 
 __all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec", "run_on"]
@@ -37,7 +38,7 @@ class VersionSpec:
     request's inputs (one row if batched), used to warm and to prove readiness; None lets
     them be made from the signature. ``interpreter`` starts the child with another Python.
     ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
-    ``devices``; where none is named, on the load's own.
+    ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with.
     """
 
     ref: VersionRef
@@ -51,6 +52,7 @@ class VersionSpec:
     load_timeout_s: float = 120.0
     instances: int = 1
     devices: tuple[str, ...] = ()
+    profile: CountingPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Engine(Protocol):
     whether that batch comes about, changes nothing but the time that its launch takes.
     ``close`` is idempotent and returns when every byte is back with the system. ``on_exit`` is
     called once, on the loop, if the child dies while nothing is under way. ``memory_bytes`` may be
-    slow, and is asked from any thread.
+    slow, and is asked from any thread. ``count`` has it count, from then on and after its answers are out, what it
+    runs by ``launch``; who counts elsewhere does nothing. A profile that it cannot count with is logged.
     """
 
     @property
@@ -110,6 +113,8 @@ class Engine(Protocol):
     def stage(self, inputs: Arrays) -> None: ...
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult: ...
+
+    def count(self, counting: Counting) -> None: ...
 
     async def close(self) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -137,6 +137,12 @@ class Fleet:
         """How versions that share a device share it: by the traffic they are due. One not named has the least."""
         for ref, handle in self._handles.items():
             handle.weigh(weights.get(ref, 0.0))
+
+    def compare(self, others: Mapping[VersionRef, Sequence[VersionRef]]) -> None:
+        """Whose profiles a version's rows are counted with besides its own, where those others are here."""
+        for ref, handle in self._handles.items():
+            found = [self._handles[other] for other in others.get(ref, ()) if other in self._handles]
+            handle.compare([other.spec.profile for other in found if other.spec.profile is not None])
 
     def statistics(self) -> FleetStatistics:
         return FleetStatistics(tuple(self._handles[ref].statistics() for ref in sorted(self._handles)))

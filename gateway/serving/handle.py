@@ -9,15 +9,17 @@ queue. It ends when nobody leases it any more and its queue is empty, or at once
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
-from gateway.events import Observer
+from gateway.events import CountsRecord, Observer
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.cost import CostCurve, hang_limit_s
+from gateway.serving.counts import Counting, CountingPlan
 from gateway.serving.devices import Devices
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.instances import Instances
@@ -68,6 +70,9 @@ class Handle:
         self._warmth = warmth or Warmth(CostCurve(), spec.batch.max_rows)
         self._batcher: Batcher | None = None
         self._proving = 0
+        # What self-inferences send, the same object each time: engines know by it what is nobody's traffic.
+        self._probe: Arrays | None = None
+        self._plans: tuple[CountingPlan, ...] = () if spec.profile is None else (spec.profile,)
         self._leases = Leases()
         self._abandoned = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
@@ -242,6 +247,21 @@ class Handle:
         if self._batcher is not None:
             self._batcher.weigh(weight)
 
+    def compare(self, others: Sequence[CountingPlan]) -> None:
+        """Counts with these profiles besides the version's own from now on: those that it is compared with."""
+        own = () if self._spec.profile is None else (self._spec.profile,)
+        plans = tuple(dict.fromkeys((*own, *others)))
+        if plans != self._plans:
+            self._plans = plans
+            if self._batcher is not None:
+                self._count()
+
+    def _count(self) -> None:
+        self._instances.count(Counting(self._plans, self._counted, self._probe))
+
+    def _counted(self, profile: str, seen: int, counted: int, counts: bytes) -> None:
+        self._observer.counted(CountsRecord(self.ref, profile, seen, counted, counts))
+
     def memory_bytes(self) -> int:
         """What its end would give back. Any thread may ask, and a thread should: the system counts a large process's
         memory for tens of milliseconds."""
@@ -312,6 +332,9 @@ class Handle:
             devices=self._devices,
         )
         self._batcher.weigh(self._weight)
+        if self._rehearsal is not None:
+            self._probe = self._rehearsal.inputs(1)
+        self._count()
         with suppress(InvalidInput):  # the model's own refusal is an answer; warm-up has judged an example
             await self.prove()
         self._enter(VersionState.ACTIVE)
@@ -353,7 +376,7 @@ class Handle:
         deadline = self._clock.monotonic() + max(self._probe_interval_s, patience_s)
         self._proving += 1
         try:
-            await self._batcher.infer(self._rehearsal.inputs(1), 1, deadline)
+            await self._batcher.infer(self._probe or self._rehearsal.inputs(1), 1, deadline)
         finally:
             self._proving -= 1
 

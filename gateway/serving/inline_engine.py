@@ -18,14 +18,17 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from gateway.errors import InvalidInput, LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature
 from gateway.serving.conversation import FAILURES
+from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
 from gateway.serving.hang_watch import HangWatch
+from gateway.serving.inline_counting import InlineCounting
 from gateway.serving.work_thread import WorkThread
 from runtimes import execution
 from runtimes.base import RuntimeFailure
@@ -52,6 +55,7 @@ class _Work:
     inputs: Arrays
     rows: int | None
     outcome: BatchResult | TurnoutError | None = None
+    counting: InlineCounting | None = None
 
 
 class Brevity:
@@ -86,6 +90,7 @@ class InlineEngine:
         # Written by whoever runs a batch, of whom there is one at a time.
         self._brevity = Brevity()
         self.ran_on_loop = 0
+        self._counting: InlineCounting | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._loaded is None else "loaded"
@@ -116,7 +121,7 @@ class InlineEngine:
         self._watch = HangWatch(asyncio.get_running_loop(), self._advance, self._on_hang)
         return EngineInfo(loaded.runtime.signature, loaded.runtime.device, None, dict(loaded.digests))
 
-    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done) -> None:
+    def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done, counted: bool = True) -> None:
         """One batch, as the interface says; on an engine that has ended it is not begun."""
         loop = asyncio.get_running_loop()
         if self._thread is None or self._loaded is None:
@@ -131,6 +136,9 @@ class InlineEngine:
             work = _Work(done, limit_s, {}, None, error)
             loop.call_soon(self._advance)
         else:
+            counting = self._counting
+            if counting is not None and counted and parts[0] is not counting.probe:
+                work.counting = counting
             if self._runs_here(work):
                 self.ran_on_loop += 1
                 self._execute(work, timed=self.ran_on_loop % _TIMED_OF == 0)
@@ -147,10 +155,20 @@ class InlineEngine:
     def stage(self, inputs: Arrays) -> None:
         """Nothing to copy to."""
 
+    def count(self, counting: Counting) -> None:
+        """Counted here, in the loop's spare moments, a slice at a time."""
+        previous, self._counting = self._counting, None
+        if previous is not None:
+            previous.stop()
+        try:
+            self._counting = InlineCounting(counting, asyncio.get_running_loop())
+        except ValueError as error:
+            log.warning("%s is not counted: %s", self._spec.ref, error)
+
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Past the limit or cancelled, the engine is given up with its thread."""
         try:
-            return await run_on(self.launch, parts, limit_s)
+            return await run_on(partial(self.launch, counted=False), parts, limit_s)
         except asyncio.CancelledError:
             self._give_up(VersionCrashed(f"{self._spec.ref}: a batch on it was cancelled; its thread was given up"))
             raise
@@ -159,6 +177,8 @@ class InlineEngine:
         """Lets the thread close the runtime and end, for two seconds; one that was given up has nothing to wait for."""
         thread, self._thread = self._thread, None
         loaded, self._loaded = self._loaded, None
+        if self._counting is not None:
+            self._counting.stop()
         if thread is None:
             return
         self._settle(thread, VersionCrashed(f"{self._spec.ref}: its engine was closed"))
@@ -212,6 +232,8 @@ class InlineEngine:
                 self._brevity.took(work.rows, time.thread_time() - busy)
             # A model may answer with its input, or with memory of its own that the next batch writes over.
             work.outcome = BatchResult({name: array.copy() for name, array in outputs.items()}, seconds)
+            if work.counting is not None:
+                work.counting.note(work.inputs, outputs, work.rows)
         except RuntimeFailure as error:
             work.outcome = FAILURES.get(error.kind, ModelError)(f"{self._spec.ref}: {error}")
         except MemoryError as error:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.events import Observer
+from gateway.serving.counts import Counting
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.supervision import Prove, Supervisor
 
@@ -74,6 +75,11 @@ class Instances:
     async def engine(self) -> Engine:
         """The first engine, waiting out a restart under way. VersionUnavailable while it backs off or is closed."""
         return await self.supervisors[0].engine()
+
+    def count(self, counting: Counting) -> None:
+        """All count what they run, those that come after them too."""
+        for supervisor in self.supervisors:
+            supervisor.count(counting)
 
     def forgive(self) -> None:
         """The last death of the first engine was one request's fault, not the version's."""

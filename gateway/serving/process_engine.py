@@ -7,6 +7,7 @@ answer. What is said to the child is in ``gateway.serving.conversation``; this i
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,12 +18,15 @@ from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, Ve
 from gateway.messages import Arrays, Signature
 from gateway.serving.child import Child
 from gateway.serving.conversation import DEPTH, Conversation
+from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
 from gateway.serving.fork_server import ForkServer
 from runtimes.channel import write_json
 from runtimes.packets import ChannelFault
 
 __all__ = ["ProcessEngine"]
+
+log = logging.getLogger("turnout.serving")
 
 _END_LIMIT_S = 5.0
 _CLOSE_GRACE_S = 2.0
@@ -97,6 +101,15 @@ class ProcessEngine:
         """Copies a large item to where it will lie in its batch, if that comes next."""
         if self._conversation is not None:
             self._conversation.stage(inputs)
+
+    def count(self, counting: Counting) -> None:
+        """The child counts what comes over any of its channels, and tells it over the main one."""
+        if self._conversation is None or self._ending or not self._loaded:
+            return
+        try:
+            self._conversation.count(counting)
+        except (ValueError, OSError) as error:
+            log.warning("%s is not counted: %s", self._spec.ref, error)
 
     def share(self) -> socket.socket:
         """A new channel of the child: the end for ``BorrowedEngine``, wherever that is. VersionUnavailable."""

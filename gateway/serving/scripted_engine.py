@@ -17,6 +17,7 @@ import numpy as np
 from gateway.clock import Clock, Timer
 from gateway.errors import LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature, TensorSpec, VersionRef
+from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
 
 __all__ = ["DOUBLING", "Script", "ScriptedEngine", "ScriptedEngines", "double"]
@@ -47,7 +48,8 @@ class Script:
     next starts (None: loads); an exception under ``every_load`` fails all of them. ``gate`` holds
     runs until it is set, ``end_gate`` the end of an engine cancelled at work, as a device's driver
     does that gives memory back. ``delay_s`` is what a run of so many rows takes on the clock;
-    ``depth`` how many batches an engine takes at once. ``staged`` holds the rows of items that were offered early.
+    ``depth`` how many batches an engine takes at once. ``staged`` holds the rows of items that were offered early,
+    ``countings`` what was to be counted with.
     """
 
     signature: Signature = DOUBLING
@@ -64,6 +66,7 @@ class Script:
     device: str = "cpu"
     runs: list[tuple[int, ...]] = field(default_factory=list)
     staged: list[int] = field(default_factory=list)
+    countings: list[Counting] = field(default_factory=list)
     limits_s: list[float] = field(default_factory=list)
     engines: list[ScriptedEngine] = field(default_factory=list)
 
@@ -138,6 +141,10 @@ class ScriptedEngine:
     def stage(self, inputs: Arrays) -> None:
         """There is nothing to copy to; that it was asked for is kept."""
         self._script.staged.append(sum(len(array) for array in inputs.values()))
+
+    def count(self, counting: Counting) -> None:
+        """Nothing is counted; that it was asked for is kept."""
+        self._script.countings.append(counting)
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         try:

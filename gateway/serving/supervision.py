@@ -18,6 +18,7 @@ from gateway.clock import Clock
 from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.events import Observer
 from gateway.messages import Arrays
+from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Engine, EngineFactory, EngineInfo, VersionSpec
 
 __all__ = ["Standing", "Supervisor", "backoff_s", "within"]
@@ -93,6 +94,7 @@ class Supervisor:
         self._watchers = [changed]
         self._standing = Standing.DOWN
         self._engine: Engine | None = None
+        self._counting: Counting | None = None
         self._info: EngineInfo | None = None
         self._up_since = 0.0
         self._failures = 0
@@ -183,6 +185,12 @@ class Supervisor:
         """Tells one more of every new standing."""
         self._watchers.append(changed)
 
+    def count(self, counting: Counting) -> None:
+        """From here on the engine counts what it runs, and so does each that comes after it, once it is proven."""
+        self._counting = counting
+        if self._engine is not None:
+            self._engine.count(counting)
+
     async def engine(self) -> Engine:
         """The engine that is up, waiting out a restart under way. VersionUnavailable while backing off or closed."""
         return await self._alive()
@@ -245,6 +253,8 @@ class Supervisor:
             await asyncio.shield(asyncio.ensure_future(engine.close()))
             raise
         self._engine = engine
+        if self._counting is not None:
+            engine.count(self._counting)
         self._up_since = self._clock.monotonic()
         self._stand(Standing.UP)
 

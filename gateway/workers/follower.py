@@ -19,7 +19,7 @@ from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.flag_rules import FlagRules
 from gateway.control.loads import Loads
 from gateway.control.memory_budget import MemoryBudget, MemoryLimits
-from gateway.control.plan import InForce, abandoned, plan_routes, quarantined, traffic_shares
+from gateway.control.plan import InForce, abandoned, compared_with, plan_routes, quarantined, traffic_shares
 from gateway.control.retirements import Retirements
 from gateway.control.store import Document, DocumentKey
 from gateway.control.tokens import TokenRing
@@ -206,6 +206,7 @@ class Follower:
         if current.table != table or current.handles != handles:
             self._dataplane.install(Current(table, handles))
             self._fleet.weigh(traffic_shares(table))
+            self._fleet.compare(compared_with(table))
 
     def _retire(self, desired: Desired, keep: AbstractSet[VersionRef]) -> None:
         """Ends here what nothing wants any more; what is gone is given back."""

@@ -17,6 +17,7 @@ from gateway.control.documents import RouteDocument
 from gateway.control.plan import InForce
 from gateway.messages import Array, Arrays, Signature, VersionRef
 from gateway.serving.cost import CostCurve
+from gateway.serving.counts import CountingPlan
 from gateway.serving.engine import BatchPolicy, EngineInfo, VersionSpec
 from gateway.serving.warmup import Warmth
 from runtimes.base import LoadSpec
@@ -31,7 +32,7 @@ __all__ = [
     "route_to_json",
 ]
 
-_FORMED = frozenset({"ref", "load", "batch", "example"})
+_FORMED = frozenset({"ref", "load", "batch", "example", "profile"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class WarmVersion:
             "load": spec.load.to_json(),
             "batch": asdict(spec.batch),
             "example": None if spec.example is None else {k: _array_to_json(a) for k, a in spec.example.items()},
+            # A child counts for its owner; what runs inside a worker is counted there.
+            "profile": list(spec.profile) if spec.profile is not None and spec.placement == "inline" else None,
             "warmth": {"points": list(warmth.curve.points), "max_rows": warmth.max_rows, "cold_s": warmth.cold_s},
         }
 
@@ -64,6 +67,7 @@ class WarmVersion:
             load=LoadSpec.from_json(body["load"]),
             batch=BatchPolicy(**body["batch"]),
             example=example,
+            profile=None if body["profile"] is None else CountingPlan(*body["profile"]),
             **plain,
         )
         warmth = body["warmth"]

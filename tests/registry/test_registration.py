@@ -80,7 +80,7 @@ def test_everything_that_was_given_is_in_the_manifest(
         golden=_file(
             tmp_path / "golden.json", {"cases": [{"inputs": [[1, 2, 3, 4]], "outputs": {"y": [[1, 2, 3, 4]]}}]}
         ),
-        reference=_file(tmp_path / "train.csv", "1,2,3,4\n"),
+        reference=_file(tmp_path / "train.csv", "a,b,c,d\n1,2,3,4\n2,3,4,5\n"),
         evaluation=_file(tmp_path / "evaluation.json", {"accuracy": 0.97}),
         lineage=_file(tmp_path / "lineage.yaml", "code: {commit: abc}\nparent: digits/1\n"),
         device="cpu",
@@ -97,7 +97,13 @@ def test_everything_that_was_given_is_in_the_manifest(
     assert told[-1] == (size, size)
     assert verify(manifest.digest, blobs).ok
     assert read_manifest(manifest.digest, blobs) == manifest
-    assert [name for name, _, _ in manifest.blobs()] == ["script.echo.json", "(example)", "(golden)", "(reference)"]
+    assert [name for name, _, _ in manifest.blobs()] == [
+        "script.echo.json",
+        "(example)",
+        "(golden)",
+        "(reference)",
+        "(profile)",
+    ]
     assert manifest.lineage.parent == "digits/1"
     assert manifest.evaluation[0].metric == "accuracy"
     pieces = version_pieces(manifest, blobs, allow_pickle=())

@@ -1,0 +1,128 @@
+"""Counting in a child: between batches, for the plans that the gateway sent, told over the main line once a second.
+
+What is told never waits for the gateway: a part that finds no room is kept, and what is counted meanwhile adds up. A
+child that dies takes along what it counted since it last told, a second's worth.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from runtimes.base import Arrays
+from runtimes.counting import Plan
+from runtimes.counting_buffer import Buffer, Counts
+from runtimes.line import Line
+from runtimes.packets import TAIL_BYTES, Op, Packet
+
+__all__ = ["PART_BYTES", "TELL_S", "Counting"]
+
+TELL_S = 1.0
+PART_BYTES = TAIL_BYTES // 8 * 8
+_NO_ROOM_S = 0.05
+
+
+class Counting:
+    """Of one child. Without plans it costs a batch one look at an empty tuple."""
+
+    def __init__(self, line: Line, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._line = line
+        self._clock = clock
+        self._number = 0
+        self._buffers: tuple[Buffer, ...] = ()
+        self._places: tuple[int, ...] = ()  # of each, among the plans that were sent
+        self._unsent: deque[Packet] = deque()
+        self._tell_at = 0.0
+        self._silent = True  # nothing ran since the last telling
+
+    def __repr__(self) -> str:
+        return f"<Counting {list(self._buffers)}>"
+
+    @property
+    def waits(self) -> bool:
+        """Something is to be counted or told."""
+        return not self._silent or bool(self._unsent)
+
+    def plan(self, plans: Sequence[Mapping[str, Any]], number: int) -> None:
+        """Counts with these from now on. One that was there goes on; of others, what is not told yet is lost."""
+        known = {buffer.plan.digest: buffer for buffer in self._buffers}
+        buffers: dict[int, Buffer] = {}
+        for place, body in enumerate(plans):
+            digest = str(body["digest"])
+            try:
+                if digest not in known:
+                    known[digest] = Buffer(Plan.from_json(body["profile"], digest), clock=self._clock)
+                buffers[place] = known[digest]
+            except (ValueError, KeyError) as error:
+                sys.stderr.write(f"profile {digest} is not counted: {error}\n")
+        self._places, self._buffers, self._number = tuple(buffers), tuple(buffers.values()), number
+        self._unsent.clear()
+
+    def note(self, inputs: Arrays, outputs: Arrays, rows: int | None) -> None:
+        """A batch has run, and is about to be answered: what is to be counted of it is copied."""
+        if not self._buffers:
+            return
+        if self._silent:
+            self._silent, self._tell_at = False, self._clock() + TELL_S
+        for buffer in self._buffers:
+            buffer.note(inputs, outputs, rows)
+
+    def answered(self) -> None:
+        """It is answered, and more work may wait."""
+        for buffer in self._buffers:
+            buffer.count_beside_work()
+        if self._clock() >= self._tell_at:
+            self._tell()
+
+    def patience_ms(self) -> int | None:
+        """How long there is nothing to do here: 0 for something now, None for ever."""
+        if not self.waits:
+            return None
+        due = [due for buffer in self._buffers if (due := buffer.due_in_s()) is not None]
+        due.append(_NO_ROOM_S if self._unsent else max(0.0, self._tell_at - self._clock()))
+        return int(min(due) * 1000 + 0.999)
+
+    def work(self) -> None:
+        """Nothing else is to be done: counts a slice, tells what is due."""
+        for buffer in self._buffers:
+            if buffer.due_in_s() == 0.0:
+                buffer.count()
+        if self._clock() >= self._tell_at:
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._unsent:
+            if not self._line.try_to_tell(self._unsent[0]):
+                return
+            self._unsent.popleft()
+        for place, buffer in zip(self._places, self._buffers, strict=True):
+            counts = buffer.take()
+            if counts is not None:
+                self._unsent.extend(self._parts(place, counts))
+        self._silent = not any(buffer.waiting for buffer in self._buffers)
+        self._tell_at = self._clock() + TELL_S
+        while self._unsent and self._line.try_to_tell(self._unsent[0]):
+            self._unsent.popleft()
+
+    def _parts(self, place: int, counts: Counts) -> list[Packet]:
+        octets = np.ascontiguousarray(counts.vector, "<i8").tobytes() if counts.counted else b""
+        parts = max(1, -(-len(octets) // PART_BYTES))
+        return [
+            Packet(
+                Op.COUNTS,
+                place,
+                part,
+                parts,
+                self._number,
+                counts.counted,
+                counts.seen,
+                0.0,
+                octets[part * PART_BYTES : (part + 1) * PART_BYTES],
+            )
+            for part in range(parts)
+        ]
