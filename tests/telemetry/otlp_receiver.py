@@ -71,7 +71,7 @@ class OtlpReceiver:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_: object) -> None:
                 """A test's output is not the place."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -134,7 +134,9 @@ class _Service(TraceServiceServicer):
     def __init__(self, receiver: OtlpReceiver) -> None:
         self._receiver = receiver
 
-    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def Export(  # noqa: N802 (the protocol's name)
+        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
         if self._receiver.broken.is_set():
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "broken")
         metadata = [(str(name), str(value)) for name, value in context.invocation_metadata()]

@@ -109,5 +109,5 @@ def _decided(record: RequestRecord, decision: Decision) -> Attributes:
 
 
 def _cut(text: str) -> str:
-    """Clients choose request ids."""
-    return text[:_MOST_CHARACTERS]
+    """Clients choose request ids: long ones, and some that have no UTF-8 form."""
+    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

@@ -38,6 +38,7 @@ __all__ = ["SdkExporter", "exporter_for"]
 _OTLP = "opentelemetry.exporter.otlp.proto.{}.trace_exporter"
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCHEMA = list(Schemas)[-1].value
+_MOST_STATE = 512  # as the door lets in; the SDK writes all of a bad one to the log
 
 
 class SdkExporter:
@@ -67,7 +68,7 @@ class SdkExporter:
         self._exporter.shutdown()
 
     def _made(self, span: Span) -> ReadableSpan:
-        state = TraceState.from_header([span.state]) if span.state else None
+        state = TraceState.from_header([span.state]) if 0 < len(span.state) <= _MOST_STATE else None
         return ReadableSpan(
             span.name,
             _context(span.trace_id, span.span_id, remote=False, state=state),

@@ -113,7 +113,7 @@ seconds = st.floats(-10, 1e5, allow_nan=False)
 
 @given(
     stages=st.fixed_dictionaries(
-        {name: seconds for name in ("duration_s", "decode_s", "decide_s", "queue_s", "compute_s", "encode_s")}
+        dict.fromkeys(("duration_s", "decode_s", "decide_s", "queue_s", "compute_s", "encode_s"), seconds)
     ),
     ended_s=st.floats(-1e6, 1e6),
     took_s=seconds,

@@ -1,0 +1,214 @@
+"""Spans as a collector gets them: real exporters, real protobuf, over HTTP and gRPC."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+from opentelemetry.semconv._incubating.attributes import feature_flag_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
+
+from gateway import __version__
+from gateway.errors import SettingsError
+from gateway.events import ShadowRecord
+from gateway.messages import VersionRef
+from gateway.settings import Settings, load_settings
+from gateway.telemetry.tracing.configured import export_options
+from gateway.telemetry.tracing.message import Message, pack
+from gateway.telemetry.tracing.options import ExportOptions
+from gateway.telemetry.tracing.part import Traces, traces_part
+from gateway.telemetry.tracing.sdk import exporter_for
+from gateway.telemetry.tracing.spans import batch_place
+from gateway.telemetry.tracing.tree import Kept
+from tests.telemetry.otlp_receiver import OtlpReceiver
+from tests.telemetry.records import DIGITS_3, PARENT_ID, SPAN_ID, TRACE_ID, batch, decision, request
+
+EXPORTERS = ("otlp", "otlp-grpc")
+
+
+@pytest.fixture
+def receiver() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as found:
+        yield found
+
+
+def part(options: ExportOptions) -> Traces:
+    return traces_part(options.to_json())
+
+
+def told(part: Traces, *, shadows: Any = (), **changes: Any) -> None:
+    """One request in one batch."""
+    record = request(
+        **{"sampled": True, "batch": 7, "batch_rows": 3, "decode_s": 0.0001, "encode_s": 0.0001, **changes}
+    )
+    ran = batch(batch=7, ended_wall=1_700_000_000.2535, took_s=0.0025, release="idle", limit=32, engine="process")
+    part.told("traces", pack(Message([Kept(record, "ratio")], [ran], shadows)))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_collector_gets_the_tree_its_batch_and_their_links(
+    receiver: OtlpReceiver, exporter: str, compression: str
+) -> None:
+    """Decoded by the protocol's own classes: ids, parents, kinds, times, links, the event, the state, the resource."""
+    options = ExportOptions(
+        exporter, "replica-1", endpoint=receiver.endpoint(exporter), headers={"X-Key": "k"}, compression=compression
+    )
+    traces = part(options)
+    copy = ShadowRecord("digits", 1, 17, DIGITS_3, VersionRef("digits", 5), "agrees", 1, ended_wall=1_700_000_000.3)
+    told(
+        traces,
+        parent_span_id=PARENT_ID,
+        trace_state="vendor=1",
+        shadows=[copy._replace(trace=f"00-{TRACE_ID}-{SPAN_ID}-01")],
+    )
+    assert traces.flush()
+    found = receiver.tree(TRACE_ID, stages=5)
+    root = found["POST /predict/{route}"]
+    assert (root.span_id, root.parent_id, root.server, root.state) == (SPAN_ID, PARENT_ID, True, "vendor=1")
+    assert (root.start_ns, root.end_ns) == (1_700_000_000_250_000_000, 1_700_000_000_254_000_000)
+    assert {span.parent_id for name, span in found.items() if name != root.name} == {SPAN_ID}
+    assert [name for name, _ in found["decide"].events] == ["feature_flag.evaluation"]
+    place = batch_place("replica-1", 7)
+    assert found["queue"].links == found["compute"].links == [place]
+    [ran] = [span for span in receiver.spans if span.name == "batch"]
+    assert ((ran.trace_id, ran.span_id), ran.links) == (place, [(TRACE_ID, SPAN_ID)])
+    [shadow] = [span for span in receiver.spans if span.name == "shadow"]
+    assert (shadow.parent_id, shadow.links) == ("", [(TRACE_ID, SPAN_ID)])
+    assert root.resource["service.name"] == "turnout"
+    assert root.resource["service.version"] == __version__
+    assert root.resource["service.instance.id"] == "replica-1"
+    assert receiver.headers["x-key"] == "k"
+    assert traces.ask("traces", {})["exported"] == 8
+    traces.close()
+
+
+def test_attributes_that_others_named_have_the_names_that_they_gave(receiver: OtlpReceiver) -> None:
+    """Against the constants of the package of semantic conventions, deprecated ones not among them."""
+    traces = part(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))
+    told(
+        traces, code=500, error="ModelError", decision=decision()._replace(flag=("beta", "on", "flagd"), flag_age_s=1.0)
+    )
+    traces.flush()
+    root = receiver.tree(TRACE_ID)["POST /predict/{route}"]
+    known = {
+        value
+        for module in (feature_flag_attributes, error_attributes, http_attributes, server_attributes, url_attributes)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str)
+    } - {"feature_flag.variant", "feature_flag.evaluation.reason"}
+    assert {name for name in root.attributes if not name.startswith("turnout.")} <= known
+    assert root.attributes["feature_flag.result.reason"] in {
+        value.value for value in feature_flag_attributes.FeatureFlagResultReasonValues
+    }
+    assert root.error == "ModelError"
+    traces.close()
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_a_collector_that_is_not_there_costs_a_count(exporter: str) -> None:
+    """The exporter's tries are over with its time-out; the spans are lost, and nothing else."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        traces = part(ExportOptions(exporter, "replica-1", endpoint=endpoint, timeout_s=0.2))
+        told(traces)
+        assert traces.flush()
+        assert traces.ask("traces", {})["dropped"]["not-delivered"] == 7
+        traces.close()
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_a_collector_that_refuses_costs_a_count(receiver: OtlpReceiver, exporter: str) -> None:
+    """And what comes once it takes them again arrives."""
+    traces = part(ExportOptions(exporter, "replica-1", endpoint=receiver.endpoint(exporter)))
+    receiver.broken.set()
+    told(traces)
+    assert traces.flush()
+    receiver.broken.clear()
+    told(traces)
+    assert traces.flush()
+    counts = traces.ask("traces", {})
+    assert (counts["dropped"]["not-delivered"], counts["exported"]) == (7, 7)
+    traces.close()
+
+
+@pytest.mark.parametrize(
+    "hostile", ["x" * 8192, "a=1,a=2", "=", "a=\x00", "ä=1", ",".join(f"k{n}=v" for n in range(99))]
+)
+def test_a_state_that_is_none_is_left_out_and_its_span_arrives(receiver: OtlpReceiver, hostile: str) -> None:
+    """Had one come through the door that the door should have dropped."""
+    traces = part(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))
+    told(traces, trace_state=hostile, request_id="\ud800" + "x" * 8192)
+    assert traces.flush()
+    root = receiver.tree(TRACE_ID)["POST /predict/{route}"]
+    assert len(root.state) < 600
+    assert len(root.attributes["turnout.request_id"]) <= 500
+    traces.close()
+
+
+def test_the_global_provider_is_left_alone() -> None:
+    """Whoever embeds the gateway may have set their own."""
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def test_the_console_is_an_exporter_too() -> None:
+    """On standard error, since logs own standard output."""
+    assert isinstance(exporter_for(ExportOptions("console", "replica-1")), ConsoleSpanExporter)
+
+
+def settings(folder: Path, **telemetry: Any) -> Settings:
+    return load_settings(
+        overrides={"home": folder, **{f"telemetry.{name}": value for name, value in telemetry.items()}}
+    )
+
+
+def test_settings_become_options_and_secrets_are_read_once(tmp_path: Path) -> None:
+    """From a file, less its line break; and they are not in what a log would show of them."""
+    (tmp_path / "key").write_text("Bearer s3cret\n")
+    said = settings(
+        tmp_path,
+        trace_exporter="otlp",
+        otlp_endpoint="https://collector:4318",
+        otlp_headers={"authorization": {"file": tmp_path / "key"}},
+    )
+    options = export_options(said, gateway="replica-1")
+    assert options is not None
+    assert options.headers == {"authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(options)
+    assert ExportOptions.from_json(options.to_json()) == options
+    assert export_options(settings(tmp_path), gateway="replica-1") is None
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "said"),
+    [
+        ({"otlp_endpoint": "collector:4318"}, "expected http://HOST:PORT"),
+        ({"otlp_endpoint": "http://me:word@collector"}, "a password in it"),
+        ({"trace_exporter": "otlp-grpc", "otlp_endpoint": "http://c:4317/v1/traces"}, "gRPC does not take"),
+        ({"otlp_headers": {"a b": {"env": "X"}}}, "otlp_headers"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_the_start(
+    tmp_path: Path, telemetry: dict[str, Any], said: str
+) -> None:
+    """With what was expected instead."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(f"home: {tmp_path}\ntelemetry: {telemetry!r}\n")
+    with pytest.raises(SettingsError, match=said):
+        load_settings(path)
+
+
+def test_what_is_not_there_is_named_at_the_start(tmp_path: Path) -> None:
+    """A secret, and a certificate: not at the first span."""
+    missing = settings(tmp_path, trace_exporter="otlp", otlp_headers={"a": {"file": tmp_path / "none"}})
+    with pytest.raises(SettingsError, match=r"telemetry\.otlp_headers\.a"):
+        export_options(missing, gateway="replica-1")
+    missing = settings(tmp_path, trace_exporter="otlp", otlp_certificate=tmp_path / "none")
+    with pytest.raises(SettingsError, match="otlp_certificate"):
+        export_options(missing, gateway="replica-1")
