@@ -20,6 +20,7 @@ from gateway.web.admin_models import ModelEndpoints
 from gateway.web.admin_rollouts import RolloutEndpoints
 from gateway.web.admin_routes import RouteEndpoints
 from gateway.web.admin_upload import Uploads
+from gateway.web.feedback import TruthEndpoint
 from gateway.web.services import Services
 
 __all__ = ["AdminPlane"]
@@ -59,6 +60,7 @@ class AdminPlane:
             _explain_call(ExplainEndpoint(plane.routes)),
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
+            _truth_call(TruthEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
         )
 
@@ -117,6 +119,12 @@ def _rollout_calls(rollouts: RolloutEndpoints) -> Sequence[_Endpoint]:
 def _explain_call(explaining: ExplainEndpoint) -> _Endpoint:
     summary = "Which version a key gets, why, and what other weights would change"
     return _Endpoint("GET", "/routes/{route}/explain", Role.VIEWER, explaining.explain, summary, query=EXPLAIN_QUERY)
+
+
+def _truth_call(truth: TruthEndpoint) -> _Endpoint:
+    summary = "How right the route's versions are, by the labels that have come, and by estimate before"
+    query = {"days": "Of the answers of the last so many days; 0: all that are kept"}
+    return _Endpoint("GET", "/truth/{route}", Role.VIEWER, truth.report, summary, query=query)
 
 
 def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 from gateway.errors import NotFound, TurnoutError
 from gateway.trace_context import Contexts
 from gateway.web.exchange import EXCHANGE, AsgiExchange, ClientLeft, Exchange
+from gateway.web.feedback import feedback_routes
 from gateway.web.headers import Headers
 from gateway.web.health import health_routes
 from gateway.web.inference import Asked, Dialect, Inference
@@ -69,6 +70,7 @@ def build_application(
         *health_routes(services),
         *model_routes(services),
         *repository_routes(services),
+        *feedback_routes(services),
         openapi_route(admin_paths),
         *admin_routes,
     ]

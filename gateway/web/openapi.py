@@ -120,6 +120,7 @@ def _infer(parameters: list[Operation]) -> Operation:
 def _service_paths() -> dict[str, Any]:
     problem = {"503": {"description": "Not ready; the body says what is degraded"}}
     return {
+        "/feedback": {"post": _feedback()},
         "/healthz": {"get": {"summary": "Alive", "responses": {"200": {"description": "Alive"}}}},
         "/readyz": {
             "get": {
@@ -129,6 +130,27 @@ def _service_paths() -> dict[str, Any]:
         },
         "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "Text format"}}}},
         "/openapi.json": {"get": {"summary": "This document", "responses": {"200": {"description": "OpenAPI 3.1"}}}},
+    }
+
+
+def _feedback() -> Operation:
+    label: dict[str, Any] = {"$ref": "#/components/schemas/Feedback"}
+    answers = {
+        code: {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
+        for code, description in (
+            ("200", "Kept: what became of the label, or of each of many, with the first errors by line"),
+            ("202", "Kept until its answer is known"),
+        )
+    }
+    codes = (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503, 507)
+    return {
+        "summary": "The truth about an answer, or many as a line each (feedback)",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": label}, "application/x-ndjson": {"schema": label}},
+        },
+        "responses": answers | {str(code): _failure("Problem", "application/problem+json") for code in codes},
+        "security": [{"token": []}],
     }
 
 
@@ -175,6 +197,15 @@ def _schemas() -> dict[str, Any]:
                     "description": "By name, nested by row. NaN and infinity are null; bytes that are no UTF-8 are"
                     ' {"b64": "…"}.',
                 },
+            },
+        },
+        "Feedback": {
+            "type": "object",
+            "required": ["decision", "label"],
+            "additionalProperties": False,
+            "properties": {
+                "decision": {"type": "string", "description": "The id that the answer came with"},
+                "label": {"description": "A class or a number; of several rows a list, null where there is none"},
             },
         },
         "InferRequest": {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.codec.limits import CodecLimits
@@ -15,7 +15,7 @@ from gateway.web.large_bodies import LargeBodies
 from gateway.web.standing import Whereabouts, unknown
 from gateway.web.statistics import ModelStatistics
 
-__all__ = ["IndexEntry", "Repository", "Services", "Verify", "WebLimits"]
+__all__ = ["IndexEntry", "Labels", "Repository", "Services", "Verify", "WebLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,26 @@ class Repository(Protocol):
     async def unload(self, reference: str, *, actor: str) -> None: ...
 
 
+class Labels(Protocol):
+    """``join`` answers what became of each label (its outcome; of one that does not fit, what was expected and what
+    came) once all are durable. ``routes``: those whose answers the sender may label; None: all. Raises Conflict where
+    no route wants labels, Overloaded, StoreUnavailable, StorageFull: sending them again is safe.
+
+    ``report``: how right a route's versions are, over so many days. Raises NotFound."""
+
+    async def join(
+        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None
+    ) -> Sequence[tuple[str, str, str]]: ...
+
+    async def report(self, route: str, days: int) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """``statistics`` must also be among the observers that ``observer`` tells. ``trace_ratio``: the share of
     traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force.
     Without ``large``, bodies of any size are decoded here. ``degraded``: what else is not as it should be, in
-    sentences."""
+    sentences. Without ``labels`` none are taken."""
 
     dataplane: Dataplane
     observer: Observer
@@ -80,3 +94,4 @@ class Services:
     whereabouts: Whereabouts = unknown
     large: LargeBodies | None = None
     degraded: Callable[[], Sequence[str]] = tuple
+    labels: Labels | None = None

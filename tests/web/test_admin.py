@@ -188,6 +188,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/audit"),
         ("GET", "/audit/verify"),
         ("GET", "/audit/checkpoint"),
+        ("GET", "/truth/digits"),
     ],
     "operator": [
         ("PUT", "/routes/digits"),

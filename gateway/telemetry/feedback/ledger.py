@@ -124,7 +124,7 @@ class Ledger:
         self.answers = self.held = 0
         self._load()
         self._left_at = 0
-        self.changes = 0
+        self.changes = self._timeline.now_ms()  # no number of an earlier process
         self.dropped = int(self._fact("dropped", "0"))
 
     def __repr__(self) -> str:

@@ -160,6 +160,7 @@ def scores_of(ledger: Ledger) -> list[dict[str, Any]]:
                 "rows": whole.rows,
                 "labelled": whole.labelled,
                 "delays": sorted(whole.delays.items()),
+                "waited_s": whole.waited_ms / 1000,
             }
         )
     return found

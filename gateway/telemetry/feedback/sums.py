@@ -80,7 +80,7 @@ def longest_delay_of(place: int) -> float:
 
 @dataclass(slots=True)
 class Group:
-    """``rows`` were answered, ``labelled`` of them have a label, ``wrong`` of these are wrong.
+    """``rows`` were answered, ``labelled`` of them have a label, which took ``waited_ms``, and ``wrong`` are wrong.
 
     ``classes``: rows labelled so, answered so, and both. ``bins`` of labelled rows with a score: how many, events, sum
     of scores; ``ranks``: without and with the event; ``given``: of all answered rows with a score, by bin and by
@@ -91,6 +91,7 @@ class Group:
     rows: int = 0
     labelled: int = 0
     wrong: int = 0
+    waited_ms: int = 0
     delays: dict[int, int] = field(default_factory=dict)
     classes: dict[str, list[int]] = field(default_factory=dict)
     bins: dict[int, tuple[int, int, Exact]] = field(default_factory=dict)
@@ -116,6 +117,7 @@ class Group:
         row, label = outcome.row, outcome.label
         self.labelled += 1
         self.wrong += outcome.wrong
+        self.waited_ms += round(outcome.delay_s * 1000)
         place = delay_bin_of(outcome.delay_s)
         self.delays[place] = self.delays.get(place, 0) + 1
         if isinstance(row.answer, str) and isinstance(label, str):
@@ -146,6 +148,7 @@ class Group:
         self.rows += other.rows
         self.labelled += other.labelled
         self.wrong += other.wrong
+        self.waited_ms += other.waited_ms
         for place, count in other.delays.items():
             self.delays[place] = self.delays.get(place, 0) + count
         for name, counts in other.classes.items():
@@ -168,6 +171,7 @@ class Group:
             "rows": self.rows,
             "labelled": self.labelled,
             "wrong": self.wrong,
+            "waited_ms": self.waited_ms,
             "delays": [[place, count] for place, count in self.delays.items()],
             "classes": self.classes,
             "bins": [[place, count, events, total.to_json()] for place, (count, events, total) in self.bins.items()],
@@ -182,6 +186,7 @@ class Group:
             rows=body["rows"],
             labelled=body["labelled"],
             wrong=body["wrong"],
+            waited_ms=body["waited_ms"],
             delays={place: count for place, count in body["delays"]},  # noqa: C416 - lists of two, not pairs
             classes={name: list(counts) for name, counts in body["classes"].items()},
             bins={place: (count, events, Exact.from_json(total)) for place, count, events, total in body["bins"]},
