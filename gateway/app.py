@@ -24,9 +24,13 @@ from gateway.control.plane import ControlPlane
 from gateway.control.rollout_state import ENDED
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
-from gateway.dataplane import Dataplane
+from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer
+from gateway.messages import VersionRef
+from gateway.recording.needs import KEEPS, recorder_needs
+from gateway.recording.recorder import Recorder
+from gateway.recording.telling import Telling
 from gateway.registry.blobs import BlobStore
 from gateway.server import (
     ASGIApplication,
@@ -44,15 +48,13 @@ from gateway.settings import Settings
 from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
-from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.sink import open_sink
+from gateway.telemetry.request_log import EventLines
 from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
 from gateway.telemetry.store_families import StoreFacts, StoreFamilies
 from gateway.telemetry.trace_families import TraceCounts, TraceFamilies
-from gateway.telemetry.tracing.configured import export_options
 from gateway.telemetry.tracing.keeping import Keeping
+from gateway.telemetry.tracing.message import EVENT as TRACES
 from gateway.telemetry.tracing.observer import Tracing
-from gateway.telemetry.tracing.part import traces_part
 from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
 from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
@@ -108,9 +110,12 @@ class Gateway:
         self._ends.push_async_callback(store.close)
         blobs = BlobStore(settings.registry.blobs or settings.home)
 
-        observer = FanOut()
+        observer = FanOut(clock=clock)
+        coordination = coordination_for(settings, store, clock)
+        recorder = await self._start_recorder(coordination.replica, clock)
+        self._ends.callback(observer.flush)
         deaths = fleet_observer(observer, clock, lambda: self.fleet) if settings.server.workers > 1 else None
-        self.dataplane = dataplane = Dataplane(observer=observer, clock=clock)
+        self.dataplane = dataplane = Dataplane(observer=observer, clock=clock, records=_records(recorder))
         fork_server = ForkServer(preload=preloads(settings.runtimes.preload))
         self._ends.push_async_callback(fork_server.close)
         self.fleet = fleet = Fleet(
@@ -122,7 +127,6 @@ class Gateway:
             probe_interval_s=settings.runtimes.readiness_s,
         )
         self._ends.push_async_callback(fleet.close)
-        coordination = coordination_for(settings, store, clock)
         self.control = control = ControlPlane(
             store=store,
             blobs=blobs,
@@ -143,10 +147,10 @@ class Gateway:
         metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
         metrics.registry.register(NotificationFamilies(lambda: _notification_facts(control, clock)))
         metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
-        endpoint = MetricsEndpoint(metrics.registry, clock=clock)
+        endpoint = MetricsEndpoint(metrics.registry, clock=clock, before=observer.flush)
         self._ends.callback(endpoint.close)
-        traces = self._traces(metrics, coordination.replica, clock)
-        watching: tuple[Observer, ...] = (metrics, statistics, control.holdings, *self._sinks(clock), *traces)
+        recording = () if recorder is None else self._recording(recorder, metrics, clock)
+        watching: tuple[Observer, ...] = (metrics, statistics, control.holdings, *recording)
         for part in (*watching, *control.observers):
             observer.add(part)
         self._ends.push_async_callback(control.close)
@@ -207,36 +211,43 @@ class Gateway:
             sockets.append(listening)
         return sockets
 
-    def _sinks(self, clock: SystemClock) -> Iterable[RequestLog]:
-        telemetry = self._settings.telemetry
-        sink = open_sink(telemetry.request_log, self._settings.home)
-        if sink is not None:
-            lines = RequestLog(sink, clock=clock, limit=telemetry.request_log_queue)
-            self._ends.callback(lines.close)
-            yield lines
+    async def _start_recorder(self, replica: str, clock: SystemClock) -> Recorder | None:
+        """None where nothing is to be recorded. It ends after all that could tell it something."""
+        needs = recorder_needs(self._settings, gateway=replica)
+        self._ends.callback(needs.close)
+        if not needs.options:
+            return None
+        recorder = Recorder(needs.options, descriptors=needs.descriptors, policy=self._content_policy, clock=clock)
+        await recorder.start()
+        self._ends.push_async_callback(recorder.close)
+        return recorder
 
-    def _traces(self, metrics: Metrics, gateway: str, clock: SystemClock) -> Iterable[Tracing]:
-        """After the metrics among the observers: what is kept becomes an exemplar of what was counted."""
-        options = export_options(self._settings, gateway=gateway)
-        if options is None:
-            return
-        part = traces_part(options.to_json())
-        self._ends.callback(part.close)
+    def _content_policy(self, route: str) -> tuple[bool, frozenset[str]]:
+        found = self.dataplane.current.table.routes.get(route)
+        recording = None if found is None else found.recording
+        return (False, frozenset()) if recording is None else (recording.content == "payload", recording.redact)
 
-        def told(body: Mapping[str, Any]) -> bool:
-            part.told("traces", body)
-            return True
-
-        tracing = Tracing(
-            told,
-            Keeping(self._settings.telemetry.trace_kept_per_s),
-            clock=clock,
-            table=lambda: self.dataplane.current.table,
-            exemplify=metrics.exemplify,
-        )
-        self._ends.callback(tracing.close)
-        metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, part.ask("traces", {}))))
-        yield tracing
+    def _recording(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> Iterable[Observer]:
+        """After the metrics among the observers: what is kept of a trace becomes an exemplar of what was counted."""
+        yield recorder
+        if "request_log" in recorder.options:
+            yield EventLines(recorder.tell, clock=clock)
+        if not KEEPS.isdisjoint(recorder.options):
+            fleet, dataplane = self.fleet, self.dataplane
+            yield Telling(
+                recorder, clock=clock, table=lambda: dataplane.current.table, loaded=lambda ref: _loaded(fleet, ref)
+            )
+        if "traces" in recorder.options:
+            tracing = Tracing(
+                lambda body: recorder.tell(TRACES, body),
+                Keeping(self._settings.telemetry.trace_kept_per_s),
+                clock=clock,
+                table=lambda: self.dataplane.current.table,
+                exemplify=metrics.exemplify,
+            )
+            self._ends.callback(tracing.close)
+            metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, recorder.shown(TRACES))))
+            yield tracing
 
     def _applications(
         self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint
@@ -336,8 +347,21 @@ def _worker_counts(crew: Crew) -> WorkerCounts:
 
 
 def _trace_counts(tracing: Tracing, part: Mapping[str, Any]) -> TraceCounts:
-    dropped = {**part["dropped"], "recorder": tracing.lost_spans}
-    return TraceCounts(tracing.kept, tracing.suppressed, part["exported"], dropped)
+    dropped = {**part.get("dropped", {}), "recorder": tracing.lost_spans}
+    return TraceCounts(tracing.kept, tracing.suppressed, part.get("exported", 0), dropped)
+
+
+def _records(recorder: Recorder | None) -> Records | None:
+    """What the data plane keeps answers for: a recorder that only writes lines needs nothing of them."""
+    return recorder.road if recorder is not None and not KEEPS.isdisjoint(recorder.options) else None
+
+
+def _loaded(fleet: Fleet, ref: VersionRef) -> Mapping[str, Any] | None:
+    handle = fleet.handles.get(ref)
+    info = None if handle is None else handle.info
+    if handle is None or info is None:
+        return None
+    return {"digest": handle.spec.digest, "loaded": dict(info.loaded), "device": info.device}
 
 
 def _notification_facts(control: ControlPlane, clock: SystemClock) -> list[NotificationFacts]:

@@ -66,7 +66,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings_notifications": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),
     "events": WORDS | {"clock"},
-    "recording": frozenset({"telemetry", "events", "clock", "runtimes"} | WORDS),
+    "recording": frozenset({"telemetry", "settings", "routing", "events", "clock", "runtimes"} | WORDS),
     "trace_context": frozenset(),
     "messages": frozenset({"runtimes"}),
     "errors": frozenset(),

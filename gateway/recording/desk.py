@@ -52,8 +52,10 @@ class _Line:
 
 
 class Desk:
-    def __init__(self, main: socket.socket, build: Build, clock: Clock) -> None:
+    def __init__(self, main: socket.socket, build: Build, clock: Clock, *, shown: Sequence[str] = ()) -> None:
+        """``shown``: questions whose answers the gateway gets with each tick, unasked."""
         self._build = build
+        self._shown = tuple(shown)
         self._clock = clock
         self._parts: Sequence[Part] = ()
         self._selector = selectors.DefaultSelector()
@@ -156,27 +158,27 @@ class Desk:
                 log.exception("%s of the recorder failed", type(part).__name__)
 
     def _answer(self, line: _Line, number: int, kind: str, body: Mapping[str, Any]) -> None:
-        answer: Mapping[str, Any] | None = None
-        failure: tuple[str, str] | None = ("NotFound", f"nothing here answers {kind!r}")
-        for part in self._parts:
-            try:
-                answer, failure = part.ask(kind, body), None
-                break
-            except KeyError:
-                continue
-            except TurnoutError as refusal:
-                failure = (type(refusal).__name__, str(refusal))
-                break
-            except Exception as fault:  # a question must not end the recorder
-                log.exception("%s of the recorder failed at %r", type(part).__name__, kind)
-                failure = ("TurnoutError", f"{type(fault).__name__}: {fault}")
-                break
+        answer, failure = self._ask(kind, body)
         try:
             packed = pack((number, answer, failure))
         except ValueError as fault:
             packed = pack((number, None, ("TurnoutError", f"the answer to {kind!r} cannot be sent: {fault}")))
         line.send(Up.ANSWER, packed)
         self._watch(line)
+
+    def _ask(self, kind: str, body: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, str] | None]:
+        """An answer, or why there is none."""
+        for part in self._parts:
+            try:
+                return part.ask(kind, body), None
+            except KeyError:
+                continue
+            except TurnoutError as refusal:
+                return None, (type(refusal).__name__, str(refusal))
+            except Exception as fault:  # a question must not end the recorder
+                log.exception("%s of the recorder failed at %r", type(part).__name__, kind)
+                return None, ("TurnoutError", f"{type(fault).__name__}: {fault}")
+        return None, ("NotFound", f"nothing here answers {kind!r}")
 
     def _tick(self) -> None:
         self._each(lambda part: part.tick())
@@ -187,10 +189,14 @@ class Desk:
         if full is self._full and not again:
             return
         self._full = full
-        body = pack({"full": full, "taken": self._taken, "faults": self._faults})
+        body = pack({"full": full, "taken": self._taken, "faults": self._faults, "shown": self._answers()})
         for line in list(self._lines):
             if not line.unsent:  # who does not read hears it later
                 line.send(Up.STANDING, body)
+
+    def _answers(self) -> dict[str, Mapping[str, Any]]:
+        found = {kind: self._ask(kind, {})[0] for kind in self._shown}
+        return {kind: answer for kind, answer in found.items() if answer is not None}
 
     def _finish(self) -> None:
         """What was sent and not read yet is taken, too."""

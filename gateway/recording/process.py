@@ -20,6 +20,7 @@ from gateway.recording.desk import Desk
 from gateway.recording.parts import Part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
+from gateway.telemetry.tracing.part import traces_part
 from runtimes.process import die_with, ignore_signals, name_process
 
 __all__ = ["build_parts", "main"]
@@ -28,12 +29,17 @@ _NICENESS = 5
 _END_S = 10
 
 
+SHOWN = ("request-log", "traces")
+
+
 def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) -> list[Part]:
-    """``request_log``: ``{limit}``, and the log's descriptor is the first."""
+    """``request_log``: ``{limit}``, and the log's descriptor is the first; ``traces``: ``ExportOptions``."""
     parts: list[Part] = []
     left = list(fds)
     if (request_log := options.get("request_log")) is not None:
         parts.append(RequestLog(DescriptorSink(left.pop(0)), clock=clock, limit=request_log["limit"]))
+    if (traces := options.get("traces")) is not None:
+        parts.append(traces_part(traces))
     return parts
 
 
@@ -54,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     clock = SystemClock()
-    desk = Desk(socket.socket(fileno=given.fd), lambda options, fds: build_parts(options, fds, clock), clock)
+    desk = Desk(
+        socket.socket(fileno=given.fd), lambda options, fds: build_parts(options, fds, clock), clock, shown=SHOWN
+    )
     desk.run()
     return 0
 

@@ -85,9 +85,18 @@ class Recorder(Observer):
         pid = None if self._process is None else self._process.pid
         return f"<Recorder [pid {pid} | {self._restarts} restarts | {self.road!r}]>"
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self._options
+
     def statistics(self) -> RecorderStatistics:
         pid = None if self._process is None else self._process.pid
         return RecorderStatistics(pid, self._restarts, self.road.statistics(), self._standing)
+
+    def shown(self, kind: str) -> Mapping[str, Any]:
+        """What a part last said of itself, of those questions whose answers come unasked; nothing so far."""
+        found: Mapping[str, Any] = self._standing.get("shown", {}).get(kind, {})
+        return found
 
     # What it is given
 
@@ -141,12 +150,12 @@ class Recorder(Observer):
     def requests_lost(self, route: str, count: int) -> None:
         self.road.lose(count, "worker")
 
-    def tell(self, event: str, body: Mapping[str, Any], *, lasting: str | None = None) -> None:
-        """A control event, in its place among the records. ``lasting``: a recorder that takes over is told the latest
-        of that name again."""
+    def tell(self, event: str, body: Mapping[str, Any], *, lasting: str | None = None, soon: bool = True) -> bool:
+        """A control event, in its place among the records; False when it was lost. ``lasting``: a recorder that takes
+        over is told the latest of that name again. Not ``soon``: with what comes next."""
         if lasting is not None:
             self._state[lasting] = (event, body)
-        self.road.tell(event, body)
+        return self.road.tell(event, body, soon=soon)
 
     def forget(self, lasting: str) -> None:
         self._state.pop(lasting, None)

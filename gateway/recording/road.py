@@ -99,14 +99,15 @@ class Road:
         self._put(frame(Down.BURST, body), _Frame(len(body), records))
         return True
 
-    def tell(self, event: str, body: object) -> None:
-        """A control event. It outlives a recorder that dies, and has room where bursts have none, but not for ever.
-        ValueError for what is not plain."""
+    def tell(self, event: str, body: object, *, soon: bool = True) -> bool:
+        """A control event. It outlives a recorder that dies, and has room where bursts have none, but not for ever:
+        False. Not ``soon``: it leaves with what comes next. ValueError for what is not plain."""
         message = frame(Down.TOLD, pack((event, body)))
         if self._held_bytes + len(message) > 2 * self._limit_bytes:
             self._lost["events"] += 1
-        else:
-            self._put(message, _Frame(len(message), 0, message))
+            return False
+        self._put(message, _Frame(len(message), 0, message), soon=soon)
+        return True
 
     def send(self, kind: Down, body: bytes = b"", fds: Sequence[int] = ()) -> None:
         """What is not acknowledged. The descriptors are the road's from now on, and closed once they are sent."""
@@ -132,13 +133,13 @@ class Road:
             if count:
                 self.tell(GAP, {"count": count, "cause": cause})
 
-    def _put(self, message: bytes, held: _Frame | None, fds: tuple[int, ...] = ()) -> None:
+    def _put(self, message: bytes, held: _Frame | None, fds: tuple[int, ...] = (), *, soon: bool = True) -> None:
         self._unsent.append((memoryview(message), held, fds))
         if held is not None:
             self._held_bytes += held.size
             self._weigh()
         self._clear.clear()
-        if self._socket is not None and not self._writing:
+        if soon and self._socket is not None and not self._writing:
             self._flush()
 
     def _weigh(self) -> None:

@@ -41,10 +41,19 @@ class ExpositionStatistics:
 class MetricsEndpoint:
     """An ASGI application for one path. Exemplars are shown where OpenMetrics is accepted, plain text otherwise."""
 
-    def __init__(self, registry: CollectorRegistry, *, clock: Clock, fresh_s: float = 0.2) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        clock: Clock,
+        fresh_s: float = 0.2,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``before``: called on the loop before the registry is rendered, so that what has gathered is in it."""
         self._registry = registry
         self._clock = clock
         self._fresh_s = fresh_s
+        self._before = before
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="turnout-metrics")
         self._rendered: dict[str, tuple[float, bytes]] = {}
         self._rendering: dict[str, asyncio.Task[bytes]] = {}
@@ -96,6 +105,7 @@ class MetricsEndpoint:
     async def _render(self, content_type: str) -> bytes:
         self._renderings += 1
         asked = self._clock.monotonic()
+        self._before()
         loop = asyncio.get_running_loop()
         body = await loop.run_in_executor(self._thread, _RENDER[content_type], self._registry)
         self._rendered[content_type] = (asked, body)

@@ -52,7 +52,7 @@ class RequestLogStatistics:
 class EventLines(Observer):
     """At the gateway: what is no request, as lines for the log. ``tell`` brings them to the recorder."""
 
-    def __init__(self, tell: Callable[[str, Mapping[str, Any]], None], *, clock: Clock) -> None:
+    def __init__(self, tell: Callable[[str, Mapping[str, Any]], object], *, clock: Clock) -> None:
         self._tell = tell
         self._clock = clock
 

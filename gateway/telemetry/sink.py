@@ -34,6 +34,9 @@ class DescriptorSink:
     def __repr__(self) -> str:
         return f"<DescriptorSink {self._descriptor}{' torn' if self._torn else ''}>"
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     def write(self, lines: bytes) -> None:
         left = memoryview(b"\n" + lines if self._torn else lines)
         try:

@@ -1,0 +1,46 @@
+"""What the settings want recorded, as plain options for the recorder's process, and the descriptors that go with them.
+
+What the operator got wrong is found here, in the gateway, before it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.settings import Settings
+from gateway.telemetry.sink import DescriptorSink, open_sink
+from gateway.telemetry.tracing.configured import export_options
+
+__all__ = ["KEEPS", "Needs", "recorder_needs"]
+
+KEEPS = frozenset({"decisions", "truth"})
+"""Options of parts that want more of a request than its outcome: its key and its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """``options`` by part (``gateway.recording.process``); nothing, where nothing is to be recorded."""
+
+    options: Mapping[str, Any]
+    sinks: Sequence[DescriptorSink]
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(sink.fileno() for sink in self.sinks)
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+
+def recorder_needs(settings: Settings, *, gateway: str) -> Needs:
+    """Raises SettingsError. ``gateway``: this replica's name."""
+    options: dict[str, Any] = {}
+    traces = export_options(settings, gateway=gateway)
+    if traces is not None:
+        options["traces"] = traces.to_json()
+    sink = open_sink(settings.telemetry.request_log, settings.home)
+    if sink is not None:
+        options["request_log"] = {"limit": settings.telemetry.request_log_queue}
+    return Needs(options, () if sink is None else (sink,))
