@@ -1,0 +1,137 @@
+"""A live gateway on which everything happens that boards and rules tell of, and a Prometheus that watches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests.closed_loop import Load
+from loadtests.live_gateway import LiveGateway, wait_until
+from loadtests.prometheus_server import PrometheusServer
+from tests.live.scenario import SIGNATURE, self_naming
+
+__all__ = ["ROLLING", "ROUTE", "Eventful", "eventful"]
+
+ROUTE = "digits"
+"""Two versions, of which the second fails at times; a fallback, a shadow, kept answers, a flag, too short deadlines."""
+
+BARE, ROLLING, BACK, BROKEN = "bare", "rolling", "back", "broken"
+"""A route without a fallback, one in a rollout, one that went back, and one whose version does not load."""
+
+BAD = 13.0
+"""An element of one request in ten."""
+
+Request = tuple[dict[str, Any], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Eventful:
+    gateway: LiveGateway
+    prometheus: PrometheusServer
+    loads: tuple[Load, ...]
+
+
+@contextmanager
+def eventful(folder: Path) -> Iterator[Eventful]:
+    """Two web workers under steady load; entered once each event has been seen by Prometheus."""
+    flags = folder / "flags.json"
+    flag = {"state": "ENABLED", "variants": {"v": 99}, "defaultVariant": "v"}
+    flags.write_text(json.dumps({"flags": {"new-model": flag}}), encoding="utf-8")
+    settings: dict[str, Any] = {
+        "server": {"workers": 2},
+        "runtimes": {"memory_bytes": 4 << 30},
+        "flags": {"provider": "flagd-file", "path": str(flags)},
+    }
+    with ExitStack() as ends:
+        gateway = ends.enter_context(LiveGateway(folder / "home", settings=settings))
+        _set_up(gateway)
+        target = {"turnout": [f"127.0.0.1:{gateway.port}"]}
+        prometheus = ends.enter_context(PrometheusServer(folder / "prometheus", target))
+        makers = {ROUTE: _varied, BARE: _plain, ROLLING: _plain, BACK: _plain}
+        loads = tuple(
+            ends.enter_context(Load(gateway.port, f"/predict/{route}", make, clients=3, pause_s=0.02))
+            for route, make in makers.items()
+        )
+        _until(prometheus, f'gateway_requests_total{{route="{BACK}"}}')
+        _happen(gateway)
+        for told in _HAPPENED:
+            _until(prometheus, told)
+        yield Eventful(gateway, prometheus, loads)
+
+
+def _set_up(gateway: LiveGateway) -> None:
+    for model, scripts in {
+        ROUTE: ({}, {"fail": {"equals": BAD}}, {"outputs": {"y": 7}}),
+        BARE: ({"fail": {"equals": BAD}},),
+        ROLLING: ({}, {"outputs": {"y": 1}}),
+        BACK: ({}, {}),
+    }.items():
+        for number, script in enumerate(scripts, start=1):
+            self_naming(gateway, model, number, **script)
+        arms = [{"version": 1, "weight": 70}, {"version": 2, "weight": 30}]
+        split = arms if model in (ROUTE, BACK) else [{"version": 1, "weight": 1}]
+        gateway.put_route(model, {"model": model, "split": split, "known_good": 1, **_FURTHER.get(model, {})})
+    gateway.register_echo(BROKEN, BROKEN, {"fail_load": "no weights"}, verify=False, signature=SIGNATURE)
+    gateway.put_route(BROKEN, {"model": BROKEN, "split": [{"version": 1, "weight": 1}]}, wait=False)
+
+
+_FURTHER: dict[str, dict[str, Any]] = {
+    ROUTE: {
+        "fallback": 1,
+        "shadow": [{"version": 3, "share": 0.5}],
+        "cache": {"max_bytes": 1 << 16},
+        "rules": [{"name": "beta", "flag": "new-model", "versions": [1]}],
+    }
+}
+
+
+def _happen(gateway: LiveGateway) -> None:
+    gateway.rollback(BACK)
+    step = {"weight": 20, "min_requests": 10**6, "min_s": 0.5}
+    shadow = {"share": 0.5, "min_pairs": 20, "min_s": 0.2}
+    plan = {"candidate": 2, "shadow": shadow, "steps": [step, {"weight": 50}], "max_disagreement": 0.5}
+    gateway.admin("POST", f"/routes/{ROLLING}/rollout", plan, expect=201)
+
+
+_HAPPENED = (
+    f'gateway_rollout_weight{{route="{ROLLING}"}} == 20',
+    f'rate(gateway_requests_total{{route="{ROLLING}", version="2"}}[10s]) > 0',
+    f'gateway_rollbacks_total{{route="{BACK}"}}',
+    f'gateway_version_state{{model="{BROKEN}", state="failed"}} == 1',
+    f'rate(gateway_rejected_total{{route="{ROUTE}"}}[10s]) > 0',
+    f'rate(gateway_requests_total{{route="{BARE}", code="500"}}[10s]) > 0',
+    f'rate(gateway_fallbacks_total{{route="{ROUTE}"}}[10s]) > 0',
+    f'rate(gateway_shadow_total{{route="{ROUTE}", outcome="differs"}}[10s]) > 0',
+    f'rate(gateway_shadow_total{{route="{ROLLING}", version="2", outcome="agrees"}}[30s]) > 0',
+    f'rate(gateway_cache_requests_total{{route="{ROUTE}", outcome="hit"}}[10s]) > 0',
+    f'rate(gateway_flag_misses_total{{route="{ROUTE}"}}[10s]) > 0',
+    'ALERTS{alertname="TurnoutVersionFailed"}',
+    "route:gateway_rejected:ratio_rate5m",
+    "route:gateway_slow:ratio_rate3d",
+)
+"""What Prometheus must have seen before it is asked for anything else."""
+
+
+def _until(prometheus: PrometheusServer, expression: str) -> None:
+    wait_until(lambda: prometheus.query(expression), within_s=60, what=expression)
+
+
+def _plain(client: int, sequence: int) -> Request:
+    number = client * 100_000 + sequence
+    trace = f"00-{number + 1:032x}-{number + 1:016x}-01"
+    row = [float(1000 + number % 1000)] * 3 + [BAD if number % 10 == 3 else 0.0]
+    return {"inputs": [row], "key": f"k-{number}"}, {"traceparent": trace}
+
+
+def _varied(client: int, sequence: int) -> Request:
+    """Every fourth asks the same as before, and every fifth has a deadline that cannot be met."""
+    body, headers = _plain(client, sequence)
+    if sequence % 4 == 0:
+        body["inputs"] = [[1.0] * 4]
+    if sequence % 5 == 0:
+        headers["x-timeout-ms"] = "1"
+    return body, headers
