@@ -89,6 +89,8 @@ class Collector(Observer):
         self._watched: Mapping[str, Watch] = {}
         self._waiting: list[_Outcome] = []
         self._counters: dict[str, _Counters] = {}
+        # By scope, the first epoch that was seen of it; of the watched ones.
+        self._first_epochs: dict[str, int] = {}
         self._order = StartOrder()
         self._stale: set[str] = set()
         self._lost = 0
@@ -119,6 +121,8 @@ class Collector(Observer):
             if watch not in self._watched.values():
                 self._stale |= {f"{watch.scope}/{watch.epoch}/{kind}" for kind in ("keys", "pairs", "labels", "scores")}
         scopes = {watch.scope for watch in self._watched.values()}
+        first = {watch.scope: self._first_of(watch) for watch in self._watched.values()}
+        self._first_epochs = first
         ended = [scope for scope in self._counters if scope not in scopes]
         self._stale |= {f"{scope}/{kind}" for scope in ended for kind in ("keys", "pairs", "labels", "scores")}
         for scope in ended:
@@ -161,14 +165,32 @@ class Collector(Observer):
         outcome = "good" if record.outcome == "agrees" else "bad"
         self._hold(_Outcome(watch, "pairs", record.bucket, ((("disagreement", "all"), CANDIDATE, outcome, 1),), 0.0))
 
-    def label(self, route: str, bucket: int, version: VersionRef, *, wrong: bool, split: str = "split") -> bool:
-        """A later label of an answer of ``version``, which the split had chosen for the key; whether it is of use."""
+    def label(
+        self,
+        route: str,
+        bucket: int,
+        version: VersionRef,
+        *,
+        wrong: bool,
+        split: str = "split",
+        epoch: int | None = None,
+    ) -> bool:
+        """A later label of an answer of ``version``, which the split had chosen for the key; whether it is of use.
+
+        ``epoch``: that of the answer (None: this one). Labels come when the weights have long changed, and keys of an
+        earlier split are another mixture: they count now, as a stratum of their own. Those from before the rollout, or
+        from before this process knew of it, would use up keys for nothing and are nobody's.
+        """
         watch = self._watched.get(route)
         arm = None if watch is None else watch.arm_of(version)
-        if watch is None or arm is None:
+        if watch is None or arm is None or (epoch is not None and not self._first_of(watch) <= epoch <= watch.epoch):
             return False
-        self._hold(_Outcome(watch, "labels", bucket, ((("label", split), arm, "bad" if wrong else "good", 1),), 0.0))
+        stratum = split if epoch in (None, watch.epoch) else f"{split}@{epoch}"
+        self._hold(_Outcome(watch, "labels", bucket, ((("label", stratum), arm, "bad" if wrong else "good", 1),), 0.0))
         return True
+
+    def _first_of(self, watch: Watch) -> int:
+        return self._first_epochs.get(watch.scope, watch.epoch)
 
     def score(self, route: str, bucket: int, version: VersionRef, value: float, *, low: float, high: float) -> bool:
         """A later score of an answer, between ``low`` and ``high`` of the policy; whether it is of use."""

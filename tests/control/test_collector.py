@@ -211,6 +211,25 @@ async def test_labels_and_scores_come_later(scene: Scene) -> None:
     }
 
 
+async def test_a_label_of_an_earlier_epochs_answer_counts_now_and_apart(scene: Scene) -> None:
+    """The weights have changed since: its keys are another mixture. What came before the rollout is nobody's."""
+    label = scene.collector.label
+    assert label("digits", place(1), NEW, wrong=True, epoch=4)
+    assert not label("digits", place(2), OLD, wrong=True, epoch=3)
+    assert await scene.counted() == {"label/split/fresh/candidate/bad": 1}
+    scene.watches["digits"] = Watch("digits/r1", 5, NEW, OLD)
+    scene.collector.table_applied(2)
+    assert label("digits", place(3), OLD, wrong=False, epoch=4)
+    assert label("digits", place(4), OLD, wrong=False, epoch=5)
+    assert label("digits", place(1), NEW, wrong=True, epoch=4)
+    assert not label("digits", place(5), OLD, wrong=False, epoch=6)
+    assert await scene.counted(5) == {
+        "label/split@4/fresh/baseline/good": 1,
+        "label/split/fresh/baseline/good": 1,
+        "label/split@4/again/candidate/bad": 1,
+    }
+
+
 async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> None:
     """Nothing is lost within the limit, and nothing counts twice."""
     scene.coordination.away = True
