@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from gateway.errors import SettingsError
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget
+from gateway.settings_sinks import SinkSettings
 from gateway.settings_tracing import TracingSettings
 from runtimes.devices import check_device
 
@@ -47,6 +48,7 @@ __all__ = [
     "SecretSource",
     "ServerSettings",
     "Settings",
+    "SinkSettings",
     "StoreSettings",
     "TelemetrySettings",
     "WebhookSettings",

@@ -61,9 +61,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "checkpoints": frozenset({"errors"}),
     "signatures": frozenset(),
     "server": frozenset({"settings", "errors", "web"}),
-    "settings": frozenset({"errors", "runtimes", "settings_groups", "settings_notifications", "settings_tracing"}),
+    "settings": frozenset(
+        {"errors", "runtimes"} | {f"settings_{group}" for group in ("groups", "notifications", "sinks", "tracing")}
+    ),
     "settings_groups": frozenset(),
     "settings_notifications": frozenset({"settings_groups"}),
+    "settings_sinks": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),
     "events": WORDS | {"clock"},
     "recording": frozenset({"telemetry", "settings", "routing", "events", "clock", "runtimes"} | WORDS),
