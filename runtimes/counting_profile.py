@@ -46,10 +46,12 @@ class Profile:
             segments = tuple((int(part["rows"]), decoded(part["counts"])) for part in body["segments"])
             spreads = tuple(
                 decoded(text).reshape(2 * block.waves, 2 * block.waves)
-                for text, block in zip(body["spreads"], plan.blocks, strict=True)
+                for text, block in zip(body["spreads"], plan.blocks, strict=False)
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no profile: {type(error).__name__}: {error}") from error
+        if len(body["spreads"]) != len(plan.blocks):
+            raise ValueError(f"the profile has {len(plan.blocks)} blocks, and spreads of {len(body['spreads'])}")
         if any(len(vector) != plan.size for vector in (reference, *(vector for _, vector in segments))):
             raise ValueError("the profile's counts do not have the size of its plan")
         told = {name: body[name] for name in ("seed", "rows", "sampled_rows", "skipped") if name in body}

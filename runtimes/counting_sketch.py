@@ -46,10 +46,17 @@ class Sketch:
     """``names``: of the columns of an input, where the reference data has any."""
 
     def __init__(
-        self, signature: Signature, *, seed: int = 1, names: Mapping[str, Sequence[str]] | None = None
+        self,
+        signature: Signature,
+        *,
+        seed: int = 1,
+        names: Mapping[str, Sequence[str]] | None = None,
+        sample_bytes: int = SAMPLE_BYTES,
     ) -> None:
+        """``sample_bytes`` bounds what is remembered of each tensor's rows."""
         self.rows = 0
         self._seed = seed
+        self._sample_bytes = sample_bytes
         self._names = names or {}
         self._signature = signature
         self._tensors: dict[Place, _Tensor] = {}
@@ -76,6 +83,7 @@ class Sketch:
         if held is None:
             seed = (self._seed, number, side == "output")
             held = self._tensors[place] = _Tensor(side, spec, rows.shape[1], seed, self._names.get(name, ()))
+            held.bound(self._sample_bytes)
         if rows.shape[1] != held.width or not held.width:
             self.skipped[name] = "its rows differ in size" if held.width else "its rows are empty"
             del self._tensors[place]
@@ -128,12 +136,16 @@ class _Tensor:
         self.seen = 0
         self._kept: list[Array] = []
         self._sample: Array | None = None
-        self._capacity = max(1, min(_SAMPLE_ROWS, SAMPLE_BYTES // (8 * max(1, len(picked)))))
+        self._capacity = _SAMPLE_ROWS
         derived = self._derived()
         self._columns = [_Column(index, "value", self._whole) for index in self._own()]
         self._columns += [_Column(None, derive, derive == "argmax") for derive in derived]
         self._texts = {index: Tallied[bytes]() for index in range(width)} if self.text and not self.wide else {}
         self._many: set[int] = set()
+
+    def bound(self, sample_bytes: int) -> None:
+        """Before the first row."""
+        self._capacity = max(1, min(_SAMPLE_ROWS, sample_bytes // (8 * max(1, len(self.picked)))))
 
     @property
     def sampled(self) -> int:

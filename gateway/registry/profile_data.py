@@ -8,6 +8,7 @@ version. An ``.npz`` is named by tensor. Data can be gone through more than once
 from __future__ import annotations
 
 import csv
+import importlib
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -351,14 +352,14 @@ def _csv_column(path: Path, rows: Sequence[Sequence[str]], place: int, name: str
 
 
 def _parquet() -> Any:
+    """An extra that only this needs, and a hundred megabytes that nobody else should pay for."""
     try:
-        from pyarrow import parquet  # noqa: PLC0415 - an extra that only this needs
+        return importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise InvalidRegistration(
             "a .parquet reference is read with pyarrow, which is not installed: pip install 'turnout[decisions]', or "
             "give the data as .npy or .csv"
         ) from None
-    return parquet
 
 
 def _parquet_columns(path: Path) -> list[str]:

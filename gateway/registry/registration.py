@@ -25,7 +25,7 @@ from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_file_name, check_model_name
 from gateway.registry.offered import refusing
 from gateway.registry.parts import BlobRef, Effects, FileEntry, Lineage, ProfilePlace, RuntimePlan
-from gateway.registry.profile import compute_profile
+from gateway.registry.profiling import computed_elsewhere
 from gateway.registry.sources import Source, SourceLimits, open_source
 from gateway.registry.trial import Tried, try_version
 from runtimes.base import LoadSpec
@@ -236,7 +236,7 @@ def _profile(
         return None
     with refusing():
         name = check_file_name(reference.name)
-    computed = compute_profile(
+    computed = computed_elsewhere(
         reference,
         signature,
         replace(spec, signature=signature) if options.prove else None,
