@@ -285,7 +285,8 @@ class Dataplane:
         if kept:
             trail.outputs = outputs
         if route.shadows and trail.batch:  # an answer that was kept says nothing new
-            self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs, request.trace))
+            whose = request.trace, request.decision_id
+            self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs, *whose))
         return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
 
     async def _kept(

@@ -155,7 +155,7 @@ class ShadowRecord(NamedTuple):
     of the outputs (infinite where one of them is none); 0 where none was found, or none was comparable.
 
     ``trace`` is the ``traceparent`` of the request. Of a copy that was answered: ``batch``, ``queue_s`` and
-    ``compute_s`` as a request has them, and ``ended_wall``, seconds since the epoch.
+    ``compute_s`` as a request has them, and ``ended_wall``, seconds since the epoch. ``decision_id`` is the request's.
     """
 
     route: str
@@ -171,6 +171,7 @@ class ShadowRecord(NamedTuple):
     queue_s: float = 0.0
     compute_s: float = 0.0
     ended_wall: float = 0.0
+    decision_id: str | None = None
 
 
 class FlagSource(NamedTuple):

@@ -28,15 +28,19 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.settings_decisions import DecisionSettings
+from gateway.settings_drift import DriftSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget
 from gateway.settings_sinks import SinkSettings
 from gateway.settings_tracing import TracingSettings
+from gateway.settings_truth import TruthSettings
 from runtimes.devices import check_device
 
 __all__ = [
     "AuditSettings",
     "ClientSettings",
+    "DecisionSettings",
     "FlagSettings",
     "GuardSettings",
     "LimitSettings",
@@ -51,6 +55,7 @@ __all__ = [
     "SinkSettings",
     "StoreSettings",
     "TelemetrySettings",
+    "TruthSettings",
     "WebhookSettings",
     "child_environment",
     "client_settings",
@@ -229,10 +234,14 @@ class AuditSettings(Group):
 
 
 class TelemetrySettings(TracingSettings):
-    """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file. What it says of traces: ``TracingSettings``."""
+    """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``drift``: whether inputs and answers
+    move away from their references. What it says of traces: ``TracingSettings``."""
 
     request_log: str = "stdout"
     request_log_queue: Positive = 10_000
+    truth: TruthSettings = TruthSettings()
+    decisions: DecisionSettings = DecisionSettings()
+    drift: DriftSettings = DriftSettings()
 
 
 class _Environment(EnvSettingsSource):

@@ -51,7 +51,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "registry": frozenset({"settings", "runtimes"} | WORDS),
     "telemetry": frozenset(
-        {"events", "settings", "routing", "clock", "trace_context", "checkpoints", "recording", "signatures"} | WORDS
+        {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
+        | {"signatures", "runtimes"}
+        | WORDS
     ),
     "dataplane": frozenset({"routing", "serving", "shadowing", "events", "clock"} | WORDS),
     "shadowing": frozenset({"routing", "serving", "events", "clock"} | WORDS),
@@ -62,9 +64,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "signatures": frozenset(),
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(
-        {"errors", "runtimes"} | {f"settings_{group}" for group in ("groups", "notifications", "sinks", "tracing")}
+        {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
+        | {"settings_tracing", "settings_decisions"}
     ),
     "settings_groups": frozenset(),
+    "settings_decisions": frozenset({"settings_groups", "settings_sinks"}),
+    "settings_drift": frozenset({"settings_groups"}),
     "settings_notifications": frozenset({"settings_groups"}),
     "settings_sinks": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),

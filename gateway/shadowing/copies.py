@@ -177,7 +177,8 @@ class Shadowing:
         inputs, rows = fitted
         deadline = now + route.limits.timeout_ms / 1000
         outputs = owned(given.outputs)
-        copy = Copy(route, given.decision, shadow, owned(inputs), rows, outputs, deadline, size, given.trace)
+        whose = given.trace, given.decision_id
+        copy = Copy(route, given.decision, shadow, owned(inputs), rows, outputs, deadline, size, *whose)
         line.waiting.append(copy)
 
     def _line(self, route: str, shadow: VersionRef) -> Line | None:
@@ -265,7 +266,7 @@ class Shadowing:
 
     def _compare(self, copy: Copy, answer: Answer) -> None:
         outputs, wall = answer.outputs, self._clock.wall()
-        run = Run(answer._replace(outputs={}), trace=copy.trace, ended_wall=wall)
+        run = Run(answer._replace(outputs={}), ended_wall=wall)
         compared = partial(compare, copy.outputs, outputs, copy.route.tolerance)
         if cost_of(outputs) <= COMPARED_IN_THREAD_BYTES:
             self._compared(copy, run, compared())
@@ -296,4 +297,5 @@ class Shadowing:
             self._held_bytes[name] = left
         else:
             self._held_bytes.pop(name, None)
-        self._outcomes.tell(copy.decision, copy.shadow, outcome, copy.rows, run)
+        told = run._replace(trace=copy.trace, decision_id=copy.decision_id)
+        self._outcomes.tell(copy.decision, copy.shadow, outcome, copy.rows, told)

@@ -29,6 +29,7 @@ class Given(NamedTuple):
     rows: int
     outputs: Arrays
     trace: str | None = None
+    decision_id: str | None = None
 
 
 def inputs_for(handle: Handle, given: Given) -> tuple[Arrays, int] | None:

@@ -32,6 +32,7 @@ class Copy(NamedTuple):
     deadline: float
     size_bytes: int
     trace: str | None = None
+    decision_id: str | None = None
 
 
 class Line:

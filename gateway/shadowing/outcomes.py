@@ -22,6 +22,7 @@ class Run(NamedTuple):
     difference: float = 0.0
     trace: str | None = None
     ended_wall: float = 0.0
+    decision_id: str | None = None
 
 
 UNANSWERED = Run()
@@ -39,12 +40,11 @@ class Outcomes:
 
     def tell(self, decision: Decision, shadow: VersionRef, outcome: str, rows: int, run: Run = UNANSWERED) -> None:
         record = ShadowRecord(decision.route, decision.epoch, decision.bucket, decision.version, shadow, outcome, rows)
-        answer, trace = run.answer, run.trace
+        answer = run.answer
         if answer is not None:
             record = record._replace(batch=answer.batch, queue_s=answer.queue_s, compute_s=answer.compute_s)
-        self._observer.shadow_compared(
-            record._replace(difference=run.difference, trace=trace, ended_wall=run.ended_wall)
-        )
+        told = record._replace(difference=run.difference, trace=run.trace, ended_wall=run.ended_wall)
+        self._observer.shadow_compared(told._replace(decision_id=run.decision_id))
 
     def say_once(self, route: str, shadow: VersionRef, what: str) -> None:
         """Up to its first colon ``what`` tells the kind; the metrics count the others."""

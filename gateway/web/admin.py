@@ -14,6 +14,8 @@ from starlette.routing import BaseRoute, Route
 from gateway.control.plane import ControlPlane
 from gateway.control.tokens import Role
 from gateway.web.admin_call import AdminCall
+from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Decisions
+from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
@@ -53,6 +55,7 @@ class AdminPlane:
         *,
         uploads: Uploads,
         sources: Sequence[Path] = (),
+        decisions: Decisions | None = None,
     ) -> None:
         self._services = services
         self._endpoints = (
@@ -61,7 +64,9 @@ class AdminPlane:
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
             _truth_call(TruthEndpoint(services)),
+            _drift_call(DriftEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
+            *_decision_calls(DecisionEndpoints(decisions)),
         )
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -127,6 +132,11 @@ def _truth_call(truth: TruthEndpoint) -> _Endpoint:
     return _Endpoint("GET", "/truth/{route}", Role.VIEWER, truth.report, summary, query=query)
 
 
+def _drift_call(drift: DriftEndpoint) -> _Endpoint:
+    summary = "How far what the route's versions see and answer is from their references, and whose fault it is"
+    return _Endpoint("GET", "/drift/{route}", Role.VIEWER, drift.report, summary)
+
+
 def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
     view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
     one = "/models/{model}"
@@ -162,6 +172,14 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
         _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token"),
         _Endpoint("DELETE", "/tokens/{name}", admin, keeping.revoke_token, "Revoke a token"),
+    )
+
+
+def _decision_calls(decisions: DecisionEndpoints) -> Sequence[_Endpoint]:
+    one = "A decision by its id or its request's: which version answered, by which bytes, and why"
+    return (
+        _Endpoint("GET", "/decisions", Role.VIEWER, decisions.list, "Decisions, newest first", query=DECISIONS_QUERY),
+        _Endpoint("GET", "/decisions/{name}", Role.VIEWER, decisions.get, one),
     )
 
 

@@ -41,7 +41,7 @@ class LogOptions:
     """A segment ends at ``segment_bytes`` or ``segment_s``, whichever is first. ``copy``: a file on another disk or
     machine that gets each checkpoint as well. ``labels`` go into each segment: which instance this is, which build."""
 
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 32 * 1024 * 1024
     segment_s: float = 24 * 3600.0
     sync_s: float = 1.0
     checkpoint_s: float = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any, Protocol
 
 from gateway.events import RequestRecord
@@ -14,9 +15,6 @@ __all__ = ["DecisionPart", "DecisionSink", "Upkeep"]
 
 STATISTICS = "decisions.statistics"
 CHECKPOINT = "decisions.checkpoint"
-
-_KEPT_EVENTS = frozenset({"rollback", "shadow"})
-"""Written as they come; of tables and versions only what changes something."""
 
 
 class DecisionSink(Protocol):
@@ -89,8 +87,11 @@ class DecisionPart:
             count = int(body.get("count", 0))
             self._log.lost(count)
             self._log.control("gap", {"cause": body.get("cause", "unknown"), "records": count})
-        elif event in _KEPT_EVENTS:
-            self._log.control(event, body)
+        elif event == "shadow":
+            if body.get("decision_id") is not None:
+                self._log.control("shadow", _outcome(body))
+        elif event == "rollback":
+            self._log.control("rollback", body)
 
     def tick(self) -> None:
         self._log.tick()
@@ -120,3 +121,15 @@ class DecisionPart:
         self._log.sign()
         notes = self._log.notes
         return {"note": notes.text, "key": str(notes.public)}
+
+
+def _outcome(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A later record of a decision: what its copy came to at a shadow. Numbers are finite, as JSON's are."""
+    difference = float(body.get("difference") or 0.0)
+    return {
+        "decision": body["decision_id"],
+        "shadow": str(body["shadow"]),
+        "outcome": body["outcome"],
+        "difference": difference if isfinite(difference) else None,
+        "batch": body.get("batch"),
+    }

@@ -1,0 +1,42 @@
+"""Builds the decision log's part of the recorder from plain options (``configured.decision_options``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.checkpoints import DECISIONS, SigningKey
+from gateway.clock import Clock
+from gateway.telemetry.decisions.log import DecisionLog, LogOptions
+from gateway.telemetry.decisions.part import DecisionPart, DecisionSink
+from gateway.telemetry.decisions.scribe import Scribe
+from gateway.telemetry.decisions.secret import KeyedHash
+from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
+
+__all__ = ["decision_part"]
+
+
+def decision_part(options: Mapping[str, Any], clock: Clock, *, sinks: Sequence[DecisionSink] = ()) -> DecisionPart:
+    """Raises SettingsError."""
+    home = Path(options["home"])
+    keyed = KeyedHash.of(home)
+    labels = {**options["labels"], "hash_key": keyed.name}
+    log = DecisionLog(
+        Path(options["folder"]),
+        SigningKey.of(home, DECISIONS),
+        clock=clock,
+        options=LogOptions(
+            segment_bytes=options["segment_bytes"],
+            segment_s=options["segment_s"],
+            sync_s=options["sync_s"],
+            checkpoint_s=options["checkpoint_s"],
+            checkpoint_records=options["checkpoint_records"],
+            copy=None if options["copy"] is None else Path(options["copy"]),
+            labels=tuple(sorted(labels.items())),
+        ),
+    )
+    upkeep = LogUpkeep(
+        log, UpkeepOptions(options["keep_s"], options["keep_bytes"], compact=options["compact"]), clock=clock
+    )
+    return DecisionPart(log, Scribe(keyed), upkeep=upkeep, sinks=sinks)

@@ -1,0 +1,34 @@
+"""What the settings ask of the decision log, as plain options that cross to the recorder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.settings import Settings
+from gateway.telemetry.decisions.segments import FOLDER
+
+__all__ = ["decision_options"]
+
+_DAY_S = 86_400.0
+
+
+def decision_options(settings: Settings, *, instance: str, build: str) -> dict[str, Any] | None:
+    """None where there is to be no log. ``instance`` and ``build`` name this gateway in each record."""
+    wanted = settings.telemetry.decisions
+    if not wanted.enabled:
+        return None
+    copy = wanted.checkpoint_copy
+    return {
+        "home": str(settings.home.absolute()),
+        "folder": str(settings.home.absolute() / FOLDER),
+        "labels": {"instance": instance, "build": build},
+        "segment_bytes": wanted.segment_bytes,
+        "segment_s": wanted.segment_s,
+        "sync_s": wanted.sync_s,
+        "checkpoint_s": wanted.checkpoint_s,
+        "checkpoint_records": wanted.checkpoint_records,
+        "copy": None if copy is None else str(settings.home.absolute() / copy),
+        "compact": wanted.compact,
+        "keep_s": None if wanted.keep_days is None else wanted.keep_days * _DAY_S,
+        "keep_bytes": wanted.keep_bytes,
+    }
