@@ -15,7 +15,7 @@ from gateway.telemetry.feedback.ledger import Answered, Bounds, Label, Ledger
 from gateway.telemetry.feedback.reading import rows_of
 from gateway.telemetry.feedback.report import report_of, scores_of
 
-__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "TruthPart"]
+__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "TruthPart", "truth_part"]
 
 log = logging.getLogger("turnout.truth")
 
@@ -59,11 +59,9 @@ class TruthPart:
     def _answers(self, records: Iterable[RequestRecord]) -> Iterable[Answered]:
         for record in records:
             truth = self._truths.get(record.route)
-            if truth is None or record.content is None or record.answered_by is None or record.decision is None:
+            if truth is None or record.answered_by is None or record.decision is None or record.code != 200:
                 continue
-            if record.code != 200 or record.content.outputs is None:
-                continue
-            rows = rows_of(record.content, truth, record.rows)
+            rows = () if record.content is None else rows_of(record.content, truth, record.rows)
             if not rows:
                 self._unusable += 1
                 continue
@@ -158,6 +156,12 @@ class TruthPart:
     def close(self) -> None:
         self._write()
         self._ledger.close()
+
+
+def truth_part(options: Mapping[str, Any], clock: Clock) -> TruthPart:
+    """``path`` of the file; ``answers``, ``held`` and ``days`` as in ``Bounds``."""
+    bounds = Bounds(answers=options["answers"], held=options["held"], days=options["days"])
+    return TruthPart(Path(options["path"]), clock, bounds)
 
 
 def _by_outcome(counts: Iterable[tuple[str, int, str, int]]) -> dict[str, int]:

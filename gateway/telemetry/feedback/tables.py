@@ -10,9 +10,12 @@ from pathlib import Path
 
 from gateway.errors import StoreUnavailable
 
-__all__ = ["open_tables", "writing"]
+__all__ = ["LABELS_FILE", "open_tables", "writing"]
 
 log = logging.getLogger("turnout.truth")
+
+LABELS_FILE = "labels.db"
+"""In the home."""
 
 SCHEMA = 1
 
