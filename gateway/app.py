@@ -19,9 +19,11 @@ from typing import Any
 import uvloop
 
 from gateway.clock import SystemClock
+from gateway.control.alarms import Alarm
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_state import ENDED
+from gateway.control.shared_watch import SharedWatch
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane, Records
@@ -46,6 +48,10 @@ from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
 from gateway.settings import Settings
 from gateway.telemetry.exposition import MetricsEndpoint
+from gateway.telemetry.drift.looking import DriftAlarm
+from gateway.telemetry.drift.subjects import Subjects
+from gateway.telemetry.drift.watch import DriftWatch
+from gateway.telemetry.drift_families import DriftFamilies
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
 from gateway.telemetry.request_log import EventLines
@@ -158,6 +164,7 @@ class Gateway:
 
         limits = web_limits(settings.limits)
         large = large_bodies(limits, clock, cores=len(os.sched_getaffinity(0)))
+        drift = self._watch_drift(observer, metrics, clock)
         self._ends.push_async_callback(large.close)
         services = Services(
             dataplane=dataplane,
@@ -175,6 +182,7 @@ class Gateway:
         applications = self._applications(services, control, endpoint)
         if deaths is not None:
             parts = NodeParts(settings, clock, observer, fleet, dataplane, control)
+            drift=None if drift is None else drift.reports,
             applications = await self._start_crew(parts, deaths, applications, metrics)
         self._listen(applications, sockets)
 
@@ -215,6 +223,43 @@ class Gateway:
         """None where nothing is to be recorded. It ends after all that could tell it something."""
         needs = recorder_needs(self._settings, gateway=replica)
         self._ends.callback(needs.close)
+    def _watch_drift(self, observer: FanOut, metrics: Metrics, clock: SystemClock) -> DriftWatch | None:
+        """Ends before the control plane that it shares its counts through."""
+        if not self._settings.telemetry.drift.enabled:
+            return None
+        control, dataplane, fleet = self.control, self.dataplane, self.fleet
+        subjects = Subjects(
+            lambda: dataplane.current.table,
+            lambda: _profiles(fleet),
+            control.blobs.read,
+            self._settings.telemetry.drift,
+        )
+        watch = DriftWatch(
+            shared=SharedWatch(control.coordination, "drift"),
+            subjects=subjects,
+            alarmed=lambda alarm: control.alarms.told(_told_of(alarm)),
+            clock=clock,
+        )
+        observer.add(watch)
+        metrics.registry.register(DriftFamilies(watch.figures))
+        self._ends.push_async_callback(watch.close)
+        watch.start()
+        return watch
+
+    def _labels(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> TruthDesk:
+        """What labels say of versions becomes evidence of the rollouts."""
+        control, dataplane = self.control, self.dataplane
+        desk = TruthDesk(
+            recorder.ask,
+            wanted=lambda: any(route.truth is not None for route in dataplane.current.table.routes.values()),
+            joined=lambda label: _told_label(control, label),
+            clock=clock,
+        )
+        metrics.registry.register(TruthFamilies(lambda: desk.scores, lambda: dataplane.current.table))
+        self._ends.push_async_callback(desk.close)
+        desk.start()
+        return desk
+
         if not needs.options:
             return None
         recorder = Recorder(needs.options, descriptors=needs.descriptors, policy=self._content_policy, clock=clock)
@@ -403,3 +448,26 @@ def _standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> 
 
 def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
     return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]
+def _profiles(fleet: Fleet) -> Mapping[VersionRef, str]:
+    specs = [handle.spec for handle in fleet.handles.values()]
+    return {spec.ref: spec.profile.digest for spec in specs if spec.profile is not None}
+
+
+def _told_of(alarm: DriftAlarm) -> Alarm:
+    """As it stands in the audit log, and is notified of."""
+    return Alarm(
+        name=alarm.name,
+        kind="data-pipeline" if alarm.broken_data else "drift",
+        subject=f"route/{alarm.route}",
+        raised=alarm.raised,
+        reason=alarm.reason,
+        advice=alarm.advice,
+        numbers={"blame": alarm.blame, "version": str(alarm.version), **alarm.numbers},
+    )
+
+
+def _told_label(control: ControlPlane, label: JoinedLabel) -> None:
+    route, version, bucket, epoch, split, wrong = label
+    control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
+
+

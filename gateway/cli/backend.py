@@ -136,6 +136,10 @@ class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
         """``{"checkpoint": note, "size", "head", "at", "key"}``."""
         ...
 
+    async def drift(self, name: str) -> Json:
+        """As ``GET /admin/drift/{route}`` answers."""
+        ...
+
     async def replicas(self) -> Json:
         """``{"replicas": [...], "leaders": {...}, "store": {...}}``."""
         ...

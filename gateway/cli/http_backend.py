@@ -171,6 +171,9 @@ class HttpBackend:
     async def audit_checkpoint(self) -> Json:
         return await self._call("GET", "/audit/checkpoint")
 
+    async def drift(self, name: str) -> Json:
+        return await self._call("GET", f"/drift/{_part(name)}")
+
     async def replicas(self) -> Json:
         return await self._call("GET", "/replicas")
 

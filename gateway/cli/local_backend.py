@@ -166,6 +166,9 @@ class LocalBackend:
     async def audit_checkpoint(self) -> Json:
         return await self._control.audit_checkpoint()
 
+    async def drift(self, name: str) -> Json:
+        raise CommandFailed("drift is judged by a running gateway: set TURNOUT_URL, and TURNOUT_TOKEN, to ask it")
+
     async def replicas(self) -> Json:
         return await self._control.replicas()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.cli import (
     audit_commands,
+    drift_command,
     explain_command,
     keeper_commands,
     model_commands,
@@ -28,6 +29,7 @@ for group in (
     route_commands,
     rollout_command,
     explain_command,
+    drift_command,
     simulate,
     store_commands,
     audit_commands,

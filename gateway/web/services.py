@@ -15,7 +15,7 @@ from gateway.web.large_bodies import LargeBodies
 from gateway.web.standing import Whereabouts, unknown
 from gateway.web.statistics import ModelStatistics
 
-__all__ = ["IndexEntry", "Labels", "Repository", "Services", "Verify", "WebLimits"]
+__all__ = ["Drift", "IndexEntry", "Labels", "Repository", "Services", "Verify", "WebLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,18 @@ class Labels(Protocol):
     async def report(self, route: str, days: int) -> Mapping[str, Any]: ...
 
 
+class Drift(Protocol):
+    async def report(self, name: str) -> Mapping[str, Any]:
+        """How far a route's versions are from their references. Raises UnknownRoute, StoreUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """``statistics`` must also be among the observers that ``observer`` tells. ``trace_ratio``: the share of
     traces that are sampled when the caller has not decided. ``whereabouts`` tells of versions that are not in force.
     Without ``large``, bodies of any size are decoded here. ``degraded``: what else is not as it should be, in
-    sentences. Without ``labels`` none are taken."""
+    sentences. Without ``labels`` none are taken; without ``drift`` it is not watched."""
 
     dataplane: Dataplane
     observer: Observer
@@ -95,3 +101,4 @@ class Services:
     large: LargeBodies | None = None
     degraded: Callable[[], Sequence[str]] = tuple
     labels: Labels | None = None
+    drift: Drift | None = None

@@ -18,7 +18,7 @@ from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.sharing import Tally
 from gateway.telemetry.drift.sizes import AgainstReference
 
-__all__ = ["DriftAlarm", "alarms_of", "look_at_arms", "look_at_version"]
+__all__ = ["DriftAlarm", "alarms_of", "corrected", "look_at_arms", "look_at_version"]
 
 _SUSPECT = 0.5
 """Of the threshold: inputs with so much evidence are not called like those of the reference."""
@@ -28,7 +28,8 @@ _NAMED = 10
 @dataclass(frozen=True, slots=True)
 class DriftAlarm:
     """Of one version on a route, and one kind of blame, whatever the number of features: raised with the first of them,
-    cleared with the last. ``numbers`` are the figures of the one that moved furthest."""
+    cleared with the last. ``numbers`` are the figures of the one that moved furthest. That two versions get different
+    inputs is an alarm of the route, about the later one; a version's own features so blamed add none."""
 
     route: str
     version: VersionRef
@@ -49,15 +50,20 @@ class DriftAlarm:
 
 
 def look_at_version(
-    reference: Reference, belief: Belief, tally: Tally, at: float, policy: Policy, arms_differ: Sequence[str]
+    reference: Reference, belief: Belief, tally: Tally, at: float, *, policy: Policy, arms_differ: Sequence[str]
 ) -> Belief:
     """``arms_differ``: inputs that the versions of the route are not given alike."""
     calibration = belief.calibration or calibrate(reference)
-    policy = replace(policy, correction=calibration.correction)
     belief = replace(belief, calibration=calibration)
-    state, finding = judge(_met(belief, tally), AgainstReference(reference), tally.counts, at, policy)
+    bets = AgainstReference(reference)
+    state, finding = judge(_met(belief, tally), bets, tally.counts, at, corrected(policy, belief))
     blames = dict(_blames(reference, state, finding, belief.blames, arms_differ))
     return _after(belief, state, blames, tally, at)
+
+
+def corrected(policy: Policy, belief: Belief) -> Policy:
+    """By what simulation on the reference has shown."""
+    return policy if belief.calibration is None else replace(policy, correction=belief.calibration.correction)
 
 
 def look_at_arms(arms: Arms, belief: Belief, tally: Tally, at: float, policy: Policy) -> Belief:
@@ -113,9 +119,11 @@ def _all_since(state: State, standing: Raised) -> Counts:
     return found
 
 
-def alarms_of(route: str, version: VersionRef, belief: Belief) -> Iterator[DriftAlarm]:
-    """As they stand, one for each kind of blame that there ever was."""
+def alarms_of(route: str, version: VersionRef, belief: Belief, *, beside: bool = False) -> Iterator[DriftAlarm]:
+    """As they stand, one for each kind of blame that there ever was. ``beside``: believed of two versions."""
     for group in sorted(belief.groups):
+        if group == ROUTING and not beside:
+            continue
         named = [name for name, blame in belief.blames.items() if blame.blame == group and name in belief.state.raised]
         if not named:
             reason = f"version {version}: what it sees and answers is as in its reference again"

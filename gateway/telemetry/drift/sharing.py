@@ -77,11 +77,13 @@ class Tally(NamedTuple):
 
 @dataclass(slots=True)
 class Counted:
-    """All that this process has counted, under a name of its own. Written by the watch alone, on the event loop."""
+    """All that this process has counted. ``life`` is its own name; what begins anew after it was dropped counts as
+    another's. Written by the watch alone, on the event loop."""
 
     life: str
     _tallies: dict[Profiled, Tally] = field(default_factory=dict)
     _unpublished: set[Profiled] = field(default_factory=set)
+    _begun: int = 0
 
     def add(self, record: CountsRecord) -> None:
         """A record whose counts are not as long as those before is of another plan, and is left out."""
@@ -89,7 +91,8 @@ class Counted:
         held = self._tallies.get(key)
         counts = np.frombuffer(record.counts, "<i8").astype(np.int64)
         if held is None:
-            self._tallies[key] = Tally(record.seen, counts, frozenset({self.life}))
+            self._begun += 1
+            self._tallies[key] = Tally(record.seen, counts, frozenset({f"{self.life}.{self._begun}"}))
         elif not len(held.counts):
             self._tallies[key] = Tally(held.seen + record.seen, counts, held.lives)
         elif not len(counts) or len(counts) == len(held.counts):
@@ -106,9 +109,8 @@ class Counted:
         if self._tallies.get(key) is tally:
             self._unpublished.discard(key)
 
-    def versions(self) -> frozenset[Profiled]:
-        return frozenset(self._tallies)
-
-    def drop(self, key: Profiled) -> None:
-        self._tallies.pop(key, None)
-        self._unpublished.discard(key)
+    def drop(self, version: VersionRef) -> None:
+        """Nothing of it runs here any more. What was not published is lost."""
+        for key in [key for key in self._tallies if key.version == version]:
+            del self._tallies[key]
+            self._unpublished.discard(key)

@@ -1,0 +1,90 @@
+"""The few numbers of a version's drift that metrics show: of the whole, of the features that moved furthest, and of the
+budget. Bounded, whatever the number of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.messages import VersionRef
+from gateway.telemetry.drift.blame import ADVICE
+from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.judging import FeatureState, Policy, view
+from gateway.telemetry.drift.keeping import Belief
+from gateway.telemetry.drift.report import DAYS
+from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes, whole_sizes
+
+__all__ = ["WHOLE", "Figures", "figures_of"]
+
+WHOLE = "all"
+"""Stands for all features together: the largest effect and evidence of any, and whether any alarm stands."""
+
+_ALARMS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """``scores`` by feature and statistic; ``alarms``: 1 or 0 by feature; ``blames``: how many of
+    them by whose fault it is. Rates are false alarms in 90 days; ``raised``
+    counts the alarms that there ever were, true ones too."""
+
+    version: VersionRef
+    seen: int
+    counted: int
+    promised: float
+    simulated: float | None
+    raised: int
+    scores: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    blames: Mapping[str, int] = field(default_factory=dict)
+
+
+def figures_of(version: VersionRef, reference: Reference, belief: Belief, policy: Policy, shown: int) -> Figures:
+    """``shown``: of how many features."""
+    states = view(belief.state, AgainstReference(reference), policy)
+    promised, calibration = DAYS / policy.budget_days, belief.calibration
+    standing = [one.name for one in states if one.state == "alarm"]
+    furthest = sorted(states, key=lambda one: (one.state != "alarm", -one.log_evidence, one.name))
+    chosen = {one.name for one in furthest[:shown]} | set(reference.names[len(reference.plan.features) :])
+    named = {one.name for one in furthest[: max(shown, min(len(standing), _ALARMS_SHOWN))]} | chosen
+    return Figures(
+        version=version,
+        seen=belief.seen,
+        counted=int(belief.state.starts.now[0]),
+        promised=promised,
+        simulated=None if calibration is None else promised * min(1.0, calibration.ratio),
+        raised=belief.state.alarms,
+        scores=dict(_scores(reference, belief, states, chosen)),
+        blames={blame: sum(one.blame == blame for one in belief.blames.values()) for blame in ADVICE},
+        alarms={WHOLE: int(bool(standing))} | {name: int(name in standing) for name in sorted(named)},
+    )
+
+
+def _scores(
+    reference: Reference, belief: Belief, states: Sequence[FeatureState], chosen: set[str]
+) -> Iterator[tuple[tuple[str, str], float]]:
+    known = [one for one in states if one.state != "no-data"]
+    if known:
+        yield (WHOLE, "effect"), max(one.effect.value for one in known)
+        yield (WHOLE, "evidence"), max(one.log_evidence for one in known)
+        yield (WHOLE, "threshold"), known[0].threshold
+    windows, features = belief.state.starts.windows, len(reference.plan.features)
+    places = {name: place for place, name in enumerate(reference.names)}
+    for one in known:
+        if one.name not in chosen:
+            continue
+        yield (one.name, "effect"), one.effect.value
+        yield (one.name, "effect_low"), one.effect.low
+        yield (one.name, "effect_high"), one.effect.high
+        yield (one.name, "evidence"), one.log_evidence
+        window, place = windows[one.window], places[one.name]
+        if place < features:
+            size = feature_sizes(reference, window, [place])[0]
+            yield (one.name, "psi"), size.psi
+            yield (one.name, "psi_expected"), size.psi_expected
+            if size.wasserstein is not None:
+                yield (one.name, "wasserstein"), size.wasserstein
+        else:
+            whole = whole_sizes(reference, window)[place - features]
+            yield (one.name, "mean_shift"), whole.mean_shift.value
+            yield (one.name, "mmd"), whole.mmd

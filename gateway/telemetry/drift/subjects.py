@@ -1,0 +1,133 @@
+"""What there is to look at: the versions of each route that have a profile, pairs of them, and by what policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from gateway.errors import TurnoutError
+from gateway.messages import VersionRef
+from gateway.routing.table import Route, RoutingTable
+from gateway.settings_drift import DriftSettings
+from gateway.telemetry.drift.arms import Arms
+from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.judging import Policy
+from gateway.telemetry.drift.sharing import Profiled
+from runtimes.counting_profile import Profile
+
+__all__ = ["Pair", "ReadProfile", "Subjects"]
+
+log = logging.getLogger("turnout.drift")
+
+ReadProfile = Callable[[str], bytes]
+"""A profile's JSON by its digest; runs in a thread. Raises TurnoutError or OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A version beside the known good of its route, counted with the known good's profile."""
+
+    route: str
+    version: VersionRef
+    known_good: VersionRef
+    profile: str
+
+    @property
+    def scope(self) -> str:
+        return f"{Profiled(self.version, self.profile).scope}/beside/{self.known_good.number}"
+
+
+class Subjects:
+    """``profiles`` gives the profile of each version that is here and has one; ``table`` the routes in force."""
+
+    def __init__(
+        self,
+        table: Callable[[], RoutingTable],
+        profiles: Callable[[], Mapping[VersionRef, str]],
+        read_profile: ReadProfile,
+        settings: DriftSettings,
+    ) -> None:
+        self._table = table
+        self._profiles = profiles
+        self._read_profile = read_profile
+        self.settings = settings
+        self._references: dict[str, Reference | None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Subjects [{len(self._profiles())} versions with a profile | {len(self._references)} profiles read]>"
+
+    def __bool__(self) -> bool:
+        return bool(self._profiles())
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        return self._table().routes
+
+    def watched(self, route: Route) -> Iterator[tuple[VersionRef, str]]:
+        profiles = self._profiles()
+        for ref in sorted(map(route.ref, _named(route) | route.pinnable)):
+            if ref in profiles:
+                yield ref, profiles[ref]
+
+    def pairs(self, route: Route) -> Iterator[Pair]:
+        """Versions that chance alone gives their inputs. Where rules choose as well, or a version answers on another
+        route too (its rows are counted together), arms differ by design."""
+        profiles, good = self._profiles(), route.known_good
+        if good is None or route.rules or route.ref(good) not in profiles:
+            return
+        elsewhere = {
+            ref for other in self.routes.values() if other is not route for ref in map(other.ref, _named(other))
+        }
+        numbers = {number for number in _named(route) - route.quarantined if route.ref(number) not in elsewhere}
+        if good in numbers:
+            for number in sorted(numbers - {good}):
+                yield Pair(route.name, route.ref(number), route.ref(good), profiles[route.ref(good)])
+
+    async def tests(self) -> Mapping[str, int]:
+        """By model, among how many tests the budget is divided."""
+        found: dict[str, int] = {}
+        routes = list(self.routes.values())
+        pairs = [pair for route in routes for pair in self.pairs(route)]
+        for ref, profile in sorted({each for route in routes for each in self.watched(route)}):
+            reference = await self.reference(profile)
+            found[ref.model] = found.get(ref.model, 0) + (0 if reference is None else len(reference.names))
+        for pair in pairs:
+            reference = await self.reference(pair.profile)
+            more = 0 if reference is None else len(Arms(reference).names)
+            found[pair.version.model] = found.get(pair.version.model, 0) + more
+        return found
+
+    def policy(self, model: str, tests: Mapping[str, int]) -> Policy:
+        settings = self.settings
+        own = settings.models.get(model)
+        least = settings.least_effect if own is None or own.least_effect is None else own.least_effect
+        by_feature = {} if own is None else dict(own.features)
+        return Policy(max(1, tests.get(model, 1)), settings.budget_days, least, by_feature)
+
+    async def reference(self, digest: str) -> Reference | None:
+        """None for a profile that cannot be read; it is logged once."""
+        if digest not in self._references:
+            try:
+                self._references[digest] = await asyncio.to_thread(self._read, digest)
+            except (TurnoutError, OSError, ValueError) as error:
+                log.warning("profile %s cannot be read, and what is counted with it is not judged: %s", digest, error)
+                self._references[digest] = None
+        return self._references[digest]
+
+    def forget_others(self) -> None:
+        """References of versions that are no longer here."""
+        used = set(self._profiles().values())
+        self._references = {digest: held for digest, held in self._references.items() if digest in used}
+
+    def _read(self, digest: str) -> Reference:
+        profile = Profile.from_json(json.loads(self._read_profile(digest)), digest)
+        return Reference.of(profile.plan, profile.reference)
+
+
+def _named(route: Route) -> frozenset[int]:
+    """Versions that get a share of the route's requests, or copies of them."""
+    arms = {arm.version for arm in route.arms if arm.weight}
+    return frozenset(arms | {shadow.version for shadow in route.shadows})

@@ -1,0 +1,211 @@
+"""Watches versions for drift: adds up what they counted, shares it, and, on the replica that leads, judges it.
+
+A look every ``look_s``: counters are published, the leader gathers the sums of all replicas and judges each version of
+each route in a thread, keeps what it believes under its term, and tells of alarms. Beliefs are told again and again
+until they change; whoever takes the telling writes changes only. While the coordination is away counts add up here, and
+the next look sees them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from uuid import uuid4
+
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.errors import Fenced, StoreUnavailable, TurnoutError
+from gateway.events import CountsRecord, Observer
+from gateway.messages import VersionRef
+from gateway.telemetry.drift.arms import Arms
+from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.figures import Figures, figures_of
+from gateway.telemetry.drift.keeping import Belief, from_bytes, to_bytes
+from gateway.telemetry.drift.looking import DriftAlarm, alarms_of, corrected, look_at_arms, look_at_version
+from gateway.telemetry.drift.sharing import Counted, Profiled, Shared, Tally
+from gateway.telemetry.drift.showing import DriftReports
+from gateway.telemetry.drift.subjects import Pair, Subjects
+
+__all__ = ["DriftWatch"]
+
+log = logging.getLogger("turnout.drift")
+
+BEAT_S = 1.0
+"""How often the post is renewed, well within a lease."""
+
+
+class DriftWatch(Observer):
+    """``reports`` tells what is believed. ``alarmed`` is told of every alarm there ever was, as it stands, at each
+    look."""
+
+    def __init__(
+        self,
+        *,
+        shared: Shared,
+        subjects: Subjects,
+        alarmed: Callable[[DriftAlarm], None],
+        clock: Clock,
+    ) -> None:
+        self._shared = shared
+        self._subjects = subjects
+        self._alarmed = alarmed
+        self._clock = clock
+        self._counted = Counted(uuid4().hex[:12])
+        self._beliefs: dict[str, Belief] = {}
+        self._figures: dict[VersionRef, Figures] = {}
+        self._term: int | None = None
+        self._next_look = 0.0
+        self._away = False
+        self._retired: set[VersionRef] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self.reports = DriftReports(subjects, shared, lambda: self._beliefs)
+
+    def __repr__(self) -> str:
+        led = "leads" if self._term is not None else "follows"
+        return f"<DriftWatch [{led} | {len(self._beliefs)} judged]>"
+
+    def start(self) -> None:
+        self._watching = asyncio.ensure_future(self._watch_on())
+
+    async def close(self) -> None:
+        """What was counted is published when that can be done at once."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+        with suppress(StoreUnavailable):
+            await self._publish()
+
+    # What is told
+
+    def counted(self, record: CountsRecord) -> None:
+        self._counted.add(record)
+
+    def version_retired(self, version: VersionRef) -> None:
+        self._retired.add(version)
+
+    def figures(self) -> Sequence[Figures]:
+        """Of the versions that are judged here; asked on any thread."""
+        return list(self._figures.values())
+
+    # Looks
+
+    async def _watch_on(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except TurnoutError as error:
+                log.warning("drift is not judged now: %s", error)
+            await self._clock.sleep(BEAT_S)
+
+    async def beat(self) -> None:
+        """Renews the post, and looks when it is time."""
+        if not self._subjects:
+            return
+        try:
+            await self._lead()
+            now = self._clock.monotonic()
+            if now >= self._next_look:
+                self._next_look = now + self._subjects.settings.look_s
+                await self.look()
+        except (StoreUnavailable, Fenced) as error:
+            if not self._away:
+                log.warning("counts of drift wait: %s", error)
+            self._away = True
+        else:
+            self._away = False
+
+    async def _lead(self) -> None:
+        term = await self._shared.lead()
+        if term != self._term:
+            self._beliefs.clear()
+            self._figures.clear()
+            self._term = term
+
+    async def look(self) -> None:
+        """Raises StoreUnavailable, and Fenced when another leads by now."""
+        await self._publish()
+        if self._term is None:
+            return
+        routes = list(self._subjects.routes.values())
+        pairs = [pair for route in routes for pair in self._subjects.pairs(route)]
+        tests = await self._subjects.tests()
+        apart: dict[str, list[str]] = {}
+        for pair in pairs:
+            apart.setdefault(pair.route, []).extend(await self._look_at_pair(pair, tests))
+        done = set()
+        for route in routes:
+            for version, profile in self._subjects.watched(route):
+                if version not in done:
+                    done.add(version)
+                    await self._look_at(route.name, Profiled(version, profile), tests, apart.get(route.name, ()))
+        kept = {Profiled(*each).scope for route in routes for each in self._subjects.watched(route)}
+        for scope in set(self._beliefs) - kept - {pair.scope for pair in pairs}:
+            del self._beliefs[scope]
+        for gone in set(self._figures) - done:
+            del self._figures[gone]
+        self._subjects.forget_others()
+
+    async def _look_at(self, route: str, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
+        reference = await self._subjects.reference(key.profile)
+        if reference is None:
+            return
+        tally = Tally.from_counters(await self._shared.gather(key.scope), reference.plan.size)
+        belief = await self._belief(key.scope, tally)
+        policy = self._subjects.policy(key.version.model, tests)
+        after = await asyncio.to_thread(
+            look_at_version, reference, belief, tally, self._clock.wall(), policy=policy, arms_differ=apart
+        )
+        for alarm in alarms_of(route, key.version, after):
+            self._alarmed(alarm)
+        await self._keep(key.scope, belief, after)
+        shown = self._subjects.settings.features_shown
+        figures = await asyncio.to_thread(figures_of, key.version, reference, after, corrected(policy, after), shown)
+        self._figures[key.version] = figures
+
+    async def _look_at_pair(self, pair: Pair, tests: Mapping[str, int]) -> Sequence[str]:
+        """The inputs that the two are not given alike."""
+        reference = await self._subjects.reference(pair.profile)
+        if reference is None:
+            return ()
+        arms, both = Arms(reference), await self._both(pair, reference)
+        belief = await self._belief(pair.scope, both)
+        policy = self._subjects.policy(pair.version.model, tests)
+        after = await asyncio.to_thread(look_at_arms, arms, belief, both, self._clock.wall(), policy)
+        for alarm in alarms_of(pair.route, pair.version, after, beside=True):
+            self._alarmed(alarm)
+        await self._keep(pair.scope, belief, after)
+        return tuple(after.state.raised)
+
+    async def _both(self, pair: Pair, reference: Reference) -> Tally:
+        size = reference.plan.size
+        scopes = [Profiled(version, pair.profile).scope for version in (pair.version, pair.known_good)]
+        one, other = [Tally.from_counters(await self._shared.gather(scope), size) for scope in scopes]
+        return Tally(one.seen, np.concatenate([one.counts, other.counts]), one.lives | other.lives)
+
+    async def _belief(self, scope: str, tally: Tally) -> Belief:
+        held = self._beliefs.get(scope)
+        if held is None:
+            octets = await self._shared.kept(scope)
+            held = None if octets is None else from_bytes(octets, len(tally.counts))
+            if held is None:
+                held = Belief.begin(tally._replace(counts=np.zeros_like(tally.counts)), self._clock.wall())
+        return held
+
+    async def _keep(self, scope: str, before: Belief, after: Belief) -> None:
+        """What no row and no new bet has changed need not be written again."""
+        self._beliefs[scope] = after
+        same = after.seen == before.seen and after.state.starts.opened == before.state.starts.opened
+        if self._term is not None and not (same and before.calibration == after.calibration):
+            await self._shared.keep(scope, await asyncio.to_thread(to_bytes, after), self._term)
+
+    async def _publish(self) -> None:
+        for key, tally in self._counted.unpublished():
+            await self._shared.publish(key.scope, tally.to_counters())
+            self._counted.published(key, tally)
+        while self._retired:
+            self._counted.drop(self._retired.pop())
