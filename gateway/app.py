@@ -30,8 +30,9 @@ from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer
 from gateway.messages import VersionRef
+from gateway.recording.large import content_policy
 from gateway.recording.needs import KEEPS, recorder_needs
-from gateway.recording.recorder import Recorder
+from gateway.recording.recorder import Losses, Recorder
 from gateway.recording.telling import Telling
 from gateway.registry.blobs import BlobStore
 from gateway.server import (
@@ -47,11 +48,13 @@ from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
 from gateway.settings import Settings
-from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.drift.looking import DriftAlarm
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
 from gateway.telemetry.drift_families import DriftFamilies
+from gateway.telemetry.exposition import MetricsEndpoint
+from gateway.telemetry.feedback.desk import JoinedLabel, TruthDesk
+from gateway.telemetry.feedback.families import TruthFamilies
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
 from gateway.telemetry.request_log import EventLines
@@ -161,16 +164,17 @@ class Gateway:
             observer.add(part)
         self._ends.push_async_callback(control.close)
         await control.start(settings.home, last=opened.last)
+        drift = self._watch_drift(observer, metrics, clock)
 
         limits = web_limits(settings.limits)
         large = large_bodies(limits, clock, cores=len(os.sched_getaffinity(0)))
-        drift = self._watch_drift(observer, metrics, clock)
         self._ends.push_async_callback(large.close)
         services = Services(
             dataplane=dataplane,
             observer=observer,
             clock=clock,
             verify=control.ring.verify,
+            labels=None if recorder is None else self._labels(recorder, metrics, clock),
             repository=ControlRepository(control.residents),
             statistics=statistics,
             limits=limits,
@@ -178,11 +182,11 @@ class Gateway:
             whereabouts=control.whereabouts,
             large=large,
             degraded=control.degraded,
+            drift=None if drift is None else drift.reports,
         )
         applications = self._applications(services, control, endpoint)
         if deaths is not None:
-            parts = NodeParts(settings, clock, observer, fleet, dataplane, control)
-            drift=None if drift is None else drift.reports,
+            parts = NodeParts(settings, clock, observer, fleet, dataplane, control, recorder)
             applications = await self._start_crew(parts, deaths, applications, metrics)
         self._listen(applications, sockets)
 
@@ -219,10 +223,6 @@ class Gateway:
             sockets.append(listening)
         return sockets
 
-    async def _start_recorder(self, replica: str, clock: SystemClock) -> Recorder | None:
-        """None where nothing is to be recorded. It ends after all that could tell it something."""
-        needs = recorder_needs(self._settings, gateway=replica)
-        self._ends.callback(needs.close)
     def _watch_drift(self, observer: FanOut, metrics: Metrics, clock: SystemClock) -> DriftWatch | None:
         """Ends before the control plane that it shares its counts through."""
         if not self._settings.telemetry.drift.enabled:
@@ -246,20 +246,10 @@ class Gateway:
         watch.start()
         return watch
 
-    def _labels(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> TruthDesk:
-        """What labels say of versions becomes evidence of the rollouts."""
-        control, dataplane = self.control, self.dataplane
-        desk = TruthDesk(
-            recorder.ask,
-            wanted=lambda: any(route.truth is not None for route in dataplane.current.table.routes.values()),
-            joined=lambda label: _told_label(control, label),
-            clock=clock,
-        )
-        metrics.registry.register(TruthFamilies(lambda: desk.scores, lambda: dataplane.current.table))
-        self._ends.push_async_callback(desk.close)
-        desk.start()
-        return desk
-
+    async def _start_recorder(self, replica: str, clock: SystemClock) -> Recorder | None:
+        """None where nothing is to be recorded. It ends after all that could tell it something."""
+        needs = recorder_needs(self._settings, gateway=replica)
+        self._ends.callback(needs.close)
         if not needs.options:
             return None
         recorder = Recorder(needs.options, descriptors=needs.descriptors, policy=self._content_policy, clock=clock)
@@ -268,13 +258,11 @@ class Gateway:
         return recorder
 
     def _content_policy(self, route: str) -> tuple[bool, frozenset[str]]:
-        found = self.dataplane.current.table.routes.get(route)
-        recording = None if found is None else found.recording
-        return (False, frozenset()) if recording is None else (recording.content == "payload", recording.redact)
+        return content_policy(self.dataplane.current.table, route)
 
     def _recording(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> Iterable[Observer]:
         """After the metrics among the observers: what is kept of a trace becomes an exemplar of what was counted."""
-        yield recorder
+        yield recorder if self._settings.server.workers == 1 else Losses(recorder)
         if "request_log" in recorder.options:
             yield EventLines(recorder.tell, clock=clock)
         if not KEEPS.isdisjoint(recorder.options):
@@ -293,6 +281,20 @@ class Gateway:
             self._ends.callback(tracing.close)
             metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, recorder.shown(TRACES))))
             yield tracing
+
+    def _labels(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> TruthDesk:
+        """What labels say of versions becomes evidence of the rollouts."""
+        control, dataplane = self.control, self.dataplane
+        desk = TruthDesk(
+            recorder.ask,
+            wanted=lambda: any(route.truth is not None for route in dataplane.current.table.routes.values()),
+            joined=lambda label: _told_label(control, label),
+            clock=clock,
+        )
+        metrics.registry.register(TruthFamilies(lambda: desk.scores, lambda: dataplane.current.table))
+        self._ends.push_async_callback(desk.close)
+        desk.start()
+        return desk
 
     def _applications(
         self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint
@@ -401,6 +403,11 @@ def _records(recorder: Recorder | None) -> Records | None:
     return recorder.road if recorder is not None and not KEEPS.isdisjoint(recorder.options) else None
 
 
+def _told_label(control: ControlPlane, label: JoinedLabel) -> None:
+    route, version, bucket, epoch, split, wrong = label
+    control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
+
+
 def _loaded(fleet: Fleet, ref: VersionRef) -> Mapping[str, Any] | None:
     handle = fleet.handles.get(ref)
     info = None if handle is None else handle.info
@@ -446,8 +453,6 @@ def _standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> 
     )
 
 
-def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
-    return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]
 def _profiles(fleet: Fleet) -> Mapping[VersionRef, str]:
     specs = [handle.spec for handle in fleet.handles.values()]
     return {spec.ref: spec.profile.digest for spec in specs if spec.profile is not None}
@@ -466,8 +471,5 @@ def _told_of(alarm: DriftAlarm) -> Alarm:
     )
 
 
-def _told_label(control: ControlPlane, label: JoinedLabel) -> None:
-    route, version, bucket, epoch, split, wrong = label
-    control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
-
-
+def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
+    return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]

@@ -65,7 +65,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(
         {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
-        | {"settings_tracing", "settings_decisions"}
+        | {"settings_tracing", "settings_decisions", "settings_truth"}
     ),
     "settings_groups": frozenset(),
     "settings_decisions": frozenset({"settings_groups", "settings_sinks"}),
@@ -73,6 +73,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings_notifications": frozenset({"settings_groups"}),
     "settings_sinks": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),
+    "settings_truth": frozenset({"settings_groups"}),
     "events": WORDS | {"clock"},
     "recording": frozenset({"telemetry", "settings", "routing", "events", "clock", "runtimes"} | WORDS),
     "trace_context": frozenset(),

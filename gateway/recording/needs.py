@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.settings import Settings
+from gateway.telemetry.feedback.tables import LABELS_FILE
 from gateway.telemetry.sink import DescriptorSink, open_sink
 from gateway.telemetry.tracing.configured import export_options
 
@@ -43,4 +44,5 @@ def recorder_needs(settings: Settings, *, gateway: str) -> Needs:
     sink = open_sink(settings.telemetry.request_log, settings.home)
     if sink is not None:
         options["request_log"] = {"limit": settings.telemetry.request_log_queue}
+    options["truth"] = {"path": str(settings.home / LABELS_FILE), **settings.telemetry.truth.model_dump()}
     return Needs(options, () if sink is None else (sink,))
