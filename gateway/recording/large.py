@@ -9,8 +9,9 @@ from gateway.events import Content, RequestRecord
 from gateway.messages import Arrays
 from gateway.recording.bursts import LARGE_BYTES
 from gateway.recording.contents import bytes_of, digest_of
+from gateway.routing.table import RoutingTable
 
-__all__ = ["PAYLOAD_BYTES", "Policy", "Set", "Sorted", "no_policy", "sorted_out"]
+__all__ = ["PAYLOAD_BYTES", "Policy", "Set", "Sorted", "content_policy", "no_policy", "sorted_out"]
 
 PAYLOAD_BYTES = 1024 * 1024
 """What of a request, or of an answer, is kept at most where a route wants it whole; of more there is the digest."""
@@ -21,6 +22,13 @@ Policy = Callable[[str], tuple[bool, frozenset[str]]]
 
 def no_policy(_route: str) -> tuple[bool, frozenset[str]]:
     return False, frozenset()
+
+
+def content_policy(table: RoutingTable, route: str) -> tuple[bool, frozenset[str]]:
+    """The one that the table in force has."""
+    found = table.routes.get(route)
+    recording = None if found is None else found.recording
+    return (False, frozenset()) if recording is None else (recording.content == "payload", recording.redact)
 
 
 class Set(NamedTuple):

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway import __version__
 from gateway.settings import Settings
+from gateway.telemetry.decisions.configured import decision_options
 from gateway.telemetry.feedback.tables import LABELS_FILE
 from gateway.telemetry.sink import DescriptorSink, open_sink
 from gateway.telemetry.tracing.configured import export_options
@@ -44,5 +46,8 @@ def recorder_needs(settings: Settings, *, gateway: str) -> Needs:
     sink = open_sink(settings.telemetry.request_log, settings.home)
     if sink is not None:
         options["request_log"] = {"limit": settings.telemetry.request_log_queue}
+    decisions = decision_options(settings, instance=gateway, build=__version__)
+    if decisions is not None:
+        options["decisions"] = decisions
     options["truth"] = {"path": str(settings.home / LABELS_FILE), **settings.telemetry.truth.model_dump()}
     return Needs(options, () if sink is None else (sink,))

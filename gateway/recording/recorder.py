@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +18,14 @@ from typing import Any
 from gateway import errors
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable, TurnoutError
-from gateway.events import Observer, RequestRecord
-from gateway.recording.bursts import LargeTensors, pack_burst
+from gateway.events import Observer
 from gateway.recording.child import ChildProcess
 from gateway.recording.frames import Down, Up, pack, unpack
-from gateway.recording.large import Policy, Set, no_policy, sorted_out
+from gateway.recording.large import Policy, no_policy
 from gateway.recording.road import LIMIT_BYTES, Road, RoadStatistics
+from gateway.recording.sender import Sender
 
-__all__ = ["Recorder", "RecorderStatistics"]
+__all__ = ["Losses", "Recorder", "RecorderStatistics"]
 
 log = logging.getLogger("turnout.recording")
 
@@ -35,7 +34,6 @@ _ASK_S = 5.0
 _CLOSE_S = 10.0
 _GOOD_SPELL_S = 30.0
 _LONGEST_PAUSE_S = 5.0
-_MOST_PENDING_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class RecorderStatistics:
     standing: Mapping[str, Any]
 
 
-class Recorder(Observer):
+class Recorder(Sender):
     """``options`` are plain, and say which parts it has (``gateway.recording.process``); ``descriptors`` are theirs,
     and stay the caller's. ``road.full`` is what routes that would rather refuse go by."""
 
@@ -62,11 +60,10 @@ class Recorder(Observer):
         limit_bytes: int = LIMIT_BYTES,
         spawn: Callable[[str, socket.socket], ChildProcess] = ChildProcess,
     ) -> None:
-        self.road = Road(limit_bytes=limit_bytes)
+        super().__init__(Road(limit_bytes=limit_bytes), policy)
         self._options = dict(options)
         self._descriptors = tuple(descriptors)
         self._clock = clock
-        self._policy = policy
         self._spawn = spawn
         self._process: ChildProcess | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -78,8 +75,6 @@ class Recorder(Observer):
         self._questions = 0
         self._standing: Mapping[str, Any] = {}
         self._restarted: list[Callable[[], None]] = []
-        self._hashing: ThreadPoolExecutor | None = None
-        self._pending_bytes = 0
 
     def __repr__(self) -> str:
         pid = None if self._process is None else self._process.pid
@@ -99,56 +94,6 @@ class Recorder(Observer):
         return found
 
     # What it is given
-
-    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
-        try:
-            self.road.offer(pack_burst(records), len(records))
-        except LargeTensors:
-            self._take_large(records)
-        except ValueError:
-            self._take_singly(records)
-
-    def _take_singly(self, records: Sequence[RequestRecord]) -> None:
-        """One of them holds what cannot cross: that one is lost, and not the others."""
-        for record in records:
-            try:
-                self.road.offer(pack_burst([record._replace(content=None)]), 1)
-            except ValueError:
-                log.exception("a record cannot be recorded: %.500r", record)
-                self.road.lose(1, "form")
-
-    def _take_large(self, records: Sequence[RequestRecord]) -> None:
-        sorted_set = sorted_out(records, self._policy)
-        for burst in (sorted_set.small, *([record] for record in sorted_set.payloads)):
-            if burst:
-                self.road.offer(pack_burst(burst, large_bytes=2**31), len(burst))
-        for waiting in sorted_set.large:
-            self._hash(waiting)
-
-    def _hash(self, waiting: Set) -> None:
-        """A thread makes the digests, with the interpreter's lock released while it reads the tensors."""
-        if self._pending_bytes + waiting.size > _MOST_PENDING_BYTES or self._closing:
-            self._hashed(waiting.without_digests())
-            return
-        if self._hashing is None:
-            self._hashing = ThreadPoolExecutor(1, thread_name_prefix="turnout-digests")
-        self._pending_bytes += waiting.size
-        loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._hashing, waiting.with_digests)
-        done.add_done_callback(lambda future: self._hashed_in_thread(waiting, future))
-
-    def _hashed_in_thread(self, waiting: Set, done: asyncio.Future[RequestRecord]) -> None:
-        self._pending_bytes -= waiting.size
-        if done.cancelled() or done.exception() is not None:
-            self._hashed(waiting.without_digests())
-        else:
-            self._hashed(done.result())
-
-    def _hashed(self, record: RequestRecord) -> None:
-        self.road.offer(pack_burst([record]), 1)
-
-    def requests_lost(self, route: str, count: int) -> None:
-        self.road.lose(count, "worker")
 
     def tell(self, event: str, body: Mapping[str, Any], *, lasting: str | None = None, soon: bool = True) -> bool:
         """A control event, in its place among the records; False when it was lost. ``lasting``: a recorder that takes
@@ -262,10 +207,7 @@ class Recorder(Observer):
 
     async def close(self, within_s: float = _CLOSE_S) -> bool:
         """It takes in what it was given, writes it, and ends; False when it was given up after ``within_s``."""
-        if self._hashing is not None:
-            hashing, self._hashing = self._hashing, None
-            await asyncio.to_thread(hashing.shutdown)
-            await asyncio.sleep(0)
+        await self.settle()
         self._closing = True
         process, keeping = self._process, self._keeping
         if keeping is None:
@@ -285,6 +227,17 @@ class Recorder(Observer):
         if lost := self.road.statistics().lost:
             log.warning("records that were lost, by cause: %s", lost)
         return in_time
+
+
+class Losses(Observer):
+    """At a node whose web workers answer: their records come by lines of their own, and what was lost with one of them
+    is known here."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._road = recorder.road
+
+    def requests_lost(self, route: str, count: int) -> None:
+        self._road.lose(count, "worker")
 
 
 def _failure(name: str, text: str) -> TurnoutError:

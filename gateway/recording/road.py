@@ -20,7 +20,7 @@ from typing import NamedTuple
 from gateway.recording.frames import Down, Frames, Up, close_all, frame, pack, receive, unpack
 from gateway.recording.parts import GAP
 
-__all__ = ["LIMIT_BYTES", "Road", "RoadStatistics"]
+__all__ = ["LIMIT_BYTES", "Road", "RoadStatistics", "ignore"]
 
 LIMIT_BYTES = 32 * 1024 * 1024
 _FULL_SHARE = 0.5
@@ -47,7 +47,7 @@ class _Frame(NamedTuple):
     body: bytes | None = None
 
 
-def _ignore(_kind: int, _body: bytes) -> None:
+def ignore(_kind: int, _body: bytes) -> None:
     """Nobody listens yet."""
 
 
@@ -62,7 +62,7 @@ class Road:
         self.full = False
         self._limit_bytes = limit_bytes
         self._socket: socket.socket | None = None
-        self._heard: Heard = _ignore
+        self._heard: Heard = ignore
         self._ended: Callable[[], None] = lambda: None
         self._frames = Frames()
         # What waits to be sent, the descriptors that go with it, and whether it has begun to leave.

@@ -10,6 +10,8 @@ from gateway.control.plane import ControlPlane
 from gateway.dataplane import Dataplane
 from gateway.events import Observer
 from gateway.messages import VersionRef
+from gateway.recording.needs import KEEPS
+from gateway.recording.recorder import Recorder
 from gateway.server import SharedAddress
 from gateway.serving.fleet import Fleet
 from gateway.settings import Settings
@@ -36,6 +38,7 @@ class NodeParts:
     fleet: Fleet
     dataplane: Dataplane
     control: ControlPlane
+    recorder: Recorder | None = None
 
 
 def fleet_observer(observer: Observer, clock: Clock, fleet: Callable[[], Fleet]) -> Deaths:
@@ -51,7 +54,7 @@ def fleet_observer(observer: Observer, clock: Clock, fleet: Callable[[], Fleet])
 
 def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, application: Application) -> Crew:
     """Not started. ``application`` answers all that is no inference."""
-    control, dataplane, clock = parts.control, parts.dataplane, parts.clock
+    control, dataplane, clock, recorder = parts.control, parts.dataplane, parts.clock, parts.recorder
     publisher = Publisher(
         Sources(
             current=lambda: dataplane.current,
@@ -72,12 +75,15 @@ def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, appl
     crew = Crew(
         [address.listen() for _ in range(parts.settings.server.workers)],
         rebind=address.listen,
-        settings=Beginning.of(parts.settings),
+        settings=Beginning.of(parts.settings, keeps=recorder is not None and not KEEPS.isdisjoint(recorder.options)),
         publisher=publisher,
         replays=replays,
         desk=desk,
         clock=clock,
+        line=_no_line if recorder is None else recorder.line,
     )
+    if recorder is not None:
+        recorder.on_restart(crew.renew_lines)
     control.share(
         follow=crew.publish,
         waiting=lambda ref: replays.waiting_rows(ref) + lender.held_up(ref),
@@ -85,3 +91,7 @@ def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, appl
         view=crew.view,
     )
     return crew
+
+
+def _no_line() -> None:
+    return None

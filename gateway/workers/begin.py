@@ -21,16 +21,18 @@ class Beginning(BaseModel):
     readiness_s: float
     trace_ratio: float
     flags: FlagSettings = FlagSettings()
+    keeps: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> dict[str, Any]:
-        """As it is sent."""
+    def of(cls, settings: Settings, *, keeps: bool = False) -> dict[str, Any]:
+        """As it is sent. ``keeps``: the recorder wants keys and contents."""
         beginning = cls(
             server=settings.server,
             limits=settings.limits,
             readiness_s=settings.runtimes.readiness_s,
             trace_ratio=settings.telemetry.trace_ratio,
             flags=settings.flags,
+            keeps=keeps,
         )
         return beginning.model_dump(mode="json")
 

@@ -90,6 +90,11 @@ class Colleague:
         self.state = State.SERVING
         self._link.send({"op": "listen"}, [os.dup(listening.fileno()) for listening in sockets])
 
+    def line(self, line: socket.socket | None) -> None:
+        """One to the recorder, the worker's own from now on."""
+        if line is not None:
+            self._link.send({"op": "recorder"}, [line.detach()])
+
     def drain(self) -> None:
         if self.state is not State.ENDED:
             self.state = State.DRAINING

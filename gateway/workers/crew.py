@@ -66,8 +66,11 @@ class Crew:
         desk: Callable[[Callable[[], None]], Desk],
         clock: Clock,
         spawn: Callable[[socket.socket], WebProcess] = WebProcess,
+        line: Callable[[], socket.socket | None] = lambda: None,
     ) -> None:
+        """``line``: a new one to the recorder; None while there is no recorder."""
         self._spawn = spawn
+        self._line = line
         self._rebind = rebind
         self._settings = settings
         self._publisher = publisher
@@ -128,6 +131,11 @@ class Crew:
         if change is not None:
             for colleague in self._colleagues():
                 colleague.tell(change)
+
+    def renew_lines(self) -> None:
+        """There is a new recorder."""
+        for colleague in self._colleagues():
+            colleague.line(self._line())
 
     async def in_force(self) -> bool:
         """Returns once every worker has what the node has in force now, but for those that are stuck; or too late."""
@@ -221,6 +229,7 @@ class Crew:
         colleague = Colleague(place.number, process, Link(ours), Replay(self._replays), self._desk)
         place.colleague = colleague
         colleague.begin(self._settings, self._publisher.everything())
+        colleague.line(self._line())
         return colleague
 
     def _give_up_socket(self, place: Place) -> None:

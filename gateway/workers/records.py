@@ -44,7 +44,7 @@ LOCAL = frozenset(
         "store_reachable",
         "rolled_back",
         "requests_lost",
-        "requests_finished",
+        "request_finished",
     }
 )
 """Events that a worker does not relay: the node tells them itself, once for all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.events import BatchRecord, CountsRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
@@ -15,10 +15,9 @@ from gateway.workers.records import Burst, Event, pack_burst, pack_event
 
 __all__ = ["Relay"]
 
-GATHER_S = 0.02
-"""A burst's message and the node's waking for it cost as much as ten requests' events; at load a burst holds many."""
-
-_FULL_EVENTS = 512
+GATHER_S = 0.03
+"""A burst's message and the node's waking for it cost as much as ten requests' events; at load a burst holds many.
+Those of finished requests come every 20 ms (``gateway.events.GATHER_S``) and take along what is there."""
 
 
 class Relay(Observer):
@@ -74,12 +73,9 @@ class Relay(Observer):
         if self._timer is None:
             self._wind()
 
-    def request_finished(self, record: RequestRecord) -> None:
-        self._finished.append(record)
-        if len(self._finished) >= _FULL_EVENTS:
-            self.flush()
-        elif self._timer is None:
-            self._wind()
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        self._finished.extend(records)
+        self.flush()
 
     def request_rejected(self, route: str, reason: str) -> None:
         self._tell("request_rejected", route, reason)

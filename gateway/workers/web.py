@@ -24,7 +24,11 @@ from gateway.control.flags import Flags
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
 from gateway.errors import NotFound, TurnoutError
+from gateway.events import FanOut
 from gateway.messages import VersionRef
+from gateway.recording.large import content_policy
+from gateway.recording.road import Road, ignore
+from gateway.recording.sender import Sender
 from gateway.server import Listener, allow_descriptors, spare_the_collector
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
@@ -66,6 +70,7 @@ class WebWorker:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._road = Road()
         self._borrower = Borrower(link, self._holds)
         self._listeners: list[Listener] = []
         self._serving: list[asyncio.Task[None]] = []
@@ -98,6 +103,9 @@ class WebWorker:
                 self._follower.take(message)
             case "listen":
                 self._listen([socket.socket(fileno=fd) for fd in fds])
+            case "recorder":
+                self._road.connect(socket.socket(fileno=fds[0]), ignore, self._road.hang_up)
+                self._road.begin()
             case "lent":
                 self._borrower.lent(message, fds)
             case "refused":
@@ -117,13 +125,17 @@ class WebWorker:
         self._beginning = beginning
         clock = SystemClock()
         self._relay = relay = Relay(self._link, self._forgive)
+        self._sender = sender = Sender(self._road, self._content_policy)
+        self._observer = observer = FanOut(relay, sender, clock=clock)
         cores = max(1, len(os.sched_getaffinity(0)) // beginning.server.workers)
-        self._dataplane = dataplane = Dataplane(observer=relay, clock=clock, cores=cores)
+        self._dataplane = dataplane = Dataplane(
+            observer=observer, clock=clock, cores=cores, records=self._road if beginning.keeps else None
+        )
         ring = TokenRing(clock)
         self._fleet = fleet = Fleet(
             self._borrower.factory,
             clock=clock,
-            observer=relay,
+            observer=observer,
             loads_at_once=_BORROWS_AT_ONCE,
             drain_timeout_s=beginning.server.drain_s,
             probe_interval_s=beginning.readiness_s,
@@ -136,7 +148,7 @@ class WebWorker:
             dataplane=dataplane,
             ring=ring,
             clock=clock,
-            observer=relay,
+            observer=observer,
             told=Told(applied=self._applied, released=self._released),
             default_timeout_ms=beginning.limits.timeout_ms,
             flags=FlagRules(self._flags, here=lambda ref: ref in dataplane.current.handles, missed=relay.flag_missed),
@@ -145,7 +157,7 @@ class WebWorker:
         self._large = large_bodies(limits, clock, cores=cores)
         self._services = Services(
             dataplane=dataplane,
-            observer=relay,
+            observer=observer,
             clock=clock,
             verify=ring.verify,
             repository=_NodeRepository(),
@@ -154,6 +166,9 @@ class WebWorker:
             trace_ratio=beginning.trace_ratio,
             large=self._large,
         )
+
+    def _content_policy(self, route: str) -> tuple[bool, frozenset[str]]:
+        return content_policy(self._dataplane.current.table, route)
 
     def _warmth(self, spec: VersionSpec) -> Warmth | None:
         return self._follower.warmth(spec)
@@ -174,6 +189,7 @@ class WebWorker:
         self._link.send({"op": "applied", "number": number})
 
     def _released(self, lending: int) -> None:
+        self._observer.flush()
         self._relay.flush()  # what was seen of the version is told before it is given back
         self._link.send({"op": "released", "lending": lending})
 
@@ -222,10 +238,15 @@ class WebWorker:
             self.over.set_result(None)
 
     async def _told_all(self) -> None:
+        if self._beginning is None:
+            return
+        self._observer.flush()
         self._relay.flush()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
                 await self._link.sent()
+                await self._sender.settle()
+                await self._road.clear()
 
 
 async def _run(fd: int) -> int:

@@ -144,7 +144,7 @@ async def test_requests_are_told_to_the_nodes_observers_as_they_were() -> None:
         relay.request_started(record.route)
     relay.request_started("")
     for record in records:
-        relay.request_finished(record)
+        relay.requests_finished([record])
     stage.carry()
     assert stage.seen.requests == records
     assert replay.requests == 4
@@ -175,12 +175,12 @@ async def test_what_the_node_does_not_read_is_dropped_counted_and_leaves_nothing
     relay.request_started("digits")
     stage.carry()
     link.full = True
-    relay.request_finished(finished())
+    relay.requests_finished([finished()])
     relay.request_started("digits")
     relay.request_started("digits")
     relay.flush()
     link.full = False
-    relay.request_finished(finished())
+    relay.requests_finished([finished()])
     stage.carry()
     assert stage.replays.dropped == 1
     assert stage.seen.inflight["digits"] == 1
