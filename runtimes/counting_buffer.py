@@ -26,7 +26,7 @@ MOST_ROWS = 8192
 MOST_BYTES = 16 << 20
 SLICE_S = 0.0005
 BUSY_SHARE = 0.05
-_FIRST_SLICE, _LEAST_SLICE, _MOST_SLICE = 64, 8, 255
+_FIRST_SLICE, _LEAST_SLICE, _MOST_SLICE = 64, 8, 1024
 
 Place = tuple[str, str]
 Clock = Callable[[], float]

@@ -26,8 +26,12 @@ from runtimes.counting import (
 
 __all__ = ["Counter", "column", "flat_rows", "flattened"]
 
-_SLAB = 255
-"""Rows at a time: their comparisons add up in one byte, and what is worked on stays in the processor's cache."""
+_SLAB, _NARROW_SLAB = 255, 1024
+"""Rows at a time. Of many features, what is worked on stays in the processor's cache, and comparisons add up in a byte;
+of few, it is the calls that cost."""
+
+_NARROW = 16
+"""Up to so many features are counted column by column."""
 
 _TABLE_BITS = 12
 _TABLE = np.array(
@@ -74,6 +78,7 @@ class Counter:
         for feature in plan.features:
             groups.setdefault((feature.side, feature.tensor, feature.derive, feature.kind), []).append(feature)
         self._numbers = [_Numbers(members, plan.size) for key, members in groups.items() if key[3] != "text"]
+        self._slab = _NARROW_SLAB if all(numbers.narrow for numbers in self._numbers) else _SLAB
         self._texts = [_Text(member) for key, members in groups.items() if key[3] == "text" for member in members]
         self._blocks = [_Columns(block, spread=spread) for block in plan.blocks]
         widest: dict[tuple[str, str], int] = {}
@@ -115,8 +120,8 @@ class Counter:
         if not self.fits(tensors):
             return False
         count = len(tensors[next(iter(self._widest))])
-        for begin in range(0, count, _SLAB):
-            slab = {place: tensors[place][begin : begin + _SLAB] for place in self._widest}
+        for begin in range(0, count, self._slab):
+            slab = {place: tensors[place][begin : begin + self._slab] for place in self._widest}
             with np.errstate(all="ignore"):
                 self._count(slab)
         self.rows += count
@@ -170,6 +175,11 @@ class _Numbers:
             places = feature.at + np.arange(len(own))
             self._up[: len(own), place] = places + shift
             self._down[: len(own), place] = feature.missing - 1 if self._categories else places
+        # Of each feature its marks, the lowest and the highest of the reference, and the end of all numbers.
+        self._own = [
+            np.array([*own, feature.lowest, feature.highest, np.inf])
+            for feature, own in zip(features, marks, strict=True)
+        ]
         self._rest = np.array([feature.missing - 1 if self._categories else feature.at for feature in features])
         self._missing = np.array([feature.missing for feature in features])
         self._lowest = np.array([feature.lowest for feature in features])
@@ -177,26 +187,25 @@ class _Numbers:
         self._center = np.array([feature.center for feature in features])
         self._scale = np.array([feature.scale for feature in features])
 
+    @property
+    def narrow(self) -> bool:
+        return len(self._own) <= _NARROW
+
     def count(self, rows: Array, vector: Array) -> None:
         x = self._matrix(rows)
-        present = _column_sums(x == x)  # noqa: PLR0124 - NaN is the one number that is not itself
-        missing = len(x) - present
-        compare = np.equal if self._categories else np.greater_equal
+        present, found, low, high = self._by_sorting(x) if self.narrow else self._by_comparing(x)
         # All begin in one bin, the first or the last; each mark takes its own out of the bin before.
         vector[self._rest] += present
-        named = np.zeros(len(present), np.int64)
-        for mark, up, down in zip(self._marks, self._up, self._down, strict=True):
-            found = _column_sums(compare(x, mark))
+        for own, up, down in zip(found, self._up, self._down, strict=True):
             # Within a row of places all differ, but for the one that nobody reads.
-            vector[up] += found
-            vector[down] -= found
-            named += found
+            vector[up] += own
+            vector[down] -= own
         after = self._missing
-        vector[after] += missing
-        vector[after + 1] += _column_sums(x < self._lowest)
-        vector[after + 2] += _column_sums(x > self._highest)
+        vector[after] += len(x) - present
+        vector[after + 1] += low
+        vector[after + 2] += high
         if self._categories:
-            vector[after + 3] += present - named
+            vector[after + 3] += present - found.sum(axis=0)
         q = x - self._center
         q *= self._scale
         np.rint(q, out=q)
@@ -207,6 +216,28 @@ class _Numbers:
             total = q.sum(axis=0)
         vector[after + 4] += total.astype(np.int64)
         vector[after + 5] += np.einsum("ij,ij->j", q, q).astype(np.int64)
+
+    def _by_comparing(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """By column: rows that are not missing; by mark, those at it (or from it on); those below and above all."""
+        compare = np.equal if self._categories else np.greater_equal
+        found = np.zeros(self._marks.shape, np.int64)
+        for own, mark in zip(found, self._marks, strict=True):
+            own[:] = _column_sums(compare(x, mark))
+        present = _column_sums(x == x)  # noqa: PLR0124 - NaN is the one number that is not itself
+        return present, found, _column_sums(x < self._lowest), _column_sums(x > self._highest)
+
+    def _by_sorting(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """The same: a comparison of few columns costs a call for each row, a sorted column two for all."""
+        found = np.zeros(self._marks.shape, np.int64)
+        ends = np.empty((3, len(self._own)), np.int64)
+        for place, (column_, marks) in enumerate(zip(np.sort(x.T, axis=1), self._own, strict=True)):
+            left = column_.searchsorted(marks, "left")
+            right = column_.searchsorted(marks, "right")
+            present = right[-1]  # of infinity: NaN is sorted behind it
+            own = right[:-3] - left[:-3] if self._categories else present - left[:-3]
+            found[: len(own), place] = own
+            ends[:, place] = present, left[-3], present - right[-2]
+        return ends[0], found, ends[1], ends[2]
 
     def _matrix(self, rows: Array) -> Array:
         if not self._value:
