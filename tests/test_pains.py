@@ -39,8 +39,21 @@ PAINS = (
     "The same alarm at every interval",
     "A broken split that nobody notices",
     "An endless loop of rollbacks",
+    "A verdict that depends on the batch",
+    "Many features, many false alarms",
+    "Too slow, or out of memory",
+    "One change, many messages",
+    "Another p-value each run",
+    "Chunks that decide or crash",
+    "Made-up names that mint series, and series that never go",
+    "No latency by version",
+    "Latencies that cannot be added up",
+    "Latency metrics that cost a third of the throughput",
+    "A scrape that times out",
+    "Series that are dropped or stay for ever",
+    "Histograms lost with several processes",
 )
-"""Complaints of users of other progressive-delivery systems, by the names that the page gives them."""
+"""Complaints of users of other progressive-delivery, drift and metrics systems, by the names that the page gives them."""
 
 
 @cache
