@@ -107,7 +107,7 @@ class BatchRecord(NamedTuple):
     ``took_s`` after it was handed over, for the reason ``release``: ``idle`` (its engine was), ``full`` or ``ending``
     (behind one that ran, and was about to end), ``again`` (one like it had failed). ``limit``: rows it might have had,
     0 where rows have no limit; ``ran_rows``: rows computed together, more than its own where the child ran batches of
-    several gateways as one. ``engine`` is the version's placement, ``instance`` counts its engines from 0.
+    several gateways as one, and ``padded_rows`` the zeros that its device added to them. ``engine`` is the version's placement, ``instance`` counts its engines from 0.
     """
 
     version: VersionRef
@@ -122,6 +122,7 @@ class BatchRecord(NamedTuple):
     release: str = ""
     limit: int = 0
     ran_rows: int = 0
+    padded_rows: int = 0
     engine: str = ""
     instance: int = 0
     device: str = ""

@@ -15,9 +15,10 @@ from functools import partial
 
 from gateway.clock import Clock
 from gateway.errors import NotBegun, TurnoutError
-from gateway.events import BatchRecord, Observer
+from gateway.events import Observer
 from gateway.messages import Arrays, Signature
 from gateway.serving.admission import Admission
+from gateway.serving.batch_teller import BatchTeller
 from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.devices import Devices
 from gateway.serving.engine import BatchResult, VersionSpec
@@ -63,6 +64,7 @@ class Dispatcher:
         a batch is formed, ``settled`` whenever a batch is over, ``faulty`` of a fault of our own, which must strand
         nobody."""
         self._spec = spec
+        self._signature = signature
         self._queue = queue
         self._curve = curve
         self._limits_s: dict[int, float] = {}
@@ -157,21 +159,28 @@ class Dispatcher:
             await asyncio.wait(recoveries)
 
     def _lane(self, instance: int, supervisor: Supervisor, devices: Devices | None) -> Lane:
+        teller = BatchTeller(
+            self._spec,
+            supervisor,
+            instance=instance,
+            signature=self._signature,
+            clock=self._clock,
+            observer=self._observer,
+        )
         runner = BatchRunner(
             self._spec,
             supervisor,
+            teller,
             batched=self._most_rows < NEVER,
             limit_s=self.limit_s,
             succeeded=self._succeeded,
             tally=self._tally,
             clock=self._clock,
-            observer=self._observer,
-            instance=instance,
         )
         turn = None
         if devices is not None and supervisor.info is not None:
             turn = devices.turn(supervisor.info.device, self.form)
-        return Lane(supervisor, runner, turn, instance)
+        return Lane(supervisor, runner, teller, turn)
 
     def _taker(self, about_to_end: Lane | None) -> Lane | None:
         """The lane that takes a batch now: an idle one, or one that may be given its next."""
@@ -220,7 +229,7 @@ class Dispatcher:
             if lane.turn is not None:
                 lane.turn.give_back(0.0)
             return
-        batch = Batch(items, rows, now, engine, limit=0 if limit == NEVER else limit, release=release)
+        batch = Batch(items, rows, now, engine, release=release, limit=0 if limit == NEVER else limit)
         lane.runs.append(batch)
         self.under_way += 1
         lane.ends_at = max(now, lane.ends_at if len(lane.runs) > 1 else 0.0) + self.admission.pace.batch_s(rows)
@@ -290,7 +299,7 @@ class Dispatcher:
     def _answer(self, lane: Lane, batch: Batch, result: BatchResult, seconds: float, now: float) -> None:
         items, rows = batch.items, batch.rows
         try:
-            waits = answer_all(items, rows, result, batch.began, batch.serial)
+            waits = answer_all(items, rows, result, batch.began, batch.launched.serial)
         except ValueError as mismatch:  # rows handed to the wrong clients would be worse than an error
             failure = unforeseen(self._spec, mismatch)
             self._tell(lane, batch, result.compute_s, failure)
@@ -302,7 +311,9 @@ class Dispatcher:
         self._tally.ran(rows, seconds)
         self._tally.answer(waits, now)
         self._succeeded()
-        self._told(lane, batch, result.compute_s, tuple(waits), took_s=now - batch.began, ran_rows=result.ran_rows)
+        lane.teller.tell(
+            batch.launched, result.compute_s, tuple(waits), took_s=now - batch.began, ran_rows=result.ran_rows
+        )
 
     def _failed(self, lane: Lane, batch: Batch, failure: TurnoutError) -> None:
         """What had not begun goes back to the front; what failed is run again by itself, by a task."""
@@ -319,39 +330,7 @@ class Dispatcher:
         waits = tuple(batch.began - item.enqueued for item in items if not item.attempts)
         for item in items:
             item.attempts += 1
-        self._told(lane, batch, seconds, waits, took_s=seconds, failure=type(failure).__name__)
-
-    def _told(
-        self,
-        lane: Lane,
-        batch: Batch,
-        compute_s: float,
-        waits: tuple[float, ...],
-        *,
-        took_s: float,
-        ran_rows: int = 0,
-        failure: str | None = None,
-    ) -> None:
-        info = lane.supervisor.info
-        self._observer.batch_finished(
-            BatchRecord(
-                self._spec.ref,
-                batch.rows,
-                len(batch.items),
-                compute_s,
-                waits,
-                failure,
-                batch.serial,
-                self._clock.wall(),
-                took_s,
-                batch.release,
-                batch.limit,
-                ran_rows or batch.rows,
-                self._spec.placement,
-                lane.instance,
-                "" if info is None else info.device,
-            )
-        )
+        lane.teller.tell(batch.launched, seconds, waits, took_s=seconds, failure=type(failure).__name__)
 
     async def _recover(self, lane: Lane) -> None:
         while lane.failed:

@@ -22,9 +22,9 @@ from gateway.errors import (
     VersionFailed,
     VersionUnavailable,
 )
-from gateway.events import BatchRecord, Observer
 from gateway.messages import Arrays
 from gateway.serving.batch import cut, halve, halve_rows, join
+from gateway.serving.batch_teller import BatchTeller, Launched
 from gateway.serving.engine import BatchResult, VersionSpec
 from gateway.serving.item import BATCHES, Answer, Item, Priority
 from gateway.serving.supervision import Supervisor
@@ -57,14 +57,13 @@ class BatchRunner:
         self,
         spec: VersionSpec,
         supervisor: Supervisor,
+        teller: BatchTeller,
         *,
         batched: bool,
         limit_s: Callable[[int], float],
         succeeded: Callable[[], None],
         tally: Tally,
         clock: Clock,
-        observer: Observer,
-        instance: int = 0,
     ) -> None:
         """``limit_s``: time a batch of so many rows is given; ``succeeded`` is told of good runs."""
         self._spec = spec
@@ -74,8 +73,7 @@ class BatchRunner:
         self._succeeded = succeeded
         self._tally = tally
         self._clock = clock
-        self._observer = observer
-        self._instance = instance
+        self._teller = teller
         self._killers = 0
 
     def succeeded(self) -> None:
@@ -210,49 +208,20 @@ class BatchRunner:
         for item in trial.items:
             item.attempts += 1
         isolating = trial.isolating or trial.deaths > 0
+        batch = Launched(next(BATCHES), rows, len(trial.items), "again")
         try:
             result = await self._supervisor.run(parts, limit_s=self._limit_s(rows), isolating=isolating)
         except VersionUnavailable:  # NotBegun among them: nothing ran
             raise
         except TurnoutError as failure:
             elapsed = self._clock.monotonic() - began
-            self._tell(rows, trial, waits, elapsed, failure=type(failure).__name__)
+            self._teller.tell(batch, elapsed, waits, took_s=elapsed, failure=type(failure).__name__)
             raise
         elapsed = self._clock.monotonic() - began
         self._tally.ran(rows, elapsed)
         self._succeeded()
-        return self._tell(rows, trial, waits, elapsed, compute_s=result.compute_s), result
-
-    def _tell(
-        self,
-        rows: int,
-        trial: _Trial,
-        waits: tuple[float, ...],
-        took_s: float,
-        *,
-        compute_s: float | None = None,
-        failure: str | None = None,
-    ) -> int:
-        batch, info = next(BATCHES), self._supervisor.info
-        record = BatchRecord(
-            self._spec.ref,
-            rows,
-            len(trial.items),
-            took_s if compute_s is None else compute_s,
-            waits,
-            failure,
-            batch,
-            self._clock.wall(),
-            took_s,
-            "again",
-            0,
-            rows,
-            self._spec.placement,
-            self._instance,
-            "" if info is None else info.device,
-        )
-        self._observer.batch_finished(record)
-        return batch
+        self._teller.tell(batch, result.compute_s, waits, took_s=elapsed)
+        return batch.serial, result
 
 
 def unforeseen(spec: VersionSpec, fault: Exception) -> ModelError:

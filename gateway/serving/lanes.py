@@ -12,6 +12,7 @@ from collections import deque
 
 from gateway.clock import Timer
 from gateway.errors import TurnoutError
+from gateway.serving.batch_teller import BatchTeller, Launched
 from gateway.serving.devices import Turn
 from gateway.serving.engine import Engine
 from gateway.serving.isolation import BatchRunner
@@ -25,20 +26,16 @@ WORTH_FORESEEING_S = 0.002
 
 
 class Batch:
-    """Items handed to an engine together. ``limit`` and ``release``: as ``BatchRecord`` has them."""
+    """Items handed to an engine together. ``launched`` is what is told of it."""
 
-    __slots__ = ("began", "engine", "items", "limit", "release", "rows", "serial")
+    __slots__ = ("began", "engine", "items", "launched", "rows")
 
-    def __init__(
-        self, items: list[Item], rows: int, began: float, engine: Engine, *, limit: int = 0, release: str = ""
-    ) -> None:
+    def __init__(self, items: list[Item], rows: int, began: float, engine: Engine, *, release: str, limit: int) -> None:
         self.items = items
         self.rows = rows
         self.began = began
         self.engine = engine
-        self.limit = limit
-        self.release = release
-        self.serial = next(BATCHES)
+        self.launched = Launched(next(BATCHES), rows, len(items), release, limit)
 
 
 class Lane:
@@ -53,18 +50,18 @@ class Lane:
         "ends_at",
         "failed",
         "freed_at",
-        "instance",
         "recovery",
         "runner",
         "runs",
         "settling",
         "supervisor",
+        "teller",
         "turn",
     )
 
-    def __init__(self, supervisor: Supervisor, runner: BatchRunner, turn: Turn | None, instance: int = 0) -> None:
+    def __init__(self, supervisor: Supervisor, runner: BatchRunner, teller: BatchTeller, turn: Turn | None) -> None:
         self.supervisor = supervisor
-        self.instance = instance
+        self.teller = teller
         self.runner = runner
         self.turn = turn
         self.runs: deque[Batch] = deque()

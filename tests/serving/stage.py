@@ -27,9 +27,9 @@ DIGITS = VersionRef("digits", 3)
 
 def spec(ref: VersionRef = DIGITS, **fields: object) -> VersionSpec:
     """A version to serve; ``fields`` are those of VersionSpec."""
-    load = LoadSpec(format="echo", entry="model", files=())
+    fields.setdefault("load", LoadSpec(format="echo", entry="model", files=()))
     digest = "sha256:" + hashlib.sha256(str(ref).encode()).hexdigest()
-    return VersionSpec(ref=ref, digest=digest, load=load, **fields)  # type: ignore[arg-type]
+    return VersionSpec(ref=ref, digest=digest, **fields)  # type: ignore[arg-type]
 
 
 def rows(*values: float, width: int = 2) -> dict[str, Array]:

@@ -103,6 +103,7 @@ def batch_span(batch: BatchRecord, riders: Iterable[Kept], place: Place) -> Span
         "turnout.batch.rows": batch.rows,
         "turnout.batch.items": batch.items,
         "turnout.batch.ran_rows": batch.ran_rows,
+        "turnout.batch.padded_rows": batch.padded_rows,
         "turnout.batch.release": batch.release,
         "turnout.compute_s": batch.compute_s,
         "turnout.engine": batch.engine,
