@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.settings import Settings
 from gateway.telemetry.decisions.segments import FOLDER
+from gateway.telemetry.decisions.sinks.choice import options_of
 
 __all__ = ["decision_options"]
 
@@ -13,7 +14,7 @@ _DAY_S = 86_400.0
 
 
 def decision_options(settings: Settings, *, instance: str, build: str) -> dict[str, Any] | None:
-    """None where there is to be no log. ``instance`` and ``build`` name this gateway in each record."""
+    """None where there is to be no log. ``instance`` and ``build`` name this gateway. Raises SettingsError."""
     wanted = settings.telemetry.decisions
     if not wanted.enabled:
         return None
@@ -31,4 +32,5 @@ def decision_options(settings: Settings, *, instance: str, build: str) -> dict[s
         "compact": wanted.compact,
         "keep_s": None if wanted.keep_days is None else wanted.keep_days * _DAY_S,
         "keep_bytes": wanted.keep_bytes,
+        "sinks": options_of(wanted.sinks),
     }

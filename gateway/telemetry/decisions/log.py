@@ -185,10 +185,6 @@ class DecisionLog:
             return
         self._pending.append(orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
 
-    def lost(self, count: int) -> None:
-        """Records that never came here; the gap record is the caller's."""
-        self._dropped += count
-
     def tick(self) -> None:
         """What time brings: another try while nothing can be written, sync, checkpoint, rotation."""
         now = self._clock.monotonic()

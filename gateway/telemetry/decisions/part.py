@@ -7,22 +7,22 @@ from math import isfinite
 from typing import Any, Protocol
 
 from gateway.events import RequestRecord
-from gateway.telemetry.decisions.fields import encoded, named
+from gateway.telemetry.decisions.fields import encoded
 from gateway.telemetry.decisions.log import DecisionLog
 from gateway.telemetry.decisions.scribe import Scribe
 
-__all__ = ["DecisionPart", "DecisionSink", "Upkeep"]
+__all__ = ["CHECKPOINT", "STATISTICS", "DecisionPart", "Followers", "Upkeep"]
 
-STATISTICS = "decisions.statistics"
+STATISTICS = "decisions"
 CHECKPOINT = "decisions.checkpoint"
 
 
-class DecisionSink(Protocol):
-    """Gets the same records as the files, by name. Must not wait."""
-
-    def take(self, records: Sequence[Mapping[str, Any]]) -> None: ...
+class Followers(Protocol):
+    """Sinks that follow the log's files."""
 
     def tick(self) -> None: ...
+
+    def statistics(self) -> Sequence[Mapping[str, Any]]: ...
 
     def close(self) -> None: ...
 
@@ -38,7 +38,7 @@ class Upkeep(Protocol):
 
 
 class DecisionPart:
-    """Owns the log, its upkeep and the sinks."""
+    """Owns the log, its upkeep and its followers."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class DecisionPart:
         scribe: Scribe,
         *,
         upkeep: Upkeep | None = None,
-        sinks: Sequence[DecisionSink] = (),
+        sinks: Followers | None = None,
     ) -> None:
         self._log = log
         self._scribe = scribe
         self._upkeep = upkeep
-        self._sinks = tuple(sinks)
+        self._sinks = sinks
         self._answers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
             STATISTICS: self._statistics,
             CHECKPOINT: self._checkpoint,
@@ -68,10 +68,6 @@ class DecisionPart:
         line_of = self._scribe.line
         lines = [line for line in map(line_of, records) if line is not None]
         self._log.append([encoded(line) for line in lines])
-        if self._sinks:
-            told = [named(line) for line in lines]
-            for sink in self._sinks:
-                sink.take(told)
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         standing = self._log.standing
@@ -85,8 +81,8 @@ class DecisionPart:
                 self._log.control("version", body)
         elif event == "gap":
             count = int(body.get("count", 0))
-            self._log.lost(count)
-            self._log.control("gap", {"cause": body.get("cause", "unknown"), "records": count})
+            said = {"reason": body["reason"]} if "reason" in body else {}
+            self._log.control("gap", {"cause": body.get("cause", "unknown"), "records": count, **said})
         elif event == "shadow":
             if body.get("decision_id") is not None:
                 self._log.control("shadow", _outcome(body))
@@ -97,15 +93,15 @@ class DecisionPart:
         self._log.tick()
         if self._upkeep is not None:
             self._upkeep.tick()
-        for sink in self._sinks:
-            sink.tick()
+        if self._sinks is not None:
+            self._sinks.tick()
 
     def ask(self, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._answers[kind]()
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        if self._sinks is not None:
+            self._sinks.close()
         if self._upkeep is not None:
             self._upkeep.close()
         self._log.close()
@@ -113,7 +109,11 @@ class DecisionPart:
     def _statistics(self) -> Mapping[str, Any]:
         counts = self._log.statistics()
         told = {name: getattr(counts, name) for name in counts.__slots__}
-        return told if self._upkeep is None else {**told, **self._upkeep.statistics()}
+        if self._upkeep is not None:
+            told.update(self._upkeep.statistics())
+        if self._sinks is not None:
+            told["sinks"] = [dict(one) for one in self._sinks.statistics()]
+        return told
 
     def _checkpoint(self) -> Mapping[str, Any]:
         """The newest, signed over all that is durable now."""

@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +39,20 @@ class UpkeepOptions:
 
 
 class LogUpkeep:
-    """Ticks with the log's part. ``held_bytes`` and segments are as of the last look."""
+    """Ticks with the log's part. ``held_bytes`` and segments are as of the last look. ``needed``: the first segment
+    whose frames somebody still reads; it is not compacted, nor are those after it."""
 
-    def __init__(self, decisions: DecisionLog, options: UpkeepOptions, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        decisions: DecisionLog,
+        options: UpkeepOptions,
+        *,
+        clock: Clock,
+        needed: Callable[[Sequence[Segment]], int | None] = lambda _: None,
+    ) -> None:
         self._log = decisions
         self._options = options
+        self._needed = needed
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._working_on = 0
@@ -84,7 +93,9 @@ class LogUpkeep:
         self._held_bytes = sum(segment.bytes for segment in self._segments)
         self._retire([one for one in self._segments if one.number <= self._log.settled])
         if self._compacts and self._child is None and self._clock.monotonic() >= self._try_at:
-            waiting = [one for one in self._segments if one.raw and one.number <= self._log.settled]
+            needed = self._needed(self._segments)
+            last = self._log.settled if needed is None else min(self._log.settled, needed - 1)
+            waiting = [one for one in self._segments if one.raw and one.number <= last]
             for segment in waiting:
                 if segment.number not in self._left_alone and segment.log.exists():
                     self._start(segment)
