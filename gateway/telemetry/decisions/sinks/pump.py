@@ -87,11 +87,15 @@ class Pump:
     def wake(self) -> None:
         self._woken.set()
 
-    def close(self) -> None:
-        """What was not sent yet is sent by the next process."""
+    def end(self) -> None:
+        """Returns at once; what was not sent yet is sent by the next process."""
         self._ending.set()
         self._woken.set()
         self._delivery.abort()
+
+    def close(self) -> None:
+        """Waits for what is under way to break off, within bounds."""
+        self.end()
         self._thread.join(END_S)
 
     def statistics(self) -> PumpStatistics:
