@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -30,6 +31,7 @@ from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer
 from gateway.messages import VersionRef
+from gateway.recording.child import ChildProcess
 from gateway.recording.large import content_policy
 from gateway.recording.needs import KEEPS, recorder_needs
 from gateway.recording.recorder import Losses, Recorder
@@ -47,7 +49,10 @@ from gateway.server import (
 from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
-from gateway.settings import Settings
+from gateway.settings import Settings, recorder_environment
+from gateway.telemetry.decisions.asking import DecisionReader
+from gateway.telemetry.decisions.families import DecisionFamilies
+from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.drift.looking import DriftAlarm
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
@@ -184,7 +189,7 @@ class Gateway:
             degraded=control.degraded,
             drift=None if drift is None else drift.reports,
         )
-        applications = self._applications(services, control, endpoint)
+        applications = self._applications(services, control, endpoint, self._decision_reader(clock))
         if deaths is not None:
             parts = NodeParts(settings, clock, observer, fleet, dataplane, control, recorder)
             applications = await self._start_crew(parts, deaths, applications, metrics)
@@ -252,7 +257,13 @@ class Gateway:
         self._ends.callback(needs.close)
         if not needs.options:
             return None
-        recorder = Recorder(needs.options, descriptors=needs.descriptors, policy=self._content_policy, clock=clock)
+        recorder = Recorder(
+            needs.options,
+            descriptors=needs.descriptors,
+            policy=self._content_policy,
+            clock=clock,
+            spawn=partial(ChildProcess, environment=recorder_environment()),
+        )
         await recorder.start()
         self._ends.push_async_callback(recorder.close)
         return recorder
@@ -269,6 +280,11 @@ class Gateway:
             fleet, dataplane = self.fleet, self.dataplane
             yield Telling(
                 recorder, clock=clock, table=lambda: dataplane.current.table, loaded=lambda ref: _loaded(fleet, ref)
+            )
+        if "decisions" in recorder.options:
+            road = recorder.road
+            metrics.registry.register(
+                DecisionFamilies(lambda: recorder.shown("decisions"), lambda: sum(road.statistics().lost.values()))
             )
         if "traces" in recorder.options:
             tracing = Tracing(
@@ -297,7 +313,7 @@ class Gateway:
         return desk
 
     def _applications(
-        self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint
+        self, services: Services, control: ControlPlane, endpoint: MetricsEndpoint, decisions: DecisionReader | None
     ) -> list[ASGIApplication]:
         """The public one, and the admin plane's where it has an address of its own."""
         uploads = Uploads(
@@ -307,13 +323,20 @@ class Gateway:
         )
         uploads.sweep()
         sources = self._settings.registry.source_directories
-        admin = AdminPlane(control, services, uploads=uploads, sources=sources)
+        admin = AdminPlane(control, services, uploads=uploads, sources=sources, decisions=decisions)
         if self._settings.server.admin_port is None:
             return [build_application(services, metrics=endpoint, admin_routes=admin.routes(), admin_paths=admin.paths)]
         return [
             build_application(services),
             build_admin_application(services, metrics=endpoint, admin_routes=admin.routes()),
         ]
+
+    def _decision_reader(self, clock: SystemClock) -> DecisionReader | None:
+        if not self._settings.telemetry.decisions.enabled:
+            return None
+        reader = DecisionReader(self._settings.home / DECISIONS_FOLDER, clock=clock)
+        self._ends.push_async_callback(reader.close)
+        return reader
 
     def _listen(self, applications: list[ASGIApplication], sockets: list[socket.socket]) -> None:
         server = self._settings.server

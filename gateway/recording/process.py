@@ -18,6 +18,7 @@ from typing import Any
 from gateway.clock import Clock, SystemClock
 from gateway.recording.desk import Desk
 from gateway.recording.parts import Part
+from gateway.telemetry.decisions.assembly import decision_part
 from gateway.telemetry.feedback.part import truth_part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
@@ -30,7 +31,7 @@ _NICENESS = 5
 _END_S = 10
 
 
-SHOWN = ("request-log", "traces")
+SHOWN = ("request-log", "traces", "decisions")
 
 
 def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) -> list[Part]:
@@ -41,6 +42,8 @@ def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) ->
         parts.append(RequestLog(DescriptorSink(left.pop(0)), clock=clock, limit=request_log["limit"]))
     if (traces := options.get("traces")) is not None:
         parts.append(traces_part(traces))
+    if (decisions := options.get("decisions")) is not None:
+        parts.append(decision_part(decisions, clock))
     if (truth := options.get("truth")) is not None:
         parts.append(truth_part(truth, clock))
     return parts
