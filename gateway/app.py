@@ -24,6 +24,7 @@ from gateway.control.alarms import Alarm
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_state import ENDED
+from gateway.control.recording_watch import RecordingWatch
 from gateway.control.shared_watch import SharedWatch
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
@@ -52,6 +53,7 @@ from gateway.serving.placement import engine_factory
 from gateway.settings import Settings, recorder_environment
 from gateway.telemetry.decisions.asking import DecisionReader
 from gateway.telemetry.decisions.families import DecisionFamilies
+from gateway.telemetry.decisions.sinks.families import SinkFamilies
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.drift.looking import DriftAlarm
 from gateway.telemetry.drift.subjects import Subjects
@@ -170,6 +172,8 @@ class Gateway:
         self._ends.push_async_callback(control.close)
         await control.start(settings.home, last=opened.last)
         drift = self._watch_drift(observer, metrics, clock)
+        if recorder is not None and "decisions" in recorder.options:
+            self._watch_recording(recorder, clock)
 
         limits = web_limits(settings.limits)
         large = large_bodies(limits, clock, cores=len(os.sched_getaffinity(0)))
@@ -251,6 +255,13 @@ class Gateway:
         watch.start()
         return watch
 
+    def _watch_recording(self, recorder: Recorder, clock: SystemClock) -> None:
+        where = f"{socket.gethostname()}:{self._settings.home.absolute()}"
+        told = self.control.alarms.told
+        watch = RecordingWatch(lambda: recorder.shown("decisions"), told, where=where, clock=clock)
+        self._ends.push_async_callback(watch.close)
+        watch.start()
+
     async def _start_recorder(self, replica: str, clock: SystemClock) -> Recorder | None:
         """None where nothing is to be recorded. It ends after all that could tell it something."""
         needs = recorder_needs(self._settings, gateway=replica)
@@ -286,6 +297,7 @@ class Gateway:
             metrics.registry.register(
                 DecisionFamilies(lambda: recorder.shown("decisions"), lambda: sum(road.statistics().lost.values()))
             )
+            metrics.registry.register(SinkFamilies(lambda: recorder.shown("decisions").get("sinks", ())))
         if "traces" in recorder.options:
             tracing = Tracing(
                 lambda body: recorder.tell(TRACES, body),
