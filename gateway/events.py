@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from gateway.clock import Clock, Timer
@@ -17,11 +18,13 @@ from gateway.messages import Arrays, Decision, VersionRef
 __all__ = [
     "SHADOW_OUTCOMES",
     "BatchRecord",
+    "Burst",
     "Content",
     "CountsRecord",
     "FanOut",
     "FlagMiss",
     "FlagSource",
+    "Good",
     "Observer",
     "RecordingObserver",
     "RequestRecord",
@@ -100,6 +103,56 @@ class RequestRecord(NamedTuple):
     trace_state: str = ""
 
 
+class Good(NamedTuple):
+    """Requests of a burst that went well, on one route by one version; and what each took."""
+
+    route: str
+    version: VersionRef
+    records: list[RequestRecord]
+    durations: list[float]
+
+
+class Burst(list[RequestRecord]):
+    """Finished requests. Most of them went well, and for most observers these differ in little: they are sorted out
+    once for all."""
+
+    @classmethod
+    def of(cls, records: Sequence[RequestRecord]) -> Burst:
+        return records if isinstance(records, cls) else cls(records)
+
+    @cached_property
+    def good(self) -> list[Good]:
+        """Those with an answer from the very version that was chosen for them, which failed in nothing, and no trace
+        that is kept."""
+        return self._sorted[0]
+
+    @cached_property
+    def others(self) -> list[RequestRecord]:
+        return self._sorted[1]
+
+    @cached_property
+    def _sorted(self) -> tuple[list[Good], list[RequestRecord]]:
+        # By what the version and the route's name are, not by what they say, which takes three times as long; equal
+        # ones are mostly the same object, and where they are not, there are two groups.
+        groups: dict[int, Good] = {}
+        others = []
+        for record in self:
+            decision = record.decision
+            if decision is None or record.code != 200 or record.chosen_failure is not None or record.sampled:
+                others.append(record)
+                continue
+            route, version = decision.route, decision.version
+            group = groups.get(id(version))
+            if group is None:
+                group = groups[id(version)] = Good(route, version, [], [])
+            if group.route is not route or record.answered_by is not version:
+                others.append(record)
+            else:
+                group.records.append(record)
+                group.durations.append(record.duration_s)
+        return [group for group in groups.values() if group.records], others
+
+
 class BatchRecord(NamedTuple):
     """One batch that ran. ``waits_s`` holds each item's time in the queue; ``failure`` the error's class name.
 
@@ -107,7 +160,8 @@ class BatchRecord(NamedTuple):
     ``took_s`` after it was handed over, for the reason ``release``: ``idle`` (its engine was), ``full`` or ``ending``
     (behind one that ran, and was about to end), ``again`` (one like it had failed). ``limit``: rows it might have had,
     0 where rows have no limit; ``ran_rows``: rows computed together, more than its own where the child ran batches of
-    several gateways as one, and ``padded_rows`` the zeros that its device added to them. ``engine`` is the version's placement, ``instance`` counts its engines from 0.
+    several gateways as one, and ``padded_rows`` of zeros that its device added. ``engine`` is the version's placement,
+    ``instance`` counts its engines from 0.
     """
 
     version: VersionRef
@@ -220,8 +274,8 @@ class Observer:
         """The answer, or the error, has been decided. For those who need each at once."""
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
-        """The same records in bursts, each once: for all others. Who tells of requests tells of them in one of the two
-        ways; a ``FanOut`` sees to the other."""
+        """The same records in bursts, each once: for all others (``Burst.of`` sorts them). Who tells of requests tells
+        of them in one of the two ways; a ``FanOut`` sees to the other."""
 
     def requests_lost(self, route: str, count: int) -> None:
         """Requests that had started end without a record: the process that had them is gone."""
@@ -359,7 +413,8 @@ class FanOut(Observer):
 
     def flush(self) -> None:
         """Tells at once what has gathered: before it is shown, and before those who watch are closed."""
-        records, self._gathered[:] = self._gathered.copy(), ()
+        records = Burst(self._gathered)
+        self._gathered.clear()
         if records:
             self._tell_burst(records)
 

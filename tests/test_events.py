@@ -12,6 +12,7 @@ from gateway.events import (
     FULL_BURST,
     GATHER_S,
     BatchRecord,
+    Burst,
     CountsRecord,
     FanOut,
     FlagMiss,
@@ -210,3 +211,24 @@ def test_the_recording_observer_keeps_what_tests_ask_for() -> None:
     assert recording.fallbacks == [(DECISION, "ModelError")]
     assert recording.rejections == [("digits", "queue-full")]
     assert recording.revisions == [7]
+
+
+def test_a_burst_sorts_out_what_went_well() -> None:
+    """By route and version; what failed, fell back, is traced or was never decided stands apart."""
+    other = VersionRef("digits", 4)
+    odd = [
+        REQUEST._replace(code=500, answered_by=None),
+        REQUEST._replace(chosen_failure="ModelError", answered_by=other),
+        REQUEST._replace(sampled=True),
+        REQUEST._replace(decision=None, answered_by=None),
+        REQUEST._replace(answered_by=other),
+    ]
+    second = REQUEST._replace(decision=DECISION._replace(version=other), answered_by=other, duration_s=0.3)
+    burst = Burst([REQUEST, *odd, second, REQUEST])
+    assert [(good.route, good.version, good.durations) for good in burst.good] == [
+        ("digits", REF, [0.1, 0.1]),
+        ("digits", other, [0.3]),
+    ]
+    assert burst.others == odd
+    assert len(burst.others) + sum(len(good.records) for good in burst.good) == len(burst)
+    assert Burst.of(burst) is burst

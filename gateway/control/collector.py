@@ -139,7 +139,12 @@ class Collector(Observer):
     def version_retired(self, version: VersionRef) -> None:
         self._requests.retired(version)
 
-    def request_finished(self, record: RequestRecord) -> None:
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        if self._watched:
+            for record in records:
+                self._finished(record)
+
+    def _finished(self, record: RequestRecord) -> None:
         watch = self._watched.get(record.route)
         if watch is None or record.decision is None or record.decision.bucket is None:
             return

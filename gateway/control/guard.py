@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
@@ -19,7 +19,7 @@ from gateway.control.rollbacks import Rollbacks
 from gateway.control.store import AuditEntry, Store
 from gateway.dataplane import Dataplane
 from gateway.errors import Conflict, NotFound, StoreUnavailable, VersionUnavailable
-from gateway.events import BatchRecord, Observer, RequestRecord
+from gateway.events import BatchRecord, Burst, Observer, RequestRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 
@@ -91,21 +91,24 @@ class Guard(Observer):
 
     # What is told
 
-    def request_finished(self, record: RequestRecord) -> None:
-        if record.decision is None:
-            return
-        outcome = self._outcome(record)
-        if outcome is None:
-            return
-        version = record.decision.version
-        route = self._dataplane.current.table.routes.get(record.decision.route)
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        burst = Burst.of(records)
+        for route, version, good, _ in burst.good:
+            self._count(route, version, Outcome.GOOD, len(good))
+        for record in burst.others:
+            outcome = None if record.decision is None else self._outcome(record)
+            if record.decision is not None and outcome is not None:
+                self._count(record.decision.route, record.decision.version, outcome, 1)
+
+    def _count(self, name: str, version: VersionRef, outcome: Outcome, count: int) -> None:
+        route = self._dataplane.current.table.routes.get(name)
         if route is None or route.model != version.model or version.number in route.quarantined:
             return
-        key = (route.name, version)
+        key = (name, version)
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = Window(self._policy.window_s)
-        window.add(self._clock.monotonic(), outcome)
+        window.add(self._clock.monotonic(), outcome, count)
         if outcome is not Outcome.GOOD:
             self._suspect(key)
 

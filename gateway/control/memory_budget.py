@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.eviction import Choice, Demand, Resident, Standing, choose, standing
 from gateway.errors import LoadError
-from gateway.events import FlagMiss, Observer, RequestRecord
+from gateway.events import Burst, FlagMiss, Observer, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet, Footprint
@@ -122,14 +122,20 @@ class MemoryBudget(Observer):
                 self._resting[ref] = now
         return frozenset(self._resting)
 
-    def request_finished(self, record: RequestRecord) -> None:
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
         """A request that found its version resting wakes it. One that ran in another process is told here, too."""
-        if self._limits.none or record.decision is None:
+        if self._limits.none:
             return
-        ref = record.decision.version
-        self._see(ref).last_used = self._clock.monotonic()
-        if self._resting and record.error == "VersionUnavailable":
-            self.wake(ref)
+        burst = Burst.of(records)
+        for group in burst.good:
+            self._see(group.version).last_used = self._clock.monotonic()
+        for record in burst.others:
+            if record.decision is None:
+                continue
+            ref = record.decision.version
+            self._see(ref).last_used = self._clock.monotonic()
+            if self._resting and record.error == "VersionUnavailable":
+                self.wake(ref)
 
     def fell_back(self, decision: Decision, cause: str) -> None:
         """So does one that its fallback answered."""

@@ -63,13 +63,13 @@ class Window:
         self._stamps = [-1] * INTERVALS
         self._counts = [[0] * len(Outcome) for _ in range(INTERVALS)]
 
-    def add(self, now: float, outcome: Outcome) -> None:
+    def add(self, now: float, outcome: Outcome, count: int = 1) -> None:
         stamp = int(now / self._width)
         place = stamp % INTERVALS
         if self._stamps[place] != stamp:
             self._stamps[place] = stamp
             self._counts[place] = [0] * len(Outcome)
-        self._counts[place][outcome] += 1
+        self._counts[place][outcome] += count
 
     def intervals(self) -> tuple[Interval, ...]:
         """Oldest first; those that have run out are for the reader to leave out."""

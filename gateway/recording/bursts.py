@@ -15,6 +15,7 @@ import marshal
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def unpack_burst(body: bytes) -> list[RequestRecord]:
         count, columns, decided, contents = marshal.loads(body)  # noqa: S302 (see above: both ends are this program)
         named_by_trace = columns[_TRACE_ID] is None
         columns, decided = _unfolded(columns, count), _unfolded(decided, count)
+        decided[0] = map(intern, decided[0])
         chosen = _versions(decided[_VERSION], decided[_VERSION + 1])
         decided[_VERSION : _VERSION + 2] = [chosen]
         decisions = [decision if decision.reason else None for decision in map(Decision, *decided)]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 
 __all__ = ["ChildProcess"]
 
@@ -16,10 +17,11 @@ __all__ = ["ChildProcess"]
 class ChildProcess:
     """``gone`` is done with the exit status (negative: the signal) once the process has been reaped."""
 
-    def __init__(self, module: str, link: socket.socket) -> None:
-        """``link``: the child's end, which stays the caller's to close here. Raises OSError."""
+    def __init__(self, module: str, link: socket.socket, environment: Mapping[str, str] | None = None) -> None:
+        """``link``: the child's end, which stays the caller's to close here. Without an ``environment`` it has ours.
+        Raises OSError."""
         command = [sys.executable, "-m", module, "--fd", str(link.fileno()), "--parent", str(os.getpid())]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[link.fileno()])
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[link.fileno()], env=environment)
         self._pidfd: int | None = os.pidfd_open(self._process.pid)
         loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[int] = loop.create_future()

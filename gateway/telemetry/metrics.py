@@ -12,7 +12,7 @@ not there at all rather than forever zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from gateway.events import (
     SHADOW_OUTCOMES,
     BatchRecord,
+    Burst,
     FlagMiss,
     FlagSource,
     Observer,
@@ -101,7 +102,25 @@ class Metrics(Observer):
         if route in self._tally.inflight:
             self._tally.inflight[route] += 1
 
-    def request_finished(self, record: RequestRecord) -> None:
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        burst = Burst.of(records)
+        for route, version, good, durations in burst.good:
+            series = self._tally.requests.get((route, version))
+            if series is None:
+                for record in good:
+                    self._finished(record)
+                continue
+            self._ended(route, len(good))
+            series.codes[200] = series.codes.get(200, 0) + len(good)
+            series.duration.observe_all(durations)
+        for record in burst.others:
+            self._finished(record)
+
+    def _ended(self, route: str, count: int) -> None:
+        if route in self._tally.inflight:
+            self._tally.inflight[route] = max(0, self._tally.inflight[route] - count)
+
+    def _finished(self, record: RequestRecord) -> None:
         inflight, route, code = self._tally.inflight, record.route, record.code
         if inflight.get(route, 0) > 0:
             inflight[route] -= 1
@@ -123,8 +142,7 @@ class Metrics(Observer):
             series.duration.exemplify(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
 
     def requests_lost(self, route: str, count: int) -> None:
-        if route in self._tally.inflight:
-            self._tally.inflight[route] = max(0, self._tally.inflight[route] - count)
+        self._ended(route, count)
 
     def request_rejected(self, route: str, reason: str) -> None:
         _add(self._tally.rejected, (self._known(route), reason if reason in REJECTIONS else OTHER))

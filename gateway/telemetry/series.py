@@ -8,7 +8,7 @@ every distribution it shows is consistent in itself.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -65,6 +65,19 @@ class Distribution:
     def observe(self, value: float) -> None:
         self._counts[bisect_left(self._bounds.upper, value)] += 1
         self._sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """A burst of them. Sorted, each bound is looked for once, instead of each value."""
+        ordered, counts = sorted(values), self._counts
+        reached = 0
+        for place, bound in enumerate(self._bounds.upper):
+            below = bisect_right(ordered, bound, reached)
+            counts[place] += below - reached
+            reached = below
+            if reached == len(ordered):
+                break
+        counts[-1] += len(ordered) - reached
+        self._sum += sum(values)
 
     def observe_traced(self, value: float, trace_id: str, wall: float) -> None:
         """The same, and the trace becomes its bucket's exemplar. ``wall`` in seconds since the epoch."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.events import BatchRecord, Observer, RequestRecord
+from gateway.events import BatchRecord, Burst, Observer, RequestRecord
 from gateway.messages import VersionRef
 
 __all__ = ["ModelStatistics"]
@@ -52,7 +53,19 @@ class ModelStatistics(Observer):
     def __repr__(self) -> str:
         return f"<ModelStatistics [{len(self._versions)} versions]>"
 
-    def request_finished(self, record: RequestRecord) -> None:
+    def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        burst = Burst.of(records)
+        for _, version, answered, durations in burst.good:
+            counters = self._versions.get(version) or self._of(version)
+            counters.inferences += sum([record.rows for record in answered])
+            counters.answered += len(answered)
+            counters.success_s += sum(durations)
+            counters.queue_s += sum([record.queue_s for record in answered])
+            counters.last_inference = answered[-1].started_wall + answered[-1].duration_s
+        for record in burst.others:
+            self._finished(record)
+
+    def _finished(self, record: RequestRecord) -> None:
         if record.decision is None:
             return
         chosen = record.decision.version

@@ -99,17 +99,17 @@ def place(number: int) -> int:
 
 async def test_the_first_outcome_of_a_key_is_its_versions(scene: Scene) -> None:
     """Each key once, for the version that the split chose, also when a fallback answered."""
-    tell = scene.collector.request_finished
-    tell(finished(place(1)))
-    tell(finished(place(1), failure="ModelError", error="ModelError"))
-    tell(finished(place(2), failure="ModelError", answered_by=OLD))
-    tell(finished(place(3), OLD))
+    tell = scene.collector.requests_finished
+    tell([finished(place(1))])
+    tell([finished(place(1), failure="ModelError", error="ModelError")])
+    tell([finished(place(2), failure="ModelError", answered_by=OLD)])
+    tell([finished(place(3), OLD)])
     assert await scene.counted() == {
         "error/split/fresh/candidate/good": 1,
         "error/split/fresh/candidate/bad": 1,
         "error/split/fresh/baseline/good": 1,
     }
-    tell(finished(place(3), OLD))
+    tell([finished(place(3), OLD)])
     assert (await scene.counted())["error/split/fresh/baseline/good"] == 1
 
 
@@ -129,32 +129,32 @@ async def test_what_says_nothing_of_the_two_versions_is_nobodys_outcome(scene: S
             finished(place(17), failure="VersionUnavailable", error="VersionUnavailable"),
         ]
     ):
-        scene.collector.request_finished(record)
+        scene.collector.requests_finished([record])
         assert await scene.counted() == {}, number
 
 
 async def test_time_that_it_had_and_backing_off_after_a_crash_are_its_own_doing(scene: Scene) -> None:
     """As the guard sees it."""
     scene.collector.version_crashed(NEW, "crash", False)
-    scene.collector.request_finished(finished(place(1), error="DeadlineExceeded", queue_s=PATIENCE_S))
-    scene.collector.request_finished(finished(place(2), failure="VersionUnavailable", error="VersionUnavailable"))
+    scene.collector.requests_finished([finished(place(1), error="DeadlineExceeded", queue_s=PATIENCE_S)])
+    scene.collector.requests_finished([finished(place(2), failure="VersionUnavailable", error="VersionUnavailable")])
     assert await scene.counted() == {"error/split/fresh/candidate/bad": 2}
 
 
 async def test_a_batch_counts_once_and_by_its_rows(scene: Scene) -> None:
     """Two keys of one batch have one time between them; a kept answer, and a fallback's, has none."""
     for number in (1, 2):
-        scene.collector.request_finished(finished(place(number), batch=7))
-    scene.collector.request_finished(finished(place(3), batch=0))
-    scene.collector.request_finished(finished(place(4), failure="ModelError", batch=8, answered_by=OLD))
+        scene.collector.requests_finished([finished(place(number), batch=7)])
+    scene.collector.requests_finished([finished(place(3), batch=0)])
+    scene.collector.requests_finished([finished(place(4), failure="ModelError", batch=8, answered_by=OLD)])
     assert await scene.counted(slow=True) == {"slow/rows-4/fresh/candidate/70": 1}
 
 
 async def test_an_answer_that_was_kept_is_no_versions_outcome(scene: Scene) -> None:
     """It cannot fail, and the arm with more traffic has more of them: it tells of the split, and nobody's errors."""
     for number in range(10):
-        scene.collector.request_finished(finished(place(number), OLD, batch=0))
-    scene.collector.request_finished(finished(place(20), NEW, failure="ModelError", error="ModelError"))
+        scene.collector.requests_finished([finished(place(number), OLD, batch=0)])
+    scene.collector.requests_finished([finished(place(20), NEW, failure="ModelError", error="ModelError")])
     counted = await scene.counted()
     assert counted == {"error/split/fresh/baseline/kept": 10, "error/split/fresh/candidate/bad": 1}
     assert await scene.counted(slow=True) == {}
@@ -167,18 +167,18 @@ async def test_an_answer_that_was_kept_is_no_versions_outcome(scene: Scene) -> N
 
 async def test_a_rule_with_a_split_is_a_stratum_of_its_own(scene: Scene) -> None:
     """Its callers are others, and its shares too."""
-    scene.collector.request_finished(finished(place(1), reason="rule:beta"))
+    scene.collector.requests_finished([finished(place(1), reason="rule:beta")])
     assert await scene.counted() == {"error/rule:beta/fresh/candidate/good": 1}
 
 
 async def test_a_key_that_returns_in_a_later_epoch_is_no_fresh_one(scene: Scene) -> None:
     """It counts for that epoch alone; what was counted in the one before stays as it was."""
-    scene.collector.request_finished(finished(place(1)))
+    scene.collector.requests_finished([finished(place(1))])
     await scene.counted()
     scene.watches = {"digits": Watch("digits/r1", 5, NEW, OLD)}
     scene.collector.table_applied(2)
-    scene.collector.request_finished(finished(place(1), epoch=5))
-    scene.collector.request_finished(finished(place(2), epoch=5))
+    scene.collector.requests_finished([finished(place(1), epoch=5)])
+    scene.collector.requests_finished([finished(place(2), epoch=5)])
     assert await scene.counted(5) == {"error/split/again/candidate/good": 1, "error/split/fresh/candidate/good": 1}
     assert await scene.counted(4) == {"error/split/fresh/candidate/good": 1}
 
@@ -233,9 +233,9 @@ async def test_a_label_of_an_earlier_epochs_answer_counts_now_and_apart(scene: S
 async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> None:
     """Nothing is lost within the limit, and nothing counts twice."""
     scene.coordination.away = True
-    scene.collector.request_finished(finished(place(1)))
+    scene.collector.requests_finished([finished(place(1))])
     assert await scene.counted() == {}
-    scene.collector.request_finished(finished(place(2), OLD))
+    scene.collector.requests_finished([finished(place(2), OLD)])
     assert scene.collector.statistics().waiting == 2
     scene.coordination.away = False
     assert await scene.counted() == {"error/split/fresh/candidate/good": 1, "error/split/fresh/baseline/good": 1}
@@ -244,12 +244,12 @@ async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> Non
 
 async def test_outcomes_count_in_the_order_in_which_their_requests_began(scene: Scene) -> None:
     """A baseline's that began with a slow candidate's is counted with it, not before, however soon it was known."""
-    scene.collector.request_finished(finished(place(1), took_s=2.0))
+    scene.collector.requests_finished([finished(place(1), took_s=2.0)])
     scene.clock.advance(10.0)
     await scene.collector.tick()
-    scene.collector.request_finished(finished(place(2), OLD, took_s=0.01))
+    scene.collector.requests_finished([finished(place(2), OLD, took_s=0.01)])
     scene.clock.advance(1.9)
-    scene.collector.request_finished(finished(place(3), took_s=1.91))
+    scene.collector.requests_finished([finished(place(3), took_s=1.91)])
     await scene.collector.tick()
     assert streams(scene.collector.local("digits/r1", 4)) == {"error/split/fresh/candidate/good": 1}
     scene.clock.advance(1.1)
@@ -265,7 +265,7 @@ async def test_past_the_limit_all_that_wait_are_lost_together(scene: Scene) -> N
     scene.coordination.away = True
     record = finished(place(1))
     for number in range(MAX_WAITING + 10):
-        scene.collector.request_finished(record)
+        scene.collector.requests_finished([record])
         if number % 40_000 == 0:
             await scene.collector.tick()
     statistics = scene.collector.statistics()
@@ -275,19 +275,19 @@ async def test_past_the_limit_all_that_wait_are_lost_together(scene: Scene) -> N
 
 async def test_a_rollout_that_has_ended_leaves_nothing_behind(scene: Scene) -> None:
     """Its claims are forgotten, so that another rollout of the name begins anew."""
-    scene.collector.request_finished(finished(place(1)))
+    scene.collector.requests_finished([finished(place(1))])
     await scene.counted()
     scene.watches = {}
     await scene.collector.tick()
     assert scene.collector.local("digits/r1", 4) == {}
     assert list(await scene.coordination.claim("digits/r1/keys", [place(1)])) == [True]
-    scene.collector.request_finished(finished(place(2)))
+    scene.collector.requests_finished([finished(place(2))])
     assert scene.collector.statistics().waiting == 0
 
 
 async def test_it_publishes_what_is_left_when_it_closes(scene: Scene) -> None:
     """The last fifth of a second of a replica is evidence too."""
     scene.collector.start()
-    scene.collector.request_finished(finished(place(1)))
+    scene.collector.requests_finished([finished(place(1))])
     await scene.collector.close()
     assert streams(await scene.coordination.gather("digits/r1")) == {"4/error/split/fresh/candidate/good": 1}

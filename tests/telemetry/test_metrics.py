@@ -94,7 +94,7 @@ def busy(watched: Watched) -> None:
     metrics = watched.metrics
     watched.memory = (VersionMemory(DIGITS_3, "cpu", 1000),)
     metrics.request_started("digits")
-    metrics.request_finished(request(sampled=True))
+    metrics.requests_finished([request(sampled=True)])
     metrics.request_rejected("digits", "queue-full")
     metrics.fell_back(decision(DIGITS_4), "ModelError")
     metrics.batch_finished(batch())
@@ -156,8 +156,8 @@ def test_the_exposition_is_read_back_by_the_librarys_own_parsers(watched: Watche
 def test_a_request_is_counted_for_the_version_that_was_chosen(watched: Watched) -> None:
     """Also when the fallback answered it: the client's status, the chosen one's series, and the cause beside it."""
     watched.metrics.fell_back(decision(DIGITS_4), "VersionCrashed")
-    watched.metrics.request_finished(
-        request(decision=decision(DIGITS_4), answered_by=DIGITS_3, chosen_failure="VersionCrashed")
+    watched.metrics.requests_finished(
+        [request(decision=decision(DIGITS_4), answered_by=DIGITS_3, chosen_failure="VersionCrashed")]
     )
     labels = {"route": "digits", "model": "digits"}
     assert watched.value("gateway_requests_total", **labels, version="4", code="200") == 1
@@ -168,7 +168,7 @@ def test_a_request_is_counted_for_the_version_that_was_chosen(watched: Watched) 
 def test_durations_fall_into_buckets_with_their_bounds_included(watched: Watched) -> None:
     """100 µs to 10 s, cumulative, with sum and count."""
     for seconds in (0.00005, 0.0001, 0.004, 3.0, 60.0):
-        watched.metrics.request_finished(request(duration_s=seconds))
+        watched.metrics.requests_finished([request(duration_s=seconds)])
     labels = {"route": "digits", "model": "digits", "version": "3"}
     name = "gateway_request_duration_seconds"
     by_bound = [watched.value(f"{name}_bucket", **labels, le=bound) for bound in ("0.0001", "0.005", "10.0", "+Inf")]
@@ -179,8 +179,8 @@ def test_durations_fall_into_buckets_with_their_bounds_included(watched: Watched
 
 def test_only_sampled_traces_become_exemplars(watched: Watched) -> None:
     """An exemplar that leads to no trace is worse than none."""
-    watched.metrics.request_finished(request(duration_s=0.004, sampled=True))
-    watched.metrics.request_finished(request(duration_s=0.2, trace_id=PARENT_ID * 2, sampled=False))
+    watched.metrics.requests_finished([request(duration_s=0.004, sampled=True)])
+    watched.metrics.requests_finished([request(duration_s=0.2, trace_id=PARENT_ID * 2, sampled=False)])
     families = parse_open_metrics(open_metrics(watched.registry).decode())
     exemplars = [sample.exemplar for family in families for sample in family.samples if sample.exemplar]
     assert [(each.labels, each.value, float(each.timestamp)) for each in exemplars] == [
@@ -233,10 +233,10 @@ def test_requests_in_flight_are_those_started_and_not_finished(watched: Watched)
     assert inflight() == 0
     watched.metrics.request_started("digits")
     watched.metrics.request_started("digits")
-    watched.metrics.request_finished(request(decision=None, code=400))
+    watched.metrics.requests_finished([request(decision=None, code=400)])
     assert inflight() == 1
-    watched.metrics.request_finished(request())
-    watched.metrics.request_finished(request())
+    watched.metrics.requests_finished([request()])
+    watched.metrics.requests_finished([request()])
     assert inflight() == 0
 
 
@@ -290,12 +290,12 @@ def test_the_store_counts_as_up_from_the_first_table_on_until_told_otherwise() -
 def test_a_retired_versions_series_disappear_and_late_events_do_not_bring_them_back(watched: Watched) -> None:
     """Requests of a version that drained end after it is gone: they count, under no version."""
     busy(watched)
-    watched.metrics.request_finished(request(decision=decision(DIGITS_4), answered_by=DIGITS_4))
+    watched.metrics.requests_finished([request(decision=decision(DIGITS_4), answered_by=DIGITS_4)])
     watched.apply(digits(arms=(Arm(3, 100),), pinnable=frozenset({3})))
     watched.metrics.version_state(DIGITS_4, "retired", "")
     watched.metrics.version_retired(DIGITS_4)
     assert watched.label_values("version") == {"3"}
-    watched.metrics.request_finished(request(decision=decision(DIGITS_4), answered_by=DIGITS_4))
+    watched.metrics.requests_finished([request(decision=decision(DIGITS_4), answered_by=DIGITS_4)])
     watched.metrics.fell_back(decision(DIGITS_4), "ModelError")
     watched.metrics.batch_finished(batch(DIGITS_4))
     watched.metrics.queue_changed(DIGITS_4, 3)
@@ -315,7 +315,7 @@ def test_a_removed_routes_series_disappear(watched: Watched) -> None:
     """With everything that was counted under its name; its versions may live on elsewhere."""
     busy(watched)
     watched.apply(Route("other", "digits", (Arm(3, 1),)))
-    watched.metrics.request_finished(request())
+    watched.metrics.requests_finished([request()])
     assert watched.label_values("route") == {"other", "unknown"}
     assert watched.value("gateway_inflight_requests", route="other") == 0
     assert watched.value("gateway_version_state", model="digits", version="3", state="active") == 1
@@ -324,16 +324,16 @@ def test_a_removed_routes_series_disappear(watched: Watched) -> None:
 def test_a_thousand_invented_names_mint_one_series_each_kind(watched: Watched) -> None:
     """What clients choose is counted under ``unknown``; reasons and causes outside the vocabulary under ``other``."""
     busy(watched)
-    watched.metrics.request_finished(request(route="first", decision=None, answered_by=None, code=404))
+    watched.metrics.requests_finished([request(route="first", decision=None, answered_by=None, code=404)])
     watched.metrics.request_rejected("first", "because")
     watched.metrics.fell_back(decision(DIGITS_4), "Strange")
     before = watched.series()
     for number in range(1_000):
         name = f"route-{number}"
         watched.metrics.request_started(name)
-        watched.metrics.request_finished(request(route=name, decision=None, answered_by=None, code=404))
-        watched.metrics.request_finished(
-            request(route=name, decision=decision(VersionRef(name, number), route=name), code=404)
+        watched.metrics.requests_finished([request(route=name, decision=None, answered_by=None, code=404)])
+        watched.metrics.requests_finished(
+            [request(route=name, decision=decision(VersionRef(name, number), route=name), code=404)]
         )
         watched.metrics.request_rejected(name, f"reason-{number}")
         watched.metrics.fell_back(decision(DIGITS_4), f"Cause{number}")
@@ -350,7 +350,7 @@ def test_two_gateways_in_one_process_do_not_collide(watched: Watched) -> None:
     """A registry belongs to a lifetime, not to the process."""
     other = Watched(digits())
     other.metrics.table_applied(9)
-    watched.metrics.request_finished(request())
+    watched.metrics.requests_finished([request()])
     assert (watched.metrics.statistics().requests, other.metrics.statistics().requests) == (1, 0)
     assert other.value("gateway_state_revision") == 9
 
@@ -392,7 +392,7 @@ def test_scrapes_on_another_thread_never_trip_over_what_the_loop_writes(watched:
         version = VersionRef("digits", 100 + number)
         watched.metrics.version_state(version, "active", "")
         watched.apply(digits(pinnable=frozenset({version.number})), revision=number)
-        watched.metrics.request_finished(request(decision=decision(version), code=200 + number % 300, sampled=True))
+        watched.metrics.requests_finished([request(decision=decision(version), code=200 + number % 300, sampled=True)])
         watched.metrics.batch_finished(batch(version))
         watched.metrics.request_rejected("digits", "deadline")
         if number > 5:

@@ -30,7 +30,7 @@ def test_a_success_counts_rows_and_requests_for_the_version_that_answered() -> N
     """Durations in nanoseconds."""
     statistics = ModelStatistics()
 
-    statistics.request_finished(finished(200, answered_by=CHOSEN))
+    statistics.requests_finished([finished(200, answered_by=CHOSEN)])
     statistics.batch_finished(BatchRecord(CHOSEN, rows=8, items=2, compute_s=0.25, waits_s=(0.1, 0.1)))
     statistics.batch_finished(BatchRecord(CHOSEN, rows=8, items=2, compute_s=0.25, waits_s=(), failure="ModelError"))
 
@@ -47,8 +47,8 @@ def test_a_failure_counts_for_the_chosen_also_when_a_fallback_answered() -> None
     """What a fallback hid is still the chosen version's failure."""
     statistics = ModelStatistics()
 
-    statistics.request_finished(finished(200, answered_by=FALLBACK, failure="ModelError"))
-    statistics.request_finished(finished(500, answered_by=None, failure="ModelError"))
+    statistics.requests_finished([finished(200, answered_by=FALLBACK, failure="ModelError")])
+    statistics.requests_finished([finished(500, answered_by=None, failure="ModelError")])
 
     assert statistics.report("digits", CHOSEN)["inference_stats"]["fail"]["count"] == 2
     assert statistics.report("digits", FALLBACK)["inference_stats"]["success"]["count"] == 1
@@ -57,7 +57,7 @@ def test_a_failure_counts_for_the_chosen_also_when_a_fallback_answered() -> None
 def test_a_retired_version_is_forgotten() -> None:
     """Its memory goes with it."""
     statistics = ModelStatistics()
-    statistics.request_finished(finished(200, answered_by=CHOSEN))
+    statistics.requests_finished([finished(200, answered_by=CHOSEN)])
 
     statistics.version_retired(CHOSEN)
 
