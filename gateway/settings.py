@@ -332,6 +332,12 @@ def child_environment(home: Path) -> dict[str, str]:
     return {**kept, "TURNOUT_HOME": str(home)}
 
 
+def recorder_environment() -> dict[str, str]:
+    """The environment of the recorder's process: this one's, less what exporters would read there (``OTEL_…``) beside
+    the options that the settings give them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+
+
 def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Reads the file if one is given, applies ``overrides`` (from command-line options), then the environment.
 

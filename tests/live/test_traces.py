@@ -116,6 +116,21 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
         assert len([span for span in receiver.spans if span.server]) == 1
 
 
+def test_variables_of_opentelemetry_do_not_reach_the_exporter(
+    tmp_path: Path, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings say all: an operator who reads them knows where spans go, and with which headers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-environment=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "another")
+    with gateway(tmp_path / "home", receiver, trace_ratio=1.0) as running:
+        self_naming(running, "digits", 1)
+        running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
+        tree = receiver.tree(traced(ask(running)))
+        assert tree[ROOT].resource["service.name"] == "turnout"
+        assert "x-environment" not in receiver.headers
+
+
 def test_failed_and_slow_requests_arrive_though_nobody_drew_them(tmp_path: Path, receiver: OtlpReceiver) -> None:
     """Ratio nought: the usual ones leave nothing, an error and a slow one a trace and an exemplar, and a fallback both
     attempts."""

@@ -55,6 +55,7 @@ class Tracing(Observer):
         self._batches: dict[int, BatchRecord] = {}
         self._shadows: list[ShadowRecord] = []
         self._timer: Timer | None = None
+        self._closed = False
         self.kept = dict.fromkeys((PARENT, RATIO, "error", "fallback", "slow"), 0)
         self.lost_spans = 0
 
@@ -90,7 +91,7 @@ class Tracing(Observer):
         trace = record.trace
         if trace is None or not record.ended_wall or not int(trace[-2:], 16) & 1:
             return
-        if len(self._shadows) < _MOST_HELD:
+        if len(self._shadows) < _MOST_HELD and not self._closed:
             self._shadows.append(record)
             if self._timer is None:
                 self._wind()
@@ -102,6 +103,8 @@ class Tracing(Observer):
         self._hand_over()
 
     def close(self) -> None:
+        """Hands over what is held, and from now on what comes at once: the last burst may be told after this."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -114,7 +117,9 @@ class Tracing(Observer):
         serial = kept.record.batch
         if serial and serial not in self._batches and (batch := self._found(serial)) is not None:
             self._batches[serial] = batch
-        if self._timer is None:
+        if self._closed:
+            self.flush()
+        elif self._timer is None:
             self._wind()
 
     def _found(self, serial: int) -> BatchRecord | None:

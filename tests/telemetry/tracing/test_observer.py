@@ -178,6 +178,14 @@ def test_closing_hands_over_what_is_held(scene: Scene) -> None:
     assert scene.clock.waiting == 0
 
 
+def test_what_is_told_after_closing_is_handed_over_at_once(scene: Scene) -> None:
+    """The last burst is told while everything ends."""
+    scene.tracing.close()
+    scene.tracing.requests_finished([sampled()])
+    assert len(scene.road.messages) == 1
+    assert scene.clock.waiting == 0
+
+
 def test_a_flood_of_sampled_requests_is_handed_over_in_pieces(scene: Scene) -> None:
     """A ratio of one at full load must not gather without bound."""
     scene.tracing.requests_finished([sampled()] * 10_000)
