@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -24,6 +34,7 @@ __all__ = [
     "heat",
     "lines",
     "number",
+    "phases",
     "states",
 ]
 
@@ -31,7 +42,7 @@ PROMETHEUS = model.DataSourceRef(type_val="prometheus", uid="turnout-prometheus"
 
 GOOD, WARN, BAD = "green", "orange", "red"
 
-Panel: TypeAlias = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | bargauge.Panel
+Panel: TypeAlias = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | bargauge.Panel | statetimeline.Panel
 Steps: TypeAlias = Sequence[tuple[float, str]]
 """Values from which on a colour holds, ascending; below the first it is green."""
 
@@ -138,6 +149,21 @@ def bars(title: str, query: Query, *, says: str, unit: str, steps: Steps = (), s
         .height(8)
         .span(span)
         .with_target(_target(query, 0).instant())
+    )
+
+
+def phases(title: str, query: Query, *, says: str, span: int = 8) -> statetimeline.Panel:
+    """Bars over time: one a series, while it has a value."""
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .description(says)
+        .datasource(PROMETHEUS)
+        .unit("bool_yes_no")
+        .height(8)
+        .span(span)
+        .show_value(common_model.VisibilityMode.NEVER)
+        .with_target(_target(query, 0))
     )
 
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.board import Section, Variable, board
 from dashboards.marks import changes
-from dashboards.panels import WARN, Panel, Query, lines, number, states
+from dashboards.panels import WARN, Panel, Query, lines, number, phases, states
 from dashboards.queries import per_second, quantile, share
 
 __all__ = ["rollout"]
@@ -53,13 +53,10 @@ def _standing() -> list[Panel]:
             unit="short",
             steps=((1, WARN),),
         ),
-        lines(
+        phases(
             "Phase",
             Query(f"max by (phase) (gateway_rollout_phase{ROUTE}) == 1", "{{phase}}"),
             says="What it waits for is in `turnout rollout ROUTE --status`.",
-            unit="none",
-            held=True,
-            most=1,
         ),
         lines(
             "Weights in force",

@@ -53,7 +53,7 @@ PAINS = (
     "Series that are dropped or stay for ever",
     "Histograms lost with several processes",
 )
-"""Complaints of users of other progressive-delivery, drift and metrics systems, by the names that the page gives them."""
+"""Complaints of users of other progressive-delivery, drift and metrics systems, by the names on the page."""
 
 
 @cache
