@@ -142,8 +142,9 @@ class Desk:
             case Down.LINE:
                 self._add(_Line(socket.socket(fileno=line.fds.pop(0))))
             case Down.BEGIN:
-                fds, line.fds[:] = line.fds.copy(), ()
-                self._parts = self._build(unpack(body), fds)
+                options, count = unpack(body)  # descriptors of what follows may have come along
+                fds, line.fds[:] = line.fds[:count], line.fds[count:]
+                self._parts = self._build(options, fds)
             case Down.END:
                 self._over = True
         return 0

@@ -25,9 +25,16 @@ from gateway.recording.large import Policy, no_policy
 from gateway.recording.road import LIMIT_BYTES, Road, RoadStatistics
 from gateway.recording.sender import Sender
 
-__all__ = ["Losses", "Recorder", "RecorderStatistics"]
+__all__ = ["DECISIONS", "EVERY", "KEEPS", "Losses", "Recorder", "RecorderStatistics"]
 
 log = logging.getLogger("turnout.recording")
+
+DECISIONS = "decisions"
+KEEPS = frozenset({DECISIONS, "truth"})
+"""Options of parts that want more of some requests than their outcome: key, context and content."""
+
+EVERY = frozenset({DECISIONS, "request_log"})
+"""Options of parts that take every request."""
 
 _MODULE = "gateway.recording.process"
 _ASK_S = 5.0
@@ -60,7 +67,8 @@ class Recorder(Sender):
         limit_bytes: int = LIMIT_BYTES,
         spawn: Callable[[str, socket.socket], ChildProcess] = ChildProcess,
     ) -> None:
-        super().__init__(Road(limit_bytes=limit_bytes), policy)
+        road = Road(limit_bytes=limit_bytes, decisions=DECISIONS in options)
+        super().__init__(road, policy, every=not EVERY.isdisjoint(options))
         self._options = dict(options)
         self._descriptors = tuple(descriptors)
         self._clock = clock
@@ -154,7 +162,7 @@ class Recorder(Sender):
         self.road.connect(ours, self._heard, self._lost)
         state = [(Down.STATE, pack((event, dict(body))), ()) for event, body in self._state.values()]
         fds = [os.dup(fd) for fd in self._descriptors]
-        self.road.begin([(Down.BEGIN, pack(self._options), fds), *state])
+        self.road.begin([(Down.BEGIN, pack((self._options, len(fds))), fds), *state])
         return process
 
     async def _keep(self, process: ChildProcess) -> None:
