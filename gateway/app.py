@@ -34,8 +34,8 @@ from gateway.events import FanOut, Observer
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
 from gateway.recording.large import content_policy
-from gateway.recording.needs import KEEPS, recorder_needs
-from gateway.recording.recorder import Losses, Recorder
+from gateway.recording.needs import recorder_needs
+from gateway.recording.recorder import KEEPS, Losses, Recorder
 from gateway.recording.telling import Telling
 from gateway.registry.blobs import BlobStore
 from gateway.server import (

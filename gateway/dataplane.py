@@ -62,9 +62,11 @@ EMPTY = Current(RoutingTable(routes={}, default_route=None, revision=0))
 
 
 class Records(Protocol):
-    """Where answers are recorded. ``full``: not now, so a route that wants none unrecorded gives none."""
+    """Where answers are recorded. ``full``: not now, so a route that wants none unrecorded gives none. ``decisions``:
+    there is a decision log; else only what truth needs is kept."""
 
     full: bool
+    decisions: bool
 
 
 class Trail:
@@ -168,7 +170,7 @@ class Dataplane:
                 decision = trail.decision = decide(current.table, request)
                 route = current.table.routes[decision.route]
                 trail.decided = monotonic()
-                if route.refuses and self._records is not None and self._records.full:
+                if route.refuses:
                     self._refuse_unrecorded(route)
                 try:
                     response = await self._ask(current, route, decision, asked)
@@ -206,6 +208,8 @@ class Dataplane:
             raise ServiceDraining("the gateway is shutting down and takes no new work; ask another replica")
 
     def _refuse_unrecorded(self, route: Route) -> None:
+        if self._records is None or not self._records.decisions or not self._records.full:
+            return
         self._observer.request_rejected(route.name, "decision-log-full")
         raise DecisionLogFull(
             f"route {route.name!r} gives no answer that cannot be recorded, and its record cannot be kept now; try "
@@ -255,7 +259,8 @@ class Dataplane:
             fitted = decode(handle.signature)
             arrays, rows = fitted if isinstance(fitted, tuple) else await fitted
             trail.rows = rows
-            kept = route.keeps_content and self._records is not None
+            records = self._records
+            kept = route.keeps_content and records is not None and (records.decisions or route.truth is not None)
             if kept:
                 trail.inputs = _copies(arrays) if _may_write(handle) else arrays
             deadline = began + limits.timeout_ms / 1000 if request.deadline is None else request.deadline

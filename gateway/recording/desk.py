@@ -115,6 +115,9 @@ class Desk:
                 self._remove(line)
                 return False
             done = sum(self._take(line, kind, body) for kind, body in line.frames.feed(data))
+        except ConnectionResetError:  # it has ended, and did not read all that it was told
+            self._remove(line)
+            return False
         except (OSError, ValueError) as fault:
             log.error("a line to the recorder broke: %s", fault)
             self._remove(line)

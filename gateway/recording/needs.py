@@ -15,10 +15,7 @@ from gateway.telemetry.feedback.tables import LABELS_FILE
 from gateway.telemetry.sink import DescriptorSink, open_sink
 from gateway.telemetry.tracing.configured import export_options
 
-__all__ = ["KEEPS", "Needs", "recorder_needs"]
-
-KEEPS = frozenset({"decisions", "truth"})
-"""Options of parts that want more of a request than its outcome: its key and its content."""
+__all__ = ["Needs", "recorder_needs"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,10 @@ class Road:
     """Used from the event loop. ``full`` is read for each request of a route that would rather refuse: the road is
     half full, or the recorder cannot keep what it gets."""
 
-    def __init__(self, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, *, limit_bytes: int = LIMIT_BYTES, decisions: bool = False) -> None:
+        """``decisions``: it leads to a decision log."""
         self.full = False
+        self.decisions = decisions
         self._limit_bytes = limit_bytes
         self._socket: socket.socket | None = None
         self._heard: Heard = ignore

@@ -21,16 +21,21 @@ _ANY_SIZE = 2**40
 
 
 class Sender(Observer):
-    """``policy`` says what a route wants of large tensors."""
+    """``policy`` says what a route wants of large tensors. Not ``every``: only requests whose content is kept."""
 
-    def __init__(self, road: Road, policy: Policy = no_policy) -> None:
+    def __init__(self, road: Road, policy: Policy = no_policy, *, every: bool = True) -> None:
         self.road = road
+        self._every = every
         self._policy = policy
         self._hashing: ThreadPoolExecutor | None = None
         self._pending: set[asyncio.Future[RequestRecord]] = set()
         self._pending_bytes = 0
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+        if not self._every:
+            records = [record for record in records if record.content is not None]
+            if not records:
+                return
         try:
             self.road.offer(pack_burst(records), len(records))
         except LargeTensors:

@@ -10,7 +10,6 @@ from gateway.control.plane import ControlPlane
 from gateway.dataplane import Dataplane
 from gateway.events import Observer
 from gateway.messages import VersionRef
-from gateway.recording.needs import KEEPS
 from gateway.recording.recorder import Recorder
 from gateway.server import SharedAddress
 from gateway.serving.fleet import Fleet
@@ -75,7 +74,7 @@ def assemble_crew(parts: NodeParts, deaths: Deaths, address: SharedAddress, appl
     crew = Crew(
         [address.listen() for _ in range(parts.settings.server.workers)],
         rebind=address.listen,
-        settings=Beginning.of(parts.settings, keeps=recorder is not None and not KEEPS.isdisjoint(recorder.options)),
+        settings=Beginning.of(parts.settings, recorded=() if recorder is None else recorder.options),
         publisher=publisher,
         replays=replays,
         desk=desk,

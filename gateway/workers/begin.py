@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,18 +22,18 @@ class Beginning(BaseModel):
     readiness_s: float
     trace_ratio: float
     flags: FlagSettings = FlagSettings()
-    keeps: bool = False
+    recorded: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, settings: Settings, *, keeps: bool = False) -> dict[str, Any]:
-        """As it is sent. ``keeps``: the recorder wants keys and contents."""
+    def of(cls, settings: Settings, *, recorded: Iterable[str] = ()) -> dict[str, Any]:
+        """As it is sent. ``recorded``: the parts of the recorder."""
         beginning = cls(
             server=settings.server,
             limits=settings.limits,
             readiness_s=settings.runtimes.readiness_s,
             trace_ratio=settings.telemetry.trace_ratio,
             flags=settings.flags,
-            keeps=keeps,
+            recorded=frozenset(recorded),
         )
         return beginning.model_dump(mode="json")
 

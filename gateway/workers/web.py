@@ -27,6 +27,7 @@ from gateway.errors import NotFound, TurnoutError
 from gateway.events import FanOut
 from gateway.messages import VersionRef
 from gateway.recording.large import content_policy
+from gateway.recording.recorder import DECISIONS, EVERY, KEEPS
 from gateway.recording.road import Road, ignore
 from gateway.recording.sender import Sender
 from gateway.server import Listener, allow_descriptors, spare_the_collector
@@ -125,11 +126,15 @@ class WebWorker:
         self._beginning = beginning
         clock = SystemClock()
         self._relay = relay = Relay(self._link, self._forgive)
-        self._sender = sender = Sender(self._road, self._content_policy)
+        self._sender = sender = Sender(self._road, self._content_policy, every=not EVERY.isdisjoint(beginning.recorded))
+        self._road.decisions = DECISIONS in beginning.recorded
         self._observer = observer = FanOut(relay, sender, clock=clock)
         cores = max(1, len(os.sched_getaffinity(0)) // beginning.server.workers)
         self._dataplane = dataplane = Dataplane(
-            observer=observer, clock=clock, cores=cores, records=self._road if beginning.keeps else None
+            observer=observer,
+            clock=clock,
+            cores=cores,
+            records=None if KEEPS.isdisjoint(beginning.recorded) else self._road,
         )
         ring = TokenRing(clock)
         self._fleet = fleet = Fleet(
