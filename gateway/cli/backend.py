@@ -101,6 +101,16 @@ class ModelVerbs(Protocol):
 
     async def register(self, registration: Registration, steps: Steps) -> Json: ...
 
+    async def profiles(self, model: str, selector: str) -> Json:
+        """``{"model", "version", "used", "counted", "captured": [...], "capture": {...}, "profile": {...}}``."""
+        ...
+
+    async def capture_profile(self, model: str, selector: str, *, route: str, rows: int, use: bool) -> Json:
+        """Begins; ``profiles`` tells how far it is."""
+        ...
+
+    async def use_profile(self, model: str, selector: str, digest: str | None) -> Json: ...
+
     async def set_alias(self, model: str, alias: str, version: int) -> Json: ...
 
     async def drop_alias(self, model: str, alias: str) -> None: ...
@@ -134,6 +144,10 @@ class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
 
     async def audit_checkpoint(self) -> Json:
         """``{"checkpoint": note, "size", "head", "at", "key"}``."""
+        ...
+
+    async def decision(self, name: str) -> Json:
+        """As ``GET /admin/decisions/{id}`` answers. Raises NotFound."""
         ...
 
     async def drift(self, name: str) -> Json:

@@ -140,6 +140,18 @@ class HttpBackend:
             return await self._send("POST", path, json=request.body, timeout=UPLOAD_TIMEOUT)
         return await self._send("POST", path, data=request.fields, files=request.files, timeout=UPLOAD_TIMEOUT)
 
+    async def profiles(self, model: str, selector: str) -> Json:
+        return await self._call("GET", f"/models/{_part(model)}/versions/{_part(selector)}/profiles")
+
+    async def capture_profile(self, model: str, selector: str, *, route: str, rows: int, use: bool) -> Json:
+        body = {"route": route, "rows": rows, "use": use}
+        return await self._call("POST", f"/models/{_part(model)}/versions/{_part(selector)}/profiles", body)
+
+    async def use_profile(self, model: str, selector: str, digest: str | None) -> Json:
+        return await self._call(
+            "PUT", f"/models/{_part(model)}/versions/{_part(selector)}/profiles", {"digest": digest}
+        )
+
     async def set_alias(self, model: str, alias: str, version: int) -> Json:
         return await self._call("PUT", f"/models/{_part(model)}/aliases/{_part(alias)}", {"version": version})
 
@@ -170,6 +182,9 @@ class HttpBackend:
 
     async def audit_checkpoint(self) -> Json:
         return await self._call("GET", "/audit/checkpoint")
+
+    async def decision(self, name: str) -> Json:
+        return await self._call("GET", f"/decisions/{_part(name)}")
 
     async def drift(self, name: str) -> Json:
         return await self._call("GET", f"/drift/{_part(name)}")

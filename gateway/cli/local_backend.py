@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,12 +17,19 @@ from gateway.control.explain import Question
 from gateway.control.local_control import LocalControl, open_control
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
+from gateway.telemetry.decisions.reader import opened
+from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 
 __all__ = ["LocalBackend", "open_local"]
 
 ASK_A_REPLICA = (
     "what a replica knows of its store is the replica's own: start it (it serves its last state), set TURNOUT_URL to "
     "it, and ask again"
+)
+
+ASK_A_GATEWAY = (
+    "profiles of live rows are made where the rows run: start the gateway, set TURNOUT_URL to it, and ask again; "
+    "turnout show tells the profile that a version was registered with"
 )
 
 
@@ -134,6 +142,15 @@ class LocalBackend:
             registration.model, registration.source, options, actor=self._actor, progress=progress
         )
 
+    async def profiles(self, model: str, selector: str) -> Json:
+        raise CommandFailed(ASK_A_GATEWAY)
+
+    async def capture_profile(self, model: str, selector: str, *, route: str, rows: int, use: bool) -> Json:
+        raise CommandFailed(ASK_A_GATEWAY)
+
+    async def use_profile(self, model: str, selector: str, digest: str | None) -> Json:
+        raise CommandFailed(ASK_A_GATEWAY)
+
     async def set_alias(self, model: str, alias: str, version: int) -> Json:
         return await self._control.models.set_alias(model, alias, version, actor=self._actor)
 
@@ -165,6 +182,9 @@ class LocalBackend:
 
     async def audit_checkpoint(self) -> Json:
         return await self._control.audit_checkpoint()
+
+    async def decision(self, name: str) -> Json:
+        return await asyncio.to_thread(opened(self._home / DECISIONS_FOLDER).one, name)
 
     async def drift(self, name: str) -> Json:
         raise CommandFailed("drift is judged by a running gateway: set TURNOUT_URL, and TURNOUT_TOKEN, to ask it")

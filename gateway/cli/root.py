@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from gateway.cli import (
     audit_commands,
+    decisions_commands,
     drift_command,
     explain_command,
     keeper_commands,
     model_commands,
+    profile_command,
     register,
     rollout_command,
     route_commands,
@@ -26,6 +28,7 @@ for group in (
     demo,
     register,
     model_commands,
+    profile_command,
     route_commands,
     rollout_command,
     explain_command,
@@ -33,6 +36,7 @@ for group in (
     simulate,
     store_commands,
     audit_commands,
+    decisions_commands,
     keeper_commands,
 ):
     application.add_typer(group.commands)

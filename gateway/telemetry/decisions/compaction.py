@@ -27,7 +27,7 @@ from gateway.telemetry.decisions.parquet import SCHEMA, FrameMark, Passport, lin
 from gateway.telemetry.decisions.segments import Segment
 from gateway.telemetry.decisions.standing import Standing
 
-__all__ = ["DAMAGED", "TAKEN", "DamagedSegment", "compact", "prove", "table_of"]
+__all__ = ["DAMAGED", "TAKEN", "DamagedSegment", "compact", "prove", "readable_rows", "table_of"]
 
 DAMAGED, TAKEN = 3, 4
 _CHUNK_LINES = 4096
@@ -154,6 +154,16 @@ def table_of(path: Path, number: int) -> tuple[pa.Table, Passport, Sequence[tupl
         gathered.take(frame)
     passport = Passport(number, previous, link, first, last, tuple(gathered.marks))
     return gathered.table(), passport, gathered.hashes
+
+
+def readable_rows(path: Path) -> pa.Table:
+    """What can be read of a segment that may be open or damaged, in the chain's order."""
+    gathered = _Gathered()
+    with path.open("rb") as file:
+        for found in read_frames(file):
+            if isinstance(found, Frame):
+                gathered.take(found)
+    return gathered.table()
 
 
 def compact(segment: Segment) -> int:

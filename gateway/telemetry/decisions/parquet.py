@@ -124,6 +124,7 @@ def write_table(path: Path, table: pa.Table, passport: Passport) -> None:
         compression_level=_LEVEL,
         use_dictionary=[name for name in SCHEMA.names if name not in _UNIQUE],
         write_statistics=_SOUGHT,
+        write_page_checksum=True,
         store_schema=False,
     )
     with writer:
