@@ -391,6 +391,7 @@ def serve(settings: Settings) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and end are told in our own words
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and some of them are secrets
     logging.getLogger("openfeature.contrib").setLevel(logging.CRITICAL)  # it logs what clients send, at each request
     allow_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
