@@ -17,8 +17,10 @@ import numpy as np
 from runtimes.base import Arrays
 from runtimes.counting import Plan
 from runtimes.counting_buffer import Buffer, Counts
+from runtimes.counting_capture import Capture
 from runtimes.line import Line
 from runtimes.packets import TAIL_BYTES, Op, Packet
+from runtimes.signature import Signature
 
 __all__ = ["PART_BYTES", "TELL_S", "Counting"]
 
@@ -37,6 +39,9 @@ class Counting:
         self._buffers: tuple[Buffer, ...] = ()
         self._places: tuple[int, ...] = ()  # of each, among the plans that were sent
         self._unsent: deque[Packet] = deque()
+        self._capture: Capture | None = None
+        self._capture_number = 0
+        self._captured: deque[Packet] = deque()
         self._tell_at = 0.0
         self._silent = True  # nothing ran since the last telling
 
@@ -46,7 +51,7 @@ class Counting:
     @property
     def waits(self) -> bool:
         """Something is to be counted or told."""
-        return not self._silent or bool(self._unsent)
+        return not self._silent or bool(self._unsent or self._captured)
 
     def plan(self, plans: Sequence[Mapping[str, Any]], number: int) -> None:
         """Counts with these from now on. One that was there goes on; of others, what is not told yet is lost."""
@@ -63,12 +68,19 @@ class Counting:
         self._places, self._buffers, self._number = tuple(buffers), tuple(buffers.values()), number
         self._unsent.clear()
 
+    def capture(self, signature: Signature, rows: int, seed: int, number: int) -> None:
+        """Makes a profile of the next rows, in place of one under way."""
+        self._capture, self._capture_number = Capture(signature, rows, seed), number
+        self._captured.clear()
+
     def note(self, inputs: Arrays, outputs: Arrays, rows: int | None) -> None:
         """A batch has run, and is about to be answered: what is to be counted of it is copied."""
-        if not self._buffers:
+        if not self._buffers and self._capture is None:
             return
         if self._silent:
             self._silent, self._tell_at = False, self._clock() + TELL_S
+        if self._capture is not None:
+            self._capture.note(inputs, outputs, rows)
         for buffer in self._buffers:
             buffer.note(inputs, outputs, rows)
 
@@ -83,8 +95,10 @@ class Counting:
         """How long there is nothing to do here: 0 for something now, None for ever."""
         if not self.waits:
             return None
+        if self._capture is not None and self._capture.due:
+            return 0
         due = [due for buffer in self._buffers if (due := buffer.due_in_s()) is not None]
-        due.append(_NO_ROOM_S if self._unsent else max(0.0, self._tell_at - self._clock()))
+        due.append(_NO_ROOM_S if self._unsent or self._captured else max(0.0, self._tell_at - self._clock()))
         return int(min(due) * 1000 + 0.999)
 
     def work(self) -> None:
@@ -92,6 +106,10 @@ class Counting:
         for buffer in self._buffers:
             if buffer.due_in_s() == 0.0:
                 buffer.count()
+        if self._capture is not None and self._capture.due:
+            self._work_on(self._capture)
+        while self._captured and self._line.try_to_tell(self._captured[0]):
+            self._captured.popleft()
         if self._clock() >= self._tell_at:
             self._tell()
 
@@ -108,6 +126,20 @@ class Counting:
         self._tell_at = self._clock() + TELL_S
         while self._unsent and self._line.try_to_tell(self._unsent[0]):
             self._unsent.popleft()
+
+    def _work_on(self, capture: Capture) -> None:
+        capture.work()
+        if not capture.done:
+            return
+        self._capture = None
+        if capture.profile is None:
+            told = capture.problem.encode()[:PART_BYTES]
+            self._captured.append(Packet(Op.PROFILE, flags=1, layout=self._capture_number, tail=told))
+            return
+        size = len(capture.profile)
+        for at in range(0, size, PART_BYTES):
+            part = capture.profile[at : at + PART_BYTES]
+            self._captured.append(Packet(Op.PROFILE, layout=self._capture_number, size_bytes=size, tail=part))
 
     def _parts(self, place: int, counts: Counts) -> list[Packet]:
         octets = np.ascontiguousarray(counts.vector, "<i8").tobytes() if counts.counted else b""

@@ -33,8 +33,9 @@ class ChannelFault(Exception):
 class Op(IntEnum):
     """Gateway to child: INPUT and OUTPUT bring a memory's descriptor, CHANNEL that of one more channel, LOAD has its
     body in input 0, RUN is a batch, NORMAL ends the low priority of loading, COUNT brings a memory with the plans to
-    count with. Child to gateway: LOADED has its body in output 0, DONE answers a RUN, FAILED says why not, GROW wants a
-    larger output, COUNTS is a part of what was counted. Both: LAYOUT numbers a layout."""
+    count with, CAPTURE asks for a profile of live rows. Child to gateway: LOADED has its body in output 0, DONE answers
+    a RUN, FAILED says why not, GROW wants a larger output, COUNTS is a part of what was counted, PROFILE of what was
+    captured. Both: LAYOUT numbers a layout."""
 
     INPUT = 1
     OUTPUT = 2
@@ -44,11 +45,13 @@ class Op(IntEnum):
     CHANNEL = 6
     LAYOUT = 7
     COUNT = 8
+    CAPTURE = 9
     LOADED = 16
     DONE = 17
     FAILED = 18
     GROW = 19
     COUNTS = 20
+    PROFILE = 21
 
 
 _KNOWN = frozenset(int(op) for op in Op)
@@ -60,7 +63,8 @@ class Packet(NamedTuple):
     ``slot`` numbers an input memory and ``output`` an output memory. RUN: ``flags`` 1 forbids sharing the run, 2
     counting it. COUNT: ``layout`` numbers this set of plans, ``size_bytes`` is the body. COUNTS: ``layout`` is that
     number, ``slot`` the plan's place in the set, ``output`` the part's and ``flags`` how many parts there are, ``rows``
-    were counted and ``size_bytes`` rows seen.
+    were counted and ``size_bytes`` rows seen. CAPTURE: ``layout`` numbers it, of ``rows`` rows, ``size_bytes`` is the
+    seed. PROFILE: ``layout`` is that number, ``size_bytes`` all of it; ``flags`` 1: ``tail`` says why there is none.
     ``layout`` is a number that LAYOUT gave; LAYOUT's ``rows`` are its capacity. ``rows`` of DONE are all that ran
     together, ``seconds`` what that took. ``size_bytes`` of LOAD and LOADED is the body, of GROW what is wanted.
     ``tail``: the shapes of a LAYOUT, the sizes of BYTES tensors, the text of a failure.

@@ -121,6 +121,8 @@ class Worker:
             os.close(fd)
         if packet.op == Op.LOAD:
             self._load(packet)
+        elif packet.op == Op.CAPTURE and self._runtime is not None:
+            self._counting.capture(self._runtime.signature, packet.rows, packet.size_bytes, packet.layout)
         elif packet.op != Op.NORMAL:
             raise ChannelFault(f"the gateway sent {packet.name}")
 

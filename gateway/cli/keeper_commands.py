@@ -168,8 +168,8 @@ def collect_garbage(
     output = Output.standard(machine=json)
     home = local_home("gc")
     blobs = BlobStore(load_settings(overrides={"home": home}).registry.blobs or home)
-    referenced = perform(_manifest_digests)
-    found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s)
+    referenced, beside = perform(_digests)
+    found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s, beside=beside)
     if not json:
         output.line(_plan_text(found))
     freed = 0
@@ -183,8 +183,11 @@ def collect_garbage(
         output.json({**found.to_json(), "dry_run": dry_run, "freed_bytes": freed})
 
 
-async def _manifest_digests(backend: Backend) -> list[str]:
-    return [version["digest"] for model in await backend.models() for version in model["versions"]]
+async def _digests(backend: Backend) -> tuple[list[str], list[str]]:
+    """Of manifests, and of the profiles that catalogues name beside them."""
+    versions = [version for model in await backend.models() for version in model["versions"]]
+    captured = [held["digest"] for version in versions for held in version.get("profiles", ())]
+    return [version["digest"] for version in versions], captured
 
 
 def _plan_text(found: CollectPlan) -> str:

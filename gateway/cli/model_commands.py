@@ -11,6 +11,7 @@ from gateway.cli.backend import Backend
 from gateway.cli.connection import local_home, perform
 from gateway.cli.failures import FAILED, USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
+from gateway.cli.profile_command import profile_lines
 from gateway.cli.progress import stepwise
 from gateway.errors import RegistryError
 from gateway.registry.blobs import BlobStore
@@ -113,6 +114,8 @@ def _show_version(output: Output, found: Mapping[str, Any]) -> None:
         for tensor in manifest["signature"][side]:
             shape = ", ".join(map(str, tensor["shape"]))
             output.line(f"{side[:-1]:<7} {tensor['name']}  {tensor['datatype']} [{shape}]")
+    for line in profile_lines(found.get("profiled")):
+        output.line(line)
     for record in manifest["evaluation"]:
         output.line("evaluation  " + "  ".join(f"{key}={value}" for key, value in record.items() if value is not None))
 

@@ -11,13 +11,15 @@ from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired, read_desired
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
-from gateway.errors import Conflict, StoreUnavailable, UnknownModel
+from gateway.errors import Conflict, IntegrityError, RegistryError, StoreUnavailable, UnknownModel
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore, Progress
 from gateway.registry.catalogue import ModelDocument
 from gateway.registry.collect import GRACE_S, collect, plan
 from gateway.registry.loading import read_manifest
+from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_model_name
+from gateway.registry.profile import read_profile, summary
 from gateway.registry.registration import Permissions, RegistrationOptions, prepare
 
 __all__ = ["ModelControl", "model_key", "users_of"]
@@ -63,7 +65,19 @@ class ModelControl:
             **entry.to_json(),
             "aliases": list(model.aliases_of(entry.number)),
             "manifest": manifest.to_json(),
+            "profiled": await asyncio.to_thread(self._profiled, manifest, entry.profile),
         }
+
+    def _profiled(self, manifest: Manifest, used: str | None) -> View | None:
+        """What the profile in use says in a few words: the manifest's, unless a captured one was chosen."""
+        computed = None if manifest.profile is None else manifest.profile.computed
+        digest = used or (None if computed is None else computed.digest)
+        if digest is None:
+            return None
+        try:
+            return {"digest": digest, **summary(read_profile(self._blobs.read(digest), digest))}
+        except (IntegrityError, RegistryError) as error:
+            return {"digest": digest, "problem": str(error)}
 
     async def register(
         self,
@@ -143,7 +157,9 @@ class ModelControl:
         if damaged:
             raise StoreUnavailable(f"nothing was removed: models {', '.join(damaged)} cannot be read")
         digests = [entry.digest for model in desired.models.values() for entry in model.versions]
-        found = await asyncio.to_thread(plan, digests, self._blobs, now=self._clock.wall(), grace_s=grace_s)
+        beside = [held["digest"] for model in desired.models.values() for e in model.versions for held in e.profiles]
+        now = self._clock.wall()
+        found = await asyncio.to_thread(plan, digests, self._blobs, now=now, grace_s=grace_s, beside=beside)
         freed = await asyncio.to_thread(collect, found, self._blobs) if apply else 0
         return found.to_json() | {"freed_bytes": freed}
 

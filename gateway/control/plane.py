@@ -25,6 +25,7 @@ from gateway.control.memory_budget import MemoryLimits
 from gateway.control.model_control import ModelControl
 from gateway.control.notifications import Notifications
 from gateway.control.presence import Presence
+from gateway.control.profile_control import ProfileControl
 from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
@@ -171,6 +172,7 @@ class ControlPlane:
             settings.notifications, store=store, coordination=self.coordination, clock=clock
         )
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
+        self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
         self.guard: Guard | None = None
@@ -221,6 +223,7 @@ class ControlPlane:
         if self.guard is not None:
             await self.guard.close()
         await self.driver.close()
+        await self.profiles.close()
         await self.alarms.close()
         await self.notifications.close()
         await self.collector.close()
@@ -275,6 +278,7 @@ class ControlPlane:
 
     def _applied(self) -> None:
         self._follow()
+        self.profiles.follow(self.reconciler.desired)
         self.presence.changed()
 
     def _took(self, snapshot: Snapshot) -> None:

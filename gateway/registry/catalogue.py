@@ -33,7 +33,9 @@ _MAX_NOTES = 16_384
 class CatalogueEntry:
     """One version in its model's catalogue.
 
-    ``created_at`` in seconds since the epoch; ``gates`` holds the results of its gates, oldest first.
+    ``created_at`` in seconds since the epoch; ``gates`` holds the results of its gates, oldest first. ``profiles`` are
+    those made of live rows since, oldest first: ``{"digest", "size_bytes", "route", "rows", "captured_at"}``;
+    ``profile`` is the digest of the one that its traffic is counted with in place of the manifest's.
     """
 
     number: int
@@ -43,15 +45,18 @@ class CatalogueEntry:
     notes: str = ""
     archived: bool = False
     gates: tuple[Mapping[str, Any], ...] = ()
+    profiles: tuple[Mapping[str, Any], ...] = ()
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         check_digest(self.digest)
         object.__setattr__(self, "tags", MappingProxyType(check_tags(self.tags)))
         object.__setattr__(self, "gates", canonical.freeze(self.gates))
+        object.__setattr__(self, "profiles", canonical.freeze(self.profiles))
         _check_notes(self.notes)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        body = {
             "number": self.number,
             "digest": self.digest,
             "created_at": self.created_at,
@@ -60,6 +65,9 @@ class CatalogueEntry:
             "archived": self.archived,
             "gates": canonical.thaw(self.gates),
         }
+        # Left out where there are none, so that documents written before are what they were.
+        captured = {"profiles": canonical.thaw(self.profiles)} if self.profiles else {}
+        return body | captured | ({} if self.profile is None else {"profile": self.profile})
 
     @classmethod
     def from_json(cls, body: Any, place: str) -> CatalogueEntry:
@@ -72,6 +80,8 @@ class CatalogueEntry:
                 notes=take.free_text("notes"),
                 archived=take.boolean("archived"),
                 gates=tuple(row for row, _ in take.rows("gates")),
+                profiles=tuple(take.anything("profiles") or ()),
+                profile=take.optional_text("profile"),
             )
 
 
@@ -174,6 +184,21 @@ class ModelDocument:
         """Appends a gate's result to a version."""
         entry = self.version(number)
         return self._with(replace(entry, gates=(*entry.gates, result)))
+
+    def with_profile(self, number: int, record: Mapping[str, Any]) -> ModelDocument:
+        """Adds a profile made of a version's live rows. One it has already stays as it is."""
+        entry = self.version(number)
+        if any(held["digest"] == record["digest"] for held in entry.profiles):
+            return self
+        return self._with(replace(entry, profiles=(*entry.profiles, record)))
+
+    def use_profile(self, number: int, digest: str | None) -> ModelDocument:
+        """Has a version's traffic counted with one of its captured profiles; None: with the manifest's. NotFound."""
+        entry = self.version(number)
+        if digest is not None and digest not in {held["digest"] for held in entry.profiles}:
+            known = ", ".join(held["digest"] for held in entry.profiles) or "none"
+            raise NotFound(f"{self.name}/{number} has no captured profile {digest}; it has {known}")
+        return self._with(replace(entry, profile=digest))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -40,13 +40,16 @@ class CollectPlan:
         }
 
 
-def plan(referenced: Iterable[str], blobs: BlobStore, *, now: float, grace_s: float = GRACE_S) -> CollectPlan:
-    """What could go, given the manifest digests of every version in any catalogue, archived ones too.
+def plan(
+    referenced: Iterable[str], blobs: BlobStore, *, now: float, grace_s: float = GRACE_S, beside: Iterable[str] = ()
+) -> CollectPlan:
+    """What could go, given the manifest digests of every version in any catalogue, archived ones too, and the blobs
+    ``beside`` that catalogues name themselves.
 
     ``now`` in seconds since the epoch. IntegrityError when a referenced manifest is damaged: what
     it needs cannot be known, so nothing may go.
     """
-    needed = _needed(referenced, blobs)
+    needed = _needed(referenced, blobs) | set(beside)
     unneeded = [entry for entry in blobs.entries() if entry.digest not in needed]
     free = tuple(entry for entry in unneeded if now - entry.stored_at >= grace_s)
     recent = tuple(entry for entry in unneeded if now - entry.stored_at < grace_s)

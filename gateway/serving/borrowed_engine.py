@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung
+from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
 from gateway.messages import Arrays
 from gateway.serving.conversation import DEPTH, Conversation
 from gateway.serving.counts import Counting
@@ -91,6 +91,10 @@ class BorrowedEngine:
         """Told to the child by its owner."""
         if self._conversation is not None:
             self._conversation.leave_out(counting.probe)
+
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
+        """Not here."""
+        raise VersionUnavailable("a borrowed version makes no profile of live rows; register it with placement process")
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Cancelled, it hangs up; the child goes on for others."""

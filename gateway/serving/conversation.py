@@ -23,9 +23,10 @@ from gateway.errors import (
     TurnoutError,
     VersionCrashed,
     VersionHung,
+    VersionUnavailable,
 )
 from gateway.messages import Arrays, Signature, VersionRef
-from gateway.serving.counts import Counting, CountsReader
+from gateway.serving.counts import CaptureReader, Counting, CountsReader
 from gateway.serving.engine import BatchResult, Done
 from gateway.serving.gather import Gather
 from gateway.serving.hang_watch import HangWatch
@@ -50,6 +51,7 @@ FAILURES: dict[str, type[TurnoutError]] = {
 # As plain numbers: a packet's operation is compared for every batch.
 _RUN, _DONE, _FAILED = int(Op.RUN), int(Op.DONE), int(Op.FAILED)
 _LOADED, _GROW, _LAYOUT, _COUNTS = int(Op.LOADED), int(Op.GROW), int(Op.LAYOUT), int(Op.COUNTS)
+_PROFILE = int(Op.PROFILE)
 _ALONE, _UNCOUNTED = 1, 2
 _PLAN_SETS = 1 << 16
 _SHARED_PATIENCE = 3
@@ -111,6 +113,7 @@ class Conversation:
         self._gather: Gather | None = None
         self._output_layouts: dict[int, Layout] = {}
         self._counts: CountsReader | None = None
+        self._capture: CaptureReader | None = None
         self._probe: Arrays | None = None
         # The oldest batch under way is known to be the cause of the end.
         self._blamed = False
@@ -165,6 +168,15 @@ class Conversation:
             memory.close()
         self._counts = reader
 
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
+        """The child makes a profile of live rows, in place of one under way, which is cancelled."""
+        if self._capture is not None:
+            self._capture.made.cancel()
+        number = 0 if self._capture is None else (self._capture.number + 1) % _PLAN_SETS
+        self._capture = CaptureReader(number, self._loop.create_future())
+        self._send(Packet(Op.CAPTURE, layout=number, rows=rows, size_bytes=seed))
+        return self._capture.made
+
     def leave_out(self, probe: Arrays | None) -> None:
         """These very inputs are not to be counted, wherever that is done."""
         self._probe = probe
@@ -211,6 +223,9 @@ class Conversation:
         if not self._loading.done():
             self._loading.set_exception(verdict)
             self._loading.exception()  # seen here: whoever waits sees it too
+        if self._capture is not None and not self._capture.made.done():
+            self._capture.made.set_exception(VersionUnavailable(f"{self._ref}: its process ended: {verdict}"))
+            self._capture.made.exception()  # seen here: whoever waits sees it too
         left, self._underway = self._underway, deque()
         for place, work in enumerate(left):
             if work.outcome is not None:
@@ -307,6 +322,8 @@ class Conversation:
             self._take_layout(packet, self._signature)
         elif op == _COUNTS and self._counts is not None:
             self._counts.take(packet)
+        elif op == _PROFILE and self._capture is not None:
+            self._capture.take(packet)
         elif self._signature is None:
             self._took_loaded(packet)
         elif head is None or head.slot is None or head.answer is None:

@@ -6,6 +6,7 @@ are put together here, held against the plan (size, sums, bounds), and told on a
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gateway.errors import VersionUnavailable
 from gateway.messages import Arrays
 from runtimes.channel import write_json
 from runtimes.counting import Plan
 from runtimes.packets import ChannelFault, Packet
 
-__all__ = ["Counting", "CountingPlan", "CountsReader", "Told"]
+__all__ = ["CaptureReader", "Counting", "CountingPlan", "CountsReader", "Told"]
 
 MOST_SEEN = 1 << 40
+MOST_PROFILE_BYTES = 64 << 20
 
 
 class CountingPlan(NamedTuple):
@@ -49,6 +52,29 @@ class Counting:
     def body(self) -> bytes:
         """For a child."""
         return write_json({"plans": [{"digest": p.digest, "profile": json.loads(p.profile)} for p in self.plans]})
+
+
+class CaptureReader:
+    """A profile that a child makes of live rows, put together out of its parts; ``made`` gets its bytes, unchecked."""
+
+    def __init__(self, number: int, made: asyncio.Future[bytes]) -> None:
+        self.number = number
+        self.made = made
+        self._parts = bytearray()
+
+    def take(self, packet: Packet) -> None:
+        """One PROFILE. ChannelFault for more than was announced; parts of another capture are dropped."""
+        if packet.layout != self.number or self.made.done():
+            return
+        if packet.flags:
+            problem = packet.tail.decode("utf-8", "replace")
+            self.made.set_exception(VersionUnavailable(f"no profile could be made of live rows: {problem}"))
+            return
+        self._parts += packet.tail
+        if not len(self._parts) <= packet.size_bytes <= MOST_PROFILE_BYTES:
+            raise ChannelFault(f"{len(self._parts)} bytes of a profile of {packet.size_bytes}")
+        if len(self._parts) == packet.size_bytes:
+            self.made.set_result(bytes(self._parts))
 
 
 class CountsReader:

@@ -101,6 +101,8 @@ class Engine(Protocol):
     called once, on the loop, if the child dies while nothing is under way. ``memory_bytes`` may be
     slow, and is asked from any thread. ``count`` has it count, from then on and after its answers are out, what it
     runs by ``launch``; who counts elsewhere does nothing. A profile that it cannot count with is logged.
+    ``capture`` gives the JSON, unchecked, of a profile of twice so many of the rows to come; VersionUnavailable where
+    it cannot.
     """
 
     @property
@@ -115,6 +117,8 @@ class Engine(Protocol):
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult: ...
 
     def count(self, counting: Counting) -> None: ...
+
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]: ...
 
     async def close(self) -> None: ...
 

@@ -256,6 +256,16 @@ class Handle:
             if self._batcher is not None:
                 self._count()
 
+    def profiled(self, plan: CountingPlan) -> None:
+        """Counts with this profile in place of the version's own from now on."""
+        others = self._plans[0 if self._spec.profile is None else 1 :]
+        self._spec = replace(self._spec, profile=plan)
+        self.compare(others)
+
+    async def capture(self, rows: int, *, seed: int) -> bytes:
+        """The JSON, unchecked, of a profile of rows to come, of one instance. VersionUnavailable."""
+        return await (await self._instances.engine()).capture(rows, seed)
+
     def _count(self) -> None:
         self._instances.count(Counting(self._plans, self._counted, self._probe))
 

@@ -22,7 +22,16 @@ from functools import partial
 
 import numpy as np
 
-from gateway.errors import InvalidInput, LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
+from gateway.errors import (
+    InvalidInput,
+    LoadError,
+    ModelError,
+    NotBegun,
+    TurnoutError,
+    VersionCrashed,
+    VersionHung,
+    VersionUnavailable,
+)
 from gateway.messages import Arrays, Signature
 from gateway.serving.conversation import FAILURES
 from gateway.serving.counts import Counting
@@ -164,6 +173,12 @@ class InlineEngine:
             self._counting = InlineCounting(counting, asyncio.get_running_loop())
         except ValueError as error:
             log.warning("%s is not counted: %s", self._spec.ref, error)
+
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
+        """Not here."""
+        raise VersionUnavailable(
+            f"{self._spec.ref} runs inside the gateway, where no profile of live rows is made; use placement process"
+        )
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         """One batch and the wait for it. Past the limit or cancelled, the engine is given up with its thread."""

@@ -111,6 +111,12 @@ class ProcessEngine:
         except (ValueError, OSError) as error:
             log.warning("%s is not counted: %s", self._spec.ref, error)
 
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
+        """Of what comes over any of the child's channels. VersionUnavailable when the child is gone, or goes."""
+        if self._conversation is None or self._ending or not self._loaded:
+            raise VersionUnavailable(f"{self._spec.ref}: its process is gone; ask again once it is back")
+        return self._conversation.capture(rows, seed)
+
     def share(self) -> socket.socket:
         """A new channel of the child: the end for ``BorrowedEngine``, wherever that is. VersionUnavailable."""
         if self._conversation is None or self._ending or not self._loaded:

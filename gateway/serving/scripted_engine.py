@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gateway.clock import Clock, Timer
-from gateway.errors import LoadError, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
+from gateway.errors import (
+    LoadError,
+    ModelError,
+    NotBegun,
+    TurnoutError,
+    VersionCrashed,
+    VersionHung,
+    VersionUnavailable,
+)
 from gateway.messages import Arrays, Signature, TensorSpec, VersionRef
 from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
@@ -145,6 +153,10 @@ class ScriptedEngine:
     def count(self, counting: Counting) -> None:
         """Nothing is counted; that it was asked for is kept."""
         self._script.countings.append(counting)
+
+    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
+        """Not here."""
+        raise VersionUnavailable("a scripted version makes no profile of live rows; register it with placement process")
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float) -> BatchResult:
         try:

@@ -19,6 +19,7 @@ from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
+from gateway.web.admin_profiles import ProfileEndpoints
 from gateway.web.admin_rollouts import RolloutEndpoints
 from gateway.web.admin_routes import RouteEndpoints
 from gateway.web.admin_upload import Uploads
@@ -63,6 +64,7 @@ class AdminPlane:
             _explain_call(ExplainEndpoint(plane.routes)),
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
+            *_profile_calls(ProfileEndpoints(plane.profiles)),
             _truth_call(TruthEndpoint(services)),
             _drift_call(DriftEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
@@ -151,6 +153,16 @@ def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("PUT", f"{one}/aliases/{{alias}}", operate, models.set_alias, "Point an alias at a version", json),
         _Endpoint("DELETE", f"{one}/aliases/{{alias}}", operate, models.drop_alias, "Drop an alias"),
         _Endpoint("POST", f"{one}/versions/{{version}}/archive", operate, models.archive, "Archive a version"),
+    )
+
+
+def _profile_calls(profiles: ProfileEndpoints) -> Sequence[_Endpoint]:
+    view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
+    many = "/models/{model}/versions/{version}/profiles"
+    return (
+        _Endpoint("GET", many, view, profiles.get, "What the version's traffic is counted with, and what was captured"),
+        _Endpoint("POST", many, operate, profiles.capture, "Make a profile of live rows", json),
+        _Endpoint("PUT", many, operate, profiles.use, "Count with a captured profile, or the manifest's again", json),
     )
 
 
