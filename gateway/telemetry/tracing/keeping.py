@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from gateway.events import RequestRecord
+from gateway.events import Burst, RequestRecord
 
 __all__ = ["ERROR", "FALLBACK", "PARENT", "RATIO", "SLOW", "Allowance", "Keeping", "Threshold"]
 
@@ -67,19 +67,26 @@ class Threshold:
         """None while too little was seen."""
         return self._value if self._seen >= _FIRST else None
 
-    def above(self, duration_s: float) -> bool:
-        """Counts one more; whether it was slow, by what was known before it."""
-        value, seen = self._value, self._seen
-        self._seen = seen + 1
-        if not seen:
-            self._value = max(duration_s, 1e-6)
-            return False
-        if duration_s > value:
-            # While it learns, it takes larger steps: a first request that was quick should not make the next 200 slow.
-            self._value = min(duration_s, value * 2) if seen < _FIRST else value * _UP
-            return seen >= _FIRST
-        self._value = value * _DOWN
-        return False
+    def above(self, durations_s: Sequence[float]) -> list[int]:
+        """Counts these; the places of those that were slow, by what was known before them."""
+        value, seen, count = self._value, self._seen, len(durations_s)
+        self._seen = seen + count
+        if seen < _FIRST:
+            self._learn(durations_s, seen)
+            return []
+        if max(durations_s) <= value:
+            self._value = value * _DOWN**count
+            return []
+        places = [place for place, duration_s in enumerate(durations_s) if duration_s > value]
+        self._value = value * _UP ** len(places) * _DOWN ** (count - len(places))
+        return places
+
+    def _learn(self, durations_s: Sequence[float], seen: int) -> None:
+        """In larger steps: a first request that was quick should not make the next ones slow."""
+        value = self._value if seen else max(durations_s[0], 1e-6)
+        for duration_s in durations_s:
+            value = min(duration_s, value * 2) if duration_s > value else value * _DOWN
+        self._value = value
 
 
 class Keeping:
@@ -101,17 +108,27 @@ class Keeping:
     def choose(self, records: Sequence[RequestRecord], now: float) -> list[tuple[RequestRecord, str]]:
         """Those to keep, each with the reason: ``parent`` or ``ratio`` where it was sampled from the beginning, else
         ``error``, ``fallback`` or ``slow``."""
-        kept = []
-        for record in records:
-            slow = self._is_slow(record) if self._on else False
-            if record.sampled:
-                kept.append((record, RATIO if record.parent_span_id is None else PARENT))
-            elif self._on and (record.code >= 500 or record.chosen_failure is not None):
-                if self._allowed(self._failed, now):
-                    kept.append((record, ERROR if record.code >= 500 else FALLBACK))
-            elif slow and self._allowed(self._slow, now):
-                kept.append((record, SLOW))
+        burst = Burst.of(records)
+        kept = [(record, reason) for record in burst.others if (reason := self._reason(record, now)) is not None]
+        if self._on:
+            for group in burst.good:
+                slow = self._slow_ones(group.route, group.records, group.durations)
+                kept += [(record, SLOW) for record in slow if self._allowed(self._slow, now)]
         return kept
+
+    def _reason(self, record: RequestRecord, now: float) -> str | None:
+        """Of one that was sampled, failed in something, or was not answered."""
+        if record.sampled:
+            return RATIO if record.parent_span_id is None else PARENT
+        if not self._on:
+            return None
+        if record.code >= 500 or record.chosen_failure is not None:
+            reason = ERROR if record.code >= 500 else FALLBACK
+            return reason if self._allowed(self._failed, now) else None
+        # A refusal at the door is quick, and says nothing of how long answers take.
+        timed = [record.duration_s] if record.code == 200 else []
+        slow = self._slow_ones(record.route, [record], timed)
+        return SLOW if slow and self._allowed(self._slow, now) else None
 
     def _allowed(self, allowance: Allowance, now: float) -> bool:
         if allowance.take(now):
@@ -119,15 +136,15 @@ class Keeping:
         self.suppressed += 1
         return False
 
-    def _is_slow(self, record: RequestRecord) -> bool:
-        route = record.route
-        if record.slow or route in self.paced:
-            return record.slow
-        if record.code != 200:
-            return False  # a refusal at the door is quick, and says nothing of how long answers take
+    def _slow_ones(
+        self, route: str, records: Sequence[RequestRecord], durations_s: Sequence[float]
+    ) -> Sequence[RequestRecord]:
+        """``durations_s`` of the records, or nothing where they should not count."""
+        if route in self.paced or not durations_s:
+            return [record for record in records if record.slow]
         threshold = self._thresholds.get(route)
         if threshold is None:
             if len(self._thresholds) >= _MOST_ROUTES:
                 self._thresholds.clear()
             threshold = self._thresholds[route] = Threshold()
-        return threshold.above(record.duration_s)
+        return [records[place] for place in threshold.above(durations_s)]

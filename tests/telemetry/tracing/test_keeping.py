@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.events import RequestRecord
 from gateway.telemetry.tracing.keeping import Allowance, Keeping, Threshold
-from tests.telemetry.records import DIGITS_3, PARENT_ID, request
+from tests.telemetry.records import DIGITS_3, PARENT_ID, decision, request
 
 
 def reasons(keeping: Keeping, *records: RequestRecord, now: float = 0.0) -> list[str]:
@@ -58,7 +58,7 @@ def test_where_nobody_says_what_is_slow_the_slowest_hundredth_is() -> None:
     refused = [request(code=429, duration_s=0.00001, answered_by=None)] * 1000
     assert set(reasons(keeping, *usual, *refused)) <= {"slow"}
     assert reasons(keeping, request(duration_s=0.1)) == ["slow"]
-    assert reasons(keeping, request(duration_s=0.1, route="other")) == []
+    assert reasons(keeping, request(duration_s=0.1, route="other", decision=decision(route="other"))) == []
 
 
 def test_an_outage_does_not_flood_the_collector() -> None:
@@ -73,6 +73,7 @@ def test_an_outage_does_not_flood_the_collector() -> None:
 def test_slow_requests_do_not_take_the_place_of_failed_ones() -> None:
     """Each kind has a bucket of its own."""
     keeping = Keeping(1.0)
+    keeping.paced = {"digits"}
     slow = [request(slow=True)] * 100
     assert reasons(keeping, *slow, failed()) == ["slow"] * 5 + ["error"]
 
@@ -97,9 +98,11 @@ def test_the_threshold_finds_the_hundredth_and_follows_it() -> None:
     """Exponential durations, then three times as long: about one in a hundred is above, before and after."""
     noise, threshold = random.Random(11), Threshold()
     for scale in (0.01, 0.03):
-        for _ in range(20_000):
-            threshold.above(noise.expovariate(1 / scale))
-        above = sum(threshold.above(noise.expovariate(1 / scale)) for _ in range(50_000))
+        for _ in range(200):
+            threshold.above([noise.expovariate(1 / scale) for _ in range(100)])
+        above = sum(
+            len(threshold.above([noise.expovariate(1 / scale) for _ in range(size)])) for size in (1, 9, 90) * 500
+        )
         assert 0.009 < above / 50_000 < 0.011
         assert threshold.value_s is not None
         assert 3.4 < threshold.value_s / scale < 6.2  # ln(100) is 4.6
@@ -108,5 +111,5 @@ def test_the_threshold_finds_the_hundredth_and_follows_it() -> None:
 def test_a_threshold_says_nothing_while_it_learns() -> None:
     """The first requests of a cold version are slow and prove nothing."""
     threshold = Threshold()
-    assert not any(threshold.above(duration) for duration in [1.0, *[0.001 * n for n in range(1, 190)]])
+    assert not any(threshold.above([duration]) for duration in [1.0, *[0.001 * n for n in range(1, 190)]])
     assert threshold.value_s is None
