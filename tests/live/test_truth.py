@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ PLAN: dict[str, Any] = {
     "bake": {"holdback": 40, "min_s": 0.5, "min_requests": 20},
 }
 _numbers = count()
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[LiveGateway]:
+    with LiveGateway(tmp_path / "home", settings={"runtimes": {"preload": ["python"]}}) as running:
+        yield running
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two web workers"])
@@ -115,14 +122,13 @@ def test_a_candidate_that_answers_all_and_is_wrong_is_rolled_back_by_its_labels(
     assert f'gateway_truth_label_delay_seconds_count{{model="{ROUTE}",version="1"}}' in gateway.metrics()
 
 
-def test_a_candidate_whose_labels_are_as_good_is_promoted(tmp_path: Path) -> None:
+def test_a_candidate_whose_labels_are_as_good_is_promoted(single: LiveGateway) -> None:
     """Each step waits until its labels exclude the harm, and then goes on by itself."""
-    with LiveGateway(tmp_path / "home", settings={"runtimes": {"preload": ["python"]}}) as gateway:
-        serve(gateway, RETRAINED)
-        report = rolled_out(gateway)
-        assert report["verdict"] == "promoted"
-        assert gateway.route(ROUTE)["status"]["known_good"] == 2
-        assert report["evidence"]["streams"]["label"]["candidate"]["units"] > 20
+    serve(single, RETRAINED)
+    report = rolled_out(single)
+    assert report["verdict"] == "promoted"
+    assert single.route(ROUTE)["status"]["known_good"] == 2
+    assert report["evidence"]["streams"]["label"]["candidate"]["units"] > 20
 
 
 def test_feedback_says_what_became_of_a_label(gateway: LiveGateway) -> None:
@@ -167,22 +173,29 @@ def test_feedback_says_what_became_of_a_label(gateway: LiveGateway) -> None:
     assert gateway.client.post("/feedback", json=three).status_code == 401
 
 
-def recorder_of(gateway: LiveGateway) -> psutil.Process:
-    return next(child for child in gateway.descendants() if "gateway.recording.process" in child.cmdline())
+def recorder_of(gateway: LiveGateway) -> int | None:
+    """Its process's id; None while there is none."""
+    for child in gateway.descendants():
+        with suppress(psutil.NoSuchProcess):
+            if "gateway.recording.process" in child.cmdline():
+                return child.pid
+    return None
 
 
-def test_labels_outlive_the_recorder_and_the_gateway(gateway: LiveGateway) -> None:
+def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> None:
     """Answers and labels that were kept are there after ``kill -9`` of the one, and a restart of the other; labels that
     are sent again count once."""
+    gateway = single
     serve(gateway, GOOD)
     first, second = answered(gateway, 30), answered(gateway, 30)
     send(gateway, first)
     wait_until(lambda: send(gateway, first)["outcomes"] == {"duplicate": 30}, what="all of them known")
     accuracy = gateway.admin("GET", f"/truth/{ROUTE}")["versions"]["1"]["measures"]["accuracy"]
     assert accuracy["units"] == 30
-    pid = recorder_of(gateway).pid
+    pid = recorder_of(gateway)
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: recorder_of(gateway).pid != pid, what="another recorder")
+    wait_until(lambda: recorder_of(gateway) not in (None, pid), what="another recorder")
 
     def taken() -> Any:
         body = "".join(f"{json.dumps(label)}\n" for label in [*first, *second]).encode()
