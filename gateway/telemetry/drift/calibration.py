@@ -22,7 +22,7 @@ from gateway.telemetry.drift.starts import stays
 __all__ = ["Calibration", "calibrate"]
 
 LEVEL = 4.0
-LOOKS = 200
+LOOKS = 100
 FEATURES = 32
 """Of a wide model so many are simulated, evenly spaced."""
 _FEWEST, _MOST = 50, 5_000

@@ -45,7 +45,8 @@ def figures_of(version: VersionRef, reference: Reference, belief: Belief, policy
     promised, calibration = DAYS / policy.budget_days, belief.calibration
     standing = [one.name for one in states if one.state == "alarm"]
     furthest = sorted(states, key=lambda one: (one.state != "alarm", -one.log_evidence, one.name))
-    chosen = {one.name for one in furthest[:shown]} | set(reference.names[len(reference.plan.features) :])
+    blocks = set(reference.names[len(reference.plan.features) :])
+    chosen = {one.name for one in [one for one in furthest if one.name not in blocks][:shown]} | blocks
     named = {one.name for one in furthest[: max(shown, min(len(standing), _ALARMS_SHOWN))]} | chosen
     return Figures(
         version=version,

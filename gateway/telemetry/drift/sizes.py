@@ -169,6 +169,7 @@ def _feature_size(reference: Reference, window: Counts, live: Counts, index: int
     g = _g(c[used], r[used]) if n and m else 0.0
     moments = _moments(feature, window), _moments(feature, reference.counts)
     ordered = feature.kind == "numeric"
+    psi = _psi(feature, window, reference.counts)
     shift = (moments[0][0] - moments[1][0]) if ordered and n else None
     return FeatureSize(
         feature=feature.name,
@@ -178,8 +179,8 @@ def _feature_size(reference: Reference, window: Counts, live: Counts, index: int
         g=g,
         degrees=degrees,
         p_value=chi_square_tail(g, degrees),
-        psi=_psi(c, r, reference.cells.prior[place]) if n and m else 0.0,
-        psi_expected=degrees * (1.0 / n + 1.0 / m) if n and m else math.inf,
+        psi=psi[0],
+        psi_expected=psi[1],
         wasserstein=None if shift is None else max(abs(shift), _wasserstein(reference, feature, window)),
         shift=shift,
         spread=moments[0][1] if ordered and n else None,
@@ -199,10 +200,18 @@ def _g(c: Floats, r: Floats) -> float:
     return max(0.0, 2.0 * found)
 
 
-def _psi(c: Floats, r: Floats, prior: Floats) -> float:
-    """On shares with the prior's part of a row in each cell: no cell is empty, and no constant is made up for one."""
-    q, p = (c + prior) / (c + prior).sum(), (r + prior) / (r + prior).sum()
-    return float(((q - p) * np.log(q / p)).sum())
+def _psi(feature: Feature, window: Counts, known: Counts) -> tuple[float, float]:
+    """On the profile's bins, and missing values where there are any; and what it is without drift. Each side is
+    credited with one row, spread as both together are, so that no bin of either is empty and no constant is made up
+    for one."""
+    c, r = (np.append(counts[feature.counts], counts[feature.missing]).astype(np.float64) for counts in (window, known))
+    used = (c + r) > 0
+    c, r = c[used], r[used]
+    if not c.sum() or not r.sum():
+        return 0.0, math.inf
+    row = (c + r) / (c + r).sum()
+    q, p = (c + row) / (c.sum() + 1.0), (r + row) / (r.sum() + 1.0)
+    return float(((q - p) * np.log(q / p)).sum()), (len(c) - 1) * (1.0 / c.sum() + 1.0 / r.sum())
 
 
 def _moments(feature: Feature, counts: Counts) -> tuple[float, float]:
@@ -216,25 +225,28 @@ def _moments(feature: Feature, counts: Counts) -> tuple[float, float]:
 
 
 def _wasserstein(reference: Reference, feature: Feature, window: Counts) -> float:
-    """The area between the two distribution functions within the reference's range, straight between bin edges."""
-    if feature.scale <= 0.0 or not feature.edges:
+    """The area between the two distribution functions: straight between bin edges; beyond the outermost ones, where
+    nothing tells how far the values go, as deep as the bin beside is wide (a normal's tail is, to a tenth)."""
+    edges = np.array(feature.edges)
+    if feature.scale <= 0.0 or not len(edges):
         return 0.0
-    points = np.array([min(feature.lowest, feature.edges[0]), *feature.edges, max(feature.highest, feature.edges[-1])])
-    gaps = np.diff(points) * feature.scale / FEATURE_SIGMA
+    unit = feature.scale / FEATURE_SIGMA
     difference = _climb(feature, window) - _climb(feature, reference.counts)
     left, right = difference[:-1], difference[1:]
     size = np.abs(left) + np.abs(right)
     crossed = left * right < 0
     area = np.where(crossed, (left * left + right * right) / np.where(size > 0, size, 1.0), size) / 2.0
-    return float((area * gaps).sum())
+    ranges = edges[0] - feature.lowest, feature.highest - edges[-1]
+    beside = (edges[1] - edges[0], edges[-1] - edges[-2]) if len(edges) > 1 else ranges
+    depths = [max(0.0, min(far, near)) for far, near in zip(ranges, beside, strict=True)]
+    outer = abs(difference[0]) * depths[0] + abs(difference[-1]) * depths[1]
+    return float(((area * np.diff(edges)).sum() + outer) * unit)
 
 
 def _climb(feature: Feature, counts: Counts) -> Floats:
-    """The share of rows below lowest, each edge, and highest."""
+    """The share of rows below each edge."""
     bins = counts[feature.counts].astype(np.float64)
-    total = max(1.0, float(bins.sum()))
-    inner = np.cumsum(bins)[:-1]
-    found: Floats = np.concatenate([[counts[feature.low]], inner, [bins.sum() - counts[feature.high]]]) / total
+    found: Floats = np.cumsum(bins)[:-1] / max(1.0, float(bins.sum()))
     return found
 
 

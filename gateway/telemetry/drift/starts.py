@@ -72,7 +72,8 @@ class Starts:
         kept = [
             place
             for place, number in enumerate(self.serials)
-            if stays(number, serial) and self.now[0] - self.before[place][0] <= most_rows
+            if stays(number, serial)
+            and (number == self.serials[-1] or self.now[0] - self.before[place][0] <= most_rows)
         ]
         return Starts(
             self.now,

@@ -1,0 +1,297 @@
+"""The watch: counts of many replicas judged as one, by the one that leads, through restarts, losses and outages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.control.coordination import Alone
+from gateway.control.shared_watch import SharedWatch
+from gateway.errors import Fenced, StoreUnavailable, UnknownRoute
+from gateway.events import CountsRecord
+from gateway.messages import VersionRef
+from gateway.routing.table import Arm, Route, RoutingTable, Rule
+from gateway.settings_drift import DriftSettings, ModelDrift
+from gateway.telemetry.drift.looking import DriftAlarm
+from gateway.telemetry.drift.sharing import Shared
+from gateway.telemetry.drift.subjects import Subjects
+from gateway.telemetry.drift.watch import DriftWatch
+from runtimes.counting import Plan
+from tests.telemetry.drift.scene import body_of, counted
+
+ONE, TWO = VersionRef("m", 1), VersionRef("m", 2)
+RNG = np.random.default_rng(9)
+ROWS = 6000
+BODY = body_of({"x": RNG.standard_normal((ROWS, 6))}, {"y": RNG.standard_normal((ROWS, 1))})
+PLAN = Plan.from_json(BODY)
+DIGEST = "sha256:" + "ab" * 32
+
+
+class Ground:
+    """What replicas share, in memory: the sum of what each told, what the leader keeps, and whether it answers."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, dict[str, Mapping[str, int]]] = {}
+        self.values: dict[str, bytes] = {}
+        self.leader, self.term, self.up = "", 0, True
+
+    def elect(self, name: str) -> None:
+        self.leader, self.term = name, self.term + 1
+
+
+class Replica:
+    """One replica's hold on the ground."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self.ground, self.name = ground, name
+
+    def _check(self) -> None:
+        if not self.ground.up:
+            raise StoreUnavailable("the ground is away")
+
+    async def lead(self) -> int | None:
+        self._check()
+        return self.ground.term if self.ground.leader == self.name else None
+
+    async def publish(self, scope: str, counters: Mapping[str, int]) -> None:
+        self._check()
+        self.ground.counters.setdefault(scope, {})[self.name] = dict(counters)
+
+    async def gather(self, scope: str) -> Mapping[str, int]:
+        self._check()
+        total: dict[str, int] = {}
+        for told in self.ground.counters.get(scope, {}).values():
+            for place, number in told.items():
+                total[place] = total.get(place, 0) + number
+        return total
+
+    async def keep(self, scope: str, value: bytes, term: int) -> None:
+        self._check()
+        if term != self.ground.term:
+            raise Fenced(f"term {term} has ended")
+        self.ground.values[scope] = value
+
+    async def kept(self, scope: str) -> bytes | None:
+        self._check()
+        return self.ground.values.get(scope)
+
+    async def forget(self, scope: str) -> None:
+        self.ground.counters.pop(scope, None)
+
+
+def table(*arms: int, known_good: int | None = 1, rules: tuple[Rule, ...] = ()) -> RoutingTable:
+    route = Route("r", "m", tuple(Arm(version, 1) for version in arms), known_good=known_good, rules=rules)
+    return RoutingTable({"r": route}, None, 1)
+
+
+class Scene:
+    """One replica's watch."""
+
+    def __init__(self, shared: Shared, clock: ManualClock, *, routes: RoutingTable, **settings: object) -> None:
+        self.alarms: list[DriftAlarm] = []
+        self.clock = clock
+        chosen = DriftSettings.model_validate(settings)
+        profiles = dict.fromkeys((ONE, TWO), DIGEST)
+        self.subjects = Subjects(lambda: routes, lambda: profiles, lambda _: json.dumps(BODY).encode(), chosen)
+        self.watch = DriftWatch(shared=shared, subjects=self.subjects, alarmed=self.alarms.append, clock=clock)
+
+    def count(self, values: np.ndarray, version: VersionRef = ONE, *, seen: int | None = None) -> None:
+        counts = counted(PLAN, {"x": values}, {"y": values[:, :1]})
+        self.watch.counted(CountsRecord(version, DIGEST, seen or len(values), len(values), counts.tobytes()))
+
+    async def look(self) -> None:
+        self.clock.advance(600.0)
+        await self.watch.beat()
+
+    def standing(self) -> dict[str, bool]:
+        """Of each alarm that was told of, whether it stands now."""
+        return {alarm.name: alarm.raised for alarm in self.alarms}
+
+
+@pytest.mark.parametrize("replicas", [4, 16])
+async def test_counts_of_many_replicas_give_the_report_of_one_to_the_last_bit(replicas: int) -> None:
+    """The same rows, in other parts and another order: every number of every report is equal."""
+    rows = np.random.default_rng(3).standard_normal((6, 960, 6))
+    rows[3:, :, 2] += 0.6
+    told = []
+    for many in (1, replicas):
+        ground, clock = Ground(), ManualClock()
+        scenes = [Scene(Replica(ground, f"r{n}"), clock, routes=table(1)) for n in range(many)]
+        ground.elect("r0")
+        for part in rows:
+            for number, scene in enumerate(scenes):
+                mine = part[number::many][:: -1 if number % 2 else 1]
+                scene.count(mine[: len(mine) // 3])
+                scene.count(mine[len(mine) // 3 :])
+            clock.advance(600.0)
+            for scene in reversed(scenes):
+                await scene.watch.beat()
+        told.append(json.dumps(await scenes[0].watch.reports.report("r")))
+        assert json.dumps(await scenes[-1].watch.reports.report("r")) == told[-1], (
+            "a replica that follows tells the same"
+        )
+    assert told[0] == told[1]
+    assert '"state": "alarm"' in told[0]
+
+
+async def test_an_alarm_is_told_by_who_leads_and_goes_on_under_the_next_leader() -> None:
+    """The next one reads what the last one believed: the alarm stands, is not raised anew, and is cleared by it."""
+    ground, clock, rng = Ground(), ManualClock(), np.random.default_rng(4)
+    first, second = (Scene(Replica(ground, name), clock, routes=table(1)) for name in ("a", "b"))
+    ground.elect("a")
+    for scene in (first, second):
+        scene.count(rng.standard_normal((400, 6)) + np.array([1.5, 0, 0, 0, 0, 0]))
+        await second.look()
+        await first.look()
+    assert first.standing() == {"drift/m/1/world": True}
+    assert not second.alarms
+    ground.elect("b")
+    for _ in range(6):
+        second.count(rng.standard_normal((400, 6)))
+        await first.watch.beat()
+        await second.look()
+    assert second.standing() == {"drift/m/1/world": False}
+    assert (await second.watch.reports.report("r"))["versions"][0]["budget"]["alarms"] > 0
+    assert not first.watch.figures(), "who no longer leads shows nothing"
+    assert {figures.version for figures in second.watch.figures()} == {ONE}
+
+
+async def test_a_leader_whose_term_has_ended_keeps_nothing() -> None:
+    """It learns so when it keeps: what the next leader believes is not overwritten."""
+    ground, clock = Ground(), ManualClock()
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1))
+    ground.elect("a")
+    scene.count(np.zeros((50, 6)))
+    await scene.look()
+    kept = dict(ground.values)
+    scene.count(np.zeros((50, 6)))
+    await scene.watch._publish()
+    ground.term += 1
+    with pytest.raises(Fenced):
+        await scene.watch.look()
+    assert ground.values == kept
+
+
+async def test_while_the_ground_is_away_counts_wait_and_none_is_lost() -> None:
+    """Looks fail quietly; the first one afterwards sees all rows."""
+    ground, clock = Ground(), ManualClock()
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1))
+    ground.elect("a")
+    ground.up = False
+    for _ in range(3):
+        scene.count(RNG.standard_normal((100, 6)), seen=200)
+        await scene.look()
+    ground.up = True
+    await scene.look()
+    (version,) = (await scene.watch.reports.report("r"))["versions"]
+    assert version["rows"] == {"seen": 600, "counted": 300, "sampling": 0.5, "reference": ROWS}
+
+
+async def test_a_restart_alone_loses_no_alarm_and_takes_no_row_twice(tmp_path: Path) -> None:
+    """Counters of a lone gateway are gone with it; what it believed is not."""
+    clock, rng = ManualClock(), np.random.default_rng(4)
+    for life in range(3):
+        alone = Alone(tmp_path, clock)
+        scene = Scene(SharedWatch(alone, "drift"), clock, routes=table(1))
+        for _ in range(3):
+            shift = 1.5 if life == 0 else 0.0
+            scene.count(rng.standard_normal((300, 6)) + np.array([shift, 0, 0, 0, 0, 0]))
+            await scene.look()
+        (version,) = (await scene.watch.reports.report("r"))["versions"]
+        assert version["features"][0]["state"] == ("alarm" if life == 0 else "quiet"), life
+        assert version["rows"]["counted"] == 900
+        assert version["budget"]["alarms"] == 3, "the column, the answers made of it, and the whole; once"
+        await scene.watch.close()
+        await alone.close()
+
+
+async def test_counters_that_are_lost_are_nobodys_evidence() -> None:
+    """One of two replicas' counters vanish: what is left was judged already and is not judged again."""
+    ground, clock, rng = Ground(), ManualClock(), np.random.default_rng(5)
+    scenes = [Scene(Replica(ground, name), clock, routes=table(1)) for name in ("a", "b")]
+    ground.elect("a")
+    for _ in range(3):
+        for scene in reversed(scenes):
+            scene.count(rng.standard_normal((300, 6)))
+            await scene.look()
+    (scope,) = [scope for scope in ground.counters if "beside" not in scope]
+    del ground.counters[scope]["b"]
+    scenes[0].count(rng.standard_normal((10, 6)))
+    await scenes[0].look()
+    state = scenes[0].watch._beliefs[scope].state
+    assert (state.starts.windows[:, 0] >= 0).all()
+    assert not state.raised
+
+
+async def test_versions_on_a_route_are_compared_unless_rules_choose_too() -> None:
+    """Two arms that chance feeds: different inputs are a routing fault. With a rule they differ by design."""
+    clock, rng = ManualClock(), np.random.default_rng(6)
+    fed = {}
+    for name, rules in (("chance", ()), ("rule", (Rule("staff", lambda _: False, 2),))):
+        ground = Ground()
+        scene = Scene(Replica(ground, "a"), clock, routes=table(1, 2, rules=rules))
+        ground.elect("a")
+        for _ in range(4):
+            scene.count(rng.standard_normal((400, 6)), ONE)
+            scene.count(rng.standard_normal((400, 6)) + np.array([0, 0, 1.0, 0, 0, 0]), TWO)
+            await scene.look()
+        fed[name] = scene.standing()
+    assert fed["chance"] == {"drift/m/2/routing": True}
+    assert fed["rule"] == {"drift/m/2/world": True}
+
+
+async def test_what_matters_is_said_by_model_and_by_feature() -> None:
+    """A shift of 0.5 where 1.0 matters is minor; where 0.1 does it is an alarm."""
+    clock, rng = ManualClock(), np.random.default_rng(6)
+    found = []
+    for least in (ModelDrift(least_effect=1.0), ModelDrift(least_effect=1.0, features={"x[0]": 0.1, "y": 3.0})):
+        ground = Ground()
+        scene = Scene(Replica(ground, "a"), clock, routes=table(1), models={"m": least.model_dump()})
+        ground.elect("a")
+        for _ in range(4):
+            scene.count(rng.standard_normal((500, 6)) + np.array([0.5, 0, 0, 0, 0, 0]))
+            await scene.look()
+        (version,) = (await scene.watch.reports.report("r"))["versions"]
+        found.append({row["feature"]: row["state"] for row in version["features"]}["x[0]"])
+    assert found == ["minor", "alarm"]
+
+
+async def test_unknown_routes_unread_profiles_and_silence_are_said() -> None:
+    """No route: 404. A profile that cannot be read: no report, and no failure. No rows: no data, neither drift nor
+    health."""
+    ground, clock = Ground(), ManualClock()
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1))
+    ground.elect("a")
+    with pytest.raises(UnknownRoute):
+        await scene.watch.reports.report("other")
+    await scene.look()
+    (version,) = (await scene.watch.reports.report("r"))["versions"]
+    assert version["state"] == "no-data"
+    scene.subjects._references.clear()
+    scene.subjects._read_profile = lambda _: b"no profile"
+    await scene.look()
+    (version,) = (await scene.watch.reports.report("r"))["versions"]
+    assert version["state"] == "no-profile"
+
+
+async def test_metrics_are_bounded_whatever_the_number_of_features() -> None:
+    """The furthest features and the blocks, and one series for all together."""
+    ground, clock = Ground(), ManualClock()
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1), features_shown=2)
+    ground.elect("a")
+    scene.count(RNG.standard_normal((500, 6)) + np.array([0, 2.0, 0, 0, 0, 0]))
+    await scene.look()
+    (figures,) = scene.watch.figures()
+    features = {feature for feature, _ in figures.scores}
+    assert "x[1]" in features
+    assert len(features - {"all", "inputs", "outputs"}) == 2
+    assert figures.alarms["all"] == figures.alarms["x[1]"] == 1
+    assert figures.blames["world"] >= 1
+    scene.watch.version_retired(ONE)
+    await scene.look()
+    assert not scene.watch._counted._tallies
