@@ -19,6 +19,7 @@ class ReplicaSet:
     """Use as a context manager. The first replica has the admin token, which all take.
 
     ``cabled``: each has a ``Cable`` of its own to Redis. ``bytes_apart``: those that do not share versions' bytes.
+    ``settings``: further groups, the same for all.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class ReplicaSet:
         store: Mapping[str, Any] | None = None,
         cabled: bool = False,
         bytes_apart: Collection[int] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.redis = RedisServer(folder / "redis")
         self.cables = [Cable(self.redis.port) for _ in range(count)] if cabled else []
@@ -36,11 +38,11 @@ class ReplicaSet:
         for number in range(count):
             url = self.cables[number].url if cabled else self.redis.url
             shared = folder / "shared" if number not in bytes_apart else folder / f"bytes-{number}"
-            settings = {
+            own = {
                 "store": {"url": url, "deadline_ms": 1000, **(store or {})},
                 "registry": {"blobs": str(shared), "source_directories": [str(folder)]},
             }
-            self.replicas.append(Replica(folder / f"replica-{number}", settings=settings))
+            self.replicas.append(Replica(folder / f"replica-{number}", settings={**(settings or {}), **own}))
         for replica in self.replicas:
             replica.token_home = self.replicas[0].home
         self._ends = ExitStack()
