@@ -72,7 +72,8 @@ def _opened(path: Path) -> sqlite3.Connection:
         if found > SCHEMA:
             raise StoreUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
         connection.executescript(TABLES)
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        if found != SCHEMA:
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
         path.chmod(0o600)
     except BaseException:
         connection.close()
