@@ -150,6 +150,10 @@ class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
         """As ``GET /admin/decisions/{id}`` answers. Raises NotFound."""
         ...
 
+    async def truth(self, name: str, days: int) -> Json:
+        """As ``GET /admin/truth/{route}`` answers."""
+        ...
+
     async def drift(self, name: str) -> Json:
         """As ``GET /admin/drift/{route}`` answers."""
         ...

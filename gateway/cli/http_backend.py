@@ -186,6 +186,9 @@ class HttpBackend:
     async def decision(self, name: str) -> Json:
         return await self._call("GET", f"/decisions/{_part(name)}")
 
+    async def truth(self, name: str, days: int) -> Json:
+        return await self._call("GET", f"/truth/{_part(name)}?days={days}")
+
     async def drift(self, name: str) -> Json:
         return await self._call("GET", f"/drift/{_part(name)}")
 

@@ -19,6 +19,8 @@ from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 from gateway.telemetry.decisions.reader import opened
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
+from gateway.telemetry.feedback.part import truth_at
+from gateway.telemetry.feedback.tables import LABELS_FILE
 
 __all__ = ["LocalBackend", "open_local"]
 
@@ -185,6 +187,9 @@ class LocalBackend:
 
     async def decision(self, name: str) -> Json:
         return await asyncio.to_thread(opened(self._home / DECISIONS_FOLDER).one, name)
+
+    async def truth(self, name: str, days: int) -> Json:
+        return truth_at(self._home / LABELS_FILE, name, days)
 
     async def drift(self, name: str) -> Json:
         raise CommandFailed("drift is judged by a running gateway: set TURNOUT_URL, and TURNOUT_TOKEN, to ask it")

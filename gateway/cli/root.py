@@ -16,6 +16,7 @@ from gateway.cli import (
     serve,
     simulate,
     store_commands,
+    truth_command,
 )
 from gateway.cli.demo import command as demo
 from gateway.cli.entry import frame
@@ -33,6 +34,7 @@ for group in (
     rollout_command,
     explain_command,
     drift_command,
+    truth_command,
     simulate,
     store_commands,
     audit_commands,
