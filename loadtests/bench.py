@@ -20,7 +20,7 @@ from pathlib import Path
 from loadtests.measurement import Outcome, Skipped
 from loadtests.page import Result, machine, read_results, render, rewrite, unexplained, write_results
 from loadtests.peers import PEERS
-from loadtests.scenarios import batches, calm, cost, counting, evidence, fair, long, overhead, replicas
+from loadtests.scenarios import batches, calm, cost, counting, everything, evidence, fair, long, overhead, replicas
 from loadtests.scenarios.rounds import Plan
 from loadtests.usage import machine_time
 from loadtests.wrk import MissingTool, require_wrk
@@ -52,6 +52,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "step": calm.step,
     "overload": calm.overload,
     "telemetry": overhead.telemetry,
+    "everything": everything.everything,
     "loading": calm.loading,
     "decide": overhead.decisions,
     "counting": counting.counting,
