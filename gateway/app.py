@@ -304,7 +304,7 @@ class Gateway:
                 Keeping(self._settings.telemetry.trace_kept_per_s),
                 clock=clock,
                 table=lambda: self.dataplane.current.table,
-                exemplify=metrics.exemplify,
+                exemplars=metrics,
             )
             self._ends.callback(tracing.close)
             metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, recorder.shown(TRACES))))

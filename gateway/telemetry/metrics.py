@@ -141,6 +141,15 @@ class Metrics(Observer):
         if series is not None and record.trace_id is not None:
             series.duration.exemplify(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
 
+    def exemplify_batch(self, record: RequestRecord, batch: BatchRecord) -> None:
+        """The same for what was counted of its batch, and of its wait, where they are this very request's."""
+        series, trace_id = self._tally.versions.get(batch.version), record.trace_id
+        if series is None or trace_id is None:
+            return
+        series.compute.exemplify(batch.compute_s, trace_id, batch.ended_wall)
+        if record.queue_s in batch.waits_s:
+            series.queue.exemplify(record.queue_s, trace_id, batch.ended_wall)
+
     def requests_lost(self, route: str, count: int) -> None:
         self._ended(route, count)
 

@@ -47,12 +47,12 @@ def caller(*, sampled: bool = True) -> tuple[str, str, dict[str, str]]:
     return trace_id, span_id, {"traceparent": f"00-{trace_id}-{span_id}-0{int(sampled)}"}
 
 
-def durations(gateway: LiveGateway) -> list[tuple[float, float, Any]]:
-    """Of each bucket of the requests' histogram that has an exemplar: its bounds, and the exemplar."""
+def durations(gateway: LiveGateway, which: str = "request") -> list[tuple[float, float, Any]]:
+    """Of each bucket of a histogram that has an exemplar: its bounds, and the exemplar."""
     text = gateway.client.get("/metrics", headers=OPEN_METRICS).text
     found = []
     for family in text_string_to_metric_families(text):
-        if family.name != "gateway_request_duration_seconds":
+        if family.name != f"gateway_{which}_duration_seconds":
             continue
         lower = 0.0
         for sample in family.samples:
@@ -113,6 +113,13 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
         assert exemplar.labels == {"trace_id": trace_id}
         assert lower < exemplar.value <= upper
         assert abs(exemplar.value - (root.end_ns - root.start_ns) / 1e9) < 2e-6
+        for which, seconds in (
+            ("queue", root.attributes["turnout.queue_s"]),
+            ("compute", batch.attributes["turnout.compute_s"]),
+        ):
+            [(lower, upper, exemplar)] = durations(running, which)
+            assert (exemplar.labels, exemplar.value) == ({"trace_id": trace_id}, pytest.approx(seconds))
+            assert lower < exemplar.value <= upper
         assert len([span for span in receiver.spans if span.server]) == 1
 
 

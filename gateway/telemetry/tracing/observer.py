@@ -8,7 +8,7 @@ workers relay both, after them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.clock import Clock, Timer
 from gateway.events import BatchRecord, Observer, RequestRecord, ShadowRecord
@@ -17,7 +17,7 @@ from gateway.telemetry.tracing.keeping import PARENT, RATIO, Keeping
 from gateway.telemetry.tracing.message import Message, pack
 from gateway.telemetry.tracing.tree import Kept, Place, request_spans
 
-__all__ = ["Outlet", "Tracing"]
+__all__ = ["Exemplars", "Outlet", "Tracing"]
 
 Outlet = Callable[[Mapping[str, Any]], bool]
 """Takes a message to where spans are made, without waiting; False: it could not be taken."""
@@ -30,8 +30,17 @@ _GENERATION = 512
 and a request is told of within 20 ms of its batch, unless its client is slow to read the answer."""
 
 
+class Exemplars(Protocol):
+    """Where traces stand for what was counted; the metrics."""
+
+    def exemplify(self, record: RequestRecord) -> None: ...
+
+    def exemplify_batch(self, record: RequestRecord, batch: BatchRecord) -> None: ...
+
+
 class Tracing(Observer):
-    """Used from the event loop only. ``exemplify`` is told of requests that are kept though they were not sampled."""
+    """Used from the event loop only. ``exemplars`` is told of requests that are kept though they were not sampled, and
+    of the batches of all that are kept."""
 
     def __init__(
         self,
@@ -40,13 +49,13 @@ class Tracing(Observer):
         *,
         clock: Clock,
         table: Callable[[], RoutingTable],
-        exemplify: Callable[[RequestRecord], None] = lambda _: None,
+        exemplars: Exemplars,
     ) -> None:
         self._outlet = outlet
         self._keeping = keeping
         self._clock = clock
         self._table = table
-        self._exemplify = exemplify
+        self._exemplars = exemplars
         self._recent: dict[int, BatchRecord] = {}
         self._before: dict[int, BatchRecord] = {}
         # Kept requests: those that have waited since the last hand-over, and those that came after it.
@@ -83,7 +92,7 @@ class Tracing(Observer):
                 continue
             self.kept[reason] += 1
             if not record.sampled:
-                self._exemplify(record)
+                self._exemplars.exemplify(record)
             self._hold(Kept(record, reason))
 
     def shadow_compared(self, record: ShadowRecord) -> None:
@@ -145,10 +154,19 @@ class Tracing(Observer):
             self._younger = [kept for kept in self._younger if kept.record.batch not in serials]
         batches = [batch for serial in serials if (batch := self._batch(serial)) is not None]
         message = Message([*self._older, *riders], batches, self._shadows)
+        self._show(message)
         self._older, self._shadows = [], []
         if not self._outlet(pack(message)):
             self.lost_spans += len(message.batches) + len(message.shadows)
             self.lost_spans += sum(len(request_spans(kept, None, Place(""))) for kept in message.kept)
+
+    def _show(self, message: Message) -> None:
+        batches = {batch.batch: batch for batch in message.batches}
+        for kept in message.kept:
+            batch = batches.get(kept.record.batch)
+            # A request that rode in several took the time of all.
+            if batch is not None and kept.record.compute_s == batch.compute_s:
+                self._exemplars.exemplify_batch(kept.record, batch)
 
     def _batch(self, serial: int) -> BatchRecord | None:
         return self._batches.pop(serial, None) or self._found(serial)

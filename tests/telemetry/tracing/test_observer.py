@@ -36,13 +36,20 @@ class Scene:
         self.clock, self.road = ManualClock(), Road()
         self.route = digits()
         self.exemplified: list[RequestRecord] = []
+        self.batches: list[tuple[int, int]] = []
         self.tracing = Tracing(
             self.road,
             Keeping(per_s),
             clock=self.clock,
             table=lambda: table(self.route),
-            exemplify=self.exemplified.append,
+            exemplars=self,
         )
+
+    def exemplify(self, record: RequestRecord) -> None:
+        self.exemplified.append(record)
+
+    def exemplify_batch(self, record: RequestRecord, batch: BatchRecord) -> None:
+        self.batches.append((record.batch, batch.batch))
 
     def wait(self) -> None:
         """Long enough for all that is held."""
@@ -135,6 +142,36 @@ def test_an_exemplar_made_afterwards_lies_in_the_bucket_of_its_latency() -> None
     [family] = [one for one in metrics.registry.collect() if one.name == "gateway_request_duration_seconds"]
     shown = {sample.labels["le"]: sample.exemplar for sample in family.samples if sample.exemplar}
     assert {bound: (one.labels, one.value) for bound, one in shown.items()} == {"1.0": ({"trace_id": TRACE_ID}, 0.7)}
+
+
+def test_a_kept_request_stands_for_its_wait_and_its_batch(scene: Scene) -> None:
+    """But not for a batch that was only one of several that it rode in."""
+    scene.tracing.batch_finished(batch(batch=7, compute_s=0.002))
+    scene.tracing.batch_finished(batch(batch=8, compute_s=0.002))
+    scene.tracing.requests_finished([sampled(7, compute_s=0.002), sampled(8, compute_s=0.006)])
+    scene.wait()
+    assert scene.batches == [(7, 7)]
+
+
+def test_exemplars_of_waits_and_batches_lie_in_the_buckets_of_what_was_counted() -> None:
+    """A wait that was not counted for this request (it ran again) has none."""
+    metrics = Metrics(table=lambda: table(digits()))
+    metrics.version_state(DIGITS_3, "active", "")
+    metrics.table_applied(7)
+    ran = batch(batch=7, compute_s=0.002, waits_s=(0.0002, 0.003), ended_wall=1.0)
+    metrics.batch_finished(ran)
+    metrics.exemplify_batch(sampled(7, queue_s=0.003), ran)
+    metrics.exemplify_batch(sampled(7, queue_s=0.7), ran)
+    shown = {
+        (family.name, sample.labels["le"]): (sample.exemplar.labels["trace_id"], sample.exemplar.value)
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert shown == {
+        ("gateway_compute_duration_seconds", "0.0025"): (TRACE_ID, 0.002),
+        ("gateway_queue_duration_seconds", "0.005"): (TRACE_ID, 0.003),
+    }
 
 
 def test_a_route_that_says_what_is_slow_is_believed(scene: Scene) -> None:
