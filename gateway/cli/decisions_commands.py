@@ -171,8 +171,8 @@ def _tell(output: Output, report: Any, *, given: bool) -> None:
         output.note(f"The log says of {len(report.gaps)} gaps: {lost} records missing, and in {unknown} nobody knows.")
     if not given:
         output.note(
-            "Only a checkpoint that is kept where nobody of here can write tells whether the log was cut off or written "
-            "anew (--checkpoint FILE)."
+            "Only a checkpoint that is kept where nobody of here can write tells whether the log was cut off or "
+            "written anew (--checkpoint FILE)."
         )
 
 

@@ -27,7 +27,7 @@ from gateway.telemetry.decisions.parquet import SCHEMA, FrameMark, Passport, lin
 from gateway.telemetry.decisions.segments import Segment
 from gateway.telemetry.decisions.standing import Standing
 
-__all__ = ["DAMAGED", "TAKEN", "DamagedSegment", "compact", "prove", "readable_rows", "table_of"]
+__all__ = ["DAMAGED", "TAKEN", "DamagedSegment", "Gathered", "compact", "prove", "readable_rows", "table_of"]
 
 DAMAGED, TAKEN = 3, 4
 _CHUNK_LINES = 4096
@@ -38,7 +38,7 @@ class DamagedSegment(Exception):
     """Its frames do not hold together: it is kept as it is, for the verifier."""
 
 
-class _Gathered:
+class Gathered:
     """Lines of frames, gathered into columns a chunk at a time."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ def whole_frames(path: Path) -> Iterator[Frame]:
 
 def table_of(path: Path, number: int) -> tuple[pa.Table, Passport, Sequence[tuple[int, str]]]:
     """The segment's rows in the chain's order, its passport, and hashes of request ids with their decisions."""
-    gathered = _Gathered()
+    gathered = Gathered()
     first = last = 0
     previous = link = GENESIS
     for frame in whole_frames(path):
@@ -158,7 +158,7 @@ def table_of(path: Path, number: int) -> tuple[pa.Table, Passport, Sequence[tupl
 
 def readable_rows(path: Path) -> pa.Table:
     """What can be read of a segment that may be open or damaged, in the chain's order."""
-    gathered = _Gathered()
+    gathered = Gathered()
     with path.open("rb") as file:
         for found in read_frames(file):
             if isinstance(found, Frame):

@@ -34,6 +34,7 @@ log = logging.getLogger("turnout.telemetry.decisions")
 
 _MAX_PENDING = 10_000
 _RETRY_S = 0.2
+_HEADROOM_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,14 @@ class LogStatistics:
 
 @dataclass(slots=True)
 class _Missed:
-    """What was not written, since when, and why."""
+    """What was not written, since when, and why; and how much room there must be before it is tried again: a gap record
+    would find a place where no burst does, again and again."""
 
     records: int
     controls: int
     since_ms: int
     reason: str
+    headroom_bytes: int
 
 
 class DecisionLog:
@@ -260,7 +263,7 @@ class DecisionLog:
             self._mend()
             _write_all(self._descriptor, frame)
         except OSError as error:
-            self._fail(error)
+            self._fail(error, len(frame))
             return False
         self._sequence += len(lines)
         self._link = link
@@ -276,21 +279,22 @@ class DecisionLog:
             os.lseek(self._descriptor, self._offset, os.SEEK_SET)
             self._torn = False
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: OSError, size: int = 0) -> None:
         self._torn = True
         with suppress(OSError):  # tried again before the next write
             self._mend()
         self._tried_at = self._clock.monotonic()
         if self._missed is None:
             reason = f"the decision log cannot be written: {error.strerror}"
-            self._missed = _Missed(0, len(self._pending), self._now_ms(), reason)
+            self._missed = _Missed(0, len(self._pending), self._now_ms(), reason, max(_HEADROOM_BYTES, 4 * size))
             self._pending = []
             log.error("%s; make room in %s", reason, self._folder)
 
     def _retry(self) -> None:
         """The gap is written first; what was in force is written with it, since changes may have been lost."""
         missed = self._missed
-        if missed is None:
+        self._tried_at = self._clock.monotonic()
+        if missed is None or _room(self._folder) < missed.headroom_bytes:
             return
         now = self._now_ms()
         gap = {
@@ -388,6 +392,15 @@ class DecisionLog:
             return
         self._signed_at, self._unsigned = self._clock.monotonic(), 0
         self.notes.sign(Checkpoint(done.sequence, done.link.hex(), int(self._clock.wall()), DECISIONS))
+
+
+def _room(folder: Path) -> int:
+    """Bytes that are left there; a quota may leave less, and then the write itself tells."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.checkpoints import Checkpoint
+from gateway.telemetry.decisions.compaction import Gathered
 from gateway.telemetry.decisions.frames import CONTROL, GENESIS, Frame, body_of, link_of, read_frames
-from gateway.telemetry.decisions.parquet import lines_in_order, read_passport
+from gateway.telemetry.decisions.parquet import RESOLVED, lines_in_order, read_passport
 from gateway.telemetry.decisions.segments import Segment, listed
 
 __all__ = ["Report", "verify"]
@@ -213,26 +215,59 @@ def _raw(path: Path) -> Iterator[_Burst | str]:
 
 
 def _compacted(path: Path) -> Iterator[_Burst | str]:
-    """What its rows give; where rows are missing, the burst is shorter than its mark, and its link does not fit."""
+    """What its rows give; where rows are missing, the burst is shorter than its mark, and its link does not fit.
+    Columns that no link covers are resolved again from the control records."""
+
+    gathered = Gathered()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             passport = read_passport(file)
-            lines = lines_in_order(file)
-            row = next(lines, None)
+            rows = _Rows(file)
             begin = passport.first
             for place, mark in enumerate(passport.frames, 1):
-                taken: list[bytes] = []
-                while row is not None and row[0] < begin + mark.lines:
-                    if row[0] != begin + len(taken):
-                        yield f"record {begin + len(taken)} is missing, or another stands in its place"
-                        break
-                    taken.append(row[1])
-                    row = next(lines, None)
-                while row is not None and row[0] < begin + mark.lines:
-                    row = next(lines, None)
-                link = passport.link if place == len(passport.frames) else None
+                taken, complaint = rows.take(begin, mark.lines)
+                if complaint is not None:
+                    yield complaint
                 if taken:
-                    yield _Burst(mark.kind, begin, mark.written_ms, taken, mark.tag, link)
+                    link = passport.link if place == len(passport.frames) else None
+                    burst = _Burst(mark.kind, begin, mark.written_ms, taken, mark.tag, link)
+                    gathered.take(_frame(burst))
+                    yield burst
                 begin += mark.lines
+            if not _resolved(file).equals(gathered.table().select(["sequence", *RESOLVED])):
+                yield "a record's weights, digests, instance or build are not those that its control records say"
     except (OSError, ValueError, pa.ArrowException) as error:
         yield f"it cannot be read: {error}"
+
+
+class _Rows:
+    """The rows of a file in the chain's order, taken burst by burst."""
+
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._lines = lines_in_order(file)
+        self._next = next(self._lines, None)
+
+    def take(self, begin: int, count: int) -> tuple[list[bytes], str | None]:
+        """The lines with these numbers, up to the first that is missing, and which that is."""
+        taken: list[bytes] = []
+        complaint = None
+        while self._next is not None and self._next[0] < begin + count:
+            sequence, line = self._next
+            if complaint is None and sequence == begin + len(taken):
+                taken.append(line)
+            elif complaint is None:
+                complaint = f"record {begin + len(taken)} is missing, or another stands in its place"
+            self._next = next(self._lines, None)
+        if complaint is None and len(taken) < count:
+            complaint = f"record{_span(begin + len(taken), begin + count - 1)} missing"
+        return taken, complaint
+
+
+def _frame(burst: _Burst) -> Frame:
+    body = body_of(burst.kind, burst.sequence, burst.written_ms, burst.lines)
+    return Frame(0, 0, burst.tag, burst.kind, burst.sequence, burst.written_ms, body)
+
+
+def _resolved(file: pq.ParquetFile) -> pa.Table:
+    table = file.read(columns=["sequence", *RESOLVED])
+    return table.take(pc.sort_indices(table, sort_keys=[("sequence", "ascending")]))
