@@ -110,7 +110,7 @@ async def test_everything_given_at_registration_is_in_the_version(backend: Backe
     await backend.register(registration, no_steps)
     version = await backend.version(model, "1")
     manifest = version["manifest"]
-    assert version.keys() == VERSION_KEYS | {"manifest"}
+    assert version.keys() == VERSION_KEYS | {"manifest", "profiled"}
     assert version["tags"] == {"team": "vision", "note": 'a "quoted" é'}
     assert (manifest["runtime"]["device"], manifest["runtime"]["threads"], manifest["runtime"]["max_rows"]) == (
         "cpu",
