@@ -53,7 +53,6 @@ from gateway.serving.placement import engine_factory
 from gateway.settings import Settings, recorder_environment
 from gateway.telemetry.decisions.asking import DecisionReader
 from gateway.telemetry.decisions.families import DecisionFamilies
-from gateway.telemetry.decisions.sinks.families import SinkFamilies
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.drift.looking import DriftAlarm
 from gateway.telemetry.drift.subjects import Subjects
@@ -65,6 +64,7 @@ from gateway.telemetry.feedback.families import TruthFamilies
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
 from gateway.telemetry.request_log import EventLines
+from gateway.telemetry.sink_families import SinkFamilies
 from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
 from gateway.telemetry.store_families import StoreFacts, StoreFamilies
 from gateway.telemetry.trace_families import TraceCounts, TraceFamilies
