@@ -97,12 +97,13 @@ class Lookup:
         return None
 
     def _by_decision(self, segments: Sequence[Segment], decision: str) -> tuple[Segment, Hit, Sequence[Hit]] | None:
-        """Its record, and what later records say of it."""
+        """Its record, and what later records say of it. Frames whose time speaks against it are searched last: a clock
+        may have been put back."""
         record: tuple[Segment, Hit] | None = None
         about: list[Hit] = []
-        for segment in reversed(segments):
-            if not self._may_hold(segment, decision):
-                continue
+        likely = [segment for segment in reversed(segments) if self._may_hold(segment, decision)]
+        others = [segment for segment in reversed(segments) if not segment.compacted and segment not in likely]
+        for segment in (*likely, *others):
             hits = self._find(segment, decision)
             about += [hit for hit in hits if hit.line is None]
             records = [hit for hit in hits if hit.line is not None]

@@ -1,0 +1,245 @@
+"""Segments' lives: compacted by a process of their own, found in all along, retired with a record that says so."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.errors import NotFound
+from gateway.telemetry.decisions.compaction import compact, prove
+from gateway.telemetry.decisions.found import Question
+from gateway.telemetry.decisions.parquet import lines_in_order
+from gateway.telemetry.decisions.reader import opened
+from gateway.telemetry.decisions.segments import listed
+from gateway.telemetry.decisions.sql import query
+from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
+from gateway.telemetry.decisions.verify import verify
+from tests.telemetry.decisions.scene import (
+    BEGAN_MS,
+    TABLE,
+    VERSION,
+    answer,
+    answers,
+    checkpoints,
+    compact_closed,
+    controls,
+    decision_id,
+    frames,
+    open_log,
+    open_part,
+    written,
+)
+
+MANY = 200_000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200,000 answers in several segments: the first ones compacted, the last two still frames."""
+    folder = written(tmp_path_factory.mktemp("many"), MANY, segment_bytes=16 * 1024 * 1024)
+    for segment in listed(folder)[:-2]:
+        compact(segment)
+    return folder
+
+
+def test_200_000_records_are_written_and_each_is_found_again(many: Path) -> None:
+    """By SQL all of them, once each, in both kinds of segments; by id those at every boundary and some between."""
+    kinds = [(segment.raw, segment.compacted) for segment in listed(many)]
+    assert {(False, True), (True, False)} == set(kinds)
+    count, different, least, most = query(
+        many, "SELECT count(*), count(DISTINCT decision), min(decision), max(decision) FROM decisions"
+    ).rows[0]
+    assert (count, different, least, most) == (MANY, MANY, decision_id(0), decision_id(MANY - 1))
+    lookup = opened(many)
+    for number in (*range(0, MANY, 9_973), MANY - 1):
+        found = lookup.one(decision_id(number))
+        assert (found["request"], found["recorded"]["sequence"] > number) == (f"request-{number}", True)
+        assert lookup.one(f"request-{number}")["decision"] == decision_id(number)
+    with pytest.raises(NotFound, match="request-x"):
+        lookup.one("request-x")
+
+
+def test_a_decision_is_answered_with_bytes_weights_interval_and_how_to_rebuild(many: Path) -> None:
+    """The same out of frames and out of a Parquet file."""
+    for number in (1, MANY - 1):
+        found = opened(many).one(decision_id(number))
+        assert found["bytes"] == {"digest": "sha256:ab", "loaded": {"model.onnx": "cd"}}
+        assert found["why"]["weights"] == {"3": 95, "4": 5}
+        assert found["why"]["interval"] == [0, 4_080_218_931, 3]
+        assert found["rebuild"]["version"] == "turnout show digits/3"
+        assert found["key"] != f"user-{number % 100}"
+
+
+def test_pages_go_back_through_all_segments_without_a_gap_or_a_double(many: Path) -> None:
+    """Newest first, each page below the one before; conditions hold."""
+    lookup, seen = opened(many), list[str]()
+    below = None
+    question = {"route": "digits", "version": 4, "limit": 997}
+    while True:
+        page = lookup.page(Question(**question, below=below))
+        seen += [one["decision"] for one in page["decisions"]]
+        below = page["cursor"]
+        if below is None:
+            break
+    assert seen == [decision_id(number) for number in reversed(range(0, MANY, 20))]
+    begin = BEGAN_MS * 1000 + 5_000_000
+    page = lookup.page(Question(since=begin, until=begin + 3000, limit=10))
+    assert [one["decision"] for one in page["decisions"]] == [decision_id(n) for n in (5002, 5001, 5000)]
+    assert lookup.page(Question(code=500))["decisions"] == []
+
+
+def test_sql_reads_weights_and_digests_as_columns(many: Path) -> None:
+    """Resolved for each record, in frames and in Parquet files."""
+    [row] = query(
+        many, "SELECT DISTINCT weights, digest, loaded, instance, build FROM decisions WHERE answered = 3"
+    ).rows
+    assert row == ('{"3":95,"4":5}', "sha256:ab", '{"model.onnx": "cd"}', "here", "1.0")
+
+
+def test_a_segment_is_the_same_lines_after_compaction(tmp_path: Path) -> None:
+    """Every line's bytes, in the chain's order, from the Parquet file alone; also lines of control."""
+    folder = written(tmp_path, 2000, segment_bytes=200_000)
+    first = listed(folder)[0]
+    lines = [line for frame in frames(first.log) for line in frame.lines]
+    compact(first)
+    with pq.ParquetFile(first.parquet) as file:
+        assert [line for _, line in lines_in_order(file)] == lines
+    assert prove(first.parquet).last == len(lines)
+    assert not first.log.exists()
+
+
+def test_every_value_a_record_may_have_survives_compaction(tmp_path: Path) -> None:
+    """What is rare: no decision, odd texts, great numbers, lists, payloads."""
+    part = open_part(tmp_path)
+    part.told("table", TABLE)
+    odd = [
+        answer(1, decision=None, answered_by=None, code=429, error='said "no"\n\x00ü\U0001f600', key=None),
+        answer(2, request_id="", batch=2**62, rows=0, slow=True, trace_id="00", client_id="a,b"),
+        answer(3, started_wall=0.0, duration_s=1e6, chosen_failure="ModelError", code=500),
+    ]
+    part.take(odd)
+    part._log.rotate()
+    part.close()
+    first = listed(tmp_path)[0]
+    before = [line for frame in frames(first.log) for line in frame.lines]
+    compact(first)
+    with pq.ParquetFile(first.parquet) as file:
+        assert [line for _, line in lines_in_order(file)] == before
+
+
+def test_a_damaged_segment_stays_as_it_is(tmp_path: Path) -> None:
+    """It is evidence; its neighbours are compacted all the same, and the log goes on."""
+    clock = ManualClock()
+    written(tmp_path, 1000, segment_bytes=40_000)
+    path = listed(tmp_path)[0].log
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    log = open_log(tmp_path, clock)
+    log.rotate()
+    assert log.sync(10.0)
+    upkeep = LogUpkeep(log, UpkeepOptions(), clock=clock)
+    waiting = sum(segment.number <= log.settled for segment in listed(tmp_path))
+    for _ in range(waiting):
+        upkeep.look()
+        upkeep.wait(60.0)
+    upkeep.look()
+    assert path.exists()
+    assert upkeep.statistics()["damaged_segments"] == 1
+    assert upkeep.statistics()["compacted"] == waiting - 1
+    upkeep.close()
+    log.close()
+
+
+def test_what_a_killed_compaction_has_left_is_cleared_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Half a file beside the frames; the frames are there until the Parquet file is proved."""
+    written(tmp_path, 1000, segment_bytes=40_000)
+    half = tmp_path / ".00000001.parquet.partial"
+    half.write_bytes(b"PAR1half")
+    log = open_log(tmp_path)
+    upkeep = LogUpkeep(log, UpkeepOptions(), clock=ManualClock())
+    assert not half.exists()
+    upkeep.close()
+    log.close()
+    assert verify(tmp_path).records == 1000
+
+
+def test_retirement_by_size_and_by_age_is_told_of_in_the_log_and_accepted_by_the_verifier(tmp_path: Path) -> None:
+    """The oldest first, none in the middle; what is left is one chain, and its old checkpoints do not accuse it."""
+    clock = ManualClock()
+    written(tmp_path, 2000, segment_bytes=60_000)
+    compact_closed(tmp_path)
+    every = listed(tmp_path)
+    log = open_log(tmp_path, clock)
+    log.rotate()
+    assert log.sync(10.0)
+    kept = sum(segment.bytes for segment in every[2:])
+    upkeep = LogUpkeep(log, UpkeepOptions(keep_bytes=kept + 5000, compact=False), clock=clock)
+    upkeep.look()
+    assert [segment.number for segment in listed(tmp_path)][0] in (2, 3, 4)
+    aged = listed(tmp_path)[0]
+    os.utime(aged.parquet, (clock.wall() - 86_400, clock.wall() - 86_400))
+    for other in listed(tmp_path)[1:]:
+        for path in (other.parquet, other.log):
+            if path.exists():
+                os.utime(path, (clock.wall(), clock.wall()))
+    upkeep = LogUpkeep(log, UpkeepOptions(keep_s=3600.0, compact=False), clock=clock)
+    upkeep.look()
+    assert listed(tmp_path)[0].number == aged.number + 1
+    log.close()
+    assert {one["reason"] for one in controls(tmp_path, "retired")} == {"size", "age"}
+    report = verify(tmp_path, checkpoints(tmp_path))
+    assert report.faults == []
+    assert report.first > 1
+
+
+def test_readers_find_everything_while_segments_are_compacted_and_retired_under_their_eyes(tmp_path: Path) -> None:
+    """A file that goes while it is read is looked for again; only what was retired is not found."""
+    written(tmp_path, 3000, segment_bytes=60_000)
+    lookup, missed, done = opened(tmp_path), list[str](), threading.Event()
+    newest = 2990
+
+    def read() -> None:
+        while not done.is_set():
+            for number in range(newest - 20, newest):
+                if lookup.one(decision_id(number))["request"] != f"request-{number}":
+                    missed.append(decision_id(number))
+            if len(lookup.page(Question(limit=50))["decisions"]) != 50:
+                missed.append("page")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        compact_closed(tmp_path)
+        log = open_log(tmp_path)
+        upkeep = LogUpkeep(log, UpkeepOptions(keep_bytes=150_000, compact=False), clock=ManualClock())
+        upkeep.look()
+        log.close()
+    finally:
+        done.set()
+        reader.join()
+    assert missed == []
+
+
+def test_a_shadows_outcome_joins_its_decision_when_it_comes(tmp_path: Path) -> None:
+    """Later, in a record of its own; found with the decision, before compaction and after."""
+    part = open_part(tmp_path)
+    part.told("version", VERSION)
+    for burst in answers(10):
+        part.take(burst)
+    outcome = {"decision_id": decision_id(4), "shadow": "digits/5", "outcome": "differs", "difference": float("inf")}
+    part.told("shadow", outcome)
+    part.tick()
+    before = opened(tmp_path).one(decision_id(4))["later"]
+    part._log.rotate()
+    part.close()
+    compact_closed(tmp_path)
+    after = opened(tmp_path).one(decision_id(4))["later"]
+    assert before == after
+    assert (before[0]["shadow"], before[0]["outcome"], before[0]["difference"]) == ("digits/5", "differs", None)
+    assert verify(tmp_path).faults == []
