@@ -20,7 +20,19 @@ from pathlib import Path
 from loadtests.measurement import Outcome, Skipped
 from loadtests.page import Result, machine, read_results, render, rewrite, unexplained, write_results
 from loadtests.peers import PEERS
-from loadtests.scenarios import batches, calm, cost, counting, everything, evidence, fair, long, overhead, replicas
+from loadtests.scenarios import (
+    batches,
+    calm,
+    cost,
+    counting,
+    everything,
+    evidence,
+    fair,
+    long,
+    overhead,
+    replicas,
+    traces,
+)
 from loadtests.scenarios.rounds import Plan
 from loadtests.usage import machine_time
 from loadtests.wrk import MissingTool, require_wrk
@@ -56,6 +68,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "loading": calm.loading,
     "decide": overhead.decisions,
     "counting": counting.counting,
+    "traces": traces.traces,
     "memory": overhead.memory,
     "workers": cost.workers,
     "batch-size": batches.batch_size,
