@@ -124,6 +124,15 @@ class Coordination(Protocol):
 
     async def kept(self, scope: str) -> bytes | None: ...
 
+    async def append(self, scope: str, values: Sequence[bytes]) -> None:
+        """Adds to a log that every replica reads, each from where it is; it holds the newest 200,000 or so."""
+        ...
+
+    async def following(self, scope: str, after: str) -> tuple[str, Sequence[bytes]]:
+        """What was appended after that place, at most a thousand, and the place after it; after "" nothing, and the
+        end as it is now."""
+        ...
+
     async def forget(self, scope: str) -> None:
         """Claims, counters and what is kept, of all replicas."""
         ...
@@ -220,6 +229,12 @@ class Alone:
 
     async def kept(self, scope: str) -> bytes | None:
         return await asyncio.to_thread(self._read, f"kept {scope}")
+
+    async def append(self, scope: str, values: Sequence[bytes]) -> None:
+        """Nobody else would read it."""
+
+    async def following(self, scope: str, after: str) -> tuple[str, Sequence[bytes]]:
+        return after, ()
 
     async def forget(self, scope: str) -> None:
         self._claims.pop(scope, None)

@@ -125,6 +125,30 @@ return 1
 '' for none. Returns 0 when the term is not the present one."""
 
 
+APPEND = Script("""
+for number = 3, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'v', ARGV[number]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+""")
+"""KEYS: the scope's log (stream). ARGV: seconds until it ends unused; how long it may get; values."""
+
+FOLLOW = Script("""
+local found = {}
+if ARGV[1] == '' then
+  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+  return {last[1] and last[1][1] or '0-0'}
+end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])) do
+  found[1] = entry[1]
+  found[#found + 1] = entry[2][2]
+end
+return found
+""")
+"""KEYS: the scope's log. ARGV: place, '' for the end; how many. Returns the place after, and the values; nothing when
+there is nothing more."""
+
+_LOG_LENGTH, _LOG_PAGE = 200_000, 1000
+
+
 class RedisCoordination:
     """``lease_s``: how long a replica, or a leader, that is not heard of counts as living."""
 
@@ -203,8 +227,18 @@ class RedisCoordination:
         found = await self._line.command("GET", self._line.key("kept", scope))
         return None if found is None else bytes(found)
 
+    async def append(self, scope: str, values: Sequence[bytes]) -> None:
+        for start in range(0, len(values), _LOG_PAGE):
+            page = values[start : start + _LOG_PAGE]
+            await self._line.run(APPEND, [self._line.key("log", scope)], [_SCOPE_S, _LOG_LENGTH, *page])
+
+    async def following(self, scope: str, after: str) -> tuple[str, Sequence[bytes]]:
+        found = await self._line.run(FOLLOW, [self._line.key("log", scope)], [after, _LOG_PAGE])
+        return (bytes(found[0]).decode("ascii"), [bytes(value) for value in found[1:]]) if found else (after, ())
+
     async def forget(self, scope: str) -> None:
-        await self._line.command("DEL", *(self._line.key(kind, scope) for kind in ("claims", "counters", "kept")))
+        kinds = ("claims", "counters", "kept", "log")
+        await self._line.command("DEL", *(self._line.key(kind, scope) for kind in kinds))
 
     async def close(self) -> None:
         """The line is another's to close. When Redis cannot be reached, the leases end by themselves."""

@@ -83,6 +83,27 @@ async def test_counters_are_said_anew_and_never_added_twice(coordination: Coordi
     assert dict(await coordination.gather("a")) == {}
 
 
+async def test_what_one_appends_the_others_read_from_where_they_are(redis_server: RedisServer) -> None:
+    """In order, each from its own place; who is new begins at the end; and a scope that was forgotten is empty."""
+    line = line_of(redis_server)
+    one, other = RedisCoordination(line), RedisCoordination(line)
+    start, nothing = await one.following("labels", "")
+    assert list(nothing) == []
+    await one.append("labels", [b"a", b"\xff\x00"])
+    middle, first = await other.following("labels", start)
+    await other.append("labels", [b"%d" % number for number in range(1500)])
+    assert list(first) == [b"a", b"\xff\x00"]
+    end, page = await one.following("labels", middle)
+    assert (len(page), page[0]) == (1000, b"0")
+    end, page = await one.following("labels", end)
+    assert (len(page), page[-1]) == (500, b"1499")
+    assert await one.following("labels", end) == (end, ())
+    assert await other.following("labels", "") == (end, [])
+    await one.forget("labels")
+    assert await other.following("labels", end) == (end, ())
+    await line.close()
+
+
 async def test_what_is_kept_is_kept_by_who_leads(coordination: Coordination) -> None:
     """Any bytes, whole; a term that has ended keeps nothing."""
     term = await coordination.lead("rollouts")

@@ -13,16 +13,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from gateway.clock import Clock
 from gateway.errors import Overloaded, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES
+from gateway.telemetry.feedback.part import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 
 __all__ = ["Ask", "JoinedLabel", "TruthDesk", "Verdict"]
 
 log = logging.getLogger("turnout.truth")
 
 LOOK_S = 0.5
+SCOPE = "labels"
 SCORES_EVERY_LOOKS = 4
 AT_ONCE = 1000
 MAX_WAITING = 20_000
@@ -35,6 +38,14 @@ class Ask(Protocol):
     """The recorder's."""
 
     def __call__(self, kind: str, body: Mapping[str, Any], /) -> Awaitable[Mapping[str, Any]]: ...
+
+
+class SharedLog(Protocol):
+    """What all replicas write and read (``gateway.control.coordination``)."""
+
+    async def append(self, scope: str, values: Sequence[bytes], /) -> None: ...
+
+    async def following(self, scope: str, after: str, /) -> tuple[str, Sequence[bytes]]: ...
 
 
 class JoinedLabel(NamedTuple):
@@ -61,12 +72,19 @@ class TruthDesk:
     """
 
     def __init__(
-        self, ask: Ask, *, wanted: Callable[[], bool], joined: Callable[[JoinedLabel], None], clock: Clock
+        self,
+        ask: Ask,
+        *,
+        wanted: Callable[[], bool],
+        joined: Callable[[JoinedLabel], None],
+        clock: Clock,
+        shared: SharedLog | None = None,
     ) -> None:
         self._ask = ask
         self._wanted = wanted
         self._joined = joined
         self._clock = clock
+        self._shared = shared
         self._queue: deque[_Waiting] = deque()
         self._queued = 0
         self._sending: asyncio.Task[None] | None = None
@@ -155,6 +173,21 @@ class TruthDesk:
                 if isinstance(failure, Exception) and not isinstance(failure, TurnoutError):
                     log.error("what labels show could not be fetched", exc_info=failure)
 
+    async def _share(self, shared: SharedLog) -> None:
+        """Labels of answers that another replica gave find their way: what is held here is told to all, and who knows
+        the answer joins it and says so. Told before it is known as told: whoever hears it twice changes nothing."""
+        said = await self._ask(ASK_SHARE, {"place": None, "told": [[], []]})
+        place, values = await shared.following(SCOPE, said["place"])
+        if place != said["place"]:
+            labels, settled = _read(values)
+            heard = {"labels": labels, "settled": settled, "place": place, "told": [[], []]}
+            said = await self._ask(ASK_SHARE, heard)
+        keys, settled = [label[0] for label in said["labels"]], said["settled"]
+        if keys or settled:
+            told = [_entry("label", key.hex(), value, routes) for key, value, routes in said["labels"]]
+            await shared.append(SCOPE, [*told, *(_entry("settled", key.hex()) for key in settled)])
+            await self._ask(ASK_SHARE, {"place": None, "told": [keys, settled]})
+
     async def look(self) -> None:
         """Tells the evidence what is owed to it, and now and then fetches what the metrics show."""
         while True:
@@ -165,11 +198,33 @@ class TruthDesk:
                 self._delivered = number
             if not owed:
                 break
+        if self._shared is not None:
+            await self._share(self._shared)
         self._looks += 1
         if self._looks % SCORES_EVERY_LOOKS == 1:
             found = await self._ask(ASK_SCORES, {"seen": self.scores["changes"]})
             if "scores" in found:
                 self.scores = found
+
+
+def _entry(kind: str, *said: Any) -> bytes:
+    return orjson.dumps([kind, *said])
+
+
+def _read(values: Sequence[bytes]) -> tuple[list[Any], list[bytes]]:
+    """Labels and settled ids; what cannot be read is of another release, and left out."""
+    labels: list[Any] = []
+    settled: list[bytes] = []
+    for value in values:
+        try:
+            kind, key, *rest = orjson.loads(value)
+            if kind == "label":
+                labels.append([bytes.fromhex(key), *rest[:2]])
+            elif kind == "settled":
+                settled.append(bytes.fromhex(key))
+        except (ValueError, TypeError):
+            log.warning("what a replica said of a label cannot be read: %.200r", value)
+    return labels, settled
 
 
 def _own(error: TurnoutError) -> TurnoutError:

@@ -43,7 +43,10 @@ DAY_MS = 86_400_000
 NOBODY = ("", 0)
 """Whose answer nobody knows."""
 _AT_ONCE = 5000
+UNTOLD, TOLD, OTHERS = 0, 1, 2
+"""Of a label that is held: whether the other replicas know of it, or it is one of theirs."""
 LEAVE_EVERY_MS = 10_000
+_SHARED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,7 @@ class Ledger:
         answers = self._connection.execute(due.format("answers"), (now, _AT_ONCE)).fetchall()
         over = max(0, self.answers - len(answers) - self._bounds.answers)
         held = self._connection.execute(due.format("held"), (now, _AT_ONCE)).fetchall()
+        mine = "SELECT count(*) FROM held WHERE until <= ? AND told < 2"
         if not (answers or held or over) and now - self._left_at < LEAVE_EVERY_MS:
             return 0
         oldest = now // DAY_MS - self._bounds.days
@@ -192,10 +196,12 @@ class Ledger:
                 early = "DELETE FROM answers WHERE id IN (SELECT id FROM answers ORDER BY until LIMIT ?)"
                 self.dropped += (gone := cursor.execute(early, (min(over, _AT_ONCE),)).rowcount)
                 self.answers -= gone
-            cursor.executemany("DELETE FROM held WHERE id = ?", held)
-            self.held -= len(held)
             if held:
-                self._sums.counted(*NOBODY, "unknown", len(held))
+                (before,) = cursor.execute(mine, (now,)).fetchone()
+                cursor.executemany("DELETE FROM held WHERE id = ?", held)
+                (after,) = cursor.execute(mine, (now,)).fetchone()
+                self._sums.counted(*NOBODY, "unknown", before - after)
+            self.held -= len(held)
             cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
             facts = [("left_at_ms", str(now)), ("dropped", str(self.dropped))]
             cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
@@ -206,6 +212,52 @@ class Ledger:
         """The outcomes up to that one have reached the rollouts' evidence."""
         with self._changing(durable=False) as cursor:
             cursor.execute("DELETE FROM outcomes WHERE number <= ?", (number,))
+
+    # What is shared with other replicas
+
+    def heard(
+        self, labels: Sequence[tuple[bytes, Any, tuple[str, ...] | None]], settled: Sequence[bytes], place: str
+    ) -> None:
+        """Labels that other replicas hold, those that have joined at another, and the place after what was heard."""
+        now = self.now_ms
+        with self._changing(durable=False) as cursor:
+            for key, value, routes in labels:
+                self._hear(cursor, key, Label("", value, routes), now)
+            for key in settled:
+                self.held -= cursor.execute("DELETE FROM held WHERE id = ?", (key,)).rowcount
+            cursor.execute("INSERT OR REPLACE INTO facts VALUES ('heard_until', ?)", (place,))
+
+    def _hear(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> None:
+        if cursor.execute("SELECT 1 FROM held WHERE id = ?", (key,)).fetchone() is not None:
+            return
+        verdict = self._join_at(cursor, key, label, now)
+        if verdict is not None and verdict.outcome != "forbidden":
+            cursor.execute("INSERT OR IGNORE INTO settled VALUES (?)", (key,))
+        elif verdict is None and self.held < self._bounds.held:
+            routes = None if label.routes is None else orjson.dumps(label.routes).decode()
+            row = (key, now + self._longest_ms(), orjson.dumps(label.value), routes, OTHERS)
+            cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?)", row)
+            self.held += 1
+
+    def untold(self) -> tuple[list[tuple[bytes, Any, list[str] | None]], list[bytes]]:
+        """Labels and settled ids that the others are to be told of, some of them."""
+        asked = "SELECT id, label, routes FROM held WHERE told = 0 LIMIT ?"
+        rows = self._connection.execute(asked, (_SHARED_AT_ONCE,)).fetchall()
+        labels = [
+            (key, orjson.loads(label), None if routes is None else orjson.loads(routes)) for key, label, routes in rows
+        ]
+        settled = self._connection.execute("SELECT id FROM settled LIMIT ?", (_SHARED_AT_ONCE,)).fetchall()
+        return labels, [key for (key,) in settled]
+
+    def told(self, labels: Sequence[bytes], settled: Sequence[bytes]) -> None:
+        with self._changing(durable=False) as cursor:
+            cursor.executemany("UPDATE held SET told = 1 WHERE id = ?", [(key,) for key in labels])
+            cursor.executemany("DELETE FROM settled WHERE id = ?", [(key,) for key in settled])
+
+    @property
+    def heard_until(self) -> str:
+        """The place in what replicas tell each other, "" at first."""
+        return self._fact("heard_until", "")
 
     # What stands
 
@@ -269,6 +321,8 @@ class Ledger:
         self, cursor: sqlite3.Cursor, known: _Known, series: Series, held: tuple[bytes, str | None], now: int
     ) -> None:
         cursor.execute("DELETE FROM held WHERE id = ?", (known.id,))
+        if self.heard_until:  # others may hold it, too
+            cursor.execute("INSERT OR IGNORE INTO settled VALUES (?)", (known.id,))
         self.held -= 1
         routes = None if held[1] is None else orjson.loads(held[1])
         if routes is not None and series.route not in routes:
@@ -283,9 +337,13 @@ class Ledger:
 
     def _join_one(self, cursor: sqlite3.Cursor, label: Label, now: int) -> Verdict:
         key = id_of(label.decision_id)
+        return self._join_at(cursor, key, label, now) or self._hold(cursor, key, label, now)
+
+    def _join_at(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> Verdict | None:
+        """None where the answer is not known here."""
         found = cursor.execute("SELECT * FROM answers WHERE id = ?", (key,)).fetchone()
         if found is None:
-            return self._hold(cursor, key, label, now)
+            return None
         known = _Known(*found)
         series = self._by_number[known.series]
         if label.routes is not None and series.route not in label.routes:
@@ -324,7 +382,7 @@ class Ledger:
                 cursor.execute("DELETE FROM outcomes WHERE number <= ?", (cursor.lastrowid - self._bounds.outcomes,))
 
     def _hold(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> Verdict:
-        horizon = int(max((series.truth.horizon_s for series in self.series), default=self._bounds.horizon_s) * 1000)
+        horizon = self._longest_ms()
         given = given_at_ms(key)
         if given is not None and given + horizon <= now:
             self._sums.counted(*NOBODY, "expired")
@@ -339,9 +397,13 @@ class Ledger:
         if self.held >= self._bounds.held:
             return Verdict("full")
         routes = None if label.routes is None else orjson.dumps(label.routes).decode()
-        cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?)", (key, now + horizon, value, routes))
+        cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?)", (key, now + horizon, value, routes, UNTOLD))
         self.held += 1
         return Verdict("held")
+
+    def _longest_ms(self) -> int:
+        longest = max((series.truth.horizon_s for series in self.series), default=self._bounds.horizon_s)
+        return int(longest * 1000)
 
     def _series_of(self, cursor: sqlite3.Cursor, answer: Answered) -> Series:
         known = self._series.get((answer.route, answer.version, answer.truth))

@@ -61,7 +61,8 @@ class StandingSums:
             group.joined(outcome, terms)
 
     def counted(self, model: str, version: int, outcome: str, count: int = 1) -> None:
-        self._counted[(model, version, outcome)] += count
+        if count:
+            self._counted[(model, version, outcome)] += count
 
     def _of(self, series: int, day: int, truth: Truth, row: Row) -> Iterator[Group]:
         yield self._group(Place(series, day, *WHOLE))

@@ -15,7 +15,7 @@ from gateway.telemetry.feedback.ledger import Answered, Bounds, Label, Ledger
 from gateway.telemetry.feedback.reading import rows_of
 from gateway.telemetry.feedback.report import report_of, scores_of
 
-__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "TruthPart", "truth_at", "truth_part"]
+__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE", "TruthPart", "truth_at", "truth_part"]
 
 log = logging.getLogger("turnout.truth")
 
@@ -28,6 +28,11 @@ ASK_REPORT = "truth-report"
 """``route``, ``days``. Answers the report of ``GET /admin/truth/{route}``. Raises NotFound."""
 ASK_SCORES = "truth-scores"
 """``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
+
+ASK_SHARE = "truth-share"
+"""What other replicas said: ``labels`` ([id, label, routes]) and ``settled`` (ids), and the ``place`` after it (None:
+nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from, and
+what to tell: ``labels``, ``settled``."""
 
 MAX_WAITING = 100_000
 """Answers that wait for a disk that takes nothing."""
@@ -109,6 +114,8 @@ class TruthPart:
             return self._report(str(body["route"]), int(body["days"]))
         if kind == ASK_SCORES:
             return self._scores(int(body["seen"]))
+        if kind == ASK_SHARE:
+            return self._share(body)
         raise KeyError(kind)
 
     def _join(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -125,6 +132,16 @@ class TruthPart:
         if delivered:
             self._ledger.delivered(delivered)
         return {"outcomes": [[number, *body] for number, body in self._ledger.outcomes()]}
+
+    def _share(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        ledger, place = self._ledger, body["place"]
+        if place is not None:
+            labels = [(key, value, None if routes is None else tuple(routes)) for key, value, routes in body["labels"]]
+            ledger.heard(labels, body["settled"], place)
+        if any(body["told"]):
+            ledger.told(*body["told"])
+        untold, settled = ledger.untold()
+        return {"place": ledger.heard_until, "labels": [list(label) for label in untold], "settled": settled}
 
     def _report(self, route: str, days: int) -> Mapping[str, Any]:
         known = [series for series in self._ledger.series if series.route == route]

@@ -28,7 +28,10 @@ CREATE TABLE IF NOT EXISTS answers (
     bucket INTEGER, epoch INTEGER NOT NULL, split TEXT NOT NULL, rows BLOB, label BLOB) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answers_until ON answers (until);
 CREATE TABLE IF NOT EXISTS held (
-    id BLOB PRIMARY KEY, until INTEGER NOT NULL, label BLOB NOT NULL, routes TEXT) WITHOUT ROWID;
+    id BLOB PRIMARY KEY, until INTEGER NOT NULL, label BLOB NOT NULL, routes TEXT, told INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS held_untold ON held (told) WHERE told = 0;
+CREATE TABLE IF NOT EXISTS settled (id BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS held_until ON held (until);
 CREATE TABLE IF NOT EXISTS sums (
     series INTEGER NOT NULL, day INTEGER NOT NULL, cut TEXT NOT NULL, part TEXT NOT NULL, body BLOB NOT NULL,
@@ -41,7 +44,9 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WI
 """
 """``answers`` wait for their label; those that have it keep a digest of it in place of their rows until they end, so
 that a label that comes again is known. ``sums`` by day of the answer; ``cut`` and ``part`` are empty for all rows, else
-a slice and one of its groups. ``outcomes`` are owed to the rollouts' evidence. Times in milliseconds since the epoch.
+a slice and one of its groups. ``outcomes`` are owed to the rollouts' evidence. ``told``: 0 as long as the other
+replicas have not been told of a label that this one holds, 1 when they have, 2 for one that another told of.
+``settled`` are labels that have joined here and that another replica may hold. Times in milliseconds since the epoch.
 """
 
 
