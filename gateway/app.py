@@ -318,6 +318,7 @@ class Gateway:
             wanted=lambda: any(route.truth is not None for route in dataplane.current.table.routes.values()),
             joined=lambda label: _told_label(control, label),
             clock=clock,
+            shared=None if self._settings.store.url is None else control.coordination,
         )
         metrics.registry.register(TruthFamilies(lambda: desk.scores, lambda: dataplane.current.table))
         self._ends.push_async_callback(desk.close)
