@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.events import BatchRecord, Observer
+from gateway.events import BatchRecord, CountsRecord, Observer
 from gateway.messages import VersionRef
 from gateway.workers.replay import Crash
 
@@ -77,6 +77,10 @@ class Deaths(Observer):
 
     def batch_finished(self, record: BatchRecord) -> None:
         self._observer.batch_finished(record)
+
+    def counted(self, record: CountsRecord) -> None:
+        """The node's line to a child carries what it counted of all workers' batches."""
+        self._observer.counted(record)
 
     def version_state(self, version: VersionRef, state: str, reason: str) -> None:
         self._observer.version_state(version, state, reason)

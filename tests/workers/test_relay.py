@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import EVENTS, BatchRecord, FanOut, Observer, RecordingObserver, RequestRecord, ShadowRecord
+from gateway.events import (
+    EVENTS,
+    BatchRecord,
+    CountsRecord,
+    FanOut,
+    Observer,
+    RecordingObserver,
+    RequestRecord,
+    ShadowRecord,
+)
 from gateway.messages import Decision, VersionRef
 from gateway.workers.deaths import GATHER_S, Deaths
 from gateway.workers.link import Link
@@ -227,3 +236,16 @@ async def test_a_good_batch_of_a_worker_makes_up_for_a_death() -> None:
     deaths.worked(THREE)
     deaths.worked(THREE)
     assert forgiven == [THREE]
+
+
+def test_what_a_child_counted_for_all_workers_is_passed_on() -> None:
+    """It comes over the node's own line, and drift is judged by it."""
+    seen: list[CountsRecord] = []
+
+    class Counting(Observer):
+        def counted(self, record: CountsRecord) -> None:
+            seen.append(record)
+
+    told = CountsRecord(THREE, "sha256:00", 3, 2, b"\x01" * 8)
+    Deaths(Counting(), ManualClock(), lambda _: None).counted(told)
+    assert seen == [told]
