@@ -292,7 +292,7 @@ def _own(spec: TensorSpec, columns: Sequence[str]) -> list[str]:
 
 
 def _csv_columns(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         header = next(csv.reader(file), None)
     if not header:
         raise ValueError("it is empty; its first line names the columns")
