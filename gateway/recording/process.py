@@ -39,7 +39,8 @@ def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) ->
     parts: list[Part] = []
     left = list(fds)
     if (request_log := options.get("request_log")) is not None:
-        parts.append(RequestLog(DescriptorSink(left.pop(0)), clock=clock, limit=request_log["limit"]))
+        sink = DescriptorSink(left.pop(0))
+        parts.append(RequestLog(sink, clock=clock, limit=request_log["limit"], prompt=sink.prompt))
     if (traces := options.get("traces")) is not None:
         parts.append(traces_part(traces))
     if (decisions := options.get("decisions")) is not None:

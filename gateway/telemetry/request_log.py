@@ -5,7 +5,8 @@ When the sink is slow the queue fills and lines are dropped and counted, and a l
 soon as one gets through; it counts, too, what was lost on the way to the recorder. Lines hold no inputs, no outputs,
 and no routing key.
 
-The thread wakes at most twenty times a second, joins what has gathered and writes it.
+The thread wakes at most twenty times a second, joins what has gathered and writes it. For a file there is no thread:
+what has been taken has been written, so that a recorder that dies loses no line that it has acknowledged.
 """
 
 from __future__ import annotations
@@ -97,8 +98,10 @@ class RequestLog:
 
     full = False
 
-    def __init__(self, sink: Sink, *, clock: Clock, limit: int = 10_000) -> None:
+    def __init__(self, sink: Sink, *, clock: Clock, limit: int = 10_000, prompt: bool = False) -> None:
+        """``prompt``: the sink keeps nobody waiting, and gets each line at once."""
         self._sink = sink
+        self._prompt = prompt
         self._clock = clock
         self._limit = limit
         self._queue: deque[bytes] = deque()
@@ -112,7 +115,8 @@ class RequestLog:
         self._failing = False
         self._times = _Times()
         self._thread = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
-        self._thread.start()
+        if not prompt:
+            self._thread.start()
 
     def __repr__(self) -> str:
         counts = self.statistics()
@@ -153,6 +157,12 @@ class RequestLog:
 
         A sink that hangs keeps its thread, which ends with the process.
         """
+        if self._prompt:
+            if not self._closed:
+                self._closed = True
+                self._drain()
+                self._close_sink()
+            return True
         self._closed = True
         self._closing.set()
         self._wake.set()
@@ -165,7 +175,9 @@ class RequestLog:
             self._rouse()
 
     def _rouse(self) -> None:
-        if not self._awake:
+        if self._prompt:
+            self._drain()
+        elif not self._awake:
             self._awake = True
             self._wake.set()
 

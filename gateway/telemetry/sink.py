@@ -7,6 +7,7 @@ waits for a slow reader, and a thread that still holds it when the interpreter e
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,11 @@ class DescriptorSink:
 
     def fileno(self) -> int:
         return self._descriptor
+
+    @property
+    def prompt(self) -> bool:
+        """Nobody has to read before more can be written: it is a file."""
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def write(self, lines: bytes) -> None:
         left = memoryview(b"\n" + lines if self._torn else lines)
