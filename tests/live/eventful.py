@@ -9,18 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loadtests.closed_loop import Load
-from loadtests.live_gateway import LiveGateway, wait_until
+from loadtests.live_gateway import LiveGateway, free_port, wait_until
 from loadtests.prometheus_server import PrometheusServer
 from tests.live.scenario import SIGNATURE, self_naming
 
-__all__ = ["ROLLING", "ROUTE", "Eventful", "eventful"]
+__all__ = ["ROLLING", "ROUTE", "SIZED", "WATCHED", "Eventful", "eventful"]
 
 ROUTE = "digits"
 """Two versions, of which the second fails at times; a fallback, a shadow, kept answers, a flag, too short deadlines."""
 
 BARE, ROLLING, BACK, BROKEN = "bare", "rolling", "back", "broken"
 """A route without a fallback, one in a rollout, one that went back, and one whose version does not load."""
+
+WATCHED, SIZED = "watched", "sized"
+"""A route with a reference, whose first column comes in another unit, and labels; and one that answers numbers."""
+
+_OUTPUTS: dict[str, dict[str, Any]] = {
+    WATCHED: {"name": "label", "datatype": "INT64", "shape": ["batch"]},
+    SIZED: {"name": "y", "datatype": "FP32", "shape": ["batch"]},
+}
+_TRUTHS = {
+    WATCHED: {"task": "classification", "output": "label"},
+    SIZED: {"task": "regression", "output": "y"},
+}
 
 BAD = 13.0
 """An element of one request in ten."""
@@ -41,23 +55,30 @@ def eventful(folder: Path) -> Iterator[Eventful]:
     flags = folder / "flags.json"
     flag = {"state": "ENABLED", "variants": {"v": 99}, "defaultVariant": "v"}
     flags.write_text(json.dumps({"flags": {"new-model": flag}}), encoding="utf-8")
+    nobody = f"http://127.0.0.1:{free_port()}"
     settings: dict[str, Any] = {
         "server": {"workers": 2},
         "runtimes": {"memory_bytes": 4 << 30},
         "flags": {"provider": "flagd-file", "path": str(flags)},
+        "telemetry": {"drift": {"look_s": 0.5}, "trace_exporter": "otlp", "otlp_endpoint": f"{nobody}/v1/traces"},
+        "notifications": {"targets": [{"name": "ops", "url": nobody}]},
     }
     with ExitStack() as ends:
         gateway = ends.enter_context(LiveGateway(folder / "home", settings=settings))
         _set_up(gateway)
+        _set_up_watched(gateway)
         target = {"turnout": [f"127.0.0.1:{gateway.port}"]}
         prometheus = ends.enter_context(PrometheusServer(folder / "prometheus", target))
-        makers = {ROUTE: _varied, BARE: _plain, ROLLING: _plain, BACK: _plain}
+        makers = {ROUTE: _varied, BARE: _plain, ROLLING: _plain, BACK: _plain, WATCHED: _broken}
         loads = tuple(
             ends.enter_context(Load(gateway.port, f"/predict/{route}", make, clients=3, pause_s=0.02))
             for route, make in makers.items()
         )
         _until(prometheus, f'gateway_requests_total{{route="{BACK}"}}')
         _happen(gateway)
+        _label(gateway)
+        _until(prometheus, f'gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}')
+        _label(gateway)
         for told in _HAPPENED:
             _until(prometheus, told)
         yield Eventful(gateway, prometheus, loads)
@@ -89,6 +110,29 @@ _FURTHER: dict[str, dict[str, Any]] = {
 }
 
 
+def _set_up_watched(gateway: LiveGateway) -> None:
+    reference = gateway.home.parent / "reference.npy"
+    np.save(reference, np.random.default_rng(1).normal(size=(5_000, 4)).astype(np.float32))
+    for model, output in _OUTPUTS.items():
+        signature = {"inputs": SIGNATURE["inputs"], "outputs": [output]}
+        script = {"outputs": {output["name"]: 1}}
+        gateway.register_echo(model, model, script, signature=signature, reference=f"file:{reference}")
+        split = [{"version": 1, "weight": 1}]
+        gateway.put_route(model, {"model": model, "split": split, "truth": _TRUTHS[model]})
+
+
+def _label(gateway: LiveGateway) -> None:
+    """One in four labels says otherwise; the last is of an answer that nobody gave."""
+    found = []
+    for route in _OUTPUTS:
+        answers = [gateway.predict(route, [[0.5] * 4]).json() for _ in range(40)]
+        found += [{"decision": one["decision"], "label": int(place % 4 > 0)} for place, one in enumerate(answers)]
+    found.append({"decision": "01900000-0000-7000-8000-000000000000", "label": 1})
+    lines = "".join(f"{json.dumps(label)}\n" for label in found)
+    headers = {"authorization": f"Bearer {gateway.token}", "content-type": "application/x-ndjson"}
+    gateway.client.post("/feedback", content=lines, headers=headers).raise_for_status()
+
+
 def _happen(gateway: LiveGateway) -> None:
     gateway.rollback(BACK)
     step = {"weight": 20, "min_requests": 10**6, "min_s": 0.5}
@@ -110,6 +154,13 @@ _HAPPENED = (
     f'rate(gateway_cache_requests_total{{route="{ROUTE}", outcome="hit"}}[10s]) > 0',
     f'rate(gateway_flag_misses_total{{route="{ROUTE}"}}[10s]) > 0',
     'ALERTS{alertname="TurnoutVersionFailed"}',
+    f'gateway_drift_blame{{model="{WATCHED}", blame="data-pipeline"}} > 0',
+    f'gateway_drift_score{{model="{WATCHED}", statistic="psi_expected"}}',
+    f'rate(gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}[1m]) > 0',
+    f'gateway_truth_score{{model="{SIZED}", metric="mae"}}',
+    "gateway_decision_log_records_total > 0",
+    'gateway_notification_oldest_seconds{target="ops"} > 0',
+    "gateway_spans_dropped_total > 0",
     "route:gateway_rejected:ratio_rate5m",
     "route:gateway_slow:ratio_rate3d",
 )
@@ -125,6 +176,12 @@ def _plain(client: int, sequence: int) -> Request:
     trace = f"00-{number + 1:032x}-{number + 1:016x}-01"
     row = [float(1000 + number % 1000)] * 3 + [BAD if number % 10 == 3 else 0.0]
     return {"inputs": [row], "key": f"k-{number}"}, {"traceparent": trace}
+
+
+def _broken(client: int, sequence: int) -> Request:
+    """As the reference, but for the first column, which is a thousand times as large."""
+    row = np.random.default_rng(client * 100_000 + sequence).normal(size=4) * (1_000.0, 1.0, 1.0, 1.0)
+    return {"inputs": [row.tolist()]}, {}
 
 
 def _varied(client: int, sequence: int) -> Request:

@@ -16,7 +16,7 @@ import yaml
 from dashboards.generate import FOLDER
 from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.prometheus_server import CONFIG, PrometheusServer, find_prometheus
-from tests.live.eventful import ROLLING, ROUTE, Eventful, eventful
+from tests.live.eventful import ROLLING, ROUTE, SIZED, WATCHED, Eventful, eventful
 from tests.live.scenario import ROW, SIGNATURE
 
 pytestmark = [
@@ -28,11 +28,11 @@ CHOSEN = {
     "overview": {"route": ".*"},
     "route": {"route": ROUTE, "model": ROUTE, "version": ".*"},
     "rollout": {"route": ROLLING, "candidate": "2", "known_good": "1"},
-    "drift-and-truth": {"model": ROUTE, "version": ".*"},
+    "drift-and-truth": {"route": ".*", "model": f"{WATCHED}|{SIZED}", "version": ".*"},
 }
 """The values of each board's variables."""
 
-TIMES = {"__rate_interval": "15s", "__interval": "1s", "__range": "1m"}
+TIMES = {"__rate_interval": "1m", "__interval": "1s", "__range": "1m"}
 
 QUIET = {
     "rollout: Rollbacks so far": "what went back is in no rollout; the expression is evaluated all the same",
@@ -136,8 +136,7 @@ def test_rollbacks_and_changes_of_weights_leave_their_marks(watched: Eventful) -
     """Also the first rollback that a counter ever saw, and on the board of every route."""
     for name, board in boards().items():
         for mark in board["annotations"].get("list", ()):
-            route = ".*" if name != "overview" else CHOSEN[name]["route"]
-            expression = mark["expr"].replace("$route", route)
+            expression = mark["expr"].replace("$route", ".*")
             found = watched.prometheus.query(f"max_over_time(({expression})[2m:1s])")
             assert found, f"{name}: {mark['name']}\n    {expression}"
             shown = set(re.findall(r"\{\{(\w+)\}\}", mark["titleFormat"] + mark["textFormat"]))
