@@ -171,7 +171,9 @@ def _stream_numbers(evidence: object) -> dict[str, str]:
 def _alarm(record: AuditRecord) -> Notice:
     detail, cleared = record.entry.detail or {}, record.entry.action == CLEARED
     kind, subject = str(detail.get("kind", "drift")), record.entry.subject
-    title, over = _ALARMS.get(kind, (f"{kind}: alarm for {{subject}}", f"{kind}: the alarm for {{subject}} is over"))
+    numbers = dict(detail.get("numbers") or {})
+    unknown = f"{kind}: alarm for {{subject}}", f"{kind}: the alarm for {{subject}} is over"
+    title, over = _ALARMS.get((kind, str(numbers.get("blame", ""))), _ALARMS.get((kind, ""), unknown))
     of_route = subject.startswith("route/")
     path = f"/admin/drift/{subject.removeprefix('route/')}" if of_route and kind != "decision-log" else ""
     return _notice(
@@ -180,16 +182,21 @@ def _alarm(record: AuditRecord) -> Notice:
         title=(over if cleared else title).format(subject=subject.replace("/", " ", 1)),
         reason=record.entry.reason,
         advice="Nothing: it is over" if cleared else str(detail.get("advice") or ""),
-        numbers={str(name): _figure(value) for name, value in dict(detail.get("numbers") or {}).items()},
+        numbers={str(name): _figure(value) for name, value in numbers.items()},
         path=path,
     )
 
 
-_ALARMS: Mapping[str, tuple[str, str]] = {
-    "drift": ("Drift: {subject} does not see what it was made for", "Drift of {subject} is over"),
-    "data-pipeline": ("The data that {subject} gets are broken", "The data that {subject} gets are sound again"),
-    "decision-log": ("Decisions of {subject} are not all recorded", "Decisions of {subject} are all recorded again"),
+_DRIFT_OVER = "Drift on {subject} is over"
+_ALARMS: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("drift", ""): ("Drift on {subject}: it does not see what it was made for", _DRIFT_OVER),
+    ("drift", "world"): ("Drift on {subject}: what comes in has changed, for every version", _DRIFT_OVER),
+    ("drift", "routing"): ("Drift on {subject}: its versions get different inputs", _DRIFT_OVER),
+    ("drift", "model"): ("Drift on {subject}: a version answers otherwise than it did on such inputs", _DRIFT_OVER),
+    ("data-pipeline", ""): ("The data that {subject} gets are broken", "The data that {subject} gets are sound again"),
+    ("decision-log", ""): ("Decisions are not all recorded: {subject}", "Decisions are all recorded again: {subject}"),
 }
+"""By kind and, of drift, by who is to blame."""
 _MAKERS: Mapping[str, Callable[[AuditRecord], Notice]] = {
     "rollback": _rollback,
     "guard-no-target": _impossible,

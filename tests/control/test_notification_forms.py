@@ -96,6 +96,16 @@ def test_an_alarm_is_told_when_it_is_raised_and_when_it_is_over(kind: str) -> No
     assert (raised.numbers, raised.route) == ({"effect": "0.3"}, "digits")
 
 
+@pytest.mark.parametrize("blame", ["world", "routing", "model"])
+def test_drift_is_told_of_by_who_is_to_blame(blame: str) -> None:
+    """Four different alarms, each with words of its own."""
+    alarm = Alarm("drift/digits/3/x", "drift", "route/digits", True, "it moved", "look", {"blame": blame})
+    found = notice_of(record_of(AuditEntry("drift", RAISED, alarm.subject, alarm.reason, alarm.to_json())))
+    assert found is not None
+    words = {"world": "what comes in has changed", "routing": "different inputs", "model": "answers otherwise"}
+    assert words[blame] in found.title
+
+
 def test_what_is_no_event_is_no_notice() -> None:
     """Weights, tokens, aliases, and that a notification was given up."""
     for action in ("weights", "token-create", "alias", "notification-given-up", "rollout-start"):

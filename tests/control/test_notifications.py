@@ -238,7 +238,7 @@ async def test_a_target_hears_of_the_events_and_routes_that_it_names(
             await settled(telling_ops, 4)
         assert titles(there) == [
             "Route digits went back to version 3",
-            "Drift: model digits does not see what it was made for",
+            "Drift on model digits: it does not see what it was made for",
         ]
         assert json.loads(there.got[1][1])["numbers"] == {"effect": "0.31"}
 

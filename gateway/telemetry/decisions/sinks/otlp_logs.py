@@ -7,16 +7,16 @@ What a collector refuses of a batch (``partial_success``) is not sent again, as 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from gateway.telemetry.decisions.fields import decoded, named
+from gateway.telemetry.decisions.fields import COLUMNS, PLACE, Line, decoded
 from gateway.telemetry.decisions.sinks.http_line import HttpLine, checked
 from gateway.telemetry.decisions.sinks.trail import Entry
 
@@ -34,6 +34,10 @@ _CONVENTIONS: Mapping[str, str] = {
 }
 """Fields that OpenTelemetry has names for (semantic conventions 1.34); the others are ``turnout.<field>``."""
 _ELSEWHERE = frozenset({"started", "trace", "span"})
+_NAMES = tuple(None if name in _ELSEWHERE else _CONVENTIONS.get(name, f"turnout.{name}") for name in COLUMNS)
+_CODE, _STARTED = PLACE["code"], PLACE["started"]
+_FAILED = 500
+_SCOPE = "turnout.decisions"
 
 
 def make(options: Mapping[str, Any], labels: Mapping[str, str]) -> OtlpLogs:
@@ -54,14 +58,18 @@ class OtlpLogs:
         }
         facts = {"service.name": "turnout", "service.instance.id": labels.get("instance", "")}
         facts["service.version"] = labels.get("build", "")
-        self._resource = Resource(attributes=[_pair(name, value) for name, value in facts.items() if value])
+        pairs = [KeyValue(key=name, value=AnyValue(string_value=value)) for name, value in facts.items() if value]
+        self._resource = Resource(attributes=pairs)
 
     def __repr__(self) -> str:
         return f"<OtlpLogs {self._line!r}>"
 
     def send(self, entries: Sequence[Entry]) -> int:
-        scope = ScopeLogs(scope=InstrumentationScope(name="turnout.decisions"), log_records=map(_record, entries))
-        request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource, scope_logs=[scope])])
+        request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource)])
+        scope = request.resource_logs[0].scope_logs.add()
+        scope.scope.name = _SCOPE
+        for entry in entries:
+            _fill(scope.log_records.add(), entry)
         content = gzip.compress(request.SerializeToString(), compresslevel=1)
         answer = checked(self._line.post(content, self._headers))
         try:
@@ -77,49 +85,46 @@ class OtlpLogs:
         self._line.close()
 
 
-def _record(entry: Entry) -> LogRecord:
-    record = {name: value for name, value in named(decoded(entry.line)).items() if value is not None}
-    failed = int(record.get("code") or 0) >= 500
-    return LogRecord(
-        time_unix_nano=int(record.get("started", entry.written_ms * 1000)) * 1000,
-        observed_time_unix_nano=entry.written_ms * 1_000_000,
-        severity_number=SeverityNumber.SEVERITY_NUMBER_ERROR if failed else SeverityNumber.SEVERITY_NUMBER_INFO,
-        severity_text="ERROR" if failed else "INFO",
-        event_name=EVENT,
-        body=AnyValue(string_value=_sentence(record)),
-        attributes=_attributes(entry, record),
-        trace_id=_octets(record.get("trace"), _HEX_TRACE),
-        span_id=_octets(record.get("span"), _HEX_SPAN),
-    )
+def _fill(into: LogRecord, entry: Entry) -> None:
+    """In its place: made apart and put in, a record of 25 fields takes 54 microseconds instead of 14."""
+    line = decoded(entry.line)
+    code, started = line[_CODE], line[_STARTED]
+    failed = code is not None and code >= _FAILED
+    into.time_unix_nano = entry.written_ms * 1_000_000 if started is None else started * 1000
+    into.observed_time_unix_nano = entry.written_ms * 1_000_000
+    into.severity_number = SeverityNumber.SEVERITY_NUMBER_ERROR if failed else SeverityNumber.SEVERITY_NUMBER_INFO
+    into.severity_text = "ERROR" if failed else "INFO"
+    into.event_name = EVENT
+    into.body.string_value = _sentence(line)
+    into.trace_id = _octets(line[PLACE["trace"]], _HEX_TRACE)
+    into.span_id = _octets(line[PLACE["span"]], _HEX_SPAN)
+    attribute = into.attributes.add
+    _put(attribute(key="turnout.sequence").value, entry.sequence)
+    for name, value in zip(_NAMES, line, strict=True):
+        if value is not None and name is not None:
+            _put(attribute(key=name).value, value)
 
 
-def _attributes(entry: Entry, record: Mapping[str, Any]) -> Iterator[KeyValue]:
-    yield _pair("turnout.sequence", entry.sequence)
-    for name, value in record.items():
-        if name not in _ELSEWHERE:
-            yield _pair(_CONVENTIONS.get(name, f"turnout.{name}"), value)
+def _sentence(line: Line) -> str:
+    answered = line[PLACE["answered"]] or line[PLACE["version"]]
+    who = "nobody" if answered is None else f"{line[PLACE['model']]}/{answered}"
+    return f"{line[PLACE['route']]}: {who} answered {line[_CODE]} ({line[PLACE['reason']] or 'no decision'})"
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
-    answered = record.get("answered") or record.get("version")
-    who = "nobody" if answered is None else f"{record.get('model')}/{answered}"
-    return f"{record.get('route')}: {who} answered {record.get('code')} ({record.get('reason') or 'no decision'})"
-
-
-def _pair(name: str, value: Any) -> KeyValue:
-    return KeyValue(key=name, value=_any(value))
-
-
-def _any(value: Any) -> AnyValue:
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value) if -(2**63) <= value < 2**63 else AnyValue(string_value=str(value))
-    if isinstance(value, float):
-        return AnyValue(double_value=value)
-    if isinstance(value, list):
-        return AnyValue(array_value=ArrayValue(values=[_any(one) for one in value]))
-    return AnyValue(string_value=str(value))
+def _put(into: AnyValue, value: Any) -> None:
+    kind = type(value)
+    if kind is str:
+        into.string_value = value
+    elif kind is bool:
+        into.bool_value = value
+    elif kind is int and -(2**63) <= value < 2**63:
+        into.int_value = value
+    elif kind is list:
+        into.array_value.SetInParent()
+        for one in value:
+            _put(into.array_value.values.add(), one)
+    else:
+        into.string_value = str(value)
 
 
 def _octets(text: object, length: int) -> bytes:

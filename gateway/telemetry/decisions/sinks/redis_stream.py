@@ -17,7 +17,7 @@ from gateway.telemetry.decisions.sinks.trail import Entry
 
 __all__ = ["RedisStream", "make"]
 
-_FIELDS = ("decision", "request", "route", "model", "version", "answered", "code", "reason", "started")
+_FIELDS = ("decision", "route", "version", "code")
 """Stand beside the whole record, so that a consumer may choose without reading it."""
 
 
