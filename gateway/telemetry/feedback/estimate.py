@@ -29,7 +29,7 @@ def estimates(group: Group, *, positive: str | None) -> dict[str, Any]:
     right = chance = learned = 0.0
     expected = {True: [0.0, 0.0], False: [0.0, 0.0]}
     """By what the answer bets on: rows, and events to be expected among them."""
-    for (place, bets), (count, total) in group.given.items():
+    for (place, bets), (count, total) in sorted(group.given.items()):
         labelled, events, _ = group.bins.get(place, (0, 0, None))
         p = (events + PRIOR_ROWS * total.over(count)) / (labelled + PRIOR_ROWS)
         p = min(max(p, 0.0), 1.0)

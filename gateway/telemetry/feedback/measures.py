@@ -1,4 +1,4 @@
-"""From sums to measures: how right a version is, each with an interval. Pure, and a float is made once, at the end.
+"""From sums to measures: how right a version is, each with an interval. Pure, and the same however sums came together.
 
 Every interval is valid at every look (``intervals``), except that of the area under the curve. Precision and recall
 are shares of the rows that they speak of; F1 is 2J/(1 + J) of the share J = both / either, so an interval of J gives
@@ -62,7 +62,7 @@ def _of_classes(group: Group, positive: str | None) -> Iterator[tuple[str, Measu
             yield "f1", _f1(share(both, either))
         yield "positive_rate", share(answered, group.labelled)
         return
-    several = [_f1_of(counts) for counts in group.classes.values()]
+    several = [_f1_of(counts) for _, counts in sorted(group.classes.items())]
     if several:
         mean = sum(several) / len(several)
         low, high = _macro_interval(group)
@@ -77,7 +77,7 @@ def _f1_of(counts: list[int]) -> float:
 def _macro_interval(group: Group) -> Interval:
     """Of all classes at once."""
     alpha, lows, highs = ALPHA / len(group.classes), 0.0, 0.0
-    for support, answered, both in group.classes.values():
+    for _, (support, answered, both) in sorted(group.classes.items()):
         low, high = share_sequence(both, support + answered - both, alpha)
         lows, highs = lows + 2.0 * low / (1.0 + low), highs + 2.0 * high / (1.0 + high)
     return lows / len(group.classes), highs / len(group.classes)
@@ -104,7 +104,7 @@ def _of_scores(group: Group) -> Iterator[tuple[str, Measure]]:
 
 def _calibration_error(group: Group, units: int) -> Measure:
     distance, low, high = Fraction(0), 0.0, 0.0
-    for count, events, total in group.bins.values():
+    for _, (count, events, total) in sorted(group.bins.items()):
         score, part = total.over(count), count / units
         ends = share_sequence(events, count, ALPHA / len(group.bins))
         distance += abs(total.fraction - events)
