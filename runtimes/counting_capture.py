@@ -67,8 +67,8 @@ class Capture:
         """Takes in what waits."""
         try:
             self._take(self._gathered())
-        except ValueError as error:
-            self.problem = str(error)
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            self.problem = str(error) or type(error).__name__
         if self.done:
             self._pending.clear()
 

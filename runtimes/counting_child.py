@@ -27,6 +27,8 @@ __all__ = ["PART_BYTES", "TELL_S", "Counting"]
 TELL_S = 1.0
 PART_BYTES = TAIL_BYTES // 8 * 8
 _NO_ROOM_S = 0.05
+_FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
+"""What a fault of counting may raise. It ends the counting, and never a child that answers well."""
 
 
 class Counting:
@@ -79,15 +81,21 @@ class Counting:
             return
         if self._silent:
             self._silent, self._tell_at = False, self._clock() + TELL_S
-        if self._capture is not None:
+        if self._capture is not None and not self._capture.done:
             self._capture.note(inputs, outputs, rows)
-        for buffer in self._buffers:
-            buffer.note(inputs, outputs, rows)
+        try:
+            for buffer in self._buffers:
+                buffer.note(inputs, outputs, rows)
+        except _FAULTS as fault:
+            self._give_up(fault)
 
     def answered(self) -> None:
         """It is answered, and more work may wait."""
-        for buffer in self._buffers:
-            buffer.count_beside_work()
+        try:
+            for buffer in self._buffers:
+                buffer.count_beside_work()
+        except _FAULTS as fault:
+            self._give_up(fault)
         if self._clock() >= self._tell_at:
             self._tell()
 
@@ -103,9 +111,12 @@ class Counting:
 
     def work(self) -> None:
         """Nothing else is to be done: counts a slice, tells what is due."""
-        for buffer in self._buffers:
-            if buffer.due_in_s() == 0.0:
-                buffer.count()
+        try:
+            for buffer in self._buffers:
+                if buffer.due_in_s() == 0.0:
+                    buffer.count()
+        except _FAULTS as fault:
+            self._give_up(fault)
         if self._capture is not None and self._capture.due:
             self._work_on(self._capture)
         while self._captured and self._line.try_to_tell(self._captured[0]):
@@ -126,6 +137,10 @@ class Counting:
         self._tell_at = self._clock() + TELL_S
         while self._unsent and self._line.try_to_tell(self._unsent[0]):
             self._unsent.popleft()
+
+    def _give_up(self, fault: BaseException) -> None:
+        sys.stderr.write(f"nothing is counted any more: {type(fault).__name__}: {fault}\n")
+        self._buffers, self._places = (), ()
 
     def _work_on(self, capture: Capture) -> None:
         capture.work()

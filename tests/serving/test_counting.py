@@ -8,14 +8,21 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
+from skl2onnx import to_onnx
+from sklearn.tree import DecisionTreeClassifier
 
-from gateway.messages import Arrays, VersionRef
+from gateway.errors import VersionUnavailable
+from gateway.messages import DATATYPES, Arrays, VersionRef
+from gateway.registry.profile import compute_profile, plan_of, read_profile
 from gateway.serving.conversation import Conversation
-from gateway.serving.counts import Counting, CountingPlan, CountsReader
+from gateway.serving.counts import CaptureReader, Counting, CountingPlan, CountsReader
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.inline_engine import InlineEngine
@@ -28,6 +35,7 @@ from runtimes.echo import DEFAULT_SIGNATURE
 from runtimes.packets import ChannelFault, Op, Packet, send
 from runtimes.signature import Signature, TensorSpec
 from tests.runtimes.counted import profile_body, rows_of
+from tests.runtimes.versions import exported_torch, iris, load_spec, signature
 from tests.serving.processes import LONG_S, eventually
 
 REFERENCE = rows_of(2000, 4)
@@ -119,14 +127,13 @@ async def test_rows_that_came_over_borrowed_channels_are_counted_by_the_same_chi
     """Several web workers, one vector: their batches run in one child, which tells its owner."""
     told = Tellings()
     child.count(counting(told))
-    signature = DEFAULT_SIGNATURE
     lines = [
         Conversation(VersionRef("digits", 3), child.share(), lambda _: None, max_rows=32, shared=True) for _ in "ab"
     ]
     live = rows_of(40, 4, seed=5)
     try:
         for place, line in enumerate(lines):
-            line.begin(signature)
+            line.begin(DEFAULT_SIGNATURE)
             answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             line.launch([{"x": live[place * 20 : place * 20 + 20]}], LONG_S, answered.set_result)
             await answered
@@ -218,6 +225,42 @@ async def test_an_inline_version_is_counted_in_the_gateway() -> None:
     assert np.array_equal(told.total(), expected(live))
 
 
+def _iris(folder: Path, kind: str) -> LoadSpec:
+    """A classifier of iris as each runtime takes it."""
+    if kind == "torch":
+        given = signature(
+            {"x": ("FP32", ("batch", 4))}, {"logits": ("FP32", ("batch", 3)), "label": ("INT64", ("batch",))}
+        )
+        return load_spec(folder, "torch", "m.pt2", {"m.pt2": exported_torch()}, signature=given)
+    estimator = DecisionTreeClassifier(random_state=1).fit(*iris())
+    if kind == "sklearn":
+        return load_spec(folder, "sklearn", "m.skops", {"m.skops": skops.io.dumps(estimator)})
+    converted = to_onnx(estimator, iris()[0][:1].astype(np.float32), options={"zipmap": False})
+    return load_spec(folder, "onnx", "m.onnx", {"m.onnx": converted.SerializeToString()})
+
+
+@pytest.mark.parametrize("kind", ["onnx", "sklearn", "torch"])
+async def test_every_runtime_is_profiled_and_counted(forks: ForkServer, tmp_path: Path, kind: str) -> None:
+    """Its own answers on the reference make the output bins; what it ran live is counted in them, exactly."""
+    spec = _iris(tmp_path, kind)
+    engine = ProcessEngine(spec_of(spec), forks, lambda _: None)
+    info = await engine.start()
+    (given,) = info.signature.inputs
+    np.save(tmp_path / "iris.npy", iris()[0].astype(DATATYPES[given.datatype]))
+    named = replace(spec, signature=info.signature)
+    data = await asyncio.to_thread(compute_profile, tmp_path / "iris.npy", info.signature, named)
+    profile = read_profile(data)
+    assert {feature.side for feature in profile.plan.features} == {"input", "output"}
+    told = Tellings()
+    engine.count(counting(told, CountingPlan("sha256:own", plan_of(data))))
+    rows = np.load(tmp_path / "iris.npy")
+    for begin in range(0, len(rows), 10):
+        await run(engine, {given.name: rows[begin : begin + 10]})
+    await eventually(lambda: told.counted() == len(rows))
+    await engine.close()
+    assert np.array_equal(told.total(), profile.reference), "the same rows again are the reference itself"
+
+
 HONEST = expected(rows_of(5, 4))
 
 
@@ -265,6 +308,39 @@ def test_counts_for_plans_that_were_replaced_are_dropped() -> None:
     assert not told
     reader.take(counts_packet(layout=1))
     assert told.counted() == 5
+
+
+async def test_a_profile_of_live_rows_comes_out_of_the_child(child: ProcessEngine) -> None:
+    """In parts, whole at the other end; the next one asked for takes the place of one under way."""
+    dropped = child.capture(1000, 1)
+    made = child.capture(100, 1)
+    live = rows_of(300, 4, seed=3)
+    for begin in range(0, 300, 10):
+        await run(child, {"x": live[begin : begin + 10]})
+    profile = read_profile(await asyncio.wait_for(made, LONG_S))
+    assert dropped.cancelled()
+    assert profile.rows == 100
+    assert [feature.name for feature in profile.plan.features][:4] == ["x[0]", "x[1]", "x[2]", "x[3]"]
+
+
+async def test_a_capture_ends_with_its_child(forks: ForkServer) -> None:
+    """Whoever waits is told, and does not wait for rows that nobody runs any more."""
+    engine = ProcessEngine(spec_of(LoadSpec("echo", "", ())), forks, lambda _: None)
+    await engine.start()
+    made = engine.capture(100, 1)
+    engine.kill()
+    with pytest.raises(VersionUnavailable):
+        await asyncio.wait_for(made, LONG_S)
+    await engine.close()
+
+
+@pytest.mark.parametrize("size", [3, 1 << 40])
+async def test_a_profile_larger_than_announced_or_allowed_is_a_breach(size: int) -> None:
+    """The gateway holds no more of it than it said, and it may not say more than is allowed."""
+    reader = CaptureReader(0, asyncio.get_running_loop().create_future())
+    with pytest.raises(ChannelFault):
+        reader.take(Packet(Op.PROFILE, size_bytes=size, tail=b"12345"))
+    assert not reader.made.done()
 
 
 @pytest.mark.parametrize("asked", [True, False])
