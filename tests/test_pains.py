@@ -45,6 +45,8 @@ PAINS = (
     "One change, many messages",
     "Another p-value each run",
     "Chunks that decide or crash",
+    "A record log that drops, blocks or eats memory",
+    "No record of what was in production",
     "Made-up names that mint series, and series that never go",
     "No latency by version",
     "Latencies that cannot be added up",

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from gateway.messages import VersionRef
+from gateway.recording.road import Road
 from gateway.routing.table import Arm
 from gateway.telemetry.drift.judging import Policy
 from gateway.telemetry.metrics import Metrics
@@ -124,6 +125,43 @@ def test_pain_31_no_setting_of_chunks_decides_or_crashes() -> None:
     assert watched.until_raised(uneven) is None
     raised = watched.until_raised([counted(reference.plan, {"x": moved})])
     assert raised is not None
+
+
+# Records
+
+
+async def test_pain_34_a_record_sink_that_is_dead_neither_blocks_nor_eats_memory_and_every_loss_is_counted() -> None:
+    """100,000 records for a recorder that never reads: bounded bytes, no call that waits, and none lost in silence. (A
+    recorder that is stopped, killed or has a full disk: tests/recording and tests/telemetry/decisions.)"""
+    road = Road(limit_bytes=1 << 20)
+    burst = bytes(5_000)
+    taken = sum(road.offer(burst, 50) for _ in range(2_000)) * 50
+    said = road.statistics()
+    assert said.held_bytes <= 1 << 20
+    assert 0 < taken < 100_000
+    assert said.lost == {"full": 100_000 - taken}
+    assert road.full
+
+
+def test_pain_36_any_past_answer_says_what_was_in_production(tmp_path: Path) -> None:
+    """Which bytes gave it, by which rule, and under which weights, though these are others by now."""
+    with LiveGateway(tmp_path / "home") as gateway:
+        for number in (1, 2):
+            self_naming(gateway, "echo", number)
+        split = [{"version": 1, "weight": 80}, {"version": 2, "weight": 20}]
+        gateway.put_route("echo", {"model": "echo", "split": split})
+        answer = gateway.predict("echo", [ROW], key="ada").json()
+        gateway.weights("echo", {1: 1, 2: 99})
+        path = f"/admin/decisions/{answer['decision']}"
+        headers = {"authorization": f"Bearer {gateway.token}"}
+        wait_until(lambda: gateway.client.get(path, headers=headers).status_code == 200, what="the record")
+        record = gateway.admin("GET", path.removeprefix("/admin"))
+        shown = gateway.admin("GET", f"/models/echo/versions/{answer['version']}")
+    assert record["version"] == answer["version"]
+    assert record["bytes"]["digest"] == shown["digest"]
+    assert record["bytes"]["loaded"]
+    assert record["why"]["weights"] == {"1": 80, "2": 20}
+    assert record["why"]["reason"] == answer["reason"] == "split"
 
 
 # Metrics
