@@ -23,8 +23,8 @@ from gateway.clock import SystemClock
 from gateway.control.alarms import Alarm
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
-from gateway.control.rollout_state import ENDED
 from gateway.control.recording_watch import RecordingWatch
+from gateway.control.rollout_state import ENDED
 from gateway.control.shared_watch import SharedWatch
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
@@ -159,6 +159,7 @@ class Gateway:
             table=lambda: dataplane.current.table,
             memory=lambda: _memory(fleet),
             flags=control.flag_watch.sources,
+            told_of_traces=recorder is not None and "traces" in recorder.options,
         )
         metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
         metrics.registry.register(NotificationFamilies(lambda: _notification_facts(control, clock)))
@@ -299,9 +300,10 @@ class Gateway:
             )
             metrics.registry.register(SinkFamilies(lambda: recorder.shown("decisions").get("sinks", ())))
         if "traces" in recorder.options:
+            telemetry = self._settings.telemetry
             tracing = Tracing(
                 lambda body: recorder.tell(TRACES, body),
-                Keeping(self._settings.telemetry.trace_kept_per_s),
+                Keeping(telemetry.trace_kept_per_s, sampled_per_s=telemetry.trace_most_per_s),
                 clock=clock,
                 table=lambda: self.dataplane.current.table,
                 exemplars=metrics,

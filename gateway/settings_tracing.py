@@ -16,14 +16,16 @@ HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
 
 class TracingSettings(Group):
-    """``trace_ratio`` of the requests are traced whose callers have not decided; of the others, ``trace_kept_per_s`` at
-    most that failed, and as many that were slow. ``trace_exporter`` says where to: ``otlp`` is OTLP over HTTP.
+    """``trace_ratio`` of the requests are traced whose callers have not decided, with those of the callers that wish it
+    ``trace_most_per_s`` at most; of the others, ``trace_kept_per_s`` at most that failed, and as many that were slow.
+    ``trace_exporter`` says where to: ``otlp`` is OTLP over HTTP.
 
     The ``otlp_…`` say how the collector is reached; the values of headers (its credentials) are secrets. Variables of
     the environment that OpenTelemetry gave names to (``OTEL_…``) are not read.
     """
 
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    trace_most_per_s: Annotated[float, Field(ge=0, le=10_000)] = 200.0
     trace_kept_per_s: Annotated[float, Field(ge=0, le=1000)] = 10.0
     trace_exporter: Literal["none", "console", "otlp", "otlp-grpc"] = "none"
     otlp_endpoint: str | None = None

@@ -71,7 +71,8 @@ class Metrics(Observer):
     ``table`` gives the routing table in force; ``memory`` what the resident versions hold. Both
     are asked at a scrape, on the thread that renders it; ``memory`` may read files of the
     system. Without a ``registry`` it makes its own. The state of the store counts as reachable
-    from the first table on until told otherwise.
+    from the first table on until told otherwise. ``told_of_traces``: ``exemplify`` is told of every request whose
+    trace is kept; else those that were sampled are taken to be.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Metrics(Observer):
         table: Callable[[], RoutingTable],
         memory: Callable[[], Iterable[VersionMemory]] = tuple,
         flags: Callable[[], Iterable[FlagSource]] = tuple,
+        told_of_traces: bool = False,
     ) -> None:
         self._table = table
+        self._told_of_traces = told_of_traces
         self._routes: frozenset[str] = frozenset()
         self._named: frozenset[VersionRef] = frozenset()
         self._tally = Tally()
@@ -130,13 +133,13 @@ class Metrics(Observer):
             return
         codes = series.codes
         codes[code] = codes.get(code, 0) + 1
-        if record.sampled and record.trace_id is not None:
+        if record.sampled and record.trace_id is not None and not self._told_of_traces:
             series.duration.observe_traced(record.duration_s, record.trace_id, record.started_wall + record.duration_s)
         else:
             series.duration.observe(record.duration_s)
 
     def exemplify(self, record: RequestRecord) -> None:
-        """The request, which was counted before, turned out to be traced: its trace stands for its bucket."""
+        """The request, which was counted before, is traced: its trace stands for its bucket."""
         series = self._series(record.decision)
         if series is not None and record.trace_id is not None:
             series.duration.exemplify(record.duration_s, record.trace_id, record.started_wall + record.duration_s)

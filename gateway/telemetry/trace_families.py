@@ -13,7 +13,7 @@ __all__ = ["TraceCounts", "TraceFamilies"]
 
 @dataclass(frozen=True, slots=True)
 class TraceCounts:
-    """``kept`` requests by why, ``suppressed`` ones that failed or were slow beyond the rate; spans exported, and lost
+    """``kept`` requests by why, ``suppressed`` ones beyond the rates; spans exported, and lost
     by cause."""
 
     kept: Mapping[str, int] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class TraceFamilies(Collector):
         yield kept
         yield CounterMetricFamily(
             "gateway_traces_suppressed",
-            "Failed or slow requests that are not traced, since enough others were.",
+            "Requests that are not traced, since enough others were.",
             counts.suppressed,
         )
         yield CounterMetricFamily("gateway_spans_exported", "Spans that the collector has taken.", counts.exported)

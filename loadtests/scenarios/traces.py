@@ -81,7 +81,9 @@ class _Case:
 
         table = RoutingTable({}, None, 1)
         metrics = Metrics(table=lambda: table)
-        return Tracing(take, Keeping(10.0), clock=ManualClock(), table=lambda: table, exemplars=metrics)
+        return Tracing(
+            take, Keeping(10.0, sampled_per_s=10_000), clock=ManualClock(), table=lambda: table, exemplars=metrics
+        )
 
     def _look(self) -> float:
         """What a burst's sorting costs is paid by all who take bursts, and not counted here."""

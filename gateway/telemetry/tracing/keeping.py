@@ -3,7 +3,9 @@
 A share drawn at the door misses what traces are for: the few that fail, and the few that are slow. So every record is
 looked at once it is finished: failures of ours (5xx, a fallback) and slow ones are kept, whatever the door said. An
 outage makes thousands of them that all tell the same story, so each kind has a bucket of tokens, and what finds it
-empty is counted and let go. The kinds do not share one: a slow hour must not hide the errors in it.
+empty is counted and let go. The kinds do not share one: a slow hour must not hide the errors in it. What was sampled
+at the door has a bucket as well, a larger one: any client can ask for that, and a trace takes a thousand times the
+processor's time that it takes to ask.
 
 *Slow* is what the route says (``slow_ms``). Where it says nothing, it is what takes longer than 99 of 100 requests of
 the route did lately: the threshold rises a little with each request above it and sinks a ninety-ninth of that with
@@ -91,12 +93,13 @@ class Threshold:
 
 class Keeping:
     """Judges every finished request once. ``paced``: routes with a ``slow_ms`` of their own, which say themselves what
-    is slow. ``per_s``: how many of each kind (failed, slow) are kept a second beyond the share drawn at the door;
-    0 keeps none."""
+    is slow. ``per_s``: how many of each kind (failed, slow) are kept a second beyond those sampled at the door, 0 keeps
+    none; ``sampled_per_s``: how many of these."""
 
-    def __init__(self, per_s: float) -> None:
+    def __init__(self, per_s: float, *, sampled_per_s: float = 200.0) -> None:
         self.paced: Collection[str] = frozenset()
         self.suppressed = 0
+        self._sampled = Allowance(sampled_per_s)
         self._failed = Allowance(per_s)
         self._slow = Allowance(per_s)
         self._thresholds: dict[str, Threshold] = {}
@@ -118,8 +121,9 @@ class Keeping:
 
     def _reason(self, record: RequestRecord, now: float) -> str | None:
         """Of one that was sampled, failed in something, or was not answered."""
-        if record.sampled:
+        if record.sampled and self._sampled.take(now):
             return RATIO if record.parent_span_id is None else PARENT
+        self.suppressed += record.sampled
         if not self._on:
             return None
         if record.code >= 500 or record.chosen_failure is not None:

@@ -39,8 +39,7 @@ class Exemplars(Protocol):
 
 
 class Tracing(Observer):
-    """Used from the event loop only. ``exemplars`` is told of requests that are kept though they were not sampled, and
-    of the batches of all that are kept."""
+    """Used from the event loop only. ``exemplars`` is told of all requests that are kept, and of their batches."""
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Tracing(Observer):
 
     @property
     def suppressed(self) -> int:
-        """Failed or slow requests beyond the rate at which such are kept."""
+        """Requests beyond the rates at which they are kept."""
         return self._keeping.suppressed
 
     def table_applied(self, revision: int) -> None:
@@ -91,8 +90,7 @@ class Tracing(Observer):
             if record.trace_id is None:
                 continue
             self.kept[reason] += 1
-            if not record.sampled:
-                self._exemplars.exemplify(record)
+            self._exemplars.exemplify(record)
             self._hold(Kept(record, reason))
 
     def shadow_compared(self, record: ShadowRecord) -> None:

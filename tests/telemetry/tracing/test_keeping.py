@@ -24,10 +24,19 @@ def failed(**changes: Any) -> RequestRecord:
 
 
 def test_what_was_sampled_at_the_door_is_kept_and_says_by_whom() -> None:
-    """The caller's wish, or our own share. No bucket is asked."""
+    """The caller's wish, or our own share, with nothing kept besides."""
     keeping = Keeping(0.0)
     drawn = [request(sampled=True), request(sampled=True, parent_span_id=PARENT_ID), request()]
     assert reasons(keeping, *drawn) == ["ratio", "parent"]
+
+
+def test_callers_cannot_ask_for_more_traces_than_there_is_time_for() -> None:
+    """Anybody may set the flag. What is beyond is not traced, and counted; a failure among it still is."""
+    keeping = Keeping(10.0, sampled_per_s=2.0)
+    wished = [request(sampled=True, parent_span_id=PARENT_ID)] * 100
+    assert reasons(keeping, *wished) == ["parent"] * 10
+    assert keeping.suppressed == 90
+    assert reasons(keeping, failed(sampled=True)) == ["error"]
 
 
 def test_failures_of_ours_are_kept_though_nobody_drew_them() -> None:

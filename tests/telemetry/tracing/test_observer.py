@@ -39,7 +39,7 @@ class Scene:
         self.batches: list[tuple[int, int]] = []
         self.tracing = Tracing(
             self.road,
-            Keeping(per_s),
+            Keeping(per_s, sampled_per_s=10_000),
             clock=self.clock,
             table=lambda: table(self.route),
             exemplars=self,
@@ -121,11 +121,11 @@ def test_keys_and_contents_stay_behind(scene: Scene) -> None:
     assert scene.road.messages[0].kept[0].record.key is None
 
 
-def test_what_turned_out_worth_keeping_becomes_an_exemplar(scene: Scene) -> None:
-    """A request that was sampled from the beginning is one already."""
-    failed = request(code=500, answered_by=None)
-    scene.tracing.requests_finished([sampled(), failed, request()])
-    assert scene.exemplified == [failed]
+def test_what_is_kept_becomes_an_exemplar_and_nothing_else(scene: Scene) -> None:
+    """Whether it was sampled from the beginning or turned out to be worth it."""
+    failed, drawn = request(code=500, answered_by=None), sampled()
+    scene.tracing.requests_finished([drawn, failed, request()])
+    assert scene.exemplified == [drawn, failed]
     scene.wait()
     assert [kept.sampled_by for kept in scene.road.messages[0].kept] == ["ratio", "error"]
     assert {reason: count for reason, count in scene.tracing.kept.items() if count} == {"ratio": 1, "error": 1}
@@ -151,6 +151,15 @@ def test_a_kept_request_stands_for_its_wait_and_its_batch(scene: Scene) -> None:
     scene.tracing.requests_finished([sampled(7, compute_s=0.002), sampled(8, compute_s=0.006)])
     scene.wait()
     assert scene.batches == [(7, 7)]
+
+
+def test_metrics_that_are_told_of_traces_take_nobody_elses_word() -> None:
+    """A sampled request beyond the rate leads to no trace."""
+    metrics = Metrics(table=lambda: table(digits()), told_of_traces=True)
+    metrics.version_state(DIGITS_3, "active", "")
+    metrics.table_applied(7)
+    metrics.requests_finished([sampled()])
+    assert not [sample for family in metrics.registry.collect() for sample in family.samples if sample.exemplar]
 
 
 def test_exemplars_of_waits_and_batches_lie_in_the_buckets_of_what_was_counted() -> None:
