@@ -56,7 +56,7 @@ def keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
 def metric_names() -> set[str]:
     """As they stand in telemetry's source; counters are written there without their ``_total``."""
     found = set()
-    for path in (ROOT / "gateway" / "telemetry").glob("*.py"):
+    for path in (ROOT / "gateway" / "telemetry").rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         counters = set(re.findall(r'(?:CounterMetricFamily|_counter)\(\s*"(gateway_[a-z_]+)"', source))
         found |= {name + "_total" if name in counters else name for name in re.findall(r'"(gateway_[a-z_]+)"', source)}
