@@ -25,6 +25,8 @@ from loadtests.scenarios import (
     calm,
     cost,
     counting,
+    decision_log,
+    drift,
     everything,
     evidence,
     fair,
@@ -79,10 +81,11 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "false-rollbacks": evidence.false_rollbacks,
     "detection": evidence.detecting,
     "gpu": _gpu,
+    "drift": drift.drift,
 }
 """What a plain run measures, in the order of the page."""
 
-SIMULATED = frozenset({"false-rollbacks", "detection"})
+SIMULATED = frozenset({"false-rollbacks", "detection", "drift"})
 """Neither rounds nor seconds; their outcome says what was run."""
 
 EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": long.soak}
