@@ -105,6 +105,13 @@ class Alarms:
         self._unwritten[alarm.name] = alarm
         self._due.set()
 
+    async def standing(self) -> list[dict[str, Any]]:
+        """Those that were raised and not cleared, oldest first, with the time of each in ``since``."""
+        snapshot = await self._store.snapshot()
+        found = [row for key, row in snapshot.documents.items() if key.kind == ALARM and row.body is not None]
+        found.sort(key=lambda row: row.revision)
+        return [{**(row.body or {}), "since": row.written_at} for row in found]
+
     async def write(self, alarm: Alarm) -> bool:
         """Whether it changed anything. Raises StoreUnavailable."""
         for _ in range(MAX_RACES):

@@ -199,8 +199,9 @@ class Courier:
         """At the log's end, as this process saw it first: nobody is told of the past. A log that an operator restored
         is followed from there, as far as it would still be sent."""
         snapshot = await self._store.snapshot()
-        self._not_before = self._clock.wall() - self._settings.give_up_s
+        self._not_before = 0.0
         if snapshot.origin is not None:
+            self._not_before = self._clock.wall() - self._settings.give_up_s
             return Place(*snapshot.origin)
         number = min(snapshot.revision, self._newest if self._first is None else self._first)
         last = await self._store.audit(after=number - 1, limit=1) if number else ()

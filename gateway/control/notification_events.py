@@ -14,7 +14,10 @@ from gateway.control.rollout_report import REPORT
 from gateway.control.store import AuditRecord
 from gateway.settings import NotificationTarget
 
-__all__ = ["Notice", "notice_of", "wanted"]
+__all__ = ["TEST", "Notice", "notice_of", "wanted"]
+
+TEST = "notification-test"
+"""The action of an operator who wants to see whether people can be told."""
 
 Json = Mapping[str, Any]
 
@@ -53,6 +56,8 @@ def notice_of(record: AuditRecord) -> Notice | None:
 def wanted(notice: Notice, target: NotificationTarget) -> bool:
     """Whether the target is to be told. One that names routes is told of models that those serve by their own alarms
     alone: what is about no route goes to everybody who wants the event."""
+    if notice.event == "test":
+        return True
     if target.events and notice.event not in target.events:
         return False
     return not target.routes or notice.route is None or notice.route in target.routes
@@ -116,6 +121,16 @@ def _lift(record: AuditRecord) -> Notice:
         reason=record.entry.reason or f"{record.entry.actor} lifted it",
         advice="Nothing: it gets traffic again only when weights, or a rule that names it, say so",
         path=f"/admin/routes/{route}",
+    )
+
+
+def _test(record: AuditRecord) -> Notice:
+    return _notice(
+        record,
+        "test",
+        title="A test of Turnout's notifications",
+        reason=record.entry.reason or f"{record.entry.actor} asked for it",
+        advice="Nothing: it shows that this target can be told",
     )
 
 
@@ -203,6 +218,7 @@ _MAKERS: Mapping[str, Callable[[AuditRecord], Notice]] = {
     "lift": _lift,
     RAISED: _alarm,
     CLEARED: _alarm,
+    TEST: _test,
 }
 
 

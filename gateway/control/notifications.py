@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
 from gateway.control.notification_courier import Courier, CourierStatistics
+from gateway.control.notification_events import TEST
 from gateway.control.notification_sender import LEAST_S
-from gateway.control.store import Store
+from gateway.control.store import AuditEntry, Store
 from gateway.settings import NotificationSettings
 
 __all__ = ["Notifications"]
@@ -20,6 +22,7 @@ class Notifications:
     def __init__(
         self, settings: NotificationSettings, *, store: Store, coordination: Coordination, clock: Clock
     ) -> None:
+        self._store = store
         self._clock = clock
         self._couriers = [
             Courier(target, settings, store=store, coordination=coordination, clock=clock)
@@ -41,6 +44,28 @@ class Notifications:
         """The store is at this revision, and so is its audit log."""
         for courier in self._couriers:
             courier.wake(revision)
+
+    async def test(self, actor: str, reason: str) -> int:
+        """An event that goes to every target by the way that all take: through the audit log. Its revision."""
+        return await self._store.commit([], AuditEntry(actor, TEST, "notifications/all", reason))
+
+    def view(self) -> Sequence[dict[str, Any]]:
+        """Each target, and what became of its notifications here; addresses may be secrets, and are not shown."""
+        return [
+            {
+                "name": courier.target.name,
+                "format": courier.target.format,
+                "events": list(courier.target.events),
+                "routes": list(courier.target.routes),
+                "outcomes": standing.endings,
+                "attempts": standing.attempts,
+                "under_way": standing.under_way,
+                "oldest_at": standing.oldest_at,
+                "trouble": standing.trouble,
+            }
+            for courier in self._couriers
+            for standing in (courier.statistics(),)
+        ]
 
     def statistics(self) -> Sequence[CourierStatistics]:
         return [courier.statistics() for courier in self._couriers]

@@ -19,6 +19,7 @@ from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
+from gateway.web.admin_notifications import NotificationEndpoints
 from gateway.web.admin_profiles import ProfileEndpoints
 from gateway.web.admin_rollouts import RolloutEndpoints
 from gateway.web.admin_routes import RouteEndpoints
@@ -68,6 +69,7 @@ class AdminPlane:
             _truth_call(TruthEndpoint(services)),
             _drift_call(DriftEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
+            *_notification_calls(NotificationEndpoints(plane)),
             *_decision_calls(DecisionEndpoints(decisions)),
         )
 
@@ -184,6 +186,15 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
         _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token"),
         _Endpoint("DELETE", "/tokens/{name}", admin, keeping.revoke_token, "Revoke a token"),
+    )
+
+
+def _notification_calls(notifications: NotificationEndpoints) -> Sequence[_Endpoint]:
+    view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
+    return (
+        _Endpoint("GET", "/notifications", view, notifications.list, "Who is told of events, and what became of it"),
+        _Endpoint("POST", "/notifications/test", operate, notifications.test, "Tell every target, as a test", json),
+        _Endpoint("GET", "/alarms", view, notifications.alarms, "Alarms that were raised and are not over"),
     )
 
 

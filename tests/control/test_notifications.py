@@ -243,6 +243,41 @@ async def test_a_target_hears_of_the_events_and_routes_that_it_names(
         assert json.loads(there.got[1][1])["numbers"] == {"effect": "0.31"}
 
 
+async def test_a_test_reaches_every_target_whatever_it_wants(
+    store: MemoryStore, clock: ManualClock, tmp_path: Path
+) -> None:
+    """By the way of every event; and what a viewer sees of the targets holds no address."""
+    async with receiver(204) as there:
+        target = {"name": "ops", "url": there.url, "events": ["lift"], "routes": ["iris"], "format": "slack"}
+        async with telling(store, Alone(tmp_path, clock), clock, target) as telling_ops:
+            await settled(telling_ops, 0)
+            telling_ops.took(await telling_ops.test("olga", "a new hook"))
+            await settled(telling_ops, 1)
+            [view] = telling_ops.view()
+    assert json.loads(there.got[0][1])["text"] == "A test of Turnout's notifications: a new hook"
+    assert (view["name"], view["outcomes"], view["trouble"]) == ("ops", {"delivered": 1}, "")
+    assert there.url not in json.dumps(view)
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 400 * 86_400.0])
+async def test_a_wall_clock_that_jumps_neither_gives_a_notice_up_at_once_nor_tries_it_for_ever(
+    store: MemoryStore, clock: ManualClock, tmp_path: Path, jump_s: float
+) -> None:
+    """A year ahead: it is tried for a minute all the same. A day back: for its time, by a clock that does not jump."""
+    async with (
+        receiver(503) as there,
+        telling(store, Alone(tmp_path, clock), clock, {"name": "ops", "url": there.url}, give_up_s=120) as telling_ops,
+    ):
+        await settled(telling_ops, 0)
+        await store.commit([], rollback_of())
+        clock.jump_wall(jump_s)
+        began = clock.monotonic()
+        telling_ops.took(1)
+        await eventually(lambda: telling_ops.statistics()[0].endings, clock, step_s=2.0)
+        assert 30 <= clock.monotonic() - began <= 180  # the pause after the last attempt would pass the end
+        assert len(there.got) > 5
+
+
 async def test_a_store_that_is_away_delays_what_is_told_and_loses_nothing(
     store: MemoryStore, clock: ManualClock, tmp_path: Path
 ) -> None:
