@@ -12,9 +12,10 @@ along their first axis, and cross as one.
 from __future__ import annotations
 
 import marshal
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from operator import attrgetter
+from operator import is_, itemgetter
 from sys import intern
 from typing import Any
 
@@ -35,7 +36,6 @@ _VERSION = Decision._fields.index("version")
 _NOBODY = VersionRef("", 0)
 _NONE_TAKEN = Decision("", _NOBODY, "", None, 0)
 _EMPTY = b""
-_NBYTES = attrgetter("nbytes")
 
 LARGE_BYTES = 64 * 1024
 """Tensors beyond it are not copied to the recorder as a matter of course."""
@@ -53,14 +53,14 @@ def pack_burst(records: Sequence[RequestRecord], *, bare: bool = False, large_by
     if not records:
         return _EMPTY
     columns: Columns = list(zip(*records, strict=True))
-    decided: Columns = list(zip(*(decision or _NONE_TAKEN for decision in columns[_DECISION]), strict=True))
+    decisions = columns[_DECISION]
+    if not all(decisions):
+        decisions = [decision or _NONE_TAKEN for decision in decisions]
+    decided: Columns = list(zip(*decisions, strict=True))
     chosen = decided[_VERSION]
-    # Nearly always the version that was chosen, and then the same object.
-    columns[_ANSWERED_BY] = tuple(
-        True if answered is version else answered and (answered.model, answered.number)
-        for answered, version in zip(columns[_ANSWERED_BY], chosen, strict=True)
-    )
-    decided[_VERSION : _VERSION + 1] = zip(*chosen, strict=True)
+    columns[_ANSWERED_BY] = _pack_answered(columns[_ANSWERED_BY], chosen)
+    alike = chosen.count(chosen[0]) == len(chosen)
+    decided[_VERSION : _VERSION + 1] = zip(*(chosen[:1] if alike else chosen), strict=True)
     if columns[_TRACE_ID] == columns[_REQUEST_ID]:  # as most are named
         columns[_TRACE_ID] = None
     contents = columns[_CONTENT]
@@ -69,14 +69,29 @@ def pack_burst(records: Sequence[RequestRecord], *, bare: bool = False, large_by
     if bare:
         columns[_KEY] = None
     elif contents.count(None) != len(contents):
-        packed = _pack_contents(contents, chosen, large_bytes)
+        packed = _pack_contents(contents, chosen, large_bytes, alike=alike)
     body = (len(records), _folded(columns), _folded(decided), packed)
     return marshal.dumps(body, MARSHAL_VERSION)
 
 
+def _pack_answered(answered_by: Sequence[VersionRef | None], chosen: Sequence[VersionRef]) -> tuple[Any, ...]:
+    """Nearly always the version that was chosen, and then the same object."""
+    if all(map(is_, answered_by, chosen)):
+        return (True,)
+    return tuple(
+        True if answered is version else answered and (answered.model, answered.number)
+        for answered, version in zip(answered_by, chosen, strict=True)
+    )
+
+
 def _folded(columns: Columns) -> Columns:
     """A column whose values are all equal is sent as one of one value, and one that nobody asks for as None."""
-    return [column if column is None or column.count(column[0]) != len(column) else column[:1] for column in columns]
+    return [
+        column[:1]
+        if column is not None and column[0] == column[-1] and column.count(column[0]) == len(column)
+        else column
+        for column in columns
+    ]
 
 
 def unpack_burst(body: bytes) -> list[RequestRecord]:
@@ -122,9 +137,23 @@ def _versions(models: Iterable[str], numbers: Iterable[int]) -> list[VersionRef]
 
 
 def _pack_contents(
+    contents: Sequence[Content | None], versions: Sequence[VersionRef], large_bytes: int, *, alike: bool
+) -> tuple[Any, ...]:
+    """Those that are whole by version, joined; the others one by one; and the contexts of all that have one.
+    ``alike``: all versions are the same."""
+    if alike and all(contents):
+        inputs, outputs, contexts, *digests = zip(*contents, strict=True)
+        if all(inputs) and all(outputs) and not any(map(any, digests)):
+            sides = [_join(inputs, large_bytes), _join(outputs, large_bytes)]
+            if None not in sides:
+                said = {place: one for place, one in enumerate(contexts) if one} if any(contexts) else {}
+                return [(len(contents), *sides)], (), said
+    return _pack_by_version(contents, versions, large_bytes)
+
+
+def _pack_by_version(
     contents: Sequence[Content | None], versions: Sequence[VersionRef], large_bytes: int
 ) -> tuple[Any, ...]:
-    """Those that are whole by version, joined; the others one by one; and the contexts of all that have one."""
     groups: dict[VersionRef, list[int]] = {}
     single = []
     contexts = {}
@@ -159,18 +188,19 @@ def _pack_one(place: int, content: Content | None, large_bytes: int) -> tuple[An
 def _join(sets: Sequence[Arrays], large_bytes: int) -> list[tuple[Any, ...]] | None:
     """None where tensors of one name differ in type or beyond the first axis, or cannot be joined at all."""
     names, joined = list(sets[0]), []
-    if any(len(tensors) != len(names) for tensors in sets):
+    if set(map(len, sets)) != {len(names)}:
         return None
     try:
         for name in names:
-            arrays = [tensors[name] for tensors in sets]
-            kind, shape = arrays[0].dtype, arrays[0].shape
+            arrays = list(map(itemgetter(name), sets))
+            kind, shape = arrays[0].dtype, arrays[0].shape[1:]
             if kind.kind in "OSU":
                 return None
-            if max(map(_NBYTES, arrays)) > large_bytes:
+            lengths = list(map(len, arrays))
+            if max(lengths) * math.prod(shape) * kind.itemsize > large_bytes:
                 raise LargeTensors
-            whole = np.concatenate(arrays, dtype=kind, casting="no")
-            joined.append((name, kind.char, shape[1:], _folded([list(map(len, arrays))])[0], whole))
+            whole = np.concatenate(arrays, dtype=kind, casting="no")  # refuses what differs before it makes anything
+            joined.append((name, kind.char, shape, _folded([lengths])[0], whole))
     except (KeyError, TypeError, ValueError):
         return None
     return joined
@@ -179,7 +209,8 @@ def _join(sets: Sequence[Arrays], large_bytes: int) -> list[tuple[Any, ...]] | N
 def _unpack_contents(packed: tuple[Any, ...], count: int) -> list[Content | None]:
     joined, alone, contexts = packed
     contents: list[Content | None] = [None] * count
-    for places, inputs, outputs in joined:
+    for which, inputs, outputs in joined:
+        places = range(which) if isinstance(which, int) else which
         asked, answered = _parted(inputs, len(places)), _parted(outputs, len(places))
         for place, given, back in zip(places, asked, answered, strict=True):
             contents[place] = Content(given, back, contexts.get(place))
