@@ -273,6 +273,7 @@ class Gateway:
             needs.options,
             descriptors=needs.descriptors,
             policy=self._content_policy,
+            limit_bytes=self._settings.telemetry.recorder_bytes,
             clock=clock,
             spawn=partial(ChildProcess, environment=recorder_environment()),
         )

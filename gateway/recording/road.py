@@ -62,7 +62,7 @@ class Road:
         """``decisions``: it leads to a decision log."""
         self.full = False
         self.decisions = decisions
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._socket: socket.socket | None = None
         self._heard: Heard = ignore
         self._ended: Callable[[], None] = lambda: None
@@ -92,7 +92,7 @@ class Road:
 
     def offer(self, body: bytes, records: int) -> bool:
         """A burst; False when there is no room for it."""
-        if self._held_bytes + len(body) > self._limit_bytes:
+        if self._held_bytes + len(body) > self.limit_bytes:
             self.lose(records, "full")
             self.full = True
             return False
@@ -105,7 +105,7 @@ class Road:
         """A control event. It outlives a recorder that dies, and has room where bursts have none, but not for ever:
         False. Not ``soon``: it leaves with what comes next. ValueError for what is not plain."""
         message = frame(Down.TOLD, pack((event, body)))
-        if self._held_bytes + len(message) > 2 * self._limit_bytes:
+        if self._held_bytes + len(message) > 2 * self.limit_bytes:
             self._lost["events"] += 1
             return False
         self._put(message, _Frame(len(message), 0, message), soon=soon)
@@ -145,7 +145,7 @@ class Road:
             self._flush()
 
     def _weigh(self) -> None:
-        self.full = self._kept_out or self._held_bytes > self._limit_bytes * _FULL_SHARE
+        self.full = self._kept_out or self._held_bytes > self.limit_bytes * _FULL_SHARE
 
     def _flush(self) -> None:
         connection = self._socket

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gateway.codec.limits import CodecLimits
+from gateway.recording.road import LIMIT_BYTES
 from gateway.settings import FlagSettings, LimitSettings, ServerSettings, Settings
 from gateway.web.services import WebLimits
 
@@ -23,6 +24,7 @@ class Beginning(BaseModel):
     trace_ratio: float
     flags: FlagSettings = FlagSettings()
     recorded: frozenset[str] = frozenset()
+    recorder_bytes: int = LIMIT_BYTES
 
     @classmethod
     def of(cls, settings: Settings, *, recorded: Iterable[str] = ()) -> dict[str, Any]:
@@ -34,6 +36,7 @@ class Beginning(BaseModel):
             trace_ratio=settings.telemetry.trace_ratio,
             flags=settings.flags,
             recorded=frozenset(recorded),
+            recorder_bytes=settings.telemetry.recorder_bytes,
         )
         return beginning.model_dump(mode="json")
 

@@ -128,6 +128,7 @@ class WebWorker:
         self._relay = relay = Relay(self._link, self._forgive)
         self._sender = sender = Sender(self._road, self._content_policy, every=not EVERY.isdisjoint(beginning.recorded))
         self._road.decisions = DECISIONS in beginning.recorded
+        self._road.limit_bytes = beginning.recorder_bytes
         self._observer = observer = FanOut(relay, sender, clock=clock)
         cores = max(1, len(os.sched_getaffinity(0)) // beginning.server.workers)
         self._dataplane = dataplane = Dataplane(
