@@ -26,7 +26,7 @@ MOST_ROWS = 8192
 MOST_BYTES = 16 << 20
 SLICE_S = 0.0005
 BUSY_SHARE = 0.05
-_FIRST_SLICE, _LEAST_SLICE, _MOST_SLICE = 64, 8, 1024
+_LEAST_SLICE, _MOST_SLICE = 128, 1024  # a slice of a few rows costs nearly as much as one of a hundred
 
 Place = tuple[str, str]
 Clock = Callable[[], float]
@@ -49,13 +49,13 @@ class Buffer:
         self._clock = clock
         self._inputs = frozenset(name for side, name in self._counter.tensors if side == "input")
         self._outputs = frozenset(name for side, name in self._counter.tensors if side == "output")
-        self._pending: deque[tuple[dict[Place, Array], int, int]] = deque()
+        # Each batch with its rows, its bytes and when it came.
+        self._pending: deque[tuple[dict[Place, Array], int, int, float]] = deque()
         # Each written by one of the two alone: what came, and what of it is out again.
         self._seen, self._noted_rows, self._noted_bytes = 0, 0, 0
         self._told, self._done_rows, self._done_bytes = 0, 0, 0
-        self._oldest = 0.0
         self._busy_until = 0.0
-        self._slice = _FIRST_SLICE
+        self._slice = _LEAST_SLICE
 
     def __repr__(self) -> str:
         return f"<Buffer {self.plan.digest[:15]} [{self.waiting} rows wait | {self._counter.rows} counted]>"
@@ -82,11 +82,9 @@ class Buffer:
         tensors = {("input", name): self._copy("input", name, inputs[name], batched) for name in self._inputs}
         for name in self._outputs:
             tensors["output", name] = self._copy("output", name, outputs[name], batched)
-        if not self.waiting:
-            self._oldest = self._clock()
         held = sum(array.nbytes for array in tensors.values())
         self._noted_bytes += held
-        self._pending.append((tensors, count, held))
+        self._pending.append((tensors, count, held, self._clock()))
         self._noted_rows += count
 
     def due_in_s(self) -> float | None:
@@ -94,7 +92,7 @@ class Buffer:
         waiting = self.waiting
         if not waiting:
             return None
-        return 0.0 if waiting >= GATHER_ROWS else max(0.0, self._oldest + GATHER_S - self._clock())
+        return 0.0 if waiting >= GATHER_ROWS else max(0.0, self._pending[0][3] + GATHER_S - self._clock())
 
     def count(self) -> None:
         """Counts a slice of what waits."""
@@ -105,7 +103,7 @@ class Buffer:
         self._counter.add_rows(batch)
         seconds = self._clock() - began
         self._done_rows += rows
-        if seconds > 0:
+        if seconds > 0 and rows >= _LEAST_SLICE:
             self._slice = int(min(_MOST_SLICE, max(_LEAST_SLICE, rows * SLICE_S / seconds)))
         self._busy_until = began + seconds / BUSY_SHARE
 
@@ -134,7 +132,7 @@ class Buffer:
         rows = 0
         widths: list[int] | None = None
         while self._pending and rows < self._slice:
-            tensors, count, held = self._pending[0]
+            tensors, count, held, came = self._pending[0]
             own = [array.shape[1] if array.ndim == 2 else -1 for array in tensors.values()]
             if widths is not None and own != widths:
                 break
@@ -143,7 +141,7 @@ class Buffer:
             room = self._slice - rows
             if count > room:
                 rest = {place: array[room:] for place, array in tensors.items()}
-                self._pending.appendleft((rest, count - room, held))
+                self._pending.appendleft((rest, count - room, held, came))
                 tensors = {place: array[:room] for place, array in tensors.items()}
                 count = room
             else:

@@ -57,6 +57,8 @@ class Worker:
         self._priority = Priority()
         # Nothing, until the gateway sends plans.
         self._counting = Counting(self._main)
+        self._alone = select.poll()
+        self._alone.register(self._main, select.POLLIN)
 
     def serve(self) -> None:
         """Returns when the gateway closes the main channel; raises ``ChannelFault`` when it breaks the protocol."""
@@ -90,9 +92,7 @@ class Worker:
 
     def _came(self) -> bool:
         """Waits for something on the only line, as long as nothing is to be counted; False when that was done."""
-        alone = select.poll()
-        alone.register(self._main, select.POLLIN)
-        if alone.poll(self._counting.patience_ms()):
+        if self._alone.poll(self._counting.patience_ms()):
             return True
         self._counting.work()
         return False
