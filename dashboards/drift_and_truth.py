@@ -18,6 +18,10 @@ EACH = 'feature!="all"'
 """``all`` stands for every feature together."""
 
 
+NO_SHARE = "mae|rmse|bias|.*_gap:.*|.*_estimated"
+"""Measures that have a panel of their own."""
+
+
 def drift_and_truth() -> Dashboard:
     return board(
         "turnout-drift-and-truth",
@@ -135,12 +139,10 @@ def _believed() -> list[Panel]:
 
 
 def _right() -> list[Panel]:
-    shares = 'gateway_truth_score{model=~"$model", version=~"$version", metric!~"mae|rmse|bias"}'
-    sizes = 'gateway_truth_score{model=~"$model", version=~"$version", metric=~"mae|rmse"}'
     return [
         lines(
             "How right, by labels",
-            Query(f"max by (version, metric) ({shares})", "{{metric}}, version {{version}}"),
+            Query(f"max by (version, metric) ({_measured(NO_SHARE, '!~')})", "{{metric}}, version {{version}}"),
             says="Of the answers that have a label so far; the intervals are in `turnout truth ROUTE`. Early labels "
             "are not those of all answers: look at their share first.",
             unit="percentunit",
@@ -148,13 +150,33 @@ def _right() -> list[Panel]:
             span=12,
         ),
         lines(
+            "Estimated from scores, before labels come",
+            Query(f"max by (version, metric) ({_measured('.*_estimated')})", "{{metric}}, version {{version}}"),
+            says="An estimate, not a measurement: right only as far as the scores are calibrated. It sees a harder "
+            "mix of requests, and no change of what is true.",
+            unit="percentunit",
+            most=1,
+            span=12,
+        ),
+        lines(
+            "Gaps between groups",
+            Query(f"max by (version, metric) ({_measured('.*_gap:.*')})", "{{metric}}, version {{version}}"),
+            says="The best group's value less the worst's, by the slices that the route's truth names.",
+            unit="percentunit",
+            span=12,
+        ),
+        lines(
             "Size of errors, of models that answer numbers",
-            Query(f"max by (version, metric) ({sizes})", "{{metric}}, version {{version}}"),
+            Query(f"max by (version, metric) ({_measured('mae|rmse')})", "{{metric}}, version {{version}}"),
             says="In the unit of the label.",
             unit="short",
             span=12,
         ),
     ]
+
+
+def _measured(metrics: str, matches: str = "=~") -> str:
+    return f'gateway_truth_score{{model=~"$model", version=~"$version", metric{matches}"{metrics}"}}'
 
 
 def _labels() -> list[Panel]:

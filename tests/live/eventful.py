@@ -27,12 +27,21 @@ BARE, ROLLING, BACK, BROKEN = "bare", "rolling", "back", "broken"
 WATCHED, SIZED = "watched", "sized"
 """A route with a reference, whose first column comes in another unit, and labels; and one that answers numbers."""
 
-_OUTPUTS: dict[str, dict[str, Any]] = {
-    WATCHED: {"name": "label", "datatype": "INT64", "shape": ["batch"]},
-    SIZED: {"name": "y", "datatype": "FP32", "shape": ["batch"]},
+_OUTPUTS: dict[str, list[dict[str, Any]]] = {
+    WATCHED: [
+        {"name": "label", "datatype": "INT64", "shape": ["batch"]},
+        {"name": "scores", "datatype": "FP32", "shape": ["batch", 2]},
+    ],
+    SIZED: [{"name": "y", "datatype": "FP32", "shape": ["batch"]}],
 }
-_TRUTHS = {
-    WATCHED: {"task": "classification", "output": "label"},
+_TRUTHS: dict[str, dict[str, Any]] = {
+    WATCHED: {
+        "task": "classification",
+        "output": "label",
+        "score": "scores",
+        "classes": [0, 1],
+        "slices": ["context:country"],
+    },
     SIZED: {"task": "regression", "output": "y"},
 }
 
@@ -60,7 +69,12 @@ def eventful(folder: Path) -> Iterator[Eventful]:
         "server": {"workers": 2},
         "runtimes": {"memory_bytes": 4 << 30},
         "flags": {"provider": "flagd-file", "path": str(flags)},
-        "telemetry": {"drift": {"look_s": 0.5}, "trace_exporter": "otlp", "otlp_endpoint": f"{nobody}/v1/traces"},
+        "telemetry": {
+            "drift": {"look_s": 0.5},
+            "trace_exporter": "otlp",
+            "otlp_endpoint": f"{nobody}/v1/traces",
+            "decisions": {"sinks": [{"name": "nobody", "kind": "cloudevents", "url": nobody}]},
+        },
         "notifications": {"targets": [{"name": "ops", "url": nobody}]},
     }
     with ExitStack() as ends:
@@ -113,9 +127,9 @@ _FURTHER: dict[str, dict[str, Any]] = {
 def _set_up_watched(gateway: LiveGateway) -> None:
     reference = gateway.home.parent / "reference.npy"
     np.save(reference, np.random.default_rng(1).normal(size=(5_000, 4)).astype(np.float32))
-    for model, output in _OUTPUTS.items():
-        signature = {"inputs": SIGNATURE["inputs"], "outputs": [output]}
-        script = {"outputs": {output["name"]: 1}}
+    for model, outputs in _OUTPUTS.items():
+        signature = {"inputs": SIGNATURE["inputs"], "outputs": outputs}
+        script = {"outputs": {"label": 1, "scores": 0.5, "y": 1}}
         gateway.register_echo(model, model, script, signature=signature, reference=f"file:{reference}")
         split = [{"version": 1, "weight": 1}]
         gateway.put_route(model, {"model": model, "split": split, "truth": _TRUTHS[model]})
@@ -125,7 +139,8 @@ def _label(gateway: LiveGateway) -> None:
     """One in four labels says otherwise; the last is of an answer that nobody gave."""
     found = []
     for route in _OUTPUTS:
-        answers = [gateway.predict(route, [[0.5] * 4]).json() for _ in range(40)]
+        contexts = [{"country": country} for country in ("at", "de")] * 20
+        answers = [gateway.predict(route, [[0.5] * 4], context=context).json() for context in contexts]
         found += [{"decision": one["decision"], "label": int(place % 4 > 0)} for place, one in enumerate(answers)]
     found.append({"decision": "01900000-0000-7000-8000-000000000000", "label": 1})
     lines = "".join(f"{json.dumps(label)}\n" for label in found)
@@ -158,6 +173,8 @@ _HAPPENED = (
     f'gateway_drift_score{{model="{WATCHED}", statistic="psi_expected"}}',
     f'rate(gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}[1m]) > 0',
     f'gateway_truth_score{{model="{SIZED}", metric="mae"}}',
+    f'gateway_truth_score{{model="{WATCHED}", metric="accuracy_gap:country"}}',
+    'gateway_decision_sink_lag_seconds{sink="nobody"} > 0',
     "gateway_decision_log_records_total > 0",
     'gateway_notification_oldest_seconds{target="ops"} > 0',
     "gateway_spans_dropped_total > 0",
