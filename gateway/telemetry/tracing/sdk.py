@@ -12,6 +12,7 @@ has no such variables.
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,9 +37,26 @@ from gateway.telemetry.tracing.spans import Span
 __all__ = ["SdkExporter", "exporter_for"]
 
 _OTLP = "opentelemetry.exporter.otlp.proto.{}.trace_exporter"
+_LOGGERS = {"http": _OTLP.format("http"), "grpc": "opentelemetry.exporter.otlp.proto.grpc.exporter"}
+_LINE_EVERY_S = 60.0
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _SCHEMA = list(Schemas)[-1].value
 _MOST_STATE = 512  # as the door lets in; the SDK writes all of a bad one to the log
+
+
+class Seldom(logging.Filter):
+    """Lets one line a minute through: an exporter writes several for each batch that it cannot deliver, with the reason
+    in each, and goes on so for as long as the collector is gone. How many spans that costs is a metric."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: float | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self._last is not None and 0 <= record.created - self._last < _LINE_EVERY_S:
+            return False
+        self._last = record.created
+        return True
 
 
 class SdkExporter:
@@ -124,12 +142,16 @@ def _grpc(options: ExportOptions) -> SpanExporter:
 
 def _installed(protocol: str, options: ExportOptions) -> Any:
     try:
-        return importlib.import_module(_OTLP.format(protocol))
+        module = importlib.import_module(_OTLP.format(protocol))
     except ImportError as missing:
         raise SettingsError(
             f"telemetry.trace_exporter is {options.exporter!r}, but {missing.name} is not installed;"
             " pip install 'turnout[otlp]'"
         ) from None
+    logger = logging.getLogger(_LOGGERS[protocol])
+    if not any(isinstance(one, Seldom) for one in logger.filters):
+        logger.addFilter(Seldom())
+    return module
 
 
 def _certificate(options: ExportOptions) -> bytes | None:

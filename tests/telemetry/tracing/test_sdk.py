@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from gateway.telemetry.tracing.configured import export_options
 from gateway.telemetry.tracing.message import Message, pack
 from gateway.telemetry.tracing.options import ExportOptions
 from gateway.telemetry.tracing.part import Traces, traces_part
-from gateway.telemetry.tracing.sdk import exporter_for
+from gateway.telemetry.tracing.sdk import Seldom, exporter_for
 from gateway.telemetry.tracing.spans import batch_place
 from gateway.telemetry.tracing.tree import Kept
 from tests.telemetry.otlp_receiver import OtlpReceiver
@@ -150,6 +151,17 @@ def test_a_state_that_is_none_is_left_out_and_its_span_arrives(receiver: OtlpRec
     assert len(root.state) < 600
     assert len(root.attributes["turnout.request_id"]) <= 500
     traces.close()
+
+
+def test_an_exporter_without_a_collector_says_so_once_a_minute() -> None:
+    """Not at each of its tries; and again after a clock that was set back."""
+    seldom = Seldom()
+    lines = [logging.makeLogRecord({"created": created}) for created in (100.0, 101.0, 159.0, 160.0, 161.0, 90.0)]
+    assert [seldom.filter(line) for line in lines] == [True, False, False, True, False, True]
+    exporter_for(ExportOptions("otlp", "replica-1"))
+    exporter_for(ExportOptions("otlp", "replica-1"))
+    logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    assert [type(one) for one in logger.filters] == [Seldom]
 
 
 def test_the_global_provider_is_left_alone() -> None:
