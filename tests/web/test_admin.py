@@ -189,6 +189,12 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/audit/verify"),
         ("GET", "/audit/checkpoint"),
         ("GET", "/truth/digits"),
+        ("GET", "/drift/digits"),
+        ("GET", "/decisions"),
+        ("GET", "/decisions/some-request"),
+        ("GET", "/models/digits/versions/1/profiles"),
+        ("GET", "/notifications"),
+        ("GET", "/alarms"),
     ],
     "operator": [
         ("PUT", "/routes/digits"),
@@ -205,6 +211,9 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("PUT", "/models/digits/aliases/a"),
         ("DELETE", "/models/digits/aliases/a"),
         ("POST", "/models/digits/versions/6/archive"),
+        ("POST", "/models/digits/versions/1/profiles"),
+        ("PUT", "/models/digits/versions/1/profiles"),
+        ("POST", "/notifications/test"),
     ],
     "admin": [
         ("POST", "/store/adopt"),
