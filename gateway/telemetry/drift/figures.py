@@ -4,12 +4,12 @@ budget. Bounded, whatever the number of features."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.messages import VersionRef
 from gateway.telemetry.drift.blame import ADVICE
 from gateway.telemetry.drift.evidence import Reference
-from gateway.telemetry.drift.judging import FeatureState, Policy, view
+from gateway.telemetry.drift.judging import FeatureState, Policy, Raised, view
 from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.report import DAYS
 from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes, whole_sizes
@@ -64,7 +64,7 @@ def figures_of(version: VersionRef, reference: Reference, belief: Belief, policy
 def _scores(
     reference: Reference, belief: Belief, states: Sequence[FeatureState], chosen: set[str]
 ) -> Iterator[tuple[tuple[str, str], float]]:
-    known = [one for one in states if one.state != "no-data"]
+    known = [_lasting(one, belief.state.raised.get(one.name)) for one in states if one.state != "no-data"]
     if known:
         yield (WHOLE, "effect"), max(one.effect.value for one in known)
         yield (WHOLE, "evidence"), max(one.log_evidence for one in known)
@@ -89,3 +89,12 @@ def _scores(
             whole = whole_sizes(reference, window)[place - features]
             yield (one.name, "mean_shift"), whole.mean_shift.value
             yield (one.name, "mmd"), whole.mmd
+
+
+def _lasting(one: FeatureState, standing: Raised | None) -> FeatureState:
+    """While an alarm stands, evidence is that which raised it, and so is the effect until rows have come since: bets
+    begin anew with an alarm, and a board would show nothing beside it."""
+    if standing is None:
+        return one
+    effect = one.effect if one.rows else standing.effect
+    return replace(one, effect=effect, log_evidence=max(one.log_evidence, standing.log_evidence))
