@@ -74,12 +74,12 @@ class Counter:
         self.rows = 0
         # One more place, for the bins that a feature with fewer than its neighbours does not have.
         self._vector = np.zeros(plan.size + 1, np.int64)
-        groups: dict[tuple[str, str, str, str], list[Feature]] = {}
+        groups: dict[str, list[Feature]] = {}
         for feature in plan.features:
-            groups.setdefault((feature.side, feature.tensor, feature.derive, feature.kind), []).append(feature)
-        self._numbers = [_Numbers(members, plan.size) for key, members in groups.items() if key[3] != "text"]
+            groups.setdefault(feature.kind, []).append(feature)
+        self._numbers = [_Numbers(members, plan.size) for key, members in groups.items() if key != "text"]
         self._slab = _NARROW_SLAB if all(numbers.narrow for numbers in self._numbers) else _SLAB
-        self._texts = [_Text(member) for key, members in groups.items() if key[3] == "text" for member in members]
+        self._texts = [_Text(member) for member in groups.get("text", ())]
         self._blocks = [_Columns(block, spread=spread) for block in plan.blocks]
         widest: dict[tuple[str, str], int] = {}
         for feature in plan.features:
@@ -146,7 +146,7 @@ class Counter:
 
     def _count(self, slab: Mapping[tuple[str, str], Array]) -> None:
         for numbers in self._numbers:
-            numbers.count(slab[numbers.place], self._vector)
+            numbers.count(slab, self._vector)
         for text in self._texts:
             text.count(slab[text.place], self._vector)
         for block in self._blocks:
@@ -154,15 +154,19 @@ class Counter:
 
 
 class _Numbers:
-    """Features of one tensor and one kind, counted together: rows by features, one comparison a bin."""
+    """Features of one kind, counted together: rows by features, one comparison a bin."""
 
     def __init__(self, features: Sequence[Feature], dump: int) -> None:
-        first = features[0]
-        self.place = first.side, first.tensor
-        self._first = first
-        self._value = first.derive == "value"
-        self._categories = first.kind == "categories"
-        self._indices = np.array([feature.index or 0 for feature in features], np.int64)
+        self._categories = features[0].kind == "categories"
+        # Of each tensor, and of what is derived of it, the columns; features of one stand together.
+        pieces: dict[tuple[str, str, str], list[Feature]] = {}
+        for feature in features:
+            pieces.setdefault((feature.side, feature.tensor, feature.derive), []).append(feature)
+        features = [feature for piece in pieces.values() for feature in piece]
+        self._pieces = [
+            ((side, tensor), derive, np.array([feature.index or 0 for feature in piece], np.int64))
+            for (side, tensor, derive), piece in pieces.items()
+        ]
         marks = [feature.values if self._categories else feature.edges for feature in features]
         depth = max(map(len, marks), default=0)
         self._marks = np.full((depth, len(features)), np.nan)  # to which nothing compares
@@ -174,7 +178,7 @@ class _Numbers:
             shift = 0 if self._categories else 1
             places = feature.at + np.arange(len(own))
             self._up[: len(own), place] = places + shift
-            self._down[: len(own), place] = feature.missing - 1 if self._categories else places
+            self._down[: len(own), place] = places
         # Of each feature its marks, the lowest and the highest of the reference, and the end of all numbers.
         self._own = [
             np.array([*own, feature.lowest, feature.highest, np.inf])
@@ -191,15 +195,17 @@ class _Numbers:
     def narrow(self) -> bool:
         return len(self._own) <= _NARROW
 
-    def count(self, rows: Array, vector: Array) -> None:
-        x = self._matrix(rows)
+    def count(self, slab: Mapping[tuple[str, str], Array], vector: Array) -> None:
+        x = self._matrix(slab)
         present, found, low, high = self._by_sorting(x) if self.narrow else self._by_comparing(x)
         # All begin in one bin, the first or the last; each mark takes its own out of the bin before.
+        # All places of the marks differ, but for the one that nobody reads.
         vector[self._rest] += present
-        for own, up, down in zip(found, self._up, self._down, strict=True):
-            # Within a row of places all differ, but for the one that nobody reads.
-            vector[up] += own
-            vector[down] -= own
+        vector[self._up] += found
+        if self._categories:
+            vector[self._rest] -= found.sum(axis=0)
+        else:
+            vector[self._down] -= found
         after = self._missing
         vector[after] += len(x) - present
         vector[after + 1] += low
@@ -239,12 +245,15 @@ class _Numbers:
             ends[:, place] = present, left[-3], present - right[-2]
         return ends[0], found, ends[1], ends[2]
 
-    def _matrix(self, rows: Array) -> Array:
-        if not self._value:
-            return column(rows, self._first.derive, None)[:, None]
-        if len(self._indices) != rows.shape[1]:
-            rows = rows[:, self._indices]
-        return rows.astype(np.float64)
+    def _matrix(self, slab: Mapping[tuple[str, str], Array]) -> Array:
+        parts = [_piece(slab[place], derive, indices) for place, derive, indices in self._pieces]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _piece(rows: Array, derive: str, indices: Array) -> Array:
+    if derive != "value":
+        return column(rows, derive, None)[:, None]
+    return _picked(rows, indices)
 
 
 class _Text:
