@@ -12,11 +12,9 @@ key, epoch. No input, no key, no context.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,78 +22,36 @@ import orjson
 
 from gateway.clock import Clock
 from gateway.errors import StorageFull, StoreUnavailable
-from gateway.messages import VersionRef
-from gateway.routing.truth import CLASSIFICATION, Truth
+from gateway.routing.truth import CLASSIFICATION
+from gateway.telemetry.feedback.ledger_series import SeriesBook
 from gateway.telemetry.feedback.ledger_sums import Place, StandingSums
+from gateway.telemetry.feedback.nouns import (
+    NOBODY,
+    Answered,
+    Bounds,
+    HeardLabel,
+    Label,
+    Series,
+    Verdict,
+    digest_of,
+    given_at_ms,
+    id_of,
+)
 from gateway.telemetry.feedback.reading import LabelFault, labels_of, outcome_of
 from gateway.telemetry.feedback.sums import Group, Row
 from gateway.telemetry.feedback.tables import open_tables, writing
 from gateway.telemetry.feedback.timeline import Timeline
 
-__all__ = ["OUTCOMES", "Answered", "Bounds", "Label", "Ledger", "Series", "Verdict"]
+__all__ = ["DAY_MS", "Ledger"]
 
 log = logging.getLogger("turnout.truth")
 
-OUTCOMES = ("joined", "late", "early", "duplicate", "conflict", "unknown", "expired", "rejected")
-"""Each label ends as one of them; until then it is held. Joined are the first three."""
-
 DAY_MS = 86_400_000
-NOBODY = ("", 0)
-"""Whose answer nobody knows."""
 _AT_ONCE = 5000
 UNTOLD, TOLD, OTHERS = 0, 1, 2
 """Of a label that is held: whether the other replicas know of it, or it is one of theirs."""
 LEAVE_EVERY_MS = 10_000
 _SHARED_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """``answers`` that wait for labels or have one; ``held`` labels without an answer; ``outcomes`` owed to rollouts;
-    ``days`` that sums are kept for; ``horizon_s`` of labels whose route nobody knows."""
-
-    answers: int = 2_000_000
-    held: int = 100_000
-    outcomes: int = 100_000
-    days: int = 60
-    horizon_s: float = 7 * 86400.0
-
-
-class Answered(NamedTuple):
-    """One answer on its way in. ``bucket`` None: it is no evidence of its version, by whatever reason."""
-
-    decision_id: str
-    route: str
-    version: VersionRef
-    truth: Truth
-    bucket: int | None
-    epoch: int
-    split: str
-    rows: tuple[Row, ...]
-
-
-class Label(NamedTuple):
-    """``routes``: those whose answers the sender may label; None: all."""
-
-    decision_id: str
-    value: Any
-    routes: tuple[str, ...] | None = None
-
-
-class Verdict(NamedTuple):
-    """What became of a label: one of ``OUTCOMES``, ``held``, ``full`` (no more can be held) or ``forbidden``; of one
-    that was rejected, what was expected and what came."""
-
-    outcome: str
-    expected: str = ""
-    got: str = ""
-
-
-class Series(NamedTuple):
-    number: int
-    route: str
-    version: VersionRef
-    truth: Truth
 
 
 class _Known(NamedTuple):
@@ -116,14 +72,13 @@ class Ledger:
     """Used by one thread. Each of ``take``, ``join`` and ``expire`` is one transaction; they raise StoreUnavailable, or
     StorageFull, and then nothing of it has happened."""
 
-    def __init__(self, path: Path, clock: Clock, bounds: Bounds = Bounds()) -> None:
+    def __init__(self, path: Path, clock: Clock, bounds: Bounds) -> None:
         self._path = path
         self._bounds = bounds
         self._connection = open_tables(path)
         self._timeline = Timeline(clock, left_at_ms=int(self._fact("left_at_ms", "0")))
         self._sums = StandingSums(self._connection)
-        self._series: dict[tuple[str, VersionRef, Truth], Series] = {}
-        self._by_number: dict[int, Series] = {}
+        self._series = SeriesBook(self._connection)
         self.answers = self.held = 0
         self._load()
         self._left_at = 0
@@ -134,16 +89,9 @@ class Ledger:
         return f"<Ledger {self._path.name} [{self.answers} answers | {self.held} labels held]>"
 
     def _load(self) -> None:
-        self._series.clear()
-        self._by_number.clear()
-        for number, route, model, version, truth in self._connection.execute("SELECT * FROM series ORDER BY number"):
-            self._know(Series(number, route, VersionRef(model, version), Truth.from_json(orjson.loads(truth))))
+        self._series.load()
         (self.answers,) = self._connection.execute("SELECT count(*) FROM answers").fetchone()
         (self.held,) = self._connection.execute("SELECT count(*) FROM held").fetchone()
-
-    def _know(self, series: Series) -> None:
-        self._series[(series.route, series.version, series.truth)] = series
-        self._by_number[series.number] = series
 
     def _fact(self, name: str, otherwise: str) -> str:
         found = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -152,7 +100,7 @@ class Ledger:
     @property
     def series(self) -> Iterable[Series]:
         """Oldest first."""
-        return tuple(self._by_number.values())
+        return self._series.all()
 
     @property
     def now_ms(self) -> int:
@@ -215,9 +163,7 @@ class Ledger:
 
     # What is shared with other replicas
 
-    def heard(
-        self, labels: Sequence[tuple[bytes, Any, tuple[str, ...] | None]], settled: Sequence[bytes], place: str
-    ) -> None:
+    def heard(self, labels: Sequence[HeardLabel], settled: Sequence[bytes], place: str) -> None:
         """Labels that other replicas hold, those that have joined at another, and the place after what was heard."""
         now = self.now_ms
         with self._changing(durable=False) as cursor:
@@ -303,7 +249,7 @@ class Ledger:
             log.warning("%s cannot be read either", self._path)
 
     def _take_one(self, cursor: sqlite3.Cursor, answer: Answered, now: int) -> None:
-        series = self._series_of(cursor, answer)
+        series = self._series.of(cursor, answer)
         key, truth = id_of(answer.decision_id), answer.truth
         kept = orjson.dumps([tuple(row) for row in answer.rows])
         known = _Known(key, series.number, now, now + int(truth.horizon_s * 1000), *answer[4:7], kept, None)
@@ -345,7 +291,7 @@ class Ledger:
         if found is None:
             return None
         known = _Known(*found)
-        series = self._by_number[known.series]
+        series = self._series.numbered(known.series)
         if label.routes is not None and series.route not in label.routes:
             return Verdict("forbidden")
         verdict = self._verdict(cursor, known, series, label.value, now)
@@ -402,42 +348,4 @@ class Ledger:
         return Verdict("held")
 
     def _longest_ms(self) -> int:
-        longest = max((series.truth.horizon_s for series in self.series), default=self._bounds.horizon_s)
-        return int(longest * 1000)
-
-    def _series_of(self, cursor: sqlite3.Cursor, answer: Answered) -> Series:
-        known = self._series.get((answer.route, answer.version, answer.truth))
-        if known is not None:
-            return known
-        row = (answer.route, *answer.version, orjson.dumps(answer.truth.to_json()).decode())
-        cursor.execute("INSERT INTO series (route, model, version, truth) VALUES (?, ?, ?, ?)", row)
-        series = Series(int(cursor.lastrowid or 0), answer.route, answer.version, answer.truth)
-        self._know(series)
-        return series
-
-
-def id_of(decision_id: str) -> bytes:
-    """Sixteen bytes of a UUID; of any other name, a digest as long."""
-    try:
-        key = bytes.fromhex(decision_id.replace("-", ""))
-    except ValueError:
-        key = b""
-    if len(key) == 16:
-        return key
-    return hashlib.blake2b(decision_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def given_at_ms(key: bytes) -> int | None:
-    """When a decision id was made (UUIDs of version 7 say it)."""
-    return int.from_bytes(key[:6], "big") if key[6] >> 4 == 7 else None
-
-
-def digest_of(label: Any) -> bytes:
-    """So that a label is known again, and not kept: 1, 1.0, true, "1" and [1] are one."""
-    listed = label if isinstance(label, list) else [label]
-    return hashlib.blake2b(orjson.dumps([_plain(one) for one in listed]), digest_size=12).digest()
-
-
-def _plain(label: Any) -> Any:
-    whole = isinstance(label, int) or (isinstance(label, float) and label.is_integer())
-    return str(int(label)) if whole else label
+        return self._series.longest_horizon_ms(self._bounds.horizon_s)

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import RequestRecord
 from gateway.routing.truth import Truth
-from gateway.telemetry.feedback.ledger import Answered, Bounds, Label, Ledger
+from gateway.telemetry.feedback.ledger import Ledger
+from gateway.telemetry.feedback.nouns import Answered, Bounds, Label
 from gateway.telemetry.feedback.reading import rows_of
 from gateway.telemetry.feedback.report import report_of, scores_of
 
-__all__ = ["ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE", "TruthPart", "truth_at", "truth_part"]
+__all__ = ["ASKS", "ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE", "TruthPart"]
 
 log = logging.getLogger("turnout.truth")
 
@@ -33,6 +34,8 @@ ASK_SHARE = "truth-share"
 """What other replicas said: ``labels`` ([id, label, routes]) and ``settled`` (ids), and the ``place`` after it (None:
 nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from, and
 what to tell: ``labels``, ``settled``."""
+
+ASKS = frozenset({ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})
 
 MAX_WAITING = 100_000
 """Answers that wait for a disk that takes nothing."""
@@ -173,23 +176,6 @@ class TruthPart:
     def close(self) -> None:
         self._write()
         self._ledger.close()
-
-
-def truth_part(options: Mapping[str, Any], clock: Clock) -> TruthPart:
-    """``path`` of the file; ``answers``, ``held`` and ``days`` as in ``Bounds``."""
-    bounds = Bounds(answers=options["answers"], held=options["held"], days=options["days"])
-    return TruthPart(Path(options["path"]), clock, bounds)
-
-
-def truth_at(path: Path, route: str, days: int) -> Mapping[str, Any]:
-    """The report out of a home's file, also beside a gateway at work on it. Raises NotFound, StoreUnavailable."""
-    if not path.exists():
-        raise NotFound(f"no label has come here yet: there is no {path}")
-    part = TruthPart(path, SystemClock())
-    try:
-        return part.ask(ASK_REPORT, {"route": route, "days": days})
-    finally:
-        part.close()
 
 
 def _by_outcome(counts: Iterable[tuple[str, int, str, int]]) -> dict[str, int]:

@@ -10,8 +10,9 @@ from gateway.messages import VersionRef
 from gateway.routing.truth import REGRESSION, Truth
 from gateway.telemetry.feedback.estimate import estimates
 from gateway.telemetry.feedback.intervals import ALPHA
-from gateway.telemetry.feedback.ledger import DAY_MS, Ledger, Series
+from gateway.telemetry.feedback.ledger import DAY_MS, Ledger
 from gateway.telemetry.feedback.measures import arrival, calibration, classes, error_size, measures, share
+from gateway.telemetry.feedback.nouns import Series
 from gateway.telemetry.feedback.sums import Group
 
 __all__ = ["gaps", "report_of", "scores_of"]

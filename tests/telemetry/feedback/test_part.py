@@ -19,7 +19,8 @@ from gateway.clock import ManualClock, SystemClock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import Content
 from gateway.routing.truth import Slice, Truth
-from gateway.telemetry.feedback.ledger import Bounds
+from gateway.telemetry.feedback.nouns import Bounds
+from gateway.telemetry.feedback.opening import TRY_EVERY_S, TruthAtPath
 from gateway.telemetry.feedback.part import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, TruthPart
 from gateway.telemetry.feedback.reading import rows_of
 from tests.telemetry.feedback.stream import (
@@ -358,3 +359,25 @@ def test_scores_for_metrics_come_when_something_has_changed(part: TruthPart) -> 
     assert old["scores"]["accuracy"] == plainly(mine)["accuracy"]
     assert {"accuracy_gap:country", "recall_gap:age", "accuracy_estimated"} <= old["scores"].keys()
     assert part.ask(ASK_SCORES, {"seen": found["changes"]}) == {"changes": found["changes"]}
+
+
+def test_a_file_that_cannot_be_opened_holds_nobody_up_and_is_tried_again(tmp_path: Path, clock: ManualClock) -> None:
+    """Labels are refused with the reason; once it opens, what was told meanwhile is in force."""
+    path = tmp_path / "home" / "labels.db"
+    path.parent.write_text("in the way", encoding="utf-8")
+    part = TruthAtPath(path, clock, Bounds())
+    part.told("table", told())
+    one, two = cases(2)
+    part.take([record(one)])
+    part.tick()
+    with pytest.raises(StoreUnavailable, match="labels cannot be kept"):
+        part.ask(ASK_JOIN, {"labels": [(one.id, 1)], "routes": None})
+    with pytest.raises(KeyError):
+        part.ask("weather", {})
+    path.parent.unlink()
+    clock.advance(TRY_EVERY_S)
+    part.tick()
+    part.take([record(two)])
+    answer = part.ask(ASK_JOIN, {"labels": [(one.id, 1), (two.id, 1)], "routes": None})
+    assert [verdict[0] for verdict in answer["verdicts"]] == ["held", "joined"]
+    part.close()
