@@ -19,7 +19,7 @@ from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 from gateway.telemetry.decisions.reader import opened
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
-from gateway.telemetry.feedback.part import truth_at
+from gateway.telemetry.feedback.opening import truth_at
 from gateway.telemetry.feedback.tables import LABELS_FILE
 
 __all__ = ["LocalBackend", "open_local"]

@@ -19,7 +19,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.recording.desk import Desk
 from gateway.recording.parts import Part
 from gateway.telemetry.decisions.assembly import decision_part
-from gateway.telemetry.feedback.part import truth_part
+from gateway.telemetry.feedback.opening import truth_part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
 from gateway.telemetry.tracing.part import traces_part
