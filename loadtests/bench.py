@@ -70,6 +70,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "loading": calm.loading,
     "decide": overhead.decisions,
     "counting": counting.counting,
+    "decisions": decision_log.decision_log,
     "traces": traces.traces,
     "memory": overhead.memory,
     "workers": cost.workers,
@@ -80,8 +81,8 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "replicas": replicas.replicas,
     "false-rollbacks": evidence.false_rollbacks,
     "detection": evidence.detecting,
-    "gpu": _gpu,
     "drift": drift.drift,
+    "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""
 

@@ -30,6 +30,8 @@ __all__ = ["Lookup", "Tables"]
 _TRIES = 4
 _PATIENCE_S = 2.0
 _SLACK_S = 5.0
+_LATER_S = 60.0
+"""A shadow has answered by then, or never does."""
 
 
 class Tables(Protocol):
@@ -97,27 +99,26 @@ class Lookup:
         return None
 
     def _by_decision(self, segments: Sequence[Segment], decision: str) -> tuple[Segment, Hit, Sequence[Hit]] | None:
-        """Its record, and what later records say of it. Frames whose time speaks against it are searched last: a clock
-        may have been put back."""
-        record: tuple[Segment, Hit] | None = None
-        about: list[Hit] = []
-        likely = [segment for segment in reversed(segments) if self._may_hold(segment, decision)]
-        others = [segment for segment in reversed(segments) if not segment.compacted and segment not in likely]
-        for segment in (*likely, *others):
-            hits = self._find(segment, decision)
-            about += [hit for hit in hits if hit.line is None]
+        """Its record, and what later records say of it. First where ids say for sure, then in frames, the likely ones
+        first: a clock may have been put back."""
+        certain = [one for one in segments if one.compacted and _within(self._span(one), decision)]
+        frames = [one for one in reversed(segments) if not one.compacted]
+        likely = [one for one in frames if _may_hold(one, decision)]
+        for segment in (*reversed(certain), *likely, *(one for one in frames if one not in likely)):
+            hits = list(self._find(segment, decision))
             records = [hit for hit in hits if hit.line is not None]
             if records:
-                record = segment, records[-1]
-                break
-        return None if record is None else (*record, about)
+                hits += self._said_later(segments, segment, decision)
+                return segment, records[-1], [hit for hit in hits if hit.line is None]
+        return None
 
-    def _may_hold(self, segment: Segment, decision: str) -> bool:
-        if not segment.compacted:
-            made = _made_at(decision)
-            return made is None or segment.log.stat().st_mtime >= made - _SLACK_S
-        span = self._span(segment)
-        return span is not None and span[0] <= decision <= span[1]
+    def _said_later(self, segments: Sequence[Segment], found: Segment, decision: str) -> Sequence[Hit]:
+        """In the segment behind, when the one that has the record ended soon after it."""
+        behind = [one for one in segments if one.number == found.number + 1]
+        if not behind or (behind[0].compacted and not _within(self._span(behind[0]), decision)):
+            return []
+        made, ended = _made_at(decision), (found.parquet if found.compacted else found.log).stat().st_mtime
+        return self._find(behind[0], decision) if made is None or ended - made < _LATER_S else []
 
     def _span(self, segment: Segment) -> tuple[str, str] | None:
         if segment.number not in self._spans:
@@ -173,6 +174,16 @@ class Lookup:
         if segment.compacted:
             return self._read().newest(segment.parquet, question, question.limit)
         return newest_in(segment.log, question, question.limit)
+
+
+def _within(span: tuple[str, str] | None, decision: str) -> bool:
+    return span is not None and span[0] <= decision <= span[1]
+
+
+def _may_hold(segment: Segment, decision: str) -> bool:
+    """Of frames: by when they were last written to."""
+    made = _made_at(decision)
+    return made is None or segment.log.stat().st_mtime >= made - _SLACK_S
 
 
 def _asked(hit: Hit, request: str) -> bool:

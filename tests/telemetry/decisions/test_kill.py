@@ -1,4 +1,4 @@
-"""A real writing process is killed in the middle: what it had told of is there, the gap is told of, the chain stands."""
+"""A real writing process is killed in the middle: what it had taken is there, a gap is told of, the chain stands."""
 
 from __future__ import annotations
 
