@@ -31,7 +31,7 @@ from gateway.errors import SettingsError
 from gateway.settings_decisions import DecisionSettings
 from gateway.settings_drift import DriftSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
-from gateway.settings_notifications import NotificationSettings, NotificationTarget
+from gateway.settings_notifications import NotificationSettings, NotificationTarget, check_address
 from gateway.settings_sinks import SinkSettings
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
@@ -60,6 +60,7 @@ __all__ = [
     "child_environment",
     "client_settings",
     "load_settings",
+    "notification_address",
     "secret_of",
     "webhook_secrets",
 ]
@@ -326,6 +327,17 @@ def secret_of(source: SecretSource, place: str) -> bytes:
     if not value:
         raise SettingsError(f"{place} is empty or not there; put the secret there, or leave the name out")
     return value
+
+
+def notification_address(target: NotificationTarget) -> str:
+    """Where the target is told. Raises SettingsError when it is kept in a secret that is not there, or is none."""
+    if isinstance(target.url, str):
+        return target.url
+    place = f"notifications.targets.{target.name}.url"
+    try:
+        return check_address(secret_of(target.url, place).decode())
+    except ValueError:  # what it says is not shown: the address is a secret
+        raise SettingsError(f"{place}: what is kept there is no address of HTTP; expected https://host/path") from None
 
 
 def child_environment(home: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from gateway.settings_groups import Group, Seconds, SecretSource
 
-__all__ = ["EVENTS", "NotificationSettings", "NotificationTarget"]
+__all__ = ["EVENTS", "NotificationSettings", "NotificationTarget", "check_address"]
 
 EventName = Literal[
     "rollback",

@@ -9,7 +9,7 @@ from gateway.control.attempts import Ending, Patience, attempted, delivery_id
 from gateway.control.notification_events import Notice
 from gateway.control.notification_forms import formed
 from gateway.control.outgoing import Outgoing
-from gateway.settings import NotificationSettings, NotificationTarget, SecretSource, secret_of
+from gateway.settings import NotificationSettings, NotificationTarget, notification_address, secret_of
 from gateway.signatures import HEADER, sign
 
 __all__ = ["LEAST_S", "Sender"]
@@ -25,10 +25,9 @@ class Sender:
     there."""
 
     def __init__(self, target: NotificationTarget, settings: NotificationSettings, clock: Clock) -> None:
-        place = f"notifications.targets.{target.name}"
-        url = target.url
-        self._url = secret_of(url, f"{place}.url").decode() if isinstance(url, SecretSource) else url
-        self._secret = None if target.secret is None else secret_of(target.secret, f"{place}.secret")
+        place = f"notifications.targets.{target.name}.secret"
+        self._url = notification_address(target)
+        self._secret = None if target.secret is None else secret_of(target.secret, place)
         self._target = target
         self._settings = settings
         self._clock = clock

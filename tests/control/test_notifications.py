@@ -22,6 +22,7 @@ from gateway.control.memory_store import MemoryStore
 from gateway.control.notifications import Notifications
 from gateway.control.redis_store import RedisStore
 from gateway.control.store import AuditEntry, Store
+from gateway.errors import SettingsError
 from gateway.settings import NotificationSettings, SecretSource
 from loadtests.redis_server import RedisServer
 from tests.control.receiver import Receiver, receiver
@@ -480,3 +481,9 @@ def test_a_secret_address_is_read_where_it_is(tmp_path: Path) -> None:
     clock = ManualClock()
     made = Notifications(settings, store=MemoryStore(), coordination=Alone(tmp_path, clock), clock=clock)
     assert "hooks.example" not in repr(made)
+    (tmp_path / "slack").write_text("hooks.example/T/B/X")
+    with pytest.raises(
+        SettingsError, match=r"notifications\.targets\.slack\.url: what is kept there is no address"
+    ) as told:
+        Notifications(settings, store=MemoryStore(), coordination=Alone(tmp_path, clock), clock=clock)
+    assert "hooks.example" not in str(told.value)
