@@ -180,7 +180,7 @@ def _measured(metrics: str, matches: str = "=~") -> str:
 
 
 def _labels() -> list[Panel]:
-    feedback = f"gateway_feedback_total{MODEL}"
+    feedback = 'gateway_feedback_total{model=~"$model|"}'  # without a model: nobody knows whose answer it was
     delay = "gateway_truth_label_delay_seconds"
     return [
         lines(
