@@ -1,0 +1,121 @@
+"""The recorder beside a real gateway under traffic: whatever becomes of it, clients get their answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.telemetry.decisions.verify import verify
+from loadtests.live_gateway import LiveGateway, wait_until
+from tests.live.scenario import ROW, after, alive, failed, load, register
+
+ROUTE = "echo"
+SPLIT = {"model": ROUTE, "split": [{"version": 1, "weight": 100}]}
+NAME = "turnout records"
+
+
+def recorder(gateway: LiveGateway) -> int | None:
+    return next((child.pid for child in psutil.Process(gateway.pid).children() if child.name() == NAME), None)
+
+
+def running(gateway: LiveGateway, but: int | None = None) -> int:
+    def other() -> int | None:
+        found = recorder(gateway)
+        return None if found == but else found
+
+    return int(wait_until(other, what="a recorder"))
+
+
+def logged(home: Path) -> int:
+    return (home / "requests.jsonl").read_text(encoding="utf-8").count('"event":"request"')
+
+
+def dropped(home: Path) -> int:
+    lines = map(json.loads, (home / "requests.jsonl").read_text(encoding="utf-8").splitlines())
+    return sum(line["count"] for line in lines if line["event"] == "log-lines-dropped")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killing_the_recorder_under_traffic_costs_no_answer_and_is_counted(tmp_path: Path, workers: int) -> None:
+    """Also that of web workers, whose lines lead to the next one. Every answer has its line, or is counted as lost, and
+    the decision log holds together and says where something is missing."""
+    settings = {"telemetry": {"request_log": "requests.jsonl"}, "server": {"workers": workers}}
+    with LiveGateway(tmp_path / "home", settings=settings) as gateway:
+        register(gateway, ROUTE, 1)
+        gateway.put_route(ROUTE, SPLIT)
+        with load(gateway, ROUTE, clients=8) as traffic:
+            after(traffic, 100)
+            for _ in range(2):
+                before = running(gateway)
+                os.kill(before, signal.SIGKILL)
+                running(gateway, but=before)
+                after(traffic, 200)
+        assert failed(traffic.answers) == []
+        answers = len(traffic.answers)
+        assert gateway.terminate() == 0
+        home = gateway.home
+    assert logged(home) + dropped(home) == answers
+    assert logged(home) > 300
+    report = verify(home / "decisions")
+    assert report.faults == []
+    assert report.records + dropped(home) >= answers
+
+
+def test_a_recorder_that_is_stopped_stops_only_routes_that_want_no_answer_unrecorded(tmp_path: Path) -> None:
+    """Those answer 503, and say why; the others go on. When it goes on, so do they."""
+    settings = {"telemetry": {"request_log": "requests.jsonl", "recorder_bytes": 128 * 1024}}
+    with LiveGateway(tmp_path / "home", settings=settings) as gateway:
+        register(gateway, ROUTE, 1)
+        gateway.put_route(ROUTE, SPLIT)
+        gateway.put_route("strict", {**SPLIT, "decisions": {"on_full": "refuse"}})
+        assert gateway.predict("strict", [ROW]).status_code == 200
+        stopped = running(gateway)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            with load(gateway, ROUTE, clients=8) as traffic:
+                refused = wait_until(lambda: _refusal(gateway), what="a refusal")
+                assert refused["type"] == "urn:turnout:problem:decision-log-full"
+                after(traffic, 2000)
+                assert _refusal(gateway)
+            assert failed(traffic.answers) == []
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        wait_until(lambda: gateway.predict("strict", [ROW]).status_code == 200, what="an answer")
+        assert 'gateway_rejected_total{reason="decision-log-full",route="strict"}' in gateway.metrics()
+        assert recorder(gateway) == stopped
+        assert gateway.terminate() == 0
+        assert dropped(gateway.home) > 0
+        assert verify(gateway.home / "decisions").gaps
+
+
+def _refusal(gateway: LiveGateway) -> dict[str, str] | None:
+    answer = gateway.predict("strict", [ROW])
+    return dict(answer.json()) if answer.status_code == 503 else None
+
+
+def test_killing_the_gateway_ends_the_recorder_with_a_log_that_holds_together(tmp_path: Path) -> None:
+    """kill -9 in the middle of traffic: it takes in what was sent, and is gone; the next gateway goes on with the same
+    chain."""
+    settings = {"telemetry": {"request_log": "requests.jsonl"}}
+    with LiveGateway(tmp_path / "home", settings=settings) as gateway:
+        register(gateway, ROUTE, 1)
+        gateway.put_route(ROUTE, SPLIT)
+        pid = running(gateway)
+        with load(gateway, ROUTE, clients=8) as traffic:
+            after(traffic, 300)
+            gateway.kill()
+        wait_until(lambda: not alive([pid]), what="the recorder's end")
+        first = verify(gateway.home / "decisions")
+        assert first.faults == []
+        assert first.records > 0
+        gateway.start()
+        wait_until(lambda: gateway.predict(ROUTE, [ROW]).status_code == 200, what="an answer")
+        assert gateway.terminate() == 0
+        second = verify(gateway.home / "decisions")
+        assert second.faults == []
+        assert second.records > first.records
