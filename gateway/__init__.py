@@ -9,11 +9,13 @@ How this package is laid out (who may import whom runs down the list only;
     decoding          large JSON bodies, decoded in a process of their own
     control           desired state: documents, store, reconciler, guard, audit, tokens
     registry          immutable versions: manifests, blobs, catalogue
-    telemetry         observers: metrics, traces, request log
+    recording         the recorder's process, which keeps what was answered, and the road to it
+    telemetry         metrics, traces, drift; in the recorder request log, decisions with their sinks, truth
     dataplane         the story of a request: decide, lease, submit, respond
     shadowing         copies of requests for shadow versions, and what their answers say
     serving           a version at work: engine, batcher, handle, fleet
     routing, codec    pure: which version answers; bytes to arrays and back
+    checkpoints, signatures    what proves a log's end, and who sent a message
     settings, events, errors, messages, clock    the words everybody shares
     runtimes          the far side of the wall: model code in processes of its own
 """
