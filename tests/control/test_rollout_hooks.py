@@ -11,10 +11,10 @@ from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.rollout_hooks import settled
 from gateway.control.rollout_state import MAX_TELLINGS, Phase, RolloutState
 from gateway.control.webhooks import Webhooks
+from tests.control.receiver import Receiver, receiver
 from tests.control.rollout_scene import QUICK, begin, passed, report, traffic, until_phase
 from tests.control.scene import MODEL, Scene, scene
 from tests.control.test_rollout import begun
-from tests.control.test_webhooks import Receiver, receiver
 
 
 def next_leader(stage: Scene) -> RolloutDriver:
