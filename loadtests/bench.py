@@ -34,6 +34,7 @@ from loadtests.scenarios import (
     overhead,
     replicas,
     traces,
+    truth,
 )
 from loadtests.scenarios.rounds import Plan
 from loadtests.usage import machine_time
@@ -72,6 +73,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "counting": counting.counting,
     "decisions": decision_log.decision_log,
     "traces": traces.traces,
+    "truth": truth.truth,
     "memory": overhead.memory,
     "workers": cost.workers,
     "batch-size": batches.batch_size,
