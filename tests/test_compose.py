@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,23 @@ def test_redis_takes_its_file_and_is_durable_by_it(tmp_path: Path) -> None:
     assert said["appendfsync"] == "always"
     assert said["maxmemory-policy"] == "noeviction"
     assert said["no-appendfsync-on-rewrite"] == "no"
+
+
+def test_the_gateways_environment_is_one_that_it_takes() -> None:
+    """A name that is no setting would stop it at its start."""
+    given = SERVICES["gateway"]["environment"]
+    program = "from gateway.settings import Settings as S; s = S(); print(s.store.url, s.telemetry.otlp_endpoint)"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60, env={**clean, **given}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [given["TURNOUT_STORE__URL"], given["TURNOUT_TELEMETRY__OTLP_ENDPOINT"]]
+
+
+def test_the_image_has_the_extras_that_it_needs() -> None:
+    """Those that the compose file asks for are there, and those of its own settings among them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(SERVICES["gateway"]["build"]["args"]["EXTRAS"].split(","))
+    assert extras <= project["optional-dependencies"].keys()
+    assert {"otlp", "decisions"} <= extras
