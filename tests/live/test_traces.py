@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,32 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
             assert (exemplar.labels, exemplar.value) == ({"trace_id": trace_id}, pytest.approx(seconds))
             assert lower < exemplar.value <= upper
         assert len([span for span in receiver.spans if span.server]) == 1
+
+
+def test_a_full_batch_links_to_each_of_its_requests(tmp_path: Path, receiver: OtlpReceiver) -> None:
+    """Eight clients at once on a version that takes its time: what waits rides together, under one batch span, once;
+    each of its links is a request whose ``compute`` links back."""
+    with gateway(tmp_path / "home", receiver, trace_ratio=1.0) as running:
+        self_naming(running, "digits", 1, delay_ms=40)
+        running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(lambda _: ask(running), range(24)))
+        traces = {traced(answer) for answer in answers}
+        assert [answer.status_code for answer in answers] == [200] * 24
+
+        def all_here(spans: list[Received]) -> bool:
+            linked = {trace for batch in batches(spans).values() for trace, _ in batch.links}
+            return linked == traces and traces <= {span.trace_id for span in spans if span.name == "encode"}
+
+        assert receiver.wait_for(all_here)
+        found = [span for span in receiver.spans if span.name == "batch"]
+        assert len({span.span_id for span in found}) == len(found)
+        assert max(len(batch.links) for batch in found) > 1
+        computes = {span.trace_id: span for span in receiver.spans if span.name == "compute"}
+        for batch in found:
+            assert len(batch.links) == batch.attributes["turnout.batch.items"] == batch.attributes["turnout.batch.rows"]
+            for trace, _ in batch.links:
+                assert computes[trace].links == [(batch.trace_id, batch.span_id)]
 
 
 def test_variables_of_opentelemetry_do_not_reach_the_exporter(

@@ -144,8 +144,10 @@ class Keeping:
         self, route: str, records: Sequence[RequestRecord], durations_s: Sequence[float]
     ) -> Sequence[RequestRecord]:
         """``durations_s`` of the records, or nothing where they should not count."""
-        if route in self.paced or not durations_s:
-            return [record for record in records if record.slow]
+        # Also where the route has no word of its own: it may have had one when the request came.
+        called_slow = [record for record in records if record.slow]
+        if called_slow or route in self.paced or not durations_s:
+            return called_slow
         threshold = self._thresholds.get(route)
         if threshold is None:
             if len(self._thresholds) >= _MOST_ROUTES:

@@ -59,6 +59,11 @@ def test_what_its_route_calls_slow_is_kept() -> None:
     assert reasons(keeping, *quick, request(duration_s=5.0), request(duration_s=0.5, slow=True)) == ["slow"]
 
 
+def test_a_request_is_as_slow_as_its_route_said_when_it_came() -> None:
+    """Though the route says nothing any more."""
+    assert reasons(Keeping(10.0), request(slow=True), request()) == ["slow"]
+
+
 def test_where_nobody_says_what_is_slow_the_slowest_hundredth_is() -> None:
     """A route's own: another's slowness is not its measure. Refusals, which are quick, do not count."""
     keeping = Keeping(1000.0)
