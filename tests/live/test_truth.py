@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
+from loadtests.redis_server import find_redis
+from loadtests.replica_set import ReplicaSet
 from tests.live.test_rollout import CLASSIFIER, GOOD, PERMUTED, RETRAINED, ROUTE, step, text
 
 TRUTH = {"task": "classification", "output": "label", "slices": ["context:country"]}
@@ -208,3 +210,22 @@ def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> Non
     wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="ready")
     wait_until(lambda: send(gateway, [*first, *second])["outcomes"] == {"duplicate": 60}, what="the same labels")
     assert gateway.admin("GET", f"/truth/{ROUTE}")["versions"]["1"]["measures"]["accuracy"]["units"] == 60
+
+
+@pytest.mark.skipif(find_redis() is None, reason="no redis-server here: apt-get install redis-server")
+def test_a_label_that_reaches_another_replica_finds_its_answer(tmp_path: Path) -> None:
+    """Two gateways on one Redis: answers of the one, labels for the other; they join where the answers are."""
+    with ReplicaSet(tmp_path, count=2, settings={"runtimes": {"preload": ["python"]}}) as running:
+        one, other = running.replicas
+        serve(one, GOOD)
+        wait_until(lambda: other.predict(ROUTE, [[1.0, 2.0, 3.0, 4.0]]).status_code == 200, what="the other serves")
+        labels = answered(one, 20)
+        assert set(send(other, labels)["outcomes"]) == {"held"}
+        path = f"/truth/{ROUTE}"
+
+        def joined() -> Any:
+            versions = one.admin("GET", path)["versions"]
+            return versions and versions["1"]["arrival"]["labelled"] == 20
+
+        wait_until(joined, what="labels at the replica that gave the answers")
+        wait_until(lambda: other.admin("GET", path)["standing"]["held"] == 0, what="nothing held at the other")
