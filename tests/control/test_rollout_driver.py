@@ -13,9 +13,9 @@ from gateway.control.coordination import Alone
 from gateway.control.memory_store import MemoryStore
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.errors import Conflict, LoadError
+from tests.control.receiver import receiver
 from tests.control.rollout_scene import QUICK, begin, broken, passed, report, sometimes, traffic, until_phase
 from tests.control.scene import MODEL, Scene, scene
-from tests.control.test_webhooks import receiver
 
 
 async def test_a_good_candidate_is_promoted_and_proved(tmp_path: Path) -> None:
