@@ -79,10 +79,14 @@ def batches(spans: list[Received]) -> dict[tuple[str, str], Received]:
 
 @pytest.mark.parametrize(("workers", "exporter"), [(1, "otlp"), (2, "otlp-grpc")])
 def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
-    tmp_path: Path, receiver: OtlpReceiver, workers: int, exporter: str
+    tmp_path: Path, receiver: OtlpReceiver, workers: int, exporter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller's trace goes on: its span is the parent, its state is kept, its flag is honoured though the ratio is
-    nought. The stages lie within the request and do not overlap; the batch and the request name each other."""
+    nought. The stages lie within the request and do not overlap; the batch and the request name each other.
+    OpenTelemetry's variables change nothing: an operator who reads the settings knows where spans go, and how."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-environment=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "another")
     with gateway(tmp_path / "home", receiver, workers=workers, trace_exporter=exporter) as running:
         self_naming(running, "digits", 1)
         running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
@@ -103,6 +107,8 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
         assert {stage.parent_id for stage in stages} == {root.span_id}
         moments = [root.start_ns, *(at for stage in stages for at in (stage.start_ns, stage.end_ns)), root.end_ns]
         assert moments == sorted(moments)
+        assert root.resource["service.name"] == "turnout"
+        assert "x-environment" not in receiver.headers
         [place] = tree["compute"].links
         batch = receiver.wait_for(lambda spans: batches(spans).get(place))
         assert batch.links == [(trace_id, root.span_id)]
@@ -149,21 +155,6 @@ def test_a_full_batch_links_to_each_of_its_requests(tmp_path: Path, receiver: Ot
             assert len(batch.links) == batch.attributes["turnout.batch.items"] == batch.attributes["turnout.batch.rows"]
             for trace, _ in batch.links:
                 assert computes[trace].links == [(batch.trace_id, batch.span_id)]
-
-
-def test_variables_of_opentelemetry_do_not_reach_the_exporter(
-    tmp_path: Path, receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The settings say all: an operator who reads them knows where spans go, and with which headers."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-environment=1")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "another")
-    with gateway(tmp_path / "home", receiver, trace_ratio=1.0) as running:
-        self_naming(running, "digits", 1)
-        running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
-        tree = receiver.tree(traced(ask(running)))
-        assert tree[ROOT].resource["service.name"] == "turnout"
-        assert "x-environment" not in receiver.headers
 
 
 def test_failed_and_slow_requests_arrive_though_nobody_drew_them(tmp_path: Path, receiver: OtlpReceiver) -> None:
