@@ -16,7 +16,8 @@ from gateway.clock import SystemClock
 from gateway.events import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.truth import Slice, Truth
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_REPORT, TruthPart
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_REPORT
+from gateway.telemetry.feedback.part import TruthPart
 from loadtests.measurement import Figure, Outcome, Table
 from loadtests.scenarios.rounds import Plan
 

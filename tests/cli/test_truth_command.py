@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.clock import SystemClock
-from gateway.telemetry.feedback.part import ASK_JOIN, TruthPart
+from gateway.telemetry.feedback.asks import ASK_JOIN
+from gateway.telemetry.feedback.part import TruthPart
 from gateway.telemetry.feedback.tables import LABELS_FILE
 from tests.cli.conftest import Turnout
 from tests.telemetry.feedback.stream import FUTURE_MS, OLD, cases, plainly, record, told

@@ -18,7 +18,7 @@ import orjson
 from gateway.clock import Clock
 from gateway.errors import Overloaded, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 
 __all__ = ["Ask", "JoinedLabel", "TruthDesk", "Verdict"]
 

@@ -10,8 +10,9 @@ from typing import Any
 from gateway.clock import Clock, SystemClock
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.events import RequestRecord
+from gateway.telemetry.feedback.asks import ASK_REPORT, ASKS
 from gateway.telemetry.feedback.nouns import Bounds
-from gateway.telemetry.feedback.part import ASK_REPORT, ASKS, TruthPart
+from gateway.telemetry.feedback.part import TruthPart
 
 __all__ = ["TruthAtPath", "truth_at", "truth_part"]
 

@@ -11,31 +11,15 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import RequestRecord
 from gateway.routing.truth import Truth
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 from gateway.telemetry.feedback.ledger import Ledger
 from gateway.telemetry.feedback.nouns import Answered, Bounds, Label
 from gateway.telemetry.feedback.reading import rows_of
 from gateway.telemetry.feedback.report import report_of, scores_of
 
-__all__ = ["ASKS", "ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE", "TruthPart"]
+__all__ = ["TruthPart"]
 
 log = logging.getLogger("turnout.truth")
-
-ASK_JOIN = "truth-join"
-"""``labels``: [decision id, label] each; ``routes``: those that the sender may label (None: all). Answers ``verdicts``,
-[outcome, expected, got] each, durable."""
-ASK_OUTCOMES = "truth-outcomes"
-"""``delivered``: the number of the last that arrived. Answers ``outcomes``: what is owed to the rollouts' evidence."""
-ASK_REPORT = "truth-report"
-"""``route``, ``days``. Answers the report of ``GET /admin/truth/{route}``. Raises NotFound."""
-ASK_SCORES = "truth-scores"
-"""``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
-
-ASK_SHARE = "truth-share"
-"""What other replicas said: ``labels`` ([id, label, routes]) and ``settled`` (ids), and the ``place`` after it (None:
-nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from, and
-what to tell: ``labels``, ``settled``."""
-
-ASKS = frozenset({ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})
 
 MAX_WAITING = 100_000
 """Answers that wait for a disk that takes nothing."""

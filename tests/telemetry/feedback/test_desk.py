@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.clock import ManualClock
 from gateway.errors import Overloaded, StoreUnavailable
 from gateway.routing.table import Arm, Route, RoutingTable
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_REPORT
 from gateway.telemetry.feedback.desk import MAX_WAITING, JoinedLabel, TruthDesk
 from gateway.telemetry.feedback.families import TruthFamilies
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_REPORT, TruthPart
+from gateway.telemetry.feedback.part import TruthPart
 from tests.telemetry.feedback.stream import BINARY, Case, cases, chunks, plainly, record, told
 
 

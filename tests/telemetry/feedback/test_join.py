@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import ManualClock
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_REPORT, TruthPart
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_REPORT
+from gateway.telemetry.feedback.part import TruthPart
 from tests.telemetry.feedback.stream import BINARY, LATE_AFTER_S, cases, chunks, name, plainly, record, told
 
 ANSWERS = 100_000

@@ -19,9 +19,10 @@ from gateway.clock import ManualClock, SystemClock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import Content
 from gateway.routing.truth import Slice, Truth
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES
 from gateway.telemetry.feedback.nouns import Bounds
 from gateway.telemetry.feedback.opening import TRY_EVERY_S, TruthAtPath
-from gateway.telemetry.feedback.part import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, TruthPart
+from gateway.telemetry.feedback.part import TruthPart
 from gateway.telemetry.feedback.reading import rows_of
 from tests.telemetry.feedback.stream import (
     BINARY,

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from gateway.clock import SystemClock
-from gateway.telemetry.feedback.part import ASK_JOIN, TruthPart
+from gateway.telemetry.feedback.asks import ASK_JOIN
+from gateway.telemetry.feedback.part import TruthPart
 from tests.telemetry.feedback.stream import FUTURE_MS, cases, record, told
 
 

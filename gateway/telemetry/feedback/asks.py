@@ -1,0 +1,22 @@
+"""What the gateway asks the recorder's part, in a module that costs the gateway nothing to import."""
+
+from __future__ import annotations
+
+__all__ = ["ASKS", "ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE"]
+
+ASK_JOIN = "truth-join"
+"""``labels``: [decision id, label] each; ``routes``: those that the sender may label (None: all). Answers ``verdicts``,
+[outcome, expected, got] each, durable."""
+ASK_OUTCOMES = "truth-outcomes"
+"""``delivered``: the number of the last that arrived. Answers ``outcomes``: what is owed to the rollouts' evidence."""
+ASK_REPORT = "truth-report"
+"""``route``, ``days``. Answers the report of ``GET /admin/truth/{route}``. Raises NotFound."""
+ASK_SCORES = "truth-scores"
+"""``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
+
+ASK_SHARE = "truth-share"
+"""What other replicas said: ``labels`` ([id, label, routes]) and ``settled`` (ids), and the ``place`` after it (None:
+nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from, and
+what to tell: ``labels``, ``settled``."""
+
+ASKS = frozenset({ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})
