@@ -97,3 +97,48 @@ def test_a_capture_that_cannot_be_is_refused_with_the_reason(gateway: LiveGatewa
         assert answer.status_code == status, answer.text
     answer = gateway.client.put(path, json={"digest": "sha256:" + "0" * 64}, headers=headers)
     assert (answer.status_code, "no captured profile" in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize("placement", ["process", "inline"])
+def test_rows_of_several_web_workers_are_counted_once_each_at_the_node(tmp_path: Path, placement: str) -> None:
+    """Two workers, new connections: every row is counted, whether in the child that they share or in each of them, and
+    no self-inference is; a chosen profile is followed by a gateway that starts anew."""
+    settings = {
+        "runtimes": {"allow_inline": ["rows"], "preload": ["echo"]},
+        "telemetry": {"request_log": "off", "drift": {"look_s": 0.3}},
+    }
+    with LiveGateway(tmp_path / "home", settings=settings, options=("--workers", "2")) as gateway:
+        rows = np.random.default_rng(1).normal(size=(300, 3)).astype(np.float32)
+        np.save(tmp_path / "reference.npy", rows)
+        script = tmp_path / "script.echo.json"
+        script.write_text("{}", encoding="utf-8")
+        reference = f"file:{tmp_path / 'reference.npy'}"
+        version = gateway.register("rows", script, reference=reference, signature=SIGNATURE, placement=placement)
+        gateway.put_route("rows", {"model": "rows", "split": [{"version": version, "weight": 1}]})
+        for _ in range(30):
+            body = {"inputs": rows[:10].tolist()}
+            answer = gateway.client.post("/predict/rows", json=body, headers={"connection": "close"})
+            assert answer.status_code == 200, answer.text
+        wait_until(lambda: rows_counted(gateway) == 300, what="300 rows counted")
+        registered = profiles(gateway, version)["counted"]
+        if placement == "process":
+            path = f"/models/rows/versions/{version}/profiles"
+            gateway.admin("POST", path, {"route": "rows", "rows": 100, "use": True})
+            for _ in range(30):
+                gateway.client.post("/predict/rows", json={"inputs": rows[:10].tolist()})
+            captured = wait_until(lambda: changed(gateway, version, registered), what="the captured profile in use")
+            assert gateway.terminate() == 0
+            gateway.start()
+            wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="readyz")
+            again = wait_until(lambda: changed(gateway, version, registered), what="the chosen profile after a start")
+            assert again == captured
+
+
+def changed(gateway: LiveGateway, version: int, before: str) -> str | None:
+    counted_with = profiles(gateway, version)["counted"]
+    return counted_with if counted_with not in (before, None) else None
+
+
+def rows_counted(gateway: LiveGateway) -> int:
+    found = [line for line in gateway.metrics().splitlines() if line.startswith("gateway_drift_rows_counted_total{")]
+    return int(sum(float(line.rpartition(" ")[2]) for line in found))
