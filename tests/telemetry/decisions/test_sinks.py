@@ -21,6 +21,7 @@ from gateway.settings import SecretSource, SettingsError, SinkSettings
 from gateway.telemetry.decisions.segments import listed, remove
 from gateway.telemetry.decisions.sinks.choice import options_of
 from gateway.telemetry.decisions.sinks.following import Sinks
+from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
 from loadtests.live_gateway import free_port
 from loadtests.redis_server import RedisServer
 from tests.telemetry.decisions.follower import Receiving, Written, eventually, lines, receiving
@@ -258,6 +259,33 @@ def test_a_dead_sink_holds_back_so_much_of_the_log_as_it_may(tmp_path: Path) -> 
             there.answer = lambda _: 200
             eventually(lambda: standing(sinks)["lag_lines"] == 0)
             assert sinks.first_needed(segments) == segments[-1].number
+    written.close()
+
+
+def test_segments_are_compacted_once_every_sink_has_read_them(tmp_path: Path) -> None:
+    """By the log's own upkeep, in its own process; not one record is missing at the sink."""
+    written = Written(tmp_path / "home", segment_bytes=8_000)
+    with receiving() as there:
+        there.answer = lambda _: 503
+        with following(written, {"name": "events", "kind": "cloudevents", "url": there.url}) as sinks:
+            upkeep = LogUpkeep(written.log, UpkeepOptions(), clock=SystemClock(), needed=sinks.first_needed)
+            for _ in range(4):
+                written.write(50)
+            eventually(lambda: standing(sinks)["failed_attempts"] >= 1)
+            upkeep.look()
+            assert repr(upkeep).startswith("<LogUpkeep [idle")
+            there.answer = lambda _: 200
+            eventually(lambda: standing(sinks)["lag_lines"] == 0)
+            upkeep.look()
+            upkeep.wait(60)
+            assert upkeep.statistics()["compacted"] == 1
+            assert not listed(written.folder)[0].raw
+            written.write(50)
+            sinks.tick()
+            eventually(lambda: standing(sinks)["lag_lines"] == 0)
+            assert (standing(sinks)["sent"], standing(sinks)["skipped"]) == (250, 0)
+            upkeep.close()
+        assert set(ids(there)) == set(of(0, 250))
     written.close()
 
 
