@@ -81,7 +81,7 @@ class Ledger:
         self._series = SeriesBook(self._connection)
         self.answers = self.held = 0
         self._load()
-        self._left_at = 0
+        self._left_at = self._swept = 0
         self.changes = self._timeline.now_ms()  # no number of an earlier process
         self.dropped = int(self._fact("dropped", "0"))
 
@@ -150,10 +150,11 @@ class Ledger:
                 (after,) = cursor.execute(mine, (now,)).fetchone()
                 self._sums.counted(*NOBODY, "unknown", before - after)
             self.held -= len(held)
-            cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
+            if oldest != self._swept:  # it reads all of them
+                cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
             facts = [("left_at_ms", str(now)), ("dropped", str(self.dropped))]
             cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
-        self._left_at = now
+        self._left_at, self._swept = now, oldest
         return len(answers) + len(held) + over
 
     def delivered(self, number: int) -> None:

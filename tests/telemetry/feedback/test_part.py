@@ -382,3 +382,18 @@ def test_a_file_that_cannot_be_opened_holds_nobody_up_and_is_tried_again(tmp_pat
     answer = part.ask(ASK_JOIN, {"labels": [(one.id, 1), (two.id, 1)], "routes": None})
     assert [verdict[0] for verdict in answer["verdicts"]] == ["held", "joined"]
     part.close()
+
+
+def test_sums_are_kept_for_their_days_and_reports_look_back_as_far_as_asked(tmp_path: Path, clock: ManualClock) -> None:
+    """By the day of the answer; what is older than is kept is gone, and a report of a day has that day's alone."""
+    part = TruthPart(tmp_path / "labels.db", clock, Bounds(days=3))
+    part.told("table", told())
+    for day in range(6):
+        some = cases(10, seed=day)
+        part.take([record(case, answered_by=OLD) for case in some])
+        join(part, *((case.id, case.label) for case in some))
+        part.tick()
+        clock.advance(86_400.0)
+    rows = [report(part, days)["versions"]["1"]["arrival"]["labelled"] for days in (2, 3, 0)]
+    assert rows == [10, 20, 40]
+    part.close()
