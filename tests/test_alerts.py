@@ -95,6 +95,14 @@ def test_the_runbook_has_no_section_for_an_alert_that_is_gone() -> None:
             assert part in text, f"{name} lacks {part}"
 
 
+def test_commands_that_alerts_name_are_commands() -> None:
+    """What to do at night must not end in "no such command"."""
+    known = set(re.findall(r"`turnout ([a-z-]+)", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")))
+    for name, rule in ALERTS.items():
+        named = set(re.findall(r"\bturnout ([a-z-]+)", rule["annotations"]["action"]))
+        assert named <= known, name
+
+
 def test_rules_ask_for_metrics_that_are_there() -> None:
     """A rule over a metric that never comes is silent for ever."""
     known = {name for path in (ROOT / "gateway" / "telemetry").rglob("*.py") for name in _named(path)}
