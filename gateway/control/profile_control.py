@@ -191,6 +191,7 @@ class ProfileControl:
         handle = self._fleet.handles.get(ref)
         if handle is not None and plan != handle.spec.profile and plan is not None:
             handle.profiled(plan)
+            self._fleet.compare()
 
     def _plan(self, entry: CatalogueEntry) -> CountingPlan | None:
         digest = entry.profile

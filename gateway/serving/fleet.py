@@ -69,6 +69,7 @@ class Fleet:
         self._slots = asyncio.Semaphore(loads_at_once)
         self._devices = Devices()
         self._handles: dict[VersionRef, Handle] = {}
+        self._compared: Mapping[VersionRef, Sequence[VersionRef]] = {}
         self._loads: dict[VersionRef, asyncio.Task[Handle]] = {}
         self._closed = False
 
@@ -138,8 +139,10 @@ class Fleet:
         for ref, handle in self._handles.items():
             handle.weigh(weights.get(ref, 0.0))
 
-    def compare(self, others: Mapping[VersionRef, Sequence[VersionRef]]) -> None:
-        """Whose profiles a version's rows are counted with besides its own, where those others are here."""
+    def compare(self, others: Mapping[VersionRef, Sequence[VersionRef]] | None = None) -> None:
+        """Whose profiles a version's rows are counted with besides its own, where those others are here. None: the
+        same as before, since a profile was replaced."""
+        others = self._compared = self._compared if others is None else others
         for ref, handle in self._handles.items():
             found = [self._handles[other] for other in others.get(ref, ()) if other in self._handles]
             handle.compare([other.spec.profile for other in found if other.spec.profile is not None])

@@ -177,3 +177,20 @@ def test_a_reference_without_a_version_is_refused() -> None:
     """A bare model names no version."""
     with pytest.raises(RegistryError, match="MODEL/3, MODEL@alias or MODEL@sha256"):
         split_reference("digits")
+
+
+def test_profiles_made_of_live_rows_stand_beside_their_version() -> None:
+    """Once each; one of them may be chosen and given up again; a document without any is written as ever."""
+    document = _with_versions(2)
+    plain = document.to_json()
+    assert "profiles" not in plain["versions"][0]
+    assert "profile" not in plain["versions"][0]
+    record = {"digest": _digest(7), "size_bytes": 10, "route": "digits", "rows": 100, "captured_at": 5.0}
+    added = document.with_profile(1, record)
+    assert added.with_profile(1, record) == added
+    with pytest.raises(NotFound, match="no captured profile"):
+        added.use_profile(2, _digest(7))
+    chosen = added.use_profile(1, _digest(7))
+    assert ModelDocument.from_json(chosen.to_json()) == chosen
+    assert (chosen.version(1).profile, chosen.version(1).digest) == (_digest(7), document.version(1).digest)
+    assert chosen.use_profile(1, None) == added

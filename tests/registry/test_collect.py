@@ -69,3 +69,13 @@ def test_a_damaged_manifest_stops_the_collection(tmp_path: Path) -> None:
     path.write_bytes(b"{}")
     with pytest.raises(IntegrityError, match="nothing was removed"):
         plan([manifest.digest], blobs, now=10_000.0)
+
+
+def test_a_blob_that_a_catalogue_names_itself_stays(tmp_path: Path) -> None:
+    """A profile of live rows belongs to no manifest, and to a version all the same."""
+    blobs = BlobStore(tmp_path)
+    captured, orphan = blobs.put_bytes(b"captured"), blobs.put_bytes(b"orphan")
+    for blob in (captured, orphan):
+        _age(blobs, blob.digest, 0.0)
+    collect(plan([], blobs, now=10_000.0, beside=[captured.digest]), blobs)
+    assert blobs.digests() == (captured.digest,)
