@@ -15,9 +15,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.telemetry.drift.cells import Counts
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.telemetry.drift.cells import Counts, Floats
 from gateway.telemetry.drift.evidence import Reference
-from gateway.telemetry.drift.sizes import FeatureSize, feature_sizes
+from gateway.telemetry.drift.sizes import feature_effect
 from runtimes.counting import FEATURE_MOST, FEATURE_SIGMA, Feature
 
 __all__ = ["ADVICE", "DATA_PIPELINE", "MODEL", "ROUTING", "WORLD", "Blame", "blame_of", "more_precise"]
@@ -87,32 +90,42 @@ def blame_of(
         return Blame(ROUTING, f"the versions of the route do not get the same inputs ({_listed(arms_differ)})")
     if place is None:
         return Blame(WORLD, "the inputs together have moved, as no single one of them shows")
-    return Blame(WORLD, _moved(feature_sizes(reference, window, [place])[0]))
+    return Blame(WORLD, _moved(reference, window, place))
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _moved(size: FeatureSize) -> str:
-    if size.shift is None or abs(size.shift) < 0.5 * size.effect.value:
+def _moved(reference: Reference, window: Counts, place: int) -> str:
+    live, known = _columns(reference, window).one(place), _columns(reference, reference.counts).one(place)
+    ordered = reference.plan.features[place].kind == "numeric" and known.deviation > 0.0
+    shift = (live.mean - known.mean) / known.deviation if ordered and math.isfinite(live.mean) else 0.0
+    if abs(shift) < max(0.01, 0.5 * feature_effect(reference, window, place)):
         return "its values are distributed otherwise than in the reference"
-    return f"its values are {abs(size.shift):.2g} standard deviations {'higher' if size.shift > 0 else 'lower'}"
+    return f"its values are {abs(shift):.2g} standard deviations {'higher' if shift > 0 else 'lower'}"
 
 
 def _mistake(reference: Reference, window: Counts, place: int) -> str | None:
-    size = feature_sizes(reference, window, [place])[0]
-    if _angle(size.missing, size.missing_reference) >= _MOST_OF_IT * size.effect.value and size.effect.value > 0:
-        return f"{size.missing:.1%} of its values are missing, {size.missing_reference:.1%} in the reference"
-    if _angle(size.unseen, 0.0) >= _MOST_OF_IT * size.effect.value > 0:
-        return f"{size.unseen:.1%} of its values are ones that the reference never had"
-    feature = reference.plan.features[place]
-    if feature.kind == "text" or size.rows < 2:
+    feature, rows = reference.plan.features[place], int(window[0])
+    if rows <= 0:
         return None
-    other = _swapped_with(reference, window, place)
+    effect = feature_effect(reference, window, place)
+    missing, known = (int(counts[feature.missing]) / max(1, int(counts[0])) for counts in (window, reference.counts))
+    if _angle(missing, known) >= _MOST_OF_IT * effect > 0:
+        return f"{missing:.1%} of its values are missing, {known:.1%} in the reference"
+    unseen = int(window[feature.unseen]) / rows
+    if _angle(unseen, 0.0) >= _MOST_OF_IT * effect > 0:
+        return f"{unseen:.1%} of its values are ones that the reference never had"
+    if feature.kind == "text" or rows < 2:
+        return None
+    live, then = _columns(reference, window), _columns(reference, reference.counts)
+    other = _swapped_with(reference, live, then, place)
     if other is not None:
         return f"its values look like those of {other}, and the other way round: the two columns have changed places"
-    return _scaled(feature, reference, window) or _outside(size)
+    return _scaled(live.one(place), then.one(place), rows) or _outside(
+        feature, window, live.one(place), then.one(place)
+    )
 
 
 def _angle(share: float, known: float) -> float:
@@ -131,22 +144,44 @@ class _Moments:
     held: bool
 
 
-def _moments(feature: Feature, counts: Counts) -> _Moments | None:
-    rows = int(counts[0]) - int(counts[feature.missing])
-    if rows <= 0 or feature.scale <= 0.0:
-        return None
-    mean = int(counts[feature.total]) / rows
-    variance = max(0.0, int(counts[feature.square]) / rows - mean * mean)
-    root_square = math.sqrt(int(counts[feature.square]) / rows) / FEATURE_SIGMA
-    return _Moments(
-        feature.center + mean / feature.scale, math.sqrt(variance) / feature.scale, root_square >= 0.5 * _HELD
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """Moments of all features; infinite where there are none. ``reach``: how far off a value is no longer told
+    apart."""
+
+    rows: int
+    center: Floats
+    mean: Floats
+    deviation: Floats
+    held: NDArray[np.bool_]
+    reach: Floats
+
+    def one(self, place: int) -> _Moments:
+        return _Moments(float(self.mean[place]), float(self.deviation[place]), bool(self.held[place]))
+
+
+def _columns(reference: Reference, counts: Counts) -> _Columns:
+    missing, totals, squares = reference.cells.sums_of
+    center, scale = reference.cells.units
+    rows = (counts[0] - counts[missing]).astype(np.float64)
+    told = (rows > 0) & (scale > 0)
+    rows, units = np.where(told, rows, 1.0), np.where(told, scale, 1.0)
+    mean, square = counts[totals] / rows, counts[squares] / rows
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0.0))
+    held = told & (np.sqrt(square) / FEATURE_SIGMA >= 0.5 * _HELD)
+    return _Columns(
+        int(counts[0]),
+        center,
+        np.where(told, center + mean / units, np.inf),
+        np.where(told, deviation / units, np.inf),
+        held,
+        0.4 * _HELD * FEATURE_SIGMA / units,
     )
 
 
-def _scaled(feature: Feature, reference: Reference, window: Counts) -> str | None:
+def _scaled(live: _Moments, known: _Moments, rows: int) -> str | None:
     """Every value multiplied by one factor: mean and deviation both are."""
-    live, known = _moments(feature, window), _moments(feature, reference.counts)
-    if live is None or known is None or known.deviation <= 0.0:
+    if not (math.isfinite(live.mean) and math.isfinite(known.mean)) or known.deviation <= 0.0:
         return None
     if live.held:
         least = abs(live.mean) / max(abs(known.mean), known.deviation)
@@ -156,51 +191,50 @@ def _scaled(feature: Feature, reference: Reference, window: Counts) -> str | Non
         return "all its values are the same: the column stands still"
     if not (factor >= _LEAST_FACTOR or factor <= 1 / _LEAST_FACTOR):
         return None
-    noise = 3.0 * live.deviation / math.sqrt(max(1, int(window[0])))
+    noise = 3.0 * live.deviation / math.sqrt(max(1, rows))
     told_by_mean = abs(known.mean) >= 2.0 * known.deviation
     agrees = abs(live.mean - factor * known.mean) <= _FACTOR_AGREES * abs(factor * known.mean) + noise
-    if (told_by_mean and agrees) or (agrees and (factor >= 5.0 or factor <= 0.2)):
+    if agrees and (told_by_mean or factor >= 5.0 or factor <= 0.2):
         return f"its values are about {factor:.3g} times those of the reference: another unit, or a scale not applied"
     return None
 
 
-def _outside(size: FeatureSize) -> str | None:
-    if size.beyond >= _MOSTLY_BEYOND:
-        return f"{size.beyond:.0%} of its values lie outside all of the reference"
-    if size.shift is not None and abs(size.shift) >= _FAR:
-        return f"its mean is {abs(size.shift):.0f} standard deviations off"
+def _outside(feature: Feature, window: Counts, live: _Moments, known: _Moments) -> str | None:
+    beyond = int(window[feature.low] + window[feature.high]) / max(1, int(window[0]))
+    if beyond >= _MOSTLY_BEYOND:
+        return f"{beyond:.0%} of its values lie outside all of the reference"
+    off = abs(live.mean - known.mean) / known.deviation if known.deviation > 0.0 else 0.0
+    if math.isfinite(off) and off >= _FAR:
+        return f"its mean is {off:.0f} standard deviations off"
     return None
 
 
-def _swapped_with(reference: Reference, window: Counts, place: int) -> str | None:
+def _swapped_with(reference: Reference, live: _Columns, known: _Columns, place: int) -> str | None:
     """The column whose values this one has, and which has this one's; of several the one that fits best."""
-    features = reference.plan.features
-    mine = features[place]
-    found, best = None, math.inf
-    own = _misfit(mine, window, mine, reference.counts)
-    if own <= 2 * _MATCH:
+    away = _misfits(live, known)
+    if not away[place] > 2 * _MATCH:
         return None
-    for other in features:
-        if other.name == mine.name or other.side != "input" or other.kind == "text":
-            continue
-        there, here = _misfit(mine, window, other, reference.counts), _misfit(other, window, mine, reference.counts)
-        away = _misfit(other, window, other, reference.counts) > 2 * _MATCH
-        if max(there, here) <= _MATCH and there + here < best and away:
-            found, best = other.name, there + here
-    return found
+    there = _misfits(live, known, live_at=place)
+    here = _misfits(live, known, known_at=place)
+    fit = np.maximum(there, here)
+    others = np.array([feature.side == "input" and feature.kind != "text" for feature in reference.plan.features])
+    fits = others & (fit <= _MATCH) & (away > 2 * _MATCH)
+    fits[place] = False
+    if not fits.any():
+        return None
+    return reference.plan.features[int(np.where(fits, there + here, np.inf).argmin())].name
 
 
-def _misfit(live: Feature, window: Counts, like: Feature, known: Counts) -> float:
-    """How far the live values of one column are from the reference values of another: in its standard deviations, and
-    the logarithm of the ratio of deviations. Values that were cut short fit whatever lies that far off."""
-    now, then = _moments(live, window), _moments(like, known)
-    if now is None or then is None or then.deviation <= 0.0:
-        return math.inf
-    if now.held:
-        beyond = abs(then.mean - live.center) * live.scale / FEATURE_SIGMA
-        return 0.0 if beyond >= 0.4 * _HELD else math.inf
-    noise = 2.0 / math.sqrt(max(1.0, float(window[0])))
-    off = abs(now.mean - then.mean) / then.deviation
-    if now.deviation <= 0.0:
-        return math.inf
-    return max(0.0, max(off, abs(math.log(now.deviation / then.deviation))) - noise)
+def _misfits(live: _Columns, known: _Columns, live_at: int | None = None, known_at: int | None = None) -> Floats:
+    """How far the live values of columns are from the reference values of columns: in their standard deviations, and
+    the logarithm of the ratio of deviations. ``live_at``, ``known_at``: of this one, beside every other. Values that
+    were cut short fit whatever lies that far off."""
+    now, then = slice(None) if live_at is None else live_at, slice(None) if known_at is None else known_at
+    noise = 2.0 / math.sqrt(max(1, live.rows))
+    with np.errstate(all="ignore"):
+        off = np.abs(live.mean[now] - known.mean[then]) / known.deviation[then]
+        wider = np.abs(np.log(live.deviation[now] / known.deviation[then]))
+        found = np.maximum(0.0, np.maximum(off, wider) - noise)
+        far = np.abs(known.mean[then] - live.center[now]) >= live.reach[now]
+        found = np.where(live.held[now], np.where(far, 0.0, np.inf), found)
+        return np.asarray(np.where(np.isfinite(found) & (known.deviation[then] > 0.0), found, np.inf))

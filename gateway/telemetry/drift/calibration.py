@@ -51,11 +51,9 @@ class Calibration:
 
 def calibrate(reference: Reference, *, seed: int = 1, looks: int = LOOKS) -> Calibration:
     """The same for a reference and a seed, wherever it is done: 1 s of work at most."""
+    reference = _some(reference)
     every = len(reference.cells.begins)
-    chosen = (
-        np.unique(np.linspace(0, every - 1, min(every, FEATURES)).astype(np.intp)) if every else np.zeros(0, np.intp)
-    )
-    if not len(chosen):
+    if not every:
         return Calibration(0, 0, 0.0)
     rng = np.random.default_rng(seed)
     shares = _possible(reference, rng)

@@ -31,9 +31,12 @@ _OUTER = 1.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
     """``begins``: where each feature's cells begin. ``prior``: rows a cell is credited with beforehand. ``ordered``:
-    the cells that have a place in a feature's order, so not missing ones and no categories."""
+    the cells that have a place in a feature's order, so not missing ones and no categories. ``sums_of``: by feature the
+    places of missing rows, total and square; ``units``: center and scale."""
 
     features: tuple[Feature, ...]
+    sums_of: NDArray[np.intp]
+    units: Floats
     begins: NDArray[np.intp]
     prior: Floats
     ordered: NDArray[np.bool_]
@@ -52,8 +55,11 @@ class Cells:
                 minus.append([*less, plan.size, plan.size][:2])
                 prior.append(share)
                 ordered.append(in_order)
+        sums_of = [(feature.missing, feature.total, feature.square) for feature in plan.features]
         return cls(
             plan.features,
+            np.array(sums_of, np.intp).reshape(-1, 3).T,
+            np.array([(feature.center, feature.scale) for feature in plan.features], np.float64).reshape(-1, 2).T,
             np.array(begins, np.intp),
             np.array(prior, np.float64),
             np.array(ordered, np.bool_),

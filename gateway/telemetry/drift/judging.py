@@ -146,10 +146,16 @@ def judge(state: State, evidence: Evidence, now: Counts, at: float, policy: Poli
     looked = replace(state, starts=starts)
     features = list(_features(looked, evidence, policy))
     raised, cleared = dict(state.raised), []
+    windows: dict[int, Counts] = {}  # one array for all features that one window raised: there may be a thousand
     for place, one in enumerate(features):
         standing = state.raised.get(one.name)
         if standing is None and one.state == "alarm":
-            raised[one.name] = _raised(one, starts, at)
+            if one.window not in windows:
+                windows[one.window] = starts.windows[one.window].copy()
+            counts = windows[one.window]
+            raised[one.name] = Raised(
+                at, one.began, one.log_evidence, one.effect, one.rows, serial=starts.opened, counts=counts
+            )
         elif standing is not None and _returned(looked, standing, evidence, policy, one.name):
             cleared.append(one.name)
             features[place] = replace(one, state="quiet")
@@ -195,11 +201,6 @@ def _first(state: State, name: str) -> int:
     """The first bet that counts: of a feature whose alarm stands, of those that saw only what came after."""
     standing = state.raised.get(name)
     return max(state.since.get(name, 0), 0 if standing is None else standing.serial)
-
-
-def _raised(one: FeatureState, starts: Starts, at: float) -> Raised:
-    counts = starts.windows[one.window].copy()
-    return Raised(at, one.began, one.log_evidence, one.effect, one.rows, starts.opened, counts)
 
 
 def _returned(state: State, standing: Raised, evidence: Evidence, policy: Policy, name: str) -> bool:

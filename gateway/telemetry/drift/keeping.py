@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ class Belief:
 
 def to_bytes(belief: Belief) -> bytes:
     state, starts = belief.state, belief.state.starts
+    windows = {id(one.counts): one.counts for one in state.raised.values()}
+    places = {key: place for place, key in enumerate(windows)}
     body = {
         "schema": SCHEMA,
         "now": _text(starts.now),
@@ -56,7 +58,8 @@ def to_bytes(belief: Belief) -> bytes:
         "serials": starts.serials,
         "times": starts.times,
         "opened": starts.opened,
-        "raised": {name: _raised(one) for name, one in state.raised.items()},
+        "windows": [_text(counts) for counts in windows.values()],
+        "raised": {name: _raised(one, places[id(one.counts)]) for name, one in state.raised.items()},
         "since": dict(state.since),
         "alarms": state.alarms,
         "began_at": state.began_at,
@@ -80,7 +83,8 @@ def from_bytes(octets: bytes, size: int) -> Belief | None:
         before = None if body["before"] is None else _array(body["before"]).reshape(len(serials), size)
         times = tuple(map(float, body["times"]))
         starts = Starts(_array(body["now"]).reshape(size), serials, before, times, int(body["opened"]))
-        raised = {str(name): _raised_from(one, size) for name, one in body["raised"].items()}
+        windows = [_array(text).reshape(size) for text in body["windows"]]
+        raised = {str(name): _raised_from(one, windows) for name, one in body["raised"].items()}
         since = {str(name): int(first) for name, first in body["since"].items()}
         found = body["calibration"]
         return Belief(
@@ -92,17 +96,25 @@ def from_bytes(octets: bytes, size: int) -> Belief | None:
             frozenset(map(str, body["lives"])),
             None if found is None else Calibration(**found),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error):
         return None
 
 
-def _raised(one: Raised) -> dict[str, Any]:
-    return asdict(one) | {"counts": _text(one.counts), "effect": asdict(one.effect)}
+def _raised(one: Raised, window: int) -> dict[str, Any]:
+    told = {name: getattr(one, name) for name in ("at", "began", "log_evidence", "rows", "serial")}
+    return told | {"effect": asdict(one.effect), "window": window}
 
 
-def _raised_from(body: Mapping[str, Any], size: int) -> Raised:
-    fields = dict(body) | {"counts": _array(body["counts"]).reshape(size), "effect": Effect(**body["effect"])}
-    return Raised(**fields)
+def _raised_from(body: Mapping[str, Any], windows: Sequence[Counts]) -> Raised:
+    return Raised(
+        float(body["at"]),
+        float(body["began"]),
+        float(body["log_evidence"]),
+        Effect(**body["effect"]),
+        int(body["rows"]),
+        serial=int(body["serial"]),
+        counts=windows[int(body["window"])],
+    )
 
 
 def _text(counts: Counts) -> str:

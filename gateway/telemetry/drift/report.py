@@ -11,10 +11,11 @@ import numpy as np
 
 from gateway.telemetry.drift.arms import Arms
 from gateway.telemetry.drift.blame import Blame
+from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import Evidence, FeatureState, Policy, view
 from gateway.telemetry.drift.keeping import Belief
-from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes, whole_sizes
+from gateway.telemetry.drift.sizes import AgainstReference, FeatureSize, feature_sizes, whole_sizes
 
 __all__ = ["DAYS", "arms_report", "version_report"]
 
@@ -75,19 +76,37 @@ def budget_report(belief: Belief, policy: Policy) -> Json:
 def _rows(reference: Reference, belief: Belief, evidence: Evidence, policy: Policy) -> list[Json]:
     features = len(reference.plan.features)
     states = view(belief.state, evidence, policy)
-    windows = belief.state.starts.windows
+    seen = [_window(reference, belief, state) for state in states]
+    sizes = _sizes(reference, seen[:features])
     found = []
     for place, state in enumerate(states):
         told = _told(state, belief, policy) | {"kind": "feature" if place < features else "block"}
-        window = belief.state.raised[state.name].counts if state.name in belief.state.raised else None
-        if window is None:
-            window = windows[state.window] if state.window >= 0 else np.zeros(reference.plan.size, np.int64)
         if place < features:
-            told["statistics"] = feature_sizes(reference, window, [place])[0].to_json()
+            told["statistics"] = sizes[place].to_json()
         else:
-            told["statistics"] = whole_sizes(reference, window)[place - features].to_json()
+            told["statistics"] = whole_sizes(reference, seen[place][1])[place - features].to_json()
         found.append(told | {"side": reference.sides[place]})
     return sorted(found, key=_order)
+
+
+def _window(reference: Reference, belief: Belief, state: FeatureState) -> tuple[str, Counts]:
+    """What a feature's statistics are of, with a name: the window that raised its alarm, or the one looked at."""
+    standing = belief.state.raised.get(state.name)
+    if standing is not None:
+        return f"raised {standing.at} {standing.rows}", standing.counts
+    if state.window < 0:
+        return "nothing", np.zeros(reference.plan.size, np.int64)
+    starts = belief.state.starts
+    return f"start {state.window}", starts.now - (starts.before[state.window] if starts.before is not None else 0)
+
+
+def _sizes(reference: Reference, seen: Sequence[tuple[str, Counts]]) -> Mapping[int, FeatureSize]:
+    """Features that were seen in one window are measured together: of a thousand, most are."""
+    found: dict[int, FeatureSize] = {}
+    for name in sorted({name for name, _ in seen}):
+        places = [place for place, (other, _) in enumerate(seen) if other == name]
+        found |= zip(places, feature_sizes(reference, seen[places[0]][1], places), strict=True)
+    return found
 
 
 def _told(state: FeatureState, belief: Belief, policy: Policy) -> Json:

@@ -31,6 +31,7 @@ __all__ = [
     "WholeSize",
     "angles",
     "effects",
+    "feature_effect",
     "feature_sizes",
     "whole_sizes",
 ]
@@ -158,6 +159,16 @@ def feature_sizes(reference: Reference, window: Counts, chosen: Sequence[int] | 
     places = range(len(reference.plan.features)) if chosen is None else chosen
     bounds = [Effect(float(values[i]), float(lows[i]), float(highs[i])) for i in places]
     return [_feature_size(reference, window, live, i, bound) for i, bound in zip(places, bounds, strict=True)]
+
+
+def feature_effect(reference: Reference, window: Counts, index: int) -> float:
+    """The estimate alone, of one feature."""
+    place = reference.cells.slice(index)
+    c, r = reference.cells.count(window)[place], reference.cell_counts[place]
+    n, m = max(1.0, float(c.sum())), max(1.0, float(r.sum()))
+    overlap = min(1.0, float(np.sqrt(c * (r / (n * m))).sum()))
+    degrees = max(0, int(((c + r) > 0).sum()) - 1)
+    return math.sqrt(max(0.0, (2.0 * math.acos(overlap)) ** 2 - degrees * (1.0 / n + 1.0 / m)))
 
 
 def _feature_size(reference: Reference, window: Counts, live: Counts, index: int, effect: Effect) -> FeatureSize:

@@ -159,3 +159,19 @@ def test_a_belief_outlives_its_watcher_to_the_last_bit(reference: Reference) -> 
     for other in (b"", b"{}", b"null", b'{"schema": 99}', octets[:-20], b"\xff" * 50):
         assert from_bytes(other, reference.plan.size) is None
     assert from_bytes(to_bytes(belief), reference.plan.size + 1) is None
+
+
+def test_a_thousand_features_that_move_at_once_are_kept_in_little() -> None:
+    """One window raised all of them, and is kept once."""
+    rng = np.random.default_rng(8)
+    reference = reference_of({"x": rng.standard_normal((2000, 300))})
+    watched = Watched(reference, Policy(300))
+    watched.look(counted(reference.plan, {"x": rng.standard_normal((200, 300))}))
+    before = len(to_bytes(Belief(watched.state)))
+    watched.look(counted(reference.plan, {"x": rng.standard_normal((200, 300)) + 2.0}))
+    assert len(watched.state.raised) >= 300
+    octets = to_bytes(Belief(watched.state))
+    assert len(octets) < 4 * before + 300 * 400
+    again = from_bytes(octets, reference.plan.size)
+    assert again is not None
+    assert len({id(one.counts) for one in again.state.raised.values()}) == 1
