@@ -39,11 +39,11 @@ def single(tmp_path: Path) -> Iterator[LiveGateway]:
         yield running
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two web workers"])
-def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LiveGateway]:
-    options = ("--workers", str(request.param)) if request.param > 1 else ()
+@pytest.fixture
+def several(tmp_path: Path) -> Iterator[LiveGateway]:
+    """With two web workers: they answer, the node takes the labels."""
     settings = {"runtimes": {"preload": ["python"]}}
-    with LiveGateway(tmp_path / "home", settings=settings, options=options) as running:
+    with LiveGateway(tmp_path / "home", settings=settings, options=("--workers", "2")) as running:
         yield running
 
 
@@ -105,8 +105,9 @@ def rolled_out(gateway: LiveGateway) -> dict[str, Any]:
     return report
 
 
-def test_a_candidate_that_answers_all_and_is_wrong_is_rolled_back_by_its_labels(gateway: LiveGateway) -> None:
+def test_a_candidate_that_answers_all_and_is_wrong_is_rolled_back_by_its_labels(several: LiveGateway) -> None:
     """Every answer is a 200; nothing but the truth tells; and report and metrics say how wrong it was."""
+    gateway = several
     serve(gateway, PERMUTED)
     send(gateway, answered(gateway, 40))
     report = rolled_out(gateway)
@@ -133,8 +134,9 @@ def test_a_candidate_whose_labels_are_as_good_is_promoted(single: LiveGateway) -
     assert report["evidence"]["streams"]["label"]["candidate"]["units"] > 20
 
 
-def test_feedback_says_what_became_of_a_label(gateway: LiveGateway) -> None:
+def test_feedback_says_what_became_of_a_label(single: LiveGateway) -> None:
     """Alone and in bulk, by whom it may come, and what does not fit by its field and line."""
+    gateway = single
     serve(gateway, GOOD)
     json_type, lines_type = "application/json", "application/x-ndjson"
     one, two, three = answered(gateway, 3)
