@@ -11,6 +11,7 @@ import pytest
 from gateway.dataplane import Current, Dataplane, Decode, Trail
 from gateway.errors import (
     DeadlineExceeded,
+    DecisionLogFull,
     InvalidInput,
     LoadError,
     ModelError,
@@ -22,7 +23,7 @@ from gateway.errors import (
     VersionUnavailable,
 )
 from gateway.messages import Arrays, InferRequest, InferResponse, Signature, VersionRef
-from gateway.routing.table import Arm, Limits, Route, RoutingTable
+from gateway.routing.table import Arm, Limits, Recording, Route, RoutingTable
 from gateway.serving.engine import BatchPolicy
 from gateway.serving.handle import Handle
 from gateway.serving.scripted_engine import double
@@ -372,3 +373,56 @@ async def test_a_route_without_any_weight_cannot_answer(stage: Stage, dataplane:
     with pytest.raises(VersionUnavailable):
         await asking(dataplane, 1, trail=trail)
     assert (trail.route, trail.decision, trail.chosen_failure) == ("digits", None, None)
+
+
+class Log:
+    """Where answers are recorded, as far as the data plane knows it."""
+
+    def __init__(self, *, full: bool = False, decisions: bool = True) -> None:
+        self.full = full
+        self.decisions = decisions
+
+
+async def test_a_route_that_wants_no_answer_unrecorded_gives_none_while_the_log_is_full(stage: Stage):
+    """Refused after the decision, which its record names; other routes answer, and so does this one when there is room,
+    or no decision log at all."""
+    log = Log(full=True)
+    dataplane = Dataplane(observer=stage.observer, clock=stage.clock, records=log)
+    handles = await pair(stage)
+    dataplane.install(current(route(3, recording=Recording(refuse=True)), handles))
+    trail = Trail()
+    with pytest.raises(DecisionLogFull, match="'digits' gives no answer that cannot be recorded"):
+        await asking(dataplane, 1, trail=trail)
+    assert trail.decision is not None
+    assert stage.observer.rejections == [("digits", "decision-log-full")]
+    log.decisions = False
+    assert first_column((await asking(dataplane, 1)).outputs) == [2.0]
+    log.decisions, log.full = True, False
+    assert first_column((await asking(dataplane, 1)).outputs) == [2.0]
+    dataplane.install(current(route(3, recording=Recording()), handles, revision=2))
+    log.full = True
+    assert first_column((await asking(dataplane, 1)).outputs) == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("log", "recording", "kept"),
+    [
+        (Log(), Recording(), True),
+        (Log(), Recording(content="none"), False),
+        (Log(), None, False),
+        (Log(decisions=False), Recording(), False),
+        (None, Recording(), False),
+    ],
+)
+async def test_tensors_are_kept_where_somebody_wants_to_see_them(
+    stage: Stage, log: Log | None, recording: Recording | None, kept: bool
+):
+    """By reference: what was asked and what was answered."""
+    dataplane = Dataplane(observer=stage.observer, clock=stage.clock, records=log)
+    dataplane.install(current(route(3, recording=recording), await pair(stage)))
+    trail = Trail()
+    response = await asking(dataplane, 4, trail=trail)
+    assert (trail.inputs is not None, trail.outputs is not None) == (kept, kept)
+    if kept:
+        assert trail.outputs is response.outputs
+        assert [array.tolist() for array in (trail.inputs or {}).values()] == [[[4.0, 4.0]]]
