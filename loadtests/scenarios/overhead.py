@@ -24,8 +24,8 @@ _CACHE_BYTES = 16 * 1024 * 1024
 
 def telemetry(plan: Plan) -> Outcome:
     """Metrics are always on. *on*: the request log in a file, one request in a hundred traced and its span exported;
-    *traced*: every one (no claim: nobody samples all of 10,000 a second); *off*: neither log nor traces. No decision log:
-    ``everything`` measures that. Both cores are free, since lines and spans are written by a process of their own."""
+    *traced*: every one (no claim: nobody samples all of 10,000 a second); *off*: neither log nor traces. No decision
+    log: ``everything`` measures that. Both cores are free, since lines and spans are written by another process."""
     cores, off = shared(), {"decisions": {"enabled": False}}
     configurations: dict[str, dict[str, Any]] = {
         "on": {"request_log": str(plan.folder / "on.jsonl"), "trace_ratio": _TRACED_SHARE, "trace_exporter": "console"},
