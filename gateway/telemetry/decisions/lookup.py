@@ -30,6 +30,7 @@ __all__ = ["Lookup", "Tables"]
 _TRIES = 4
 _PATIENCE_S = 2.0
 _SLACK_S = 5.0
+_UUID_CHARS = 36
 _LATER_S = 60.0
 """A shadow has answered by then, or never does."""
 
@@ -79,7 +80,7 @@ class Lookup:
 
     def _one(self, name: str) -> Mapping[str, Any]:
         segments = listed(self._folder)
-        found = self._by_decision(segments, name)
+        found = self._by_decision(segments, name) if len(name) == _UUID_CHARS else None
         if found is None:
             found = self._by_request(segments, name)
         if found is None:
