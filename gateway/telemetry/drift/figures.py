@@ -12,7 +12,8 @@ from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import FeatureState, Policy, Raised, view
 from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.report import DAYS
-from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes, whole_sizes
+from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes
+from gateway.telemetry.drift.wholes import whole_sizes
 
 __all__ = ["WHOLE", "Figures", "figures_of"]
 

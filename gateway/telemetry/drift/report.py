@@ -15,7 +15,8 @@ from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import Evidence, FeatureState, Policy, view
 from gateway.telemetry.drift.keeping import Belief
-from gateway.telemetry.drift.sizes import AgainstReference, FeatureSize, feature_sizes, whole_sizes
+from gateway.telemetry.drift.sizes import AgainstReference, FeatureSize, feature_sizes
+from gateway.telemetry.drift.wholes import whole_sizes
 
 __all__ = ["DAYS", "arms_report", "version_report"]
 

@@ -1,4 +1,4 @@
-"""How large a difference is, beside what chance alone makes of it: per feature and for the whole, of one window.
+"""How large a difference is, beside what chance alone makes of it: per feature, of one window.
 
 * **effect** is the angle between the shares of the two, ``2 arccos(sum sqrt(p q))`` (Fisher-Rao): for a shifted normal
   it is the shift in standard deviations, it is bounded by pi, and it needs no rows in every cell. Its square is,
@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 from gateway.telemetry.drift.cells import Cells, Counts, Floats
 from gateway.telemetry.drift.distributions import chi_square_tail, effect_bounds
 from gateway.telemetry.drift.evidence import Reference
-from runtimes.counting import BLOCK_SIGMA, COSINE_UNITS, FEATURE_SIGMA, Block, Feature
+from runtimes.counting import FEATURE_SIGMA, Feature
 
 __all__ = [
     "AgainstReference",
     "Effect",
     "FeatureSize",
-    "WholeSize",
     "angles",
     "effects",
     "feature_effect",
     "feature_sizes",
-    "whole_sizes",
+    "plain",
+    "wave_effect",
 ]
 
 _BOUND = 1.96
@@ -71,33 +71,13 @@ class FeatureSize:
     unseen: float
 
     def to_json(self) -> dict[str, Any]:
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class WholeSize:
-    """Of many columns together. ``mmd`` is the squared distance of the mean embeddings, beside what it is without drift
-    at most; ``effect`` the root mean square of the waves' angles; ``mean_shift`` of the projected mean, in standard
-    deviations (Mahalanobis); ``covariance`` the largest change of a standard deviation along any projected direction,
-    as a factor."""
-
-    block: str
-    side: str
-    rows: int
-    effect: Effect
-    mmd: float
-    mmd_expected: float
-    mean_shift: Effect
-    covariance: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON can hold: infinity is what no rows say."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -108,7 +88,7 @@ def effects(reference: Reference, windows: Counts, chosen: NDArray[np.intp]) -> 
     bounds = _angles(reference, live, windows[chosen[:features], 0].astype(np.float64))
     found = [Effect(*(float(part[place]) for part in bounds)) for place in range(features)]
     blocks = enumerate(chosen[features:])
-    return [*found, *(_wave_effect(reference, windows[window], index) for index, window in blocks)]
+    return [*found, *(wave_effect(reference, windows[window], index) for index, window in blocks)]
 
 
 def _angles(reference: Reference, live: Floats, n: Floats) -> tuple[Floats, Floats, Floats]:
@@ -134,7 +114,7 @@ def angles(cells: Cells, one: Floats, other: Floats, n: Floats, m: Floats) -> tu
     )
 
 
-def _wave_effect(reference: Reference, window: Counts, index: int) -> Effect:
+def wave_effect(reference: Reference, window: Counts, index: int) -> Effect:
     """A wave's mean errs no more than a coin's: the bounds hold, and are wider than they need be."""
     rows = int(window[0])
     if rows <= 0 or reference.rows <= 0:
@@ -259,63 +239,6 @@ def _climb(feature: Feature, counts: Counts) -> Floats:
     bins = counts[feature.counts].astype(np.float64)
     found: Floats = np.cumsum(bins)[:-1] / max(1.0, float(bins.sum()))
     return found
-
-
-def whole_sizes(reference: Reference, window: Counts) -> list[WholeSize]:
-    return [_whole_size(reference, window, index) for index in range(len(reference.plan.blocks))]
-
-
-def _whole_size(reference: Reference, window: Counts, index: int) -> WholeSize:
-    block = reference.plan.blocks[index]
-    rows, known = int(window[0]), reference.rows
-    if rows <= 0 or known <= 0:
-        nothing = Effect(0.0, 0.0, math.inf)
-        return WholeSize(block.name, block.side, 0, nothing, 0.0, math.inf, nothing, 1.0)
-    noise = 1.0 / rows + 1.0 / known
-    live_means, known_means = (_waves(block, counts) for counts in (window, reference.counts))
-    shift, covariance = _gaussian(block, window, reference.counts)
-    low, high = effect_bounds(
-        np.array([shift * shift]), np.array([float(block.dimensions)]), np.array([1.0 / noise]), _BOUND
-    )
-    value = math.sqrt(max(0.0, shift * shift - block.dimensions * noise))
-    return WholeSize(
-        block=block.name,
-        side=block.side,
-        rows=rows,
-        effect=_wave_effect(reference, window, index),
-        mmd=float(((live_means - known_means) ** 2).sum() / block.waves),
-        mmd_expected=float((1.0 - known_means**2).sum() / block.waves) * noise,
-        mean_shift=Effect(value, float(low[0]), float(high[0])),
-        covariance=covariance,
-    )
-
-
-def _waves(block: Block, counts: Counts) -> Floats:
-    found: Floats = counts[np.r_[block.cos, block.sin]] / (max(1, int(counts[0])) * COSINE_UNITS)
-    return found
-
-
-def _gaussian(block: Block, window: Counts, known: Counts) -> tuple[float, float]:
-    """How far the projected mean has moved (Mahalanobis), and the largest factor of a standard deviation."""
-    (mean, covariance), (was, root) = _projected(block, window), _projected(block, known)
-    values, vectors = np.linalg.eigh(root)
-    kept = values > max(float(values[-1]), 0.0) * 1e-6
-    if not kept.any():
-        return 0.0, 1.0
-    whiten = vectors[:, kept] / np.sqrt(values[kept])
-    moved = float(np.linalg.norm(whiten.T @ (mean - was)))
-    spreads = np.sqrt(np.maximum(np.linalg.eigvalsh(whiten.T @ covariance @ whiten), 0.0))
-    furthest = max((float(spread) for spread in spreads), key=lambda x: abs(math.log(max(x, 1e-6))))
-    return moved, furthest
-
-
-def _projected(block: Block, counts: Counts) -> tuple[Floats, Floats]:
-    rows, size = max(1, int(counts[0])), block.dimensions
-    mean = counts[block.total] / (rows * BLOCK_SIGMA)
-    second = np.zeros((size, size))
-    second[np.triu_indices(size)] = counts[block.outer] / (rows * BLOCK_SIGMA**2)
-    second += np.triu(second, 1).T
-    return mean, second - np.outer(mean, mean)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,8 @@ from scipy import special, stats
 from gateway.telemetry.drift.arms import Arms
 from gateway.telemetry.drift.calibration import calibrate
 from gateway.telemetry.drift.distributions import chi_square_tail, effect_bounds, log_gamma, normal_quantile
-from gateway.telemetry.drift.sizes import feature_sizes, whole_sizes
+from gateway.telemetry.drift.sizes import feature_sizes
+from gateway.telemetry.drift.wholes import whole_sizes
 from tests.telemetry.drift.scene import counted, reference_of
 
 RNG_SEED = 11
