@@ -23,7 +23,7 @@ from loadtests.scenarios.rounds import Plan
 
 __all__ = ["truth"]
 
-_ANSWERS = 100_000
+_ANSWERS = 20_000
 _BURST, _LABELS = 256, 500
 _CASES = {
     "a class": Truth("classification", "label"),
@@ -35,7 +35,7 @@ _CASES = {
 
 
 def truth(plan: Plan) -> Outcome:
-    work = "truth: 100,000 answers and their labels (processor time)"
+    work = "truth: 20,000 answers and their labels (processor time)"
     figures, rows = [], []
     for name, how in _CASES.items():
         runs = [_run(how) for _ in range(plan.rounds)]
