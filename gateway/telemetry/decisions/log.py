@@ -183,7 +183,9 @@ class DecisionLog:
         """A control record: it goes out before the next records, or with the next ``tick``."""
         told = {"event": event, "at": self._now_ms(), **body}
         self.standing.take(told)
-        if self._missed is not None or len(self._pending) >= _MAX_PENDING:
+        if len(self._pending) >= _MAX_PENDING:
+            self._flush()
+        if self._missed is not None:
             self._lose_control()
             return
         self._pending.append(orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
