@@ -19,7 +19,7 @@ from gateway.registry.collect import GRACE_S, collect, plan
 from gateway.registry.loading import read_manifest
 from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_model_name
-from gateway.registry.profile import read_profile, summary
+from gateway.registry.profile_reading import read_profile, summary
 from gateway.registry.registration import Permissions, RegistrationOptions, prepare
 
 __all__ = ["ModelControl", "model_key", "users_of"]

@@ -24,7 +24,7 @@ from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.catalogue import CatalogueEntry, ModelDocument
 from gateway.registry.loading import read_manifest
-from gateway.registry.profile import plan_of, read_profile, summary
+from gateway.registry.profile_reading import plan_of, read_profile, summary
 from gateway.serving.counts import CountingPlan
 from gateway.serving.fleet import Fleet
 

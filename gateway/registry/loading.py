@@ -10,7 +10,7 @@ from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.examples import from_canonical
 from gateway.registry.manifest import FileEntry, Manifest
-from gateway.registry.profile import plan_of
+from gateway.registry.profile_reading import plan_of
 from runtimes.base import FileRef, LoadSpec
 
 __all__ = ["VersionPieces", "file_refs", "load_spec", "read_manifest", "version_pieces"]

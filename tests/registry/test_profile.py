@@ -16,7 +16,8 @@ import pytest
 from gateway.errors import InvalidRegistration, RegistryError
 from gateway.messages import Signature, TensorSpec
 from gateway.registry.inspection import TrialFailed
-from gateway.registry.profile import compute_profile, plan_of, read_profile, summary
+from gateway.registry.profile import compute_profile
+from gateway.registry.profile_reading import plan_of, read_profile, summary
 from gateway.registry.profiling import computed_elsewhere
 from runtimes.base import Array, LoadSpec
 from runtimes.counting import Plan

@@ -20,7 +20,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from gateway.errors import VersionUnavailable
 from gateway.messages import DATATYPES, Arrays, VersionRef
-from gateway.registry.profile import compute_profile, plan_of, read_profile
+from gateway.registry.profile import compute_profile
+from gateway.registry.profile_reading import plan_of, read_profile
 from gateway.serving.conversation import Conversation
 from gateway.serving.counts import CaptureReader, Counting, CountingPlan, CountsReader
 from gateway.serving.engine import VersionSpec
