@@ -28,6 +28,7 @@ from gateway.telemetry.decisions.views import full_view, short_view
 __all__ = ["Lookup", "Tables"]
 
 _TRIES = 4
+_STANDINGS = 8
 _PATIENCE_S = 2.0
 _SLACK_S = 5.0
 _UUID_CHARS = 36
@@ -57,6 +58,8 @@ class Lookup:
         self._folder = folder
         self._tables = tables
         self._spans: dict[int, tuple[str, str] | None] = {}
+        # Of the compacted segments asked of last, which do not change: it is a third of a look-up's cost.
+        self._standings: dict[int, Standing] = {}
 
     def __repr__(self) -> str:
         return f"<Lookup {self._folder} [{len(self._spans)} spans]>"
@@ -144,10 +147,16 @@ class Lookup:
         return decisions_of(segment.ids, request)
 
     def _standing(self, segment: Segment) -> Standing:
+        if (kept := self._standings.get(segment.number)) is not None:
+            return kept
         standing = Standing()
         texts = self._read().controls(segment.parquet) if segment.compacted else controls_in(segment.log)
         for text in texts:
             standing.take(orjson.loads(text))
+        if segment.compacted:
+            self._standings[segment.number] = standing
+            if len(self._standings) > _STANDINGS:
+                self._standings.pop(next(iter(self._standings)))
         return standing
 
     def _page(self, question: Question) -> Mapping[str, Any]:
