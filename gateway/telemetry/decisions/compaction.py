@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gateway.telemetry.decisions.fields import COLUMNS, PLACE, decoded
 from gateway.telemetry.decisions.frames import CONTROL, GENESIS, Frame, body_of, link_of, read_frames
 from gateway.telemetry.decisions.ids import hash_of, write_ids
 from gateway.telemetry.decisions.parquet import SCHEMA, FrameMark, Passport, lines_in_order, read_passport, write_table
+from gateway.telemetry.decisions.rawsearch import controls_in
 from gateway.telemetry.decisions.segments import Segment
 from gateway.telemetry.decisions.standing import Standing
 
@@ -39,10 +40,14 @@ class DamagedSegment(Exception):
 
 
 class Gathered:
-    """Lines of frames, gathered into columns a chunk at a time."""
+    """Lines of frames, gathered into columns a chunk at a time. ``controls``: all control records of the segment with
+    their places, so far as they are known before: a decision may stand before what says what was in force for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, controls: Iterable[tuple[int, bytes]] = ()) -> None:
         self.standing = Standing()
+        self._heard = 0
+        for place, text in controls:
+            self._hear(place, orjson.loads(text))
         self.marks: list[FrameMark] = []
         self.hashes: list[tuple[int, str]] = []
         self._batches: list[pa.RecordBatch] = []
@@ -69,12 +74,23 @@ class Gathered:
 
     def _control(self, sequence: int, text: bytes) -> list[Any]:
         event = orjson.loads(text)
-        self.standing.take(event)
+        self._hear(sequence, event)
         if event.get("event") in ("segment", "open"):
-            self._labels.update(event.get("labels") or {name: event[name] for name in _LABELS if name in event})
+            labels = {
+                **self._labels,
+                **(event.get("labels") or {name: event[name] for name in _LABELS if name in event}),
+            }
+            if labels != self._labels:  # what stands before is of the process before
+                self._close_chunk()
+                self._labels = labels
         decision = event.get("decision")
         about = decision if isinstance(decision, str) else None
         return [sequence, about, *([None] * (len(COLUMNS) - 1)), text.decode()]
+
+    def _hear(self, place: int, event: Mapping[str, Any]) -> None:
+        if place > self._heard:
+            self.standing.take(event, place)
+            self._heard = place
 
     def _close_chunk(self) -> None:
         if not self._rows:
@@ -97,21 +113,20 @@ _ROUTE, _MODEL, _VERSION, _ANSWERED, _REASON, _REVISION = (
 )
 
 
-def resolve(standing: Standing, row: Sequence[Any], labels: dict[str, str]) -> tuple[str | None, ...]:
+def resolve(standing: Standing, row: Sequence[Any], labels: Mapping[str, str]) -> tuple[str | None, ...]:
     """``RESOLVED`` of a row that begins with its sequence number."""
     if row[len(COLUMNS) + 1] is not None:
         return (None,) * 5
     weights = digest = loaded = None
     if row[_REVISION] is not None:
-        weights = _weights(standing, row[_ROUTE], row[_REVISION], row[_REASON])
+        weights = _weights(standing.route_at(row[_ROUTE], row[_REVISION], row[0]), row[_REASON])
     number = row[_ANSWERED] or row[_VERSION]
     if number is not None and (version := standing.version(row[_MODEL], number)) is not None:
         digest, loaded = version.get("digest"), _loaded(version.get("loaded"))
     return weights, digest, loaded, labels.get("instance"), labels.get("build")
 
 
-def _weights(standing: Standing, route: str, revision: int, reason: str | None) -> str | None:
-    entry = standing.route_at(route, revision)
+def _weights(entry: Mapping[str, Any] | None, reason: str | None) -> str | None:
     if entry is None:
         return None
     weights = entry.get("weights")
@@ -144,7 +159,7 @@ def whole_frames(path: Path) -> Iterator[Frame]:
 
 def table_of(path: Path, number: int) -> tuple[pa.Table, Passport, Sequence[tuple[int, str]]]:
     """The segment's rows in the chain's order, its passport, and hashes of request ids with their decisions."""
-    gathered = Gathered()
+    gathered = Gathered(controls_in(path))
     first = last = 0
     previous = link = GENESIS
     for frame in whole_frames(path):
@@ -158,7 +173,7 @@ def table_of(path: Path, number: int) -> tuple[pa.Table, Passport, Sequence[tupl
 
 def readable_rows(path: Path) -> pa.Table:
     """What can be read of a segment that may be open or damaged, in the chain's order."""
-    gathered = Gathered()
+    gathered = Gathered(controls_in(path))
     with path.open("rb") as file:
         for found in read_frames(file):
             if isinstance(found, Frame):

@@ -11,7 +11,7 @@ found by the file of hashes beside each compacted segment; frames are searched a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ class Tables(Protocol):
 
     def newest(self, path: Path, question: Question, limit: int) -> Sequence[Hit]: ...
 
-    def controls(self, path: Path) -> Sequence[str]: ...
+    def controls(self, path: Path) -> Sequence[tuple[int, str]]: ...
 
 
 class Lookup:
@@ -150,9 +150,10 @@ class Lookup:
         if (kept := self._standings.get(segment.number)) is not None:
             return kept
         standing = Standing()
-        texts = self._read().controls(segment.parquet) if segment.compacted else controls_in(segment.log)
-        for text in texts:
-            standing.take(orjson.loads(text))
+        told: Iterable[tuple[int, str | bytes]]
+        told = self._read().controls(segment.parquet) if segment.compacted else controls_in(segment.log)
+        for place, text in told:
+            standing.take(orjson.loads(text), place)
         if segment.compacted:
             self._standings[segment.number] = standing
             if len(self._standings) > _STANDINGS:

@@ -28,7 +28,16 @@ import pyarrow.parquet as pq
 from gateway.telemetry.decisions.fields import COLUMNS, encoded
 from gateway.telemetry.decisions.frames import GENESIS
 
-__all__ = ["RESOLVED", "SCHEMA", "FrameMark", "Passport", "lines_in_order", "read_passport", "write_table"]
+__all__ = [
+    "RESOLVED",
+    "SCHEMA",
+    "FrameMark",
+    "Passport",
+    "controls_of",
+    "lines_in_order",
+    "read_passport",
+    "write_table",
+]
 
 PASSPORT = b"turnout.decisions"
 ROWS_A_GROUP = 4096
@@ -143,7 +152,7 @@ def read_passport(file: pq.ParquetFile) -> Passport:
 def lines_in_order(file: pq.ParquetFile) -> Iterator[tuple[int, bytes]]:
     """Sequence numbers and lines, as the frames had them; groups are read one by one, and what is early waits, so all
     of a segment is never held. Raises ValueError, and pyarrow's errors, where the file is damaged."""
-    waiting = _controls(file)
+    waiting = controls_of(file)
     following = min(waiting, default=0)
     for group in range(file.num_row_groups):
         for batch in file.iter_batches(ROWS_A_GROUP, row_groups=[group], columns=["sequence", *COLUMNS, "control"]):
@@ -157,7 +166,8 @@ def lines_in_order(file: pq.ParquetFile) -> Iterator[tuple[int, bytes]]:
     yield from sorted(waiting.items())
 
 
-def _controls(file: pq.ParquetFile) -> dict[int, bytes]:
+def controls_of(file: pq.ParquetFile) -> dict[int, bytes]:
+    """Control records by their places in the chain."""
     found: dict[int, bytes] = {}
     for batch in file.iter_batches(ROWS_A_GROUP, columns=["sequence", "control"]):
         kept = batch.filter(pc.is_valid(batch.column("control")))

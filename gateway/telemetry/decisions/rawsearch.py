@@ -49,8 +49,8 @@ def newest_in(path: Path, question: Question, limit: int) -> list[Hit]:
     return _last(found, limit)
 
 
-def controls_in(path: Path) -> Iterator[bytes]:
-    """Control records, read by their frames' heads alone."""
+def controls_in(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Control records with their places in the chain, found by their frames' heads alone."""
     with path.open("rb") as file:
         offset = len(MAGIC)
         while (head := _head(file, offset)) is not None:
@@ -58,7 +58,7 @@ def controls_in(path: Path) -> Iterator[bytes]:
             if kind == CONTROL:
                 frame = next(read_frames(file, offset), None)
                 if isinstance(frame, Frame):
-                    yield from frame.lines
+                    yield from enumerate(frame.lines, frame.sequence)
             offset += HEAD_BYTES + length
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from gateway.telemetry.decisions.frames import CONTROL, GENESIS, MAGIC, Damage, Frame, read_frames
 from gateway.telemetry.decisions.segments import listed
-from gateway.telemetry.decisions.standing import Standing
+from gateway.telemetry.decisions.standing import KEPT_REVISIONS, Standing
 
 __all__ = ["Recovered", "recover"]
 
@@ -35,7 +35,7 @@ class Recovered:
     offset: int = 0
     begun_ms: int = 0
     records: int = 0
-    standing: Standing = field(default_factory=Standing)
+    standing: Standing = field(default_factory=lambda: Standing(KEPT_REVISIONS))
     resumable: bool = False
     closed: bool = True
     cut_bytes: int = 0

@@ -7,35 +7,46 @@ segment explains itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Standing"]
+__all__ = ["KEPT_REVISIONS", "Standing"]
 
-_KEPT_REVISIONS = 8
-"""Of a route: requests that began under an older table may still end."""
+KEPT_REVISIONS = 8
+"""Of a route, by who writes: requests that began under an older table may still end."""
 _KEPT_VERSIONS = 4096
 
 Entry = Mapping[str, Any]
 
 
+class _Told(NamedTuple):
+    revision: int
+    place: int
+    entry: Entry | None
+
+
 class Standing:
-    def __init__(self) -> None:
-        self._routes: dict[str, list[tuple[int, Entry | None]]] = {}
+    """``revisions``: so many of each route are kept, as a writer needs; None: all, and all entries of one revision, as
+    who resolves a segment's records needs: a route may change more often there, and without a new revision, too, when one
+    of its versions becomes ready."""
+
+    def __init__(self, revisions: int | None = None) -> None:
+        self._most = revisions
+        self._routes: dict[str, list[_Told]] = {}
         self._versions: dict[str, Entry] = {}
         self.revision = 0
 
     def __repr__(self) -> str:
         return f"<Standing [revision {self.revision} | {len(self._routes)} routes | {len(self._versions)} versions]>"
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """A control record; those that change nothing here are left."""
+    def take(self, event: Mapping[str, Any], place: int = 0) -> None:
+        """A control record, and its place in the chain; those that change nothing here are left."""
         match event.get("event"):
             case "table":
-                self._take_table(event)
+                self._take_table(event, place)
             case "version":
                 self._take_version(event)
             case "segment" | "standing":
-                self._restore(event.get("standing") or {})
+                self._restore(event.get("standing") or {}, place)
 
     def changed(self, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """What a whole table changes, as the record that says so; None: nothing. Routes that went are ``null``."""
@@ -48,16 +59,19 @@ class Standing:
 
     def latest(self, route: str) -> Entry | None:
         held = self._routes.get(route)
-        return held[-1][1] if held else None
+        return held[-1].entry if held else None
 
-    def route_at(self, route: str, revision: int) -> Entry | None:
-        """As it stood at a revision; None when that is not known here."""
-        found = None
-        for begin, entry in self._routes.get(route, ()):
-            if begin > revision:
-                break
-            found = entry
-        return found
+    def route_at(self, route: str, revision: int, place: int) -> Entry | None:
+        """As it stood for a record of that revision in that place of the chain; None when that is not known here. Of
+        several entries of one revision it is the last that was told before; a record may also stand before the first,
+        when it came by another line than the table did."""
+        found: _Told | None = None
+        for told in self._routes.get(route, ()):
+            if told.revision > revision:
+                continue
+            if found is None or told.revision > found.revision or told.place <= place:
+                found = told
+        return None if found is None else found.entry
 
     def version(self, model: str, number: int) -> Entry | None:
         return self._versions.get(f"{model}/{number}")
@@ -68,20 +82,24 @@ class Standing:
     def to_json(self) -> dict[str, Any]:
         return {
             "revision": self.revision,
-            "routes": {name: [list(one) for one in held] for name, held in sorted(self._routes.items())},
+            "routes": {
+                name: [[one.revision, one.entry] for one in held] for name, held in sorted(self._routes.items())
+            },
             "versions": dict(sorted(self._versions.items())),
         }
 
-    def _take_table(self, event: Mapping[str, Any]) -> None:
+    def _take_table(self, event: Mapping[str, Any], place: int) -> None:
         revision = int(event.get("revision", 0))
         self.revision = max(self.revision, revision)
         for name, entry in (event.get("routes") or {}).items():
             held = self._routes.setdefault(name, [])
-            if held and held[-1][0] == revision:
+            if self._most is not None and held and held[-1].revision == revision:
                 held.pop()
-            held.append((revision, entry))
-            del held[:-_KEPT_REVISIONS]
-            if all(one is None for _, one in held):
+            held.append(_Told(revision, place, entry))
+            if self._most is None:
+                continue
+            del held[: -self._most]
+            if all(one.entry is None for one in held):
                 del self._routes[name]
 
     def _take_version(self, event: Mapping[str, Any]) -> None:
@@ -91,10 +109,11 @@ class Standing:
         while len(self._versions) > _KEPT_VERSIONS:
             self._versions.pop(next(iter(self._versions)))
 
-    def _restore(self, standing: Mapping[str, Any]) -> None:
+    def _restore(self, standing: Mapping[str, Any], place: int) -> None:
         self.revision = max(self.revision, int(standing.get("revision", 0)))
-        for name, held in (standing.get("routes") or {}).items():
-            known = dict(self._routes.get(name, ()))
-            known.update({int(revision): entry for revision, entry in held})
-            self._routes[name] = sorted(known.items(), key=lambda one: one[0])
+        for name, entries in (standing.get("routes") or {}).items():
+            told = [_Told(int(revision), place, entry) for revision, entry in entries]
+            again = set() if self._most is None else {one.revision for one in told}
+            kept = [one for one in self._routes.get(name, ()) if one.revision not in again]
+            self._routes[name] = sorted([*kept, *told], key=lambda one: one.revision)
         self._versions.update(standing.get("versions") or {})

@@ -67,16 +67,16 @@ class ParquetTables:
                     break
         return found
 
-    def controls(self, path: Path) -> Sequence[str]:
-        """The texts of control records, but for those about one decision."""
-        texts: list[str] = []
+    def controls(self, path: Path) -> Sequence[tuple[int, str]]:
+        """Places and texts of control records, but for those about one decision, in the chain's order."""
+        texts: list[tuple[int, str]] = []
         with _opened(path) as file:
             groups = [group for group in range(file.num_row_groups) if _nameless(file, group)]
-            columns = ["decision", "control"]
+            columns = ["sequence", "decision", "control"]
             for batch in file.iter_batches(row_groups=groups, columns=columns, use_threads=False):
                 kept = batch.filter(pc.and_(pc.is_valid(batch.column("control")), pc.is_null(batch.column("decision"))))
-                texts += kept.column("control").to_pylist()
-        return texts
+                texts += zip(kept.column("sequence").to_pylist(), kept.column("control").to_pylist(), strict=True)
+        return sorted(texts)
 
 
 class _opened:  # noqa: N801 (read as a function)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from gateway.checkpoints import Checkpoint
 from gateway.telemetry.decisions.compaction import Gathered
 from gateway.telemetry.decisions.frames import CONTROL, GENESIS, Frame, body_of, link_of, read_frames
-from gateway.telemetry.decisions.parquet import RESOLVED, lines_in_order, read_passport
+from gateway.telemetry.decisions.parquet import RESOLVED, controls_of, lines_in_order, read_passport
 from gateway.telemetry.decisions.segments import Segment, listed
 
 __all__ = ["Report", "verify"]
@@ -218,9 +218,9 @@ def _compacted(path: Path) -> Iterator[_Burst | str]:
     """What its rows give; where rows are missing, the burst is shorter than its mark, and its link does not fit.
     Columns that no link covers are resolved again from the control records."""
 
-    gathered = Gathered()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            gathered = Gathered(sorted(controls_of(file).items()))
             passport = read_passport(file)
             rows = _Rows(file)
             begin = passport.first

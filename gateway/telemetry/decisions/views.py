@@ -35,18 +35,18 @@ def full_view(hit: Hit, standing: Standing, segment: int, about: Sequence[str]) 
     return {
         **view,
         "bytes": None if version is None else {key: version.get(key) for key in ("digest", "loaded")},
-        "why": _why(record, standing),
+        "why": _why(record, standing, hit.sequence),
         "later": [orjson.loads(text) for text in about],
         "recorded": {"segment": segment, "sequence": hit.sequence},
         "rebuild": _rebuild(record, model, number),
     }
 
 
-def _why(record: Mapping[str, Any], standing: Standing) -> dict[str, Any]:
+def _why(record: Mapping[str, Any], standing: Standing, place: int) -> dict[str, Any]:
     """Pin, rule, split or fallback; of a split the weights in force, and the interval of keys that has the bucket."""
     why: dict[str, Any] = {name: record[name] for name in ("reason", "bucket", "revision", "epoch")}
     revision = record["revision"]
-    entry = None if revision is None else standing.route_at(record["route"], revision)
+    entry = None if revision is None else standing.route_at(record["route"], revision, place)
     if entry is None:
         return why
     split: Mapping[str, Any] = entry

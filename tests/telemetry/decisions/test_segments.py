@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from gateway.clock import ManualClock
 from gateway.errors import NotFound
+from gateway.events import RequestRecord
+from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.compaction import compact, prove
 from gateway.telemetry.decisions.found import Question
+from gateway.telemetry.decisions.log import DecisionLog, LogOptions
 from gateway.telemetry.decisions.parquet import lines_in_order
+from gateway.telemetry.decisions.part import DecisionPart
 from gateway.telemetry.decisions.reader import opened
+from gateway.telemetry.decisions.scribe import Scribe
+from gateway.telemetry.decisions.secret import KeyedHash
 from gateway.telemetry.decisions.segments import listed
 from gateway.telemetry.decisions.sql import query
 from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
 from gateway.telemetry.decisions.verify import verify
 from tests.telemetry.decisions.scene import (
     BEGAN_MS,
+    KEY,
     TABLE,
     VERSION,
     answer,
@@ -243,3 +252,47 @@ def test_a_shadows_outcome_joins_its_decision_when_it_comes(tmp_path: Path) -> N
     assert before == after
     assert (before[0]["shadow"], before[0]["outcome"], before[0]["difference"]) == ("digits/5", "differs", None)
     assert verify(tmp_path).faults == []
+
+
+def told_table(revision: int, weights: dict[str, int]) -> dict[str, Any]:
+    route = {**TABLE["routes"]["digits"], "weights": weights}  # type: ignore[index]
+    return {"revision": revision, "routes": {"digits": route}}
+
+
+def at_revision(number: int, revision: int) -> RequestRecord:
+    return answer(number, decision=Decision("digits", VersionRef("digits", 3), "split", 1, revision, 2))
+
+
+def test_each_decision_has_the_weights_of_its_own_moment_however_often_they_changed(tmp_path: Path) -> None:
+    """A ramp of twenty steps in a segment, one of them without a new revision, and a record that comes before its
+    table; in frames, in Parquet, and in SQL."""
+    part = open_part(tmp_path)
+    for step in range(1, 21):
+        part.told("table", told_table(step, {"3": 100 - step, "4": step}))
+        part.take([at_revision(step, step)])
+    part.told("table", told_table(20, {"3": 1}))
+    part.take([at_revision(21, 20), at_revision(22, 21)])
+    part.told("table", told_table(21, {"4": 1}))
+    part._log.rotate()
+    part.close()
+    expected = [{"3": 100 - step, "4": step} for step in range(1, 21)] + [{"3": 1}, {"4": 1}]
+    for _ in range(2):  # as frames, then compacted
+        lookup = opened(tmp_path)
+        assert [lookup.one(decision_id(number))["why"]["weights"] for number in range(1, 23)] == expected
+        rows = query(tmp_path, "SELECT weights FROM decisions ORDER BY decision").rows
+        assert [json.loads(weights) for (weights,) in rows] == expected
+        compact_closed(tmp_path)
+    assert verify(tmp_path).faults == []
+
+
+def test_each_record_names_the_build_that_made_it_also_in_a_segment_of_two(tmp_path: Path) -> None:
+    """A gateway that starts anew goes on in the same segment."""
+    for number, build in enumerate(("1.0", "2.0")):
+        options = LogOptions(labels=(("build", build), ("instance", "here")))
+        part = DecisionPart(
+            DecisionLog(tmp_path, KEY, clock=ManualClock(), options=options), Scribe(KeyedHash(bytes(32)))
+        )
+        part.take([answer(number)])
+        part.close()
+    rows = query(tmp_path, "SELECT build FROM decisions ORDER BY decision").rows
+    assert rows == [("1.0",), ("2.0",)]
