@@ -54,6 +54,7 @@ from gateway.settings import Settings, recorder_environment
 from gateway.telemetry.decisions.asking import DecisionReader
 from gateway.telemetry.decisions.families import DecisionFamilies
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
+from gateway.telemetry.drift.look_process import LooksElsewhere
 from gateway.telemetry.drift.looking import DriftAlarm
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
@@ -249,6 +250,7 @@ class Gateway:
             subjects=subjects,
             alarmed=lambda alarm: control.alarms.told(_told_of(alarm)),
             clock=clock,
+            looks=LooksElsewhere(subjects.read, clock=clock, environment=recorder_environment()),
         )
         observer.add(watch)
         metrics.registry.register(DriftFamilies(watch.figures))

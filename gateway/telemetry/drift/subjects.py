@@ -7,20 +7,24 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gateway.errors import TurnoutError
 from gateway.messages import VersionRef
 from gateway.routing.table import Route, RoutingTable
 from gateway.settings_drift import DriftSettings
-from gateway.telemetry.drift.arms import Arms
 from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import Policy
+from gateway.telemetry.drift.looks import reference_of
 from gateway.telemetry.drift.sharing import Profiled
+from runtimes.counting import Plan
 from runtimes.counting_profile import Profile
 
 __all__ = ["Pair", "ReadProfile", "Subjects"]
 
 log = logging.getLogger("turnout.drift")
+
+T = TypeVar("T")
 
 ReadProfile = Callable[[str], bytes]
 """A profile's JSON by its digest; runs in a thread. Raises TurnoutError or OSError."""
@@ -54,10 +58,11 @@ class Subjects:
         self._profiles = profiles
         self._read_profile = read_profile
         self.settings = settings
+        self._plans: dict[str, Plan | None] = {}
         self._references: dict[str, Reference | None] = {}
 
     def __repr__(self) -> str:
-        return f"<Subjects [{len(self._profiles())} versions with a profile | {len(self._references)} profiles read]>"
+        return f"<Subjects [{len(self._profiles())} versions with a profile | {len(self._plans)} profiles read]>"
 
     def __bool__(self) -> bool:
         return bool(self._profiles())
@@ -92,11 +97,11 @@ class Subjects:
         routes = list(self.routes.values())
         pairs = [pair for route in routes for pair in self.pairs(route)]
         for ref, profile in sorted({each for route in routes for each in self.watched(route)}):
-            reference = await self.reference(profile)
-            found[ref.model] = found.get(ref.model, 0) + (0 if reference is None else len(reference.names))
+            plan = await self.plan(profile)
+            found[ref.model] = found.get(ref.model, 0) + (0 if plan is None else len(plan.features) + len(plan.blocks))
         for pair in pairs:
-            reference = await self.reference(pair.profile)
-            more = 0 if reference is None else len(Arms(reference).names)
+            plan = await self.plan(pair.profile)
+            more = 0 if plan is None else sum(feature.side == "input" for feature in plan.features)
             found[pair.version.model] = found.get(pair.version.model, 0) + more
         return found
 
@@ -107,24 +112,38 @@ class Subjects:
         by_feature = {} if own is None else dict(own.features)
         return Policy(max(1, tests.get(model, 1)), settings.budget_days, least, by_feature)
 
-    async def reference(self, digest: str) -> Reference | None:
+    async def plan(self, digest: str) -> Plan | None:
         """None for a profile that cannot be read; it is logged once."""
+        if digest not in self._plans:
+            self._plans[digest] = await self._made(digest, _plan_of)
+        return self._plans[digest]
+
+    async def reference(self, digest: str) -> Reference | None:
+        """As ``plan``. Only reports need one here: it is a tenth of a second of work."""
         if digest not in self._references:
-            try:
-                self._references[digest] = await asyncio.to_thread(self._read, digest)
-            except (TurnoutError, OSError, ValueError) as error:
-                log.warning("profile %s cannot be read, and what is counted with it is not judged: %s", digest, error)
-                self._references[digest] = None
+            self._references[digest] = await self._made(digest, reference_of)
         return self._references[digest]
 
+    async def _made(self, digest: str, make: Callable[[bytes, str], T]) -> T | None:
+        try:
+            return await asyncio.to_thread(make, await self.read(digest), digest)
+        except (TurnoutError, OSError, ValueError) as error:
+            log.warning("profile %s cannot be read, and what is counted with it is not judged: %s", digest, error)
+            return None
+
+    async def read(self, digest: str) -> bytes:
+        """A profile's JSON. Raises TurnoutError or OSError."""
+        return await asyncio.to_thread(self._read_profile, digest)
+
     def forget_others(self) -> None:
-        """References of versions that are no longer here."""
+        """What was read for versions that are no longer here."""
         used = set(self._profiles().values())
+        self._plans = {digest: held for digest, held in self._plans.items() if digest in used}
         self._references = {digest: held for digest, held in self._references.items() if digest in used}
 
-    def _read(self, digest: str) -> Reference:
-        profile = Profile.from_json(json.loads(self._read_profile(digest)), digest)
-        return Reference.of(profile.plan, profile.reference)
+
+def _plan_of(octets: bytes, digest: str) -> Plan:
+    return Profile.from_json(json.loads(octets), digest).plan
 
 
 def _named(route: Route) -> frozenset[int]:

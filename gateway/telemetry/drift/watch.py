@@ -1,7 +1,7 @@
 """Watches versions for drift: adds up what they counted, shares it, and, on the replica that leads, judges it.
 
 A look every ``look_s``: counters are published, the leader gathers the sums of all replicas and judges each version of
-each route in a thread, keeps what it believes under its term, and tells of alarms. Beliefs are told again and again
+each route (``looks``), keeps what it believes under its term, and tells of alarms. Beliefs are told again and again
 until they change; whoever takes the telling writes changes only. While the coordination is away counts add up here, and
 the next look sees them all.
 """
@@ -20,11 +20,10 @@ from gateway.clock import Clock
 from gateway.errors import Fenced, StoreUnavailable, TurnoutError
 from gateway.events import CountsRecord, Observer
 from gateway.messages import VersionRef
-from gateway.telemetry.drift.arms import Arms
-from gateway.telemetry.drift.evidence import Reference
-from gateway.telemetry.drift.figures import Figures, figures_of
-from gateway.telemetry.drift.keeping import Belief, from_bytes, to_bytes
-from gateway.telemetry.drift.looking import DriftAlarm, alarms_of, corrected, look_at_arms, look_at_version
+from gateway.telemetry.drift.figures import Figures
+from gateway.telemetry.drift.keeping import Belief, from_bytes
+from gateway.telemetry.drift.looking import DriftAlarm, alarms_of
+from gateway.telemetry.drift.looks import Looked, Looks, LooksHere, PairLook, VersionLook
 from gateway.telemetry.drift.sharing import Counted, Profiled, Shared, Tally
 from gateway.telemetry.drift.showing import DriftReports
 from gateway.telemetry.drift.subjects import Pair, Subjects
@@ -48,7 +47,10 @@ class DriftWatch(Observer):
         subjects: Subjects,
         alarmed: Callable[[DriftAlarm], None],
         clock: Clock,
+        looks: Looks | None = None,
     ) -> None:
+        """``looks``: who does them; in threads of this process if not said."""
+        self._looks = LooksHere(subjects.read) if looks is None else looks
         self._shared = shared
         self._subjects = subjects
         self._alarmed = alarmed
@@ -77,6 +79,7 @@ class DriftWatch(Observer):
             with suppress(asyncio.CancelledError):
                 await self._watching
             self._watching = None
+        await self._looks.close()
         with suppress(StoreUnavailable):
             await self._publish()
 
@@ -151,38 +154,36 @@ class DriftWatch(Observer):
         self._subjects.forget_others()
 
     async def _look_at(self, route: str, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
-        reference = await self._subjects.reference(key.profile)
-        if reference is None:
+        plan = await self._subjects.plan(key.profile)
+        if plan is None:
             return
-        tally = Tally.from_counters(await self._shared.gather(key.scope), reference.plan.size)
+        tally = Tally.from_counters(await self._shared.gather(key.scope), plan.size)
         belief = await self._belief(key.scope, tally)
-        policy = self._subjects.policy(key.version.model, tests)
-        after = await asyncio.to_thread(
-            look_at_version, reference, belief, tally, self._clock.wall(), policy=policy, arms_differ=apart
-        )
-        for alarm in alarms_of(route, key.version, after):
+        policy, shown = self._subjects.policy(key.version.model, tests), self._subjects.settings.features_shown
+        now = self._clock.wall()
+        look = VersionLook(key.profile, key.version, belief, tally, now, policy, tuple(apart), shown)
+        after = await self._looks.do(look)
+        for alarm in alarms_of(route, key.version, after.belief):
             self._alarmed(alarm)
         await self._keep(key.scope, belief, after)
-        shown = self._subjects.settings.features_shown
-        figures = await asyncio.to_thread(figures_of, key.version, reference, after, corrected(policy, after), shown)
-        self._figures[key.version] = figures
+        if after.figures is not None:
+            self._figures[key.version] = after.figures
 
     async def _look_at_pair(self, pair: Pair, tests: Mapping[str, int]) -> Sequence[str]:
         """The inputs that the two are not given alike."""
-        reference = await self._subjects.reference(pair.profile)
-        if reference is None:
+        plan = await self._subjects.plan(pair.profile)
+        if plan is None:
             return ()
-        arms, both = Arms(reference), await self._both(pair, reference)
+        both = await self._both(pair, plan.size)
         belief = await self._belief(pair.scope, both)
         policy = self._subjects.policy(pair.version.model, tests)
-        after = await asyncio.to_thread(look_at_arms, arms, belief, both, self._clock.wall(), policy)
-        for alarm in alarms_of(pair.route, pair.version, after, beside=True):
+        after = await self._looks.do(PairLook(pair.profile, belief, both, self._clock.wall(), policy))
+        for alarm in alarms_of(pair.route, pair.version, after.belief, beside=True):
             self._alarmed(alarm)
         await self._keep(pair.scope, belief, after)
-        return tuple(after.state.raised)
+        return tuple(after.belief.state.raised)
 
-    async def _both(self, pair: Pair, reference: Reference) -> Tally:
-        size = reference.plan.size
+    async def _both(self, pair: Pair, size: int) -> Tally:
         scopes = [Profiled(version, pair.profile).scope for version in (pair.version, pair.known_good)]
         one, other = [Tally.from_counters(await self._shared.gather(scope), size) for scope in scopes]
         return Tally(one.seen, np.concatenate([one.counts, other.counts]), one.lives | other.lives)
@@ -196,12 +197,12 @@ class DriftWatch(Observer):
                 held = Belief.begin(tally._replace(counts=np.zeros_like(tally.counts)), self._clock.wall())
         return held
 
-    async def _keep(self, scope: str, before: Belief, after: Belief) -> None:
+    async def _keep(self, scope: str, before: Belief, looked: Looked) -> None:
         """What no row and no new bet has changed need not be written again."""
-        self._beliefs[scope] = after
+        after = self._beliefs[scope] = looked.belief
         same = after.seen == before.seen and after.state.starts.opened == before.state.starts.opened
         if self._term is not None and not (same and before.calibration == after.calibration):
-            await self._shared.keep(scope, await asyncio.to_thread(to_bytes, after), self._term)
+            await self._shared.keep(scope, looked.octets, self._term)
 
     async def _publish(self) -> None:
         for key, tally in self._counted.unpublished():
