@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = ["DecisionLog", "LogOptions", "LogStatistics"]
 log = logging.getLogger("turnout.telemetry.decisions")
 
 _MAX_PENDING = 10_000
+_MAX_GAPS = 1000
 _RETRY_S = 0.2
 _HEADROOM_BYTES = 64 * 1024
 
@@ -71,13 +72,26 @@ class LogStatistics:
 @dataclass(slots=True)
 class _Missed:
     """What was not written, since when, and why; and how much room there must be before it is tried again: a gap record
-    would find a place where no burst does, again and again."""
+    would find a place where no burst does, again and again. ``gaps`` are those that were told of meanwhile, kept to be
+    written: nobody would say otherwise what they say is missing."""
 
-    records: int
-    controls: int
     since_ms: int
     reason: str
     headroom_bytes: int
+    records: int = 0
+    controls: int = 0
+    gaps: list[bytes] = field(default_factory=list)
+
+    def lose(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            told = orjson.loads(line)
+            if told["event"] != "gap":
+                self.controls += 1
+            elif len(self.gaps) < _MAX_GAPS:
+                self.gaps.append(line)
+            else:
+                self.controls += 1
+                self.records += told.get("records") or 0
 
 
 class DecisionLog:
@@ -185,10 +199,11 @@ class DecisionLog:
         self.standing.take(told)
         if len(self._pending) >= _MAX_PENDING:
             self._flush()
+        line = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
         if self._missed is not None:
-            self._lose_control()
+            self._missed.lose([line])
             return
-        self._pending.append(orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
+        self._pending.append(line)
 
     def tick(self) -> None:
         """What time brings: another try while nothing can be written, sync, checkpoint, rotation."""
@@ -248,12 +263,8 @@ class DecisionLog:
             lines, self._pending = self._pending, []
             if self._frame(CONTROL, lines):
                 self._unsigned += 1
-            else:
-                self._lose_control(len(lines))
-
-    def _lose_control(self, count: int = 1) -> None:
-        if self._missed is not None:
-            self._missed.controls += count
+            elif (missed := self._missed_now()) is not None:
+                missed.lose(lines)
 
     def _missed_now(self) -> _Missed | None:
         """As it stands after a write: whoever has just written must not take the state before for it."""
@@ -288,7 +299,8 @@ class DecisionLog:
         self._tried_at = self._clock.monotonic()
         if self._missed is None:
             reason = f"the decision log cannot be written: {error.strerror}"
-            self._missed = _Missed(0, len(self._pending), self._now_ms(), reason, max(_HEADROOM_BYTES, 4 * size))
+            self._missed = _Missed(self._now_ms(), reason, max(_HEADROOM_BYTES, 4 * size))
+            self._missed.lose(self._pending)
             self._pending = []
             log.error("%s; make room in %s", reason, self._folder)
 
@@ -309,7 +321,8 @@ class DecisionLog:
             "reason": missed.reason,
         }
         standing = {"event": "standing", "at": now, "standing": self.standing.to_json()}
-        lines = [orjson.dumps(one, option=orjson.OPT_SORT_KEYS) for one in (gap, standing)]
+        whole, standing_line = (orjson.dumps(one, option=orjson.OPT_SORT_KEYS) for one in (gap, standing))
+        lines = [whole, *missed.gaps, standing_line]
         self._missed = None
         if not self._frame(CONTROL, lines):
             self._missed = missed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Protocol
@@ -15,6 +16,11 @@ __all__ = ["CHECKPOINT", "STATISTICS", "DecisionPart", "Followers", "Upkeep"]
 
 STATISTICS = "decisions"
 CHECKPOINT = "decisions.checkpoint"
+
+log = logging.getLogger("turnout.telemetry.decisions")
+
+_UNFIT = (ValueError, TypeError, OverflowError, AttributeError)
+"""What a value raises that is of none of the types a record's fields have."""
 
 
 class Followers(Protocol):
@@ -66,8 +72,24 @@ class DecisionPart:
 
     def take(self, records: Sequence[RequestRecord]) -> None:
         line_of = self._scribe.line
-        lines = [line for line in map(line_of, records) if line is not None]
-        self._log.append([encoded(line) for line in lines])
+        try:
+            lines = [encoded(line) for line in map(line_of, records) if line is not None]
+        except _UNFIT:
+            lines = self._taken_singly(records)
+        self._log.append(lines)
+
+    def _taken_singly(self, records: Sequence[RequestRecord]) -> list[bytes]:
+        """One of them holds what no record can say: a gap says so, and the others are kept."""
+        lines: list[bytes] = []
+        for record in records:
+            try:
+                if (line := self._scribe.line(record)) is not None:
+                    lines.append(encoded(line))
+            except _UNFIT as fault:
+                log.exception("decision %s cannot be recorded", record.decision_id)
+                said = {"cause": "form", "records": 1, "decision_id": record.decision_id, "reason": str(fault)[:200]}
+                self._log.control("gap", said)
+        return lines
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         standing = self._log.standing

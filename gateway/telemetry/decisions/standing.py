@@ -26,8 +26,8 @@ class _Told(NamedTuple):
 
 class Standing:
     """``revisions``: so many of each route are kept, as a writer needs; None: all, and all entries of one revision, as
-    who resolves a segment's records needs: a route may change more often there, and without a new revision, too, when one
-    of its versions becomes ready."""
+    who resolves a segment's records needs: a route may change more often there, and also without a new revision, when
+    one of its versions becomes ready."""
 
     def __init__(self, revisions: int | None = None) -> None:
         self._most = revisions

@@ -32,6 +32,7 @@ from tests.telemetry.decisions.scene import (
     answers,
     checkpoints,
     controls,
+    decision_id,
     frames,
     open_log,
     open_part,
@@ -191,6 +192,39 @@ def test_what_the_gateway_lost_on_the_way_is_a_gap_record(tmp_path: Path) -> Non
     part.close()
     [gap] = controls(tmp_path, "gap")
     assert (gap["records"], gap["cause"]) == (17, "recorder")
+
+
+def test_a_record_that_cannot_be_written_is_a_gap_and_costs_no_other(tmp_path: Path) -> None:
+    """A number that JSON has no place for, a time that is none: the rest of the burst is kept."""
+    part = open_part(tmp_path)
+    unfit = [answer(1, rows=2**70), answer(2, duration_s=float("nan")), answer(3, decision_id=None)]
+    part.take([answer(0), *unfit, answer(4)])
+    part.close()
+    kept = recorded(tmp_path)
+    assert {decision_id(0), decision_id(4)} <= set(kept)
+    gaps = controls(tmp_path, "gap")
+    assert len(kept) + sum(gap["records"] for gap in gaps) == 5
+    assert {gap["cause"] for gap in gaps} == {"form"}
+
+
+def test_a_gap_that_is_told_of_while_the_disk_is_full_is_written_with_its_number(small_disk: Path) -> None:
+    """Records that the gateway lost on the way meanwhile are in no other record's number."""
+    clock = ManualClock()
+    junk = small_disk / "junk"
+    junk.write_bytes(b"\0" * 300_000)
+    part = open_part(small_disk / "log", clock)
+    for burst in answers(4000):
+        part.take(burst)
+    assert part.full
+    part.told("gap", {"count": 17, "cause": "recorder"})
+    junk.unlink()
+    clock.advance(1.0)
+    part.tick()
+    part.close()
+    gaps = controls(small_disk / "log", "gap")
+    assert [gap["cause"] for gap in gaps] == ["full", "recorder"]
+    assert gaps[1]["records"] == 17
+    assert verify(small_disk / "log").faults == []
 
 
 def test_only_what_a_table_changes_is_written(tmp_path: Path) -> None:
