@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import duckdb
@@ -20,7 +21,8 @@ from gateway.telemetry.decisions.segments import listed
 
 __all__ = ["Rows", "query"]
 
-_MEMORY = "1GB"
+_CONFIG: dict[str, Any] = {"memory_limit": "1GB", "max_temp_directory_size": "8GB", "python_enable_replacements": False}
+_TRIES = 4
 
 
 class Rows(NamedTuple):
@@ -29,18 +31,45 @@ class Rows(NamedTuple):
 
 
 def query(folder: Path, text: str, parameters: Sequence[Any] = ()) -> Rows:
-    """Raises InvalidInput for what is no SQL over the log."""
-    with duckdb.connect(config={"memory_limit": _MEMORY}) as connection:
-        _views(connection, folder)
+    """``text`` is one question: it reads the log and nothing else, and writes nowhere. Raises InvalidInput for what is
+    none."""
+    for _ in range(_TRIES):
         try:
-            found = connection.execute(text, list(parameters))
+            return _asked(folder, text, parameters)
+        except (FileNotFoundError, duckdb.IOException):  # a segment was compacted or retired meanwhile
+            continue
+    raise InvalidInput("the log cannot be asked now: its files change too fast, or cannot be read; ask again")
+
+
+def _asked(folder: Path, text: str, parameters: Sequence[Any]) -> Rows:
+    with (
+        TemporaryDirectory(prefix="turnout-decisions-") as spill,  # what memory has no room for; the owner's alone
+        duckdb.connect(config={**_CONFIG, "temp_directory": spill}) as connection,
+    ):
+        try:
+            _views(connection, folder)
+            found = connection.execute(_question(connection, text), list(parameters))
             return Rows([column[0] for column in found.description or ()], found.fetchall())
+        except duckdb.IOException:
+            raise
         except duckdb.Error as error:
             raise InvalidInput(f"the log cannot be asked that: {error}") from None
 
 
+def _question(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+    statements = connection.extract_statements(text)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InvalidInput(f"the log is only read, by one SELECT: {text[:80]!r} is none")
+    return statements[0]
+
+
 def _views(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    segments = listed(folder)
+    """What can be read from now on: these views, and the files beneath them."""
+    segments = listed(folder.absolute())
+    allowed = [str(one.parquet) for one in segments if one.compacted]
+    connection.execute("SET allowed_paths = ?", [allowed])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     tables = [readable_rows(one.log) for one in segments if one.raw and not one.compacted]
     connection.register("raw_rows", pa.concat_tables([SCHEMA.empty_table(), *tables]))
     files = ", ".join(f"'{str(one.parquet).replace(chr(39), chr(39) * 2)}'" for one in segments if one.compacted)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.errors import NotFound
+from gateway.errors import InvalidInput, NotFound
 from gateway.events import RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.compaction import compact, prove
@@ -108,6 +108,48 @@ def test_sql_reads_weights_and_digests_as_columns(many: Path) -> None:
         many, "SELECT DISTINCT weights, digest, loaded, instance, build FROM decisions WHERE answered = 3"
     ).rows
     assert row == ('{"3":95,"4":5}', "sha256:ab", '{"model.onnx": "cd"}', "here", "1.0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT * FROM read_text('{outside}')",
+        "SELECT (SELECT content FROM read_text('{outside}')) FROM decisions",
+        "SELECT * FROM glob('/etc/*')",
+        "COPY (SELECT 1) TO '{outside}'",
+        "COPY (SELECT 1) TO '{segment}' (FORMAT parquet, USE_TMP_FILE false)",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{segment}' (FORMAT parquet, USE_TMP_FILE false)",
+        "ATTACH '{outside}'",
+        "SELECT 1; SELECT 2",
+        "SET memory_limit = '1TB'",
+        "SELECT * FROM allowed",
+        "DROP VIEW decisions",
+        "",
+    ],
+)
+def test_sql_reads_the_log_and_nothing_else_and_writes_nowhere(tmp_path: Path, text: str) -> None:
+    """Neither files outside, nor variables of this program; not even the log's own files are written."""
+    folder = written(tmp_path / "log", 600, segment_bytes=40_000)
+    compact_closed(folder)
+    outside, segment = tmp_path / "outside", listed(folder)[0].parquet
+    outside.write_text("secret")
+    before = segment.read_bytes()
+    with pytest.raises(InvalidInput):
+        query(folder, text.format(outside=outside, segment=segment))
+    assert (outside.read_text(), segment.read_bytes()) == ("secret", before)
+
+
+def test_sql_is_answered_while_segments_are_compacted_and_retired(tmp_path: Path) -> None:
+    """A file that goes under the question is looked for again."""
+    folder = written(tmp_path, 3000, segment_bytes=40_000)
+    compacting = threading.Thread(target=compact_closed, args=(folder,))
+    compacting.start()
+    counted = set()
+    while compacting.is_alive():
+        counted.add(query(folder, "SELECT count(*) FROM decisions").rows[0][0])
+    compacting.join()
+    counted.add(query(folder, "SELECT count(*) FROM decisions").rows[0][0])
+    assert counted == {3000}
 
 
 def test_a_segment_is_the_same_lines_after_compaction(tmp_path: Path) -> None:
