@@ -40,11 +40,15 @@ class _Frame(IntEnum):
     START = 3
 
 
+class _CutShort(ConnectionError):
+    pass
+
+
 async def ask(hand_over: Callable[[int], None], scope: MutableMapping[str, Any], receive: Receive, send: Send) -> bool:
     """Has the node answer one request. ``hand_over`` brings it the other end's descriptor, which it then owns.
 
     False when the node gave no answer: then nothing was sent to the client. Cancelling it tells the
-    node that the client left.
+    node that the client left. Where the client does leave, nobody is owed an answer, or the rest of one.
     """
     ours, theirs = socket.socketpair()
     hand_over(theirs.detach())
@@ -53,6 +57,10 @@ async def ask(hand_over: Callable[[int], None], scope: MutableMapping[str, Any],
     pumping = asyncio.ensure_future(_pump(receive, writer))
     try:
         return await _answer(reader, send)
+    except _CutShort:
+        if writer.is_closing():  # by ``_pump``: the client left
+            return True
+        raise
     finally:
         pumping.cancel()
         writer.close()
@@ -89,7 +97,7 @@ async def _answer(reader: asyncio.StreamReader, send: Send) -> bool:
                     return True
     except (asyncio.IncompleteReadError, ConnectionError, ValueError):
         if started:
-            raise ConnectionError("the node ended in the middle of an answer") from None
+            raise _CutShort("the node ended in the middle of an answer") from None
         return False
 
 
@@ -127,20 +135,24 @@ def _receiver(reader: asyncio.StreamReader) -> Receive:
 
 
 class _Answer:
-    """What the application sends, on its way to the worker; ``whole`` once its last byte is."""
+    """What the application sends, on its way to the worker; ``whole`` once its last byte is. What is sent to a client
+    that has left is dropped, as servers of ASGI do: it is no fault of the application's."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self.whole = False
 
     async def send(self, message: Message) -> None:
+        if self._writer.is_closing():
+            return
         if message["type"] == "http.response.start":
             lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
             _write(self._writer, _Frame.START, orjson.dumps([message["status"], lines]))
         elif message["type"] == "http.response.body":
             more = message.get("more_body", False)
             _write(self._writer, _Frame.BODY_MORE if more else _Frame.BODY_LAST, message.get("body", b""))
-            await self._writer.drain()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
             self.whole = not more
 
 
