@@ -66,8 +66,19 @@ def open_tables(path: Path) -> sqlite3.Connection:
         return _opened(path)
 
 
+def _make_private(path: Path) -> None:
+    """Before SQLite opens it: the files beside it, in which answers stand first, are given its mode. Raises
+    StoreUnavailable."""
+    try:
+        path.touch(0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: the labels' file cannot be opened: {error.strerror}") from error
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -79,7 +90,6 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.executescript(TABLES)
         if found != SCHEMA:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
-        path.chmod(0o600)
     except BaseException:
         connection.close()
         raise

@@ -397,3 +397,13 @@ def test_sums_are_kept_for_their_days_and_reports_look_back_as_far_as_asked(tmp_
     rows = [report(part, days)["versions"]["1"]["arrival"]["labelled"] for days in (2, 3, 0)]
     assert rows == [10, 20, 40]
     part.close()
+
+
+def test_nobody_else_on_the_machine_reads_what_was_answered(tmp_path: Path, clock: ManualClock) -> None:
+    """The files that SQLite keeps beside its own hold the newest answers, and have its mode from the first moment."""
+    part = TruthPart(tmp_path / "labels.db", clock)
+    part.told("table", told())
+    part.take([record(case) for case in cases(10)])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    part.close()
+    assert modes == dict.fromkeys(("labels.db", "labels.db-wal", "labels.db-shm"), 0o600)
