@@ -18,7 +18,8 @@ largest value ``max``, and where that is, ``argmax``). By ``kind``:
 * ``categories``: ``values``, and a last bin ``other`` for all else (also counted as ``unseen``, since all were named).
 * ``text``: the same over byte strings (``values`` in base64); ``rare`` holds 8-byte hashes of reference values that
   got no bin of their own: those are ``other``, what is not even there is ``other`` and ``unseen``. ``rare`` None: there
-  were too many to keep, and ``unseen`` stays 0.
+  were too many to keep, and ``unseen`` stays 0. ``singles`` of them came once: as many of the reference's rows would
+  have been unseen in the rest of it.
 
 ``bins`` and ``missing`` add up to the rows. ``missing`` is NaN, or an empty string. ``low`` and ``high`` are rows below
 and above all of the reference (infinities too), besides their bin. ``total`` and ``square`` are sums of q and q² over
@@ -107,6 +108,7 @@ class Feature:
     edges: tuple[float, ...] = ()
     values: tuple[Any, ...] = ()
     rare: frozenset[bytes] | None = None
+    singles: int = 0
     center: float = 0.0
     scale: float = 0.0
     lowest: float = 0.0
@@ -177,6 +179,7 @@ class Feature:
             edges=edges,
             values=values,
             rare=rare,
+            singles=int(body.get("singles", len(rare or ()))),
             center=float(body.get("center", 0.0)),
             scale=float(body.get("scale", 0.0)),
             lowest=float(body.get("lowest", 0.0)),

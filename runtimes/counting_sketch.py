@@ -231,9 +231,12 @@ class _Tensor:
         # By how often they came, then by their bytes, so that equal data gives an equal profile.
         ordered = sorted(told, key=lambda value: (-told[value], value))
         named, rest = sorted(ordered[:_CATEGORIES]), ordered[_CATEGORIES:]
-        rare = None if index in self._many else sorted(base64.b64encode(rare_hash(value)).decode() for value in rest)
         values = [base64.b64encode(value).decode() for value in named]
-        return self._told(index, "value") | {"kind": "text", "values": values, "rare": rare}
+        body = self._told(index, "value") | {"kind": "text", "values": values, "rare": None}
+        if index in self._many:
+            return body
+        rare = sorted(base64.b64encode(rare_hash(value)).decode() for value in rest)
+        return body | {"rare": rare, "singles": sum(told[value] == 1 for value in rest)}
 
 
 class _Column:

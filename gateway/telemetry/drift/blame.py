@@ -114,9 +114,10 @@ def _mistake(reference: Reference, window: Counts, place: int) -> str | None:
     missing, known = (int(counts[feature.missing]) / max(1, int(counts[0])) for counts in (window, reference.counts))
     if _angle(missing, known) >= _MOST_OF_IT * effect > 0:
         return f"{missing:.1%} of its values are missing, {known:.1%} in the reference"
-    unseen = int(window[feature.unseen]) / rows
-    if _angle(unseen, 0.0) >= _MOST_OF_IT * effect > 0:
-        return f"{unseen:.1%} of its values are ones that the reference never had"
+    unseen, expected = int(window[feature.unseen]) / rows, _unseen(reference, place)
+    if _angle(unseen, expected) >= _MOST_OF_IT * effect > 0:
+        usual = f", where {expected:.1%} would be usual" if expected else ""
+        return f"{unseen:.1%} of its values are ones that the reference never had{usual}"
     if feature.kind == "text" or rows < 2:
         return None
     live, then = _columns(reference, window), _columns(reference, reference.counts)
@@ -126,6 +127,14 @@ def _mistake(reference: Reference, window: Counts, place: int) -> str | None:
     return _scaled(live.one(place), then.one(place), rows) or _outside(
         feature, window, live.one(place), then.one(place)
     )
+
+
+def _unseen(reference: Reference, place: int) -> float:
+    """The share of new values that the reference lets one expect."""
+    if reference.plan.features[place].kind == "numeric":
+        return 0.0
+    cells = reference.cell_counts[reference.cells.slice(place)]
+    return int(cells[-2]) / max(1, int(cells.sum()))
 
 
 def _angle(share: float, known: float) -> float:

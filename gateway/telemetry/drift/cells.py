@@ -95,6 +95,31 @@ class Cells:
         found: Counts = widened[..., self._plus] - widened[..., self._minus[0]] - widened[..., self._minus[1]]
         return found
 
+    @property
+    def unseen(self) -> NDArray[np.intp]:
+        """The cells of categories that the reference never had."""
+        ends = np.append(self.begins[1:], self.size)
+        named = np.array([feature.kind != "numeric" for feature in self.features], np.bool_)
+        return np.asarray(ends[named] - 2, np.intp)
+
+    def known(self, vector: Counts) -> Counts:
+        """The reference's own counts of cells. A category that one row alone has would be unseen without that row, so
+        it counts as unseen: the share of those is what the next rows will have that is new (Good, *The population
+        frequencies of species*, 1953). Without it every column of names would alarm."""
+        found = self.count(vector)
+        for index, feature in enumerate(self.features):
+            if feature.kind == "numeric":
+                continue
+            place = self.slice(index)
+            other, unseen = place.stop - 3, place.stop - 2
+            named = found[place.start : other]
+            alone = named == 1
+            rare = min(feature.singles, int(found[other]))
+            found[unseen] += int(alone.sum()) + rare
+            found[other] -= rare
+            named[alone] = 0
+        return found
+
     def scores(self, shares: Floats) -> Floats:
         """A standard normal's place of each ordered cell, mean 0 and deviation 1 within its feature; 0 elsewhere."""
         scores = np.zeros(self.size)

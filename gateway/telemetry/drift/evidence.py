@@ -2,7 +2,7 @@
 
 **No drift.** The share of rows in each cell is unknown, but the reference's counts tell of it: given them, live rows
 are Dirichlet-multinomial with the reference's counts (and a little) as parameters. So a small reference raises no
-alarm by its own noise, however many rows come: what its noise could make is inside the null.
+alarm by its own noise, however many rows come: what its noise could make is inside the null (``nulls``).
 
 **Drift** is a mixture of guesses, each a distribution of its own that does not look at the live rows: the ordered cells
 tilted one way or the other by 0.1 to 2 standard deviations, made wider or narrower, or any change at all, about as
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.telemetry.drift.cells import Cells, Counts, Floats
-from gateway.telemetry.drift.distributions import log_gamma
+from gateway.telemetry.drift.nulls import Null, dirichlet, risen
 from runtimes.counting import COSINE_UNITS, Plan
 
 __all__ = ["Reference", "log_mean_exp"]
@@ -53,17 +53,19 @@ class Reference:
     rows: int
     cell_counts: Counts
     credited: Floats
+    _null: Null
     _log_guesses: Floats
     _log_stakes: Floats
 
     @classmethod
     def of(cls, plan: Plan, counts: Counts) -> Reference:
         cells = Cells.of(plan)
-        cell_counts = cells.count(counts)
+        cell_counts = cells.known(counts)
         credited = cell_counts + cells.prior
         shares = credited / cells.spread(cells.sums(credited))
         guesses, stakes = _guesses(cells, shares)
-        return cls(plan, cells, counts, int(counts[0]), cell_counts, credited, guesses, stakes)
+        null = Null.of(cells, cell_counts, credited)
+        return cls(plan, cells, counts, int(counts[0]), cell_counts, credited, null, guesses, stakes)
 
     @property
     def _places(self) -> Mapping[str, int]:
@@ -94,7 +96,7 @@ class Reference:
         cells, live = self.cells, counts.astype(np.float64)
         if not cells.size:
             return np.zeros((len(live), 0))
-        null = _dirichlet(cells, self.credited, live)
+        null = self._null.log_probability(live)
         parts = [
             stake + self._guessed(guess, live) for guess, stake in zip(self._log_guesses, self._log_stakes, strict=True)
         ]
@@ -102,7 +104,7 @@ class Reference:
         free = np.isneginf(self._log_stakes).all(axis=0)  # no order to tilt: all of the stake is on any change
         loose_stake = np.where(free, -math.log(len(_LOOSENESS)), loose)
         shares = self.shares
-        parts += [loose_stake + _dirichlet(cells, looseness * shares, live) for looseness in _LOOSENESS]
+        parts += [loose_stake + dirichlet(cells, looseness * shares, live) for looseness in _LOOSENESS]
         found: Floats = np.logaddexp.reduce(np.stack(parts), axis=0) - null
         return found
 
@@ -111,7 +113,7 @@ class Reference:
             found: Floats = self.cells.sums(live * log_guess)
             return found
         sure = self.cells.spread(self.cells.sums(self.credited))
-        return _dirichlet(self.cells, sure * np.exp(log_guess), live)
+        return dirichlet(self.cells, sure * np.exp(log_guess), live)
 
     def _block(self, windows: Counts, index: int) -> Floats:
         block = self.plan.blocks[index]
@@ -170,23 +172,6 @@ def _guesses(cells: Cells, shares: Floats) -> tuple[Floats, Floats]:
     return np.array(guesses), np.array(stakes)
 
 
-def _dirichlet(cells: Cells, parameters: Floats, live: Floats) -> Floats:
-    """Log probability of rows in their order, parameters (cells), live (s, cells): (s, features)."""
-    terms = _risen(np.broadcast_to(parameters, live.shape), live)
-    return cells.sums(terms) - _risen(
-        np.broadcast_to(cells.sums(parameters), (len(live), len(cells.begins))), cells.sums(live)
-    )
-
-
-def _risen(parameters: Floats, counts: Floats) -> Floats:
-    """Log of the rising factorial; most cells of most windows are empty, and cost nothing."""
-    found = np.zeros(counts.shape)
-    some = counts > 0.0
-    at, more = parameters[some], counts[some]
-    found[some] = log_gamma(at + more) - log_gamma(at)
-    return found
-
-
 def _heads(sums: Counts, rows: Counts) -> Floats:
     """Waves (s, w) of ``rows`` (s, 1) as coins: heads and tails (s, w, 2), of fractions as well."""
     heads = np.clip((rows + sums / COSINE_UNITS) / 2.0, 0.0, rows)
@@ -195,5 +180,5 @@ def _heads(sums: Counts, rows: Counts) -> Floats:
 
 def _coins(parameters: Floats, live: Floats) -> Floats:
     total, rows = parameters.sum(axis=-1), live.sum(axis=-1)
-    terms: Floats = _risen(np.broadcast_to(parameters, live.shape), live).sum(axis=-1)
-    return terms - _risen(np.broadcast_to(total, rows.shape), rows)
+    terms: Floats = risen(np.broadcast_to(parameters, live.shape), live).sum(axis=-1)
+    return terms - risen(np.broadcast_to(total, rows.shape), rows)

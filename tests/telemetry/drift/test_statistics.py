@@ -133,3 +133,48 @@ def test_calibration_finds_the_promise_kept_on_the_reference(rows: int) -> None:
     assert found.alarms <= found.promised
     assert found.correction == 0.0
     assert found.ratio < 1.0
+
+
+@pytest.mark.parametrize("rows", [200, 1000])
+def test_columns_of_few_values_pay_nothing_however_many_rows_come(rows: int) -> None:
+    """Constant, binary, counts and rare ones, beside a small reference: what the reference has none of, and live rows
+    have none of either, is no evidence. It was 12 nats for a column that never changes."""
+    worst = []
+    for seed in range(8):
+        rng = np.random.default_rng((11, rows, seed))
+
+        def drawn(count: int, rng: np.random.Generator = rng) -> np.ndarray:
+            flags = [rng.random(count) < share for share in (0.002, 0.01, 0.1, 0.5)]
+            return np.column_stack([np.full(count, 3.0), *flags, rng.poisson(0.05, count), rng.poisson(5, count)])
+
+        reference = reference_of({"x": drawn(rows).astype(float)})
+        counts = counted(reference.plan, {"x": drawn(20_000).astype(float)})
+        worst.append(reference.log_e_of_cells(reference.cells.count(counts[None]))[0])
+    assert np.exp(np.array(worst)).mean() <= 1.0
+    assert np.max(worst) < 6.0  # in 56 columns, each at most one in 400
+
+
+@pytest.mark.parametrize("values", ["names", "words", "ages"])
+def test_values_that_are_mostly_new_are_as_new_as_the_reference_says(values: str) -> None:
+    """A column of names, of words with a long tail, and of ages beside 25 rows have new values every day: as many as
+    the reference had once is what may be expected. Far more of them is drift all the same."""
+    rng = np.random.default_rng(5)
+    draw = {
+        "names": lambda count: _texts(rng.integers(0, 1_000_000, count)),
+        "words": lambda count: _texts(rng.zipf(1.5, count)),
+        "ages": lambda count: rng.integers(18, 80, (count, 1)),
+    }[values]
+    reference = reference_of({"c": draw(25 if values == "ages" else 1000)})
+    counts = counted(reference.plan, {"c": draw(5_000)})
+    assert reference.log_e(counts[None])[0].max() < 4.0
+    strange = counted(reference.plan, {"c": draw(5_000) if values == "names" else draw(5_000) + _strange(values)})
+    if values != "names":  # all of whose values are new
+        assert reference.log_e(strange[None])[0].max() > 15.0
+
+
+def _texts(numbers: np.ndarray) -> np.ndarray:
+    return np.array([str(number).encode() for number in numbers], object)[:, None]
+
+
+def _strange(values: str) -> object:
+    return b"?" if values == "words" else 1000
