@@ -19,6 +19,7 @@ from gateway.telemetry.drift.cells import Counts
 __all__ = ["Counted", "Profiled", "Shared", "Tally"]
 
 _SEEN = "seen"
+_HALF_ROUND = 1 << 63
 _LIFE = "life:"
 """Each process that counted leaves its name, so that one whose counts are gone is missed."""
 
@@ -66,11 +67,13 @@ class Tally(NamedTuple):
 
     @classmethod
     def from_counters(cls, counters: Mapping[str, int], size: int) -> Tally:
-        """Places beyond ``size`` are nobody's: two programs disagree about a plan, and nothing is made of it."""
+        """Places beyond ``size`` are nobody's: two programs disagree about a plan, and nothing is made of it. A sum
+        beyond 64 bits goes round, as the counts that it is of do: what came between two looks is right all the same.
+        Squares of what is far off reach that in 2^31 rows."""
         counts = np.zeros(size, np.int64)
         for name, number in counters.items():
             if name.isdecimal() and int(name) < size:
-                counts[int(name)] = number
+                counts[int(name)] = (number + _HALF_ROUND) % (2 * _HALF_ROUND) - _HALF_ROUND
         lives = frozenset(name.removeprefix(_LIFE) for name in counters if name.startswith(_LIFE))
         return cls(int(counters.get(_SEEN, 0)), counts, lives)
 

@@ -18,7 +18,7 @@ from gateway.messages import VersionRef
 from gateway.routing.table import Arm, Route, RoutingTable, Rule
 from gateway.settings_drift import DriftSettings, ModelDrift
 from gateway.telemetry.drift.looking import DriftAlarm
-from gateway.telemetry.drift.sharing import Shared
+from gateway.telemetry.drift.sharing import Shared, Tally
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
 from runtimes.counting import Plan
@@ -190,6 +190,13 @@ async def test_while_the_ground_is_away_counts_wait_and_none_is_lost() -> None:
     await scene.look()
     (version,) = (await scene.watch.reports.report("r"))["versions"]
     assert version["rows"] == {"seen": 600, "counted": 300, "sampling": 0.5, "reference": ROWS}
+
+
+def test_sums_beyond_64_bits_go_round_and_differences_stay_right() -> None:
+    """Squares of a column that is a thousand times too large reach them in weeks; looks only take differences."""
+    before = Tally.from_counters({"seen": 1, "1": (1 << 63) - 5}, 2)
+    after = Tally.from_counters({"seen": 2, "1": (1 << 63) + 7}, 2)
+    assert (after.counts - before.counts).tolist() == [0, 12]
 
 
 async def test_a_restart_alone_loses_no_alarm_and_takes_no_row_twice(tmp_path: Path) -> None:
