@@ -22,6 +22,7 @@ from gateway.errors import InvalidInput
 from gateway.settings import client_settings
 from gateway.telemetry.decisions.notes import NOTES_FILE
 from gateway.telemetry.decisions.segments import FOLDER
+from gateway.telemetry.decisions.signers import signing_faults
 
 __all__ = ["commands"]
 
@@ -148,7 +149,10 @@ def verify_log(
     """Prove that no record was altered, removed or reordered, and none cut off that a checkpoint knows of."""
     output = Output.standard(machine=json)
     place = folder if folder is not None else local_home("the proof") / FOLDER
-    report = _extra(_VERIFY).verify(place, _checkpoints(place, checkpoint or [], key))
+    public, own = _public_key(key), _own_notes(place)
+    report = _extra(_VERIFY).verify(place, _checkpoints(public, own, checkpoint or []))
+    named = public if key is not None or folder is None else None  # a copy may be another gateway's
+    report.faults += signing_faults(report.keys, named, own)
     if json:
         output.json(report.to_json())
     else:
@@ -176,9 +180,14 @@ def _tell(output: Output, report: Any, *, given: bool) -> None:
         )
 
 
-def _checkpoints(folder: Path, files: Sequence[Path], key: Path | None) -> list[Checkpoint]:
+def _own_notes(folder: Path) -> Sequence[str]:
+    with suppress(OSError, UnicodeDecodeError):
+        return read_notes((folder / NOTES_FILE).read_text("utf-8"), DECISIONS)[0]
+    return ()
+
+
+def _checkpoints(public: VerifyingKey | None, own: Sequence[str], files: Sequence[Path]) -> list[Checkpoint]:
     """Those given, which must be sound, and the log's own, as far as they are. Raises CommandFailed."""
-    public = _public_key(key)
     found: list[Checkpoint] = []
     if public is None:
         if files:
@@ -192,10 +201,9 @@ def _checkpoints(folder: Path, files: Sequence[Path], key: Path | None) -> list[
         if rest or not notes:
             raise CommandFailed(f"{file}: {'holds lines of no checkpoint' if rest else 'holds no checkpoint'}")
         found += [_opened(public, note, file) for note in notes]
-    with suppress(OSError, UnicodeDecodeError):
-        for note in read_notes((folder / NOTES_FILE).read_text("utf-8"), DECISIONS)[0]:
-            with suppress(InvalidInput):
-                found.append(public.open(note))
+    for note in own:
+        with suppress(InvalidInput):
+            found.append(public.open(note))
     return found
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from uuid import UUID
 
-__all__ = ["decisions_of", "hash_of", "write_ids"]
+__all__ = ["decisions_of", "hash_of", "ids_content", "write_ids"]
 
 _ENTRY_BYTES = 24
 
@@ -21,16 +22,22 @@ def hash_of(request: str) -> int:
     return int.from_bytes(blake2b(request.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def write_ids(path: Path, found: Iterable[tuple[int, str]]) -> None:
+def ids_content(found: Iterable[tuple[int, str]]) -> bytes:
     """Decisions that are no UUIDs have no entry: they are none of this program's."""
+    return b"".join(_entries(found))
+
+
+def _entries(found: Iterable[tuple[int, str]]) -> Iterator[bytes]:
+    for hashed, decision in sorted(found):
+        with suppress(ValueError):
+            yield hashed.to_bytes(8, "big") + UUID(decision).bytes
+
+
+def write_ids(path: Path, found: Iterable[tuple[int, str]]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            for hashed, decision in sorted(found):
-                try:
-                    file.write(hashed.to_bytes(8, "big") + UUID(decision).bytes)
-                except ValueError:
-                    continue
+            file.write(ids_content(found))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)

@@ -31,6 +31,7 @@ from gateway.telemetry.decisions.frames import GENESIS
 __all__ = [
     "RESOLVED",
     "SCHEMA",
+    "SOUGHT",
     "FrameMark",
     "Passport",
     "controls_of",
@@ -68,7 +69,7 @@ SCHEMA = pa.schema(
 )
 
 _UNIQUE = frozenset({"sequence", "decision", "request", "trace", "span", "parent_span", "inputs", "outputs", "payload"})
-_SOUGHT = ["sequence", "decision", "request", "started", "route", "model", "version", "answered", "code"]
+SOUGHT = ["sequence", "decision", "request", "started", "route", "model", "version", "answered", "code"]
 """Whose least and greatest values each group names."""
 _FRAME = struct.Struct("<BIQ8s")
 _LEVEL = 3
@@ -132,7 +133,7 @@ def write_table(path: Path, table: pa.Table, passport: Passport) -> None:
         compression="zstd",
         compression_level=_LEVEL,
         use_dictionary=[name for name in SCHEMA.names if name not in _UNIQUE],
-        write_statistics=_SOUGHT,
+        write_statistics=SOUGHT,
         write_page_checksum=True,
         store_schema=False,
     )

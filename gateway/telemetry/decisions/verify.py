@@ -7,20 +7,21 @@ here. What was retired is told from what is missing by the control record that s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.checkpoints import Checkpoint
+from gateway.telemetry.decisions.agreement import disagreements
 from gateway.telemetry.decisions.compaction import Gathered
-from gateway.telemetry.decisions.frames import CONTROL, GENESIS, Frame, body_of, link_of, read_frames
-from gateway.telemetry.decisions.parquet import RESOLVED, controls_of, lines_in_order, read_passport
+from gateway.telemetry.decisions.frames import CONTROL, GENESIS, MAGIC, Frame, body_of, link_of, read_frames
+from gateway.telemetry.decisions.parquet import controls_of, lines_in_order, read_passport
 from gateway.telemetry.decisions.segments import Segment, listed
 
 __all__ = ["Report", "verify"]
@@ -46,7 +47,7 @@ class _Burst(NamedTuple):
 @dataclass(slots=True)
 class Report:
     """``faults`` empty: all stands as it was written. ``signed``: up to which line checkpoints agree. ``gaps``: what
-    the log itself says is missing."""
+    the log itself says is missing. ``keys`` that it names as those it is signed by, each with the line that does."""
 
     segments: int = 0
     first: int = 0
@@ -57,6 +58,7 @@ class Report:
     agreed: int = 0
     faults: list[str] = field(default_factory=list)
     gaps: list[Mapping[str, Any]] = field(default_factory=list)
+    keys: list[tuple[int, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         said = {name: getattr(self, name) for name in self.__slots__}
@@ -65,7 +67,9 @@ class Report:
 
 def verify(folder: Path, checkpoints: Sequence[Checkpoint] = ()) -> Report:
     """Walks the whole log. ``checkpoints``: those whose signatures have been opened."""
-    return _Walk(checkpoints).over(listed(folder))
+    if not (segments := listed(folder)):
+        return Report(faults=[f"no decision log is in {folder}: it is elsewhere, or was removed"])
+    return _Walk(checkpoints).over(segments)
 
 
 class _Walk:
@@ -76,12 +80,14 @@ class _Walk:
         # None: what stood before cannot be read, so what follows is taken as it is.
         self._link: bytes | None = GENESIS
         self._retired: set[int] = set()
+        self._before, self._gone = 0, list[int]()  # segments that went while we walked
         self._place = ""
 
     def over(self, segments: Sequence[Segment]) -> Report:
         before: Segment | None = None
         for segment in segments:
             self._between(before, segment)
+            self._before = 0 if before is None else before.number
             self._segment(segment)
             before = segment
         self._report.segments = len(segments)
@@ -101,7 +107,15 @@ class _Walk:
             self._link = None
 
     def _segment(self, segment: Segment) -> None:
-        bursts = _compacted(segment.parquet) if segment.compacted else _raw(segment.log)
+        try:
+            self._bursts(_raw(segment.log) if segment.raw and not segment.compacted else _compacted(segment.parquet))
+        except FileNotFoundError:  # compacted since we looked, or retired
+            if segment.parquet.exists():
+                self._segment(replace(segment, compacted=True))
+            else:
+                self._gone.append(segment.number)
+
+    def _bursts(self, bursts: Iterator[_Burst | str]) -> None:
         first = True
         for burst in bursts:
             if isinstance(burst, str):
@@ -125,6 +139,9 @@ class _Walk:
             self._report.first = burst.sequence
             if event.get("number") != 1 or burst.sequence != 1:
                 self._expected, self._link = burst.sequence, previous
+        elif self._before in self._gone:
+            self._expected, self._link = burst.sequence, previous
+            self._pending = [one for one in self._pending if one.size >= burst.sequence]
         elif self._link is None:
             self._link = previous
         elif burst.sequence > self._expected:
@@ -165,6 +182,8 @@ class _Walk:
             event = _event(line)
             if event.get("event") == "retired":
                 self._retired.add(int(event.get("segment", 0)))
+            elif event.get("event") == "open":
+                self._report.keys.append((sequence, str(event.get("signed_by"))))
             elif event.get("event") == "gap":
                 self._report.gaps.append({"sequence": sequence, **event})
 
@@ -188,7 +207,9 @@ class _Walk:
         if self._pending:
             most = self._pending[-1].size
             self._fault(f"the log was cut off: it ends with record {self._report.last}, and {most} were signed")
-        if segments and segments[0].number > 1 and segments[0].number - 1 not in self._retired:
+        if gone := [number for number in self._gone if number not in self._retired]:
+            self._fault(f"segment{_span(gone[0], gone[-1])} missing, and no record says that they were retired")
+        if segments[0].number > 1 and segments[0].number - 1 not in self._retired:
             self._fault(f"segment{_span(1, segments[0].number - 1)} missing, and no record says that they were retired")
 
 
@@ -206,17 +227,26 @@ def _event(line: bytes) -> Mapping[str, Any]:
 
 
 def _raw(path: Path) -> Iterator[_Burst | str]:
+    """What is torn at the end is looked at again when the file has grown meanwhile: its writer was at it."""
+    offset = len(MAGIC)
     with path.open("rb") as file:
-        for found in read_frames(file):
-            if isinstance(found, Frame):
-                yield _Burst(found.kind, found.sequence, found.written_ms, found.lines, found.link[:8], found.link)
-            else:
-                yield f"byte {found.offset}: {found.reason}"
+        while True:
+            size, torn = os.fstat(file.fileno()).st_size, None
+            for found in read_frames(file, offset):
+                if isinstance(found, Frame):
+                    yield _Burst(found.kind, found.sequence, found.written_ms, found.lines, found.link[:8], found.link)
+                    offset = found.end
+                elif found.more or os.fstat(file.fileno()).st_size == size:
+                    yield f"byte {found.offset}: {found.reason}"
+                else:
+                    torn = found
+            if torn is None:
+                return
 
 
 def _compacted(path: Path) -> Iterator[_Burst | str]:
     """What its rows give; where rows are missing, the burst is shorter than its mark, and its link does not fit.
-    Columns that no link covers are resolved again from the control records."""
+    What no link covers must agree with them, too."""
 
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -234,8 +264,9 @@ def _compacted(path: Path) -> Iterator[_Burst | str]:
                     gathered.take(_frame(burst))
                     yield burst
                 begin += mark.lines
-            if not _resolved(file).equals(gathered.table().select(["sequence", *RESOLVED])):
-                yield "a record's weights, digests, instance or build are not those that its control records say"
+            yield from disagreements(file, gathered, path.with_suffix(".ids"))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         yield f"it cannot be read: {error}"
 
@@ -266,8 +297,3 @@ class _Rows:
 def _frame(burst: _Burst) -> Frame:
     body = body_of(burst.kind, burst.sequence, burst.written_ms, burst.lines)
     return Frame(0, 0, burst.tag, burst.kind, burst.sequence, burst.written_ms, body)
-
-
-def _resolved(file: pq.ParquetFile) -> pa.Table:
-    table = file.read(columns=["sequence", *RESOLVED])
-    return table.take(pc.sort_indices(table, sort_keys=[("sequence", "ascending")]))

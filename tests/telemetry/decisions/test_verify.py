@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.checkpoints import Checkpoint
+from gateway.checkpoints import DECISIONS, Checkpoint, SigningKey, read_notes
+from gateway.clock import ManualClock
 from gateway.telemetry.decisions.frames import RECORDS, pack
+from gateway.telemetry.decisions.notes import NOTES_FILE
 from gateway.telemetry.decisions.segments import listed, remove
+from gateway.telemetry.decisions.signers import signing_faults
+from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
 from gateway.telemetry.decisions.verify import Report, verify
-from tests.telemetry.decisions.scene import checkpoints, compact_closed, frames, written
+from tests.telemetry.decisions.scene import KEY, checkpoints, compact_closed, frames, open_log, written
 
 SMALL = 40_000
 
@@ -220,3 +226,83 @@ def test_a_log_written_anew_is_found_by_a_checkpoint_kept_elsewhere(raw: Path, t
     anew = written(tmp_path / "log", 1010, segment_bytes=SMALL)
     assert proved(anew, []).faults == []
     assert any("written anew" in fault for fault in proved(anew, elsewhere).faults)
+
+
+def ids_emptied(path: Path) -> None:
+    path.with_suffix(".ids").write_bytes(b"")
+
+
+def least_id_raised(path: Path) -> None:
+    """In the footer alone, so that a look-up passes the group over."""
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    with pq.ParquetFile(path) as file:
+        column = file.schema_arrow.get_field_index("decision")
+        least = str(file.metadata.row_group(0).column(column).statistics.min).encode()
+    raised = least[:-1] + b"f"
+    path.write_bytes(content[:footer] + content[footer:].replace(least, raised))
+
+
+def column_added(path: Path) -> None:
+    table = pq.read_table(path)
+    told = pa.array(["the operator"] * len(table))
+    pq.write_table(table.append_column("approved_by", told), path)
+
+
+@pytest.mark.parametrize("harm", [ids_emptied, least_id_raised, column_added])
+def test_what_no_link_covers_must_agree_with_the_records_all_the_same(
+    compacted: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """The file of request ids, the footer's least and greatest values, and columns that a question in SQL would show:
+    whoever alters these hides or colours a record without touching it."""
+    folder = copied(compacted, tmp_path / "log")
+    segment = listed(folder)[0]
+    harm(segment.parquet)
+    assert any(segment.parquet.name in fault for fault in proved(folder).faults)
+
+
+def test_where_no_log_is_nothing_is_proved(tmp_path: Path) -> None:
+    """A folder that was emptied, or misspelt, is no sound log."""
+    assert "no decision log" in verify(tmp_path / "nowhere").faults[0]
+    assert verify(tmp_path).faults
+
+
+def test_a_key_that_was_replaced_is_told_from_those_that_the_log_names(raw: Path, tmp_path: Path) -> None:
+    """The log written anew by nobody: only its checkpoints were signed again. A key that was changed by its owner is
+    named by the log, and accuses nobody."""
+    notes = read_notes((raw / NOTES_FILE).read_text(), DECISIONS)[0]
+    named = proved(raw).keys
+    other = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))), DECISIONS)
+    again = [other.sign(one) for one in checkpoints(raw)]
+    assert list(signing_faults(named, KEY.public, notes)) == []
+    assert any("replaced" in fault for fault in signing_faults(named, other.public, again))
+    assert any("no key that it names" in fault for fault in signing_faults(named, KEY.public, again))
+    changed = [*named, (named[-1][0] + 1, str(other.public))]
+    assert list(signing_faults(changed, other.public, [*notes, *again])) == []
+
+
+def test_a_log_is_proved_while_its_segments_are_compacted_and_retired(tmp_path: Path) -> None:
+    """What goes under the verifier's eyes is no fault of the log."""
+    written(tmp_path, 4000, segment_bytes=SMALL)
+    faults: list[str] = []
+    done = threading.Event()
+
+    def prove() -> None:
+        while not done.is_set():
+            faults.extend(proved(tmp_path).faults)
+
+    proving = threading.Thread(target=prove)
+    proving.start()
+    try:
+        compact_closed(tmp_path)
+        log = open_log(tmp_path)
+        for kept in range(1_000_000, 100_000, -50_000):
+            upkeep = LogUpkeep(log, UpkeepOptions(keep_bytes=kept, compact=False), clock=ManualClock())
+            upkeep.look()
+            upkeep.close()
+        log.close()
+    finally:
+        done.set()
+        proving.join()
+    assert faults == []
+    assert proved(tmp_path).faults == []
