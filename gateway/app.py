@@ -86,6 +86,7 @@ from gateway.workers.crew import Crew
 from gateway.workers.deaths import Deaths
 from gateway.workers.face import Settled
 from runtimes.catalog import preloads
+from runtimes.process import give_back_code
 
 __all__ = ["Gateway", "serve"]
 
@@ -412,6 +413,7 @@ async def _serve(settings: Settings) -> int:
     gateway = Gateway(settings)
     await gateway.start()
     spare_the_collector()
+    give_back_code()
     for url in gateway.urls:
         log.info("listening on %s, home %s", url, settings.home)
     if settings.server.workers > 1:

@@ -20,6 +20,7 @@ __all__ = [
     "cap_threads",
     "close_all_but",
     "die_with",
+    "give_back_code",
     "go_first",
     "ignore_signals",
     "name_process",
@@ -31,6 +32,7 @@ __all__ = [
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_MADV_DONTNEED = 4
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _LOAD_NICENESS = 10
 _PATIENCE_S = 30.0
@@ -97,6 +99,21 @@ def ignore_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # printing to the terminal of a group that is not ours
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def give_back_code() -> None:
+    """Takes the pages of programs and libraries that start has read out of this process: a sixth of a gateway's memory,
+    most of it code that runs once. What is needed again comes from the system's cache, half a microsecond a page.
+
+    Only what is mapped to be read and run: nobody has written to it, so nothing is lost.
+    """
+    with suppress(OSError, AttributeError, ValueError):
+        advise = ctypes.CDLL(None).madvise
+        for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines():
+            span, rights, *rest = line.split(maxsplit=5)
+            if rights == "r-xp" and len(rest) == 4 and rest[3].startswith("/"):
+                begin, end = (int(address, 16) for address in span.split("-"))
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ Which parts it has is said in plain options; what each takes is described where 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from gateway.telemetry.feedback.opening import truth_part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
 from gateway.telemetry.tracing.part import traces_part
-from runtimes.process import die_with, ignore_signals, name_process
+from runtimes.process import die_with, give_back_code, ignore_signals, name_process
 
 __all__ = ["build_parts", "main"]
 
@@ -67,9 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     clock = SystemClock()
-    desk = Desk(
-        socket.socket(fileno=given.fd), lambda options, fds: build_parts(options, fds, clock), clock, shown=SHOWN
-    )
+    gc.collect()
+
+    def build(options: Mapping[str, Any], fds: Sequence[int]) -> list[Part]:
+        parts = build_parts(options, fds, clock)
+        give_back_code()
+        return parts
+
+    desk = Desk(socket.socket(fileno=given.fd), build, clock, shown=SHOWN)
     desk.run()
     return 0
 

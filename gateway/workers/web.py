@@ -43,7 +43,7 @@ from gateway.workers.face import Face
 from gateway.workers.follower import Follower, Told
 from gateway.workers.link import Link
 from gateway.workers.relay import Relay
-from runtimes.process import die_with, ignore_signals, name_process
+from runtimes.process import die_with, give_back_code, ignore_signals, name_process
 
 __all__ = ["WebWorker", "main"]
 
@@ -209,6 +209,7 @@ class WebWorker:
             self._listeners.append(listener)
             self._serving.append(asyncio.create_task(self._serve(listener)))
         spare_the_collector()
+        give_back_code()
 
     async def _serve(self, listener: Listener) -> None:
         """Connections wait in the kernel until flags have data, or could not get any in time."""

@@ -125,3 +125,22 @@ def test_a_group_of_its_own_stays_in_the_session() -> None:
 def test_threads_are_capped_for_vendors_that_read_it_at_import() -> None:
     """OpenMP, OpenBLAS, MKL."""
     assert thread_environment(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_code_that_is_given_back_runs_as_before() -> None:
+    """In a process of its own: what start has read leaves it, and all of it still works."""
+    program = (
+        "import hashlib, numpy, ssl\n"
+        "from pathlib import Path\n"
+        "from runtimes.process import give_back_code\n"
+        "def pages(): return int(Path('/proc/self/statm').read_text().split()[1])\n"
+        "def works(): return hashlib.sha256(numpy.arange(9.0).tobytes()).hexdigest(), numpy.linalg.det(numpy.eye(3))\n"
+        "before, expected = pages(), works()\n"
+        "give_back_code()\n"
+        "after = pages()\n"
+        "print(after < before, works() == expected)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert found.stdout.split() == ["True", "True"]
