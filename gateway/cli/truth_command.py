@@ -18,6 +18,8 @@ Json = Mapping[str, Any]
 
 COLUMNS = ("VERSION", "OF", "MEASURE", "VALUE", "INTERVAL", "ROWS", "ESTIMATE")
 ORDER = ("accuracy", "precision", "recall", "f1", "f1_macro", "auc", "brier", "ece", "mae", "rmse", "bias")
+LEAST_ROWS = 10
+"""Labelled rows without which a group is not shown by itself, as it is not compared: its interval says nothing."""
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
 
@@ -51,10 +53,21 @@ def rows_of(report: Json) -> Iterator[Sequence[object]]:
         for name in sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
             yield _row(number, "all", name, version["measures"].get(name), estimated.get(name))
         for cut, found in version["slices"].items():
-            for part, group in found["groups"].items():
-                main = next((name for name in ORDER if name in group["measures"]), None)
-                if main is not None:
-                    yield _row(number, f"{cut}={part}", main, group["measures"][main], None)
+            yield from _of_groups(number, cut, found["groups"])
+
+
+def _of_groups(number: str, cut: str, groups: Json) -> Iterator[Sequence[object]]:
+    small = rows = 0
+    for part, group in groups.items():
+        main = next((name for name in ORDER if name in group["measures"]), None)
+        if main is None:
+            continue
+        if group["arrival"]["labelled"] < LEAST_ROWS:
+            small, rows = small + 1, rows + group["arrival"]["labelled"]
+            continue
+        yield _row(number, f"{cut}={part}", main, group["measures"][main], None)
+    if small:
+        yield (number, f"{cut}: {small} of fewer than {LEAST_ROWS} rows", None, None, None, rows, None)
 
 
 def _row(number: str, of: str, name: str, measure: Json | None, estimate: Json | None) -> Sequence[object]:
