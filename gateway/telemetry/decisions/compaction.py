@@ -236,6 +236,7 @@ def _behind_everybody() -> None:
 def main(arguments: Sequence[str]) -> int:
     folder, number = Path(arguments[0]), int(arguments[1])
     _behind_everybody()
+    os.umask(0o027)  # as frames are: payloads are nobody else's
     pa.set_memory_pool(pa.system_memory_pool())  # arrow's own keeps half as much again
     with (folder / "compaction-lock").open("ab") as lock:
         try:

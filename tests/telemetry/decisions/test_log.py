@@ -26,6 +26,7 @@ from gateway.telemetry.decisions.secret import SECRET_FILE, KeyedHash
 from gateway.telemetry.decisions.segments import listed, raw_path
 from gateway.telemetry.decisions.verify import verify
 from tests.telemetry.decisions.scene import (
+    KEY,
     TABLE,
     VERSION,
     answer,
@@ -342,3 +343,17 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(small_disk: Path) -> Non
     [gap] = controls(from_nothing / "decisions", "gap")
     assert (gap["records"], gap["cause"]) == (2, "not-begun")
     assert len(controls(from_nothing / "decisions", "table")) == 1
+
+
+def test_the_newest_checkpoint_is_found_from_the_end_of_however_many(tmp_path: Path) -> None:
+    """A note a minute is half a million a year: none but the last is opened, and what is torn behind it passed over."""
+    clock = ManualClock()
+    log = open_log(tmp_path, clock)
+    log.append([b'["a"]'])
+    log.close()
+    path = tmp_path / NOTES_FILE
+    note = path.read_text()
+    path.write_text(("damaged\n" * 40 + "\n") * 1000 + note + note.splitlines()[0] + "\n99")
+    again = open_log(tmp_path, clock)
+    assert again.notes.newest == KEY.public.open(note.rstrip("\n") + "\n")
+    again.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,16 @@ def test_every_value_a_record_may_have_survives_compaction(tmp_path: Path) -> No
     compact(first)
     with pq.ParquetFile(first.parquet) as file:
         assert [line for _, line in lines_in_order(file)] == before
+
+
+def test_files_of_a_compacted_segment_are_nobody_elses_whatever_the_umask(tmp_path: Path) -> None:
+    """Payloads are in them, as they were in the frames."""
+    written(tmp_path, 600, segment_bytes=40_000)
+    first = listed(tmp_path)[0]
+    command = [sys.executable, "-m", "gateway.telemetry.decisions.compaction", str(tmp_path), str(first.number)]
+    done = subprocess.run(command, umask=0, check=False, timeout=60)
+    assert done.returncode == 0
+    assert [path.stat().st_mode & 0o007 for path in (first.parquet, first.ids)] == [0, 0]
 
 
 def test_a_damaged_segment_stays_as_it_is(tmp_path: Path) -> None:
