@@ -26,9 +26,9 @@ from runtimes.counting import (
 
 __all__ = ["Counter", "column", "flat_rows", "flattened"]
 
-_SLAB, _NARROW_SLAB = 255, 1024
+_SLAB, _NARROW_SLAB = 255, 510
 """Rows at a time. Of many features, what is worked on stays in the processor's cache, and comparisons add up in a byte;
-of few, it is the calls that cost."""
+of few, it is the calls that cost, until the waves of their blocks no longer fit (1,020 rows take two thirds longer)."""
 
 _NARROW = 16
 """Up to so many features are counted column by column."""
@@ -36,8 +36,10 @@ _NARROW = 16
 _TABLE_BITS = 12
 _TABLE = np.array(
     [round(COSINE_UNITS * math.cos(2 * math.pi * step / (1 << _TABLE_BITS))) for step in range(1 << _TABLE_BITS)],
-    np.int64,
+    np.float64,
 )
+"""Whole numbers, as floating-point ones: a product with ones sums them in half the time, and as exactly."""
+
 _QUARTER = 1 << (_TABLE_BITS - 2)
 
 
@@ -299,11 +301,15 @@ class _Columns:
         vector[block.outer] += (z.T @ z)[self._upper].astype(np.int64)
         phases = (z @ self._frequencies).astype(np.int64) >> (PHASE_BITS - _TABLE_BITS)
         mask = (1 << _TABLE_BITS) - 1
-        cosines, sines = _TABLE[phases & mask], _TABLE[(phases - _QUARTER) & mask]
-        vector[block.cos] += cosines.sum(axis=0)
-        vector[block.sin] += sines.sum(axis=0)
+        phases &= mask
+        cosines = _TABLE.take(phases)
+        phases -= _QUARTER
+        phases &= mask
+        sines, ones = _TABLE.take(phases), np.ones(len(z))
+        vector[block.cos] += (ones @ cosines).astype(np.int64)
+        vector[block.sin] += (ones @ sines).astype(np.int64)
         if self.spread is not None:
-            both = np.concatenate([cosines, sines], axis=1).astype(np.float64)
+            both = np.concatenate([cosines, sines], axis=1)
             self.spread += (both.T @ both).astype(np.int64)
 
     def _quantised(self, slab: Mapping[tuple[str, str], Array], vector: Array) -> Array:
