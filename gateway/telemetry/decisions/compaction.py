@@ -52,7 +52,6 @@ class Gathered:
         self.hashes: list[tuple[int, str]] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows: list[list[Any]] = []
-        self._labels: dict[str, str] = {}
 
     def table(self) -> pa.Table:
         self._close_chunk()
@@ -75,14 +74,6 @@ class Gathered:
     def _control(self, sequence: int, text: bytes) -> list[Any]:
         event = orjson.loads(text)
         self._hear(sequence, event)
-        if event.get("event") in ("segment", "open"):
-            labels = {
-                **self._labels,
-                **(event.get("labels") or {name: event[name] for name in _LABELS if name in event}),
-            }
-            if labels != self._labels:  # what stands before is of the process before
-                self._close_chunk()
-                self._labels = labels
         decision = event.get("decision")
         about = decision if isinstance(decision, str) else None
         return [sequence, about, *([None] * (len(COLUMNS) - 1)), text.decode()]
@@ -96,7 +87,7 @@ class Gathered:
         if not self._rows:
             return
         rows, self._rows = self._rows, []
-        resolved = [resolve(self.standing, row, self._labels) for row in rows]
+        resolved = [resolve(self.standing, row) for row in rows]
         columns = [*zip(*rows, strict=True), *zip(*resolved, strict=True)]
         arrays = [
             pa.array(column, pa.int64()).cast(field.type)
@@ -107,17 +98,17 @@ class Gathered:
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
 
 
-_LABELS = ("instance", "build")
 _ROUTE, _MODEL, _VERSION, _ANSWERED, _REASON, _REVISION = (
     1 + PLACE[name] for name in ("route", "model", "version", "answered", "reason", "revision")
 )
 
 
-def resolve(standing: Standing, row: Sequence[Any], labels: Mapping[str, str]) -> tuple[str | None, ...]:
+def resolve(standing: Standing, row: Sequence[Any]) -> tuple[str | None, ...]:
     """``RESOLVED`` of a row that begins with its sequence number."""
     if row[len(COLUMNS) + 1] is not None:
         return (None,) * 5
     weights = digest = loaded = None
+    labels = standing.labels_at(row[0])
     if row[_REVISION] is not None:
         weights = _weights(standing.route_at(row[_ROUTE], row[_REVISION], row[0]), row[_REASON])
     number = row[_ANSWERED] or row[_VERSION]

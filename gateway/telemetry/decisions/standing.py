@@ -14,6 +14,7 @@ __all__ = ["KEPT_REVISIONS", "Standing"]
 KEPT_REVISIONS = 8
 """Of a route, by who writes: requests that began under an older table may still end."""
 _KEPT_VERSIONS = 4096
+_LABELS = ("instance", "build")
 
 Entry = Mapping[str, Any]
 
@@ -33,6 +34,7 @@ class Standing:
         self._most = revisions
         self._routes: dict[str, list[_Told]] = {}
         self._versions: dict[str, Entry] = {}
+        self._labels: list[tuple[int, Mapping[str, str]]] = []
         self.revision = 0
 
     def __repr__(self) -> str:
@@ -40,6 +42,9 @@ class Standing:
 
     def take(self, event: Mapping[str, Any], place: int = 0) -> None:
         """A control record, and its place in the chain; those that change nothing here are left."""
+        if event.get("event") in ("segment", "open"):
+            told = event.get("labels") or {name: event[name] for name in _LABELS if name in event}
+            self._labels.append((place, {**self.labels_at(place), **told}))
         match event.get("event"):
             case "table":
                 self._take_table(event, place)
@@ -72,6 +77,11 @@ class Standing:
             if found is None or told.revision > found.revision or told.place <= place:
                 found = told
         return None if found is None else found.entry
+
+    def labels_at(self, place: int) -> Mapping[str, str]:
+        """Which instance wrote there, and of which build."""
+        told = [labels for begin, labels in self._labels if begin <= place]
+        return {name: told[-1][name] for name in _LABELS if name in told[-1]} if told else {}
 
     def version(self, model: str, number: int) -> Entry | None:
         return self._versions.get(f"{model}/{number}")

@@ -37,7 +37,7 @@ def full_view(hit: Hit, standing: Standing, segment: int, about: Sequence[str]) 
         "bytes": None if version is None else {key: version.get(key) for key in ("digest", "loaded")},
         "why": _why(record, standing, hit.sequence),
         "later": [orjson.loads(text) for text in about],
-        "recorded": {"segment": segment, "sequence": hit.sequence},
+        "recorded": {"segment": segment, "sequence": hit.sequence, **standing.labels_at(hit.sequence)},
         "rebuild": _rebuild(record, model, number),
     }
 
@@ -55,6 +55,8 @@ def _why(record: Mapping[str, Any], standing: Standing, place: int) -> dict[str,
         why["rule"] = reason[5:]
         rules = [rule for rule in entry.get("rules") or () if rule.get("name") == reason[5:]]
         split = rules[0] if rules and "weights" in rules[0] else entry
+        if rules and "use" in rules[0]:
+            why["use"] = rules[0]["use"]
     why["weights"] = split.get("weights")
     why["known_good"] = entry.get("known_good")
     if record["bucket"] is not None and (interval := _interval(record["bucket"], split)) is not None:

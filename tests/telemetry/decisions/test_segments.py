@@ -350,3 +350,22 @@ def test_each_record_names_the_build_that_made_it_also_in_a_segment_of_two(tmp_p
         part.close()
     rows = query(tmp_path, "SELECT build FROM decisions ORDER BY decision").rows
     assert rows == [("1.0",), ("2.0",)]
+    told = [opened(tmp_path).one(decision_id(number))["recorded"] for number in range(2)]
+    assert [(one["instance"], one["build"]) for one in told] == [("here", "1.0"), ("here", "2.0")]
+
+
+def test_a_decision_by_a_rule_says_which_and_what_it_uses(tmp_path: Path) -> None:
+    """A version, or weights of its own; those of the route stand beside the one that uses none."""
+    route = {
+        **TABLE["routes"]["digits"],  # type: ignore[index]
+        "rules": [{"name": "vip", "use": 4}, {"name": "few", "weights": {"3": 9, "4": 1}, "intervals": []}],
+    }
+    part = open_part(tmp_path)
+    part.told("table", {"revision": 7, "routes": {"digits": route}})
+    version = VersionRef("digits", 4)
+    part.take([answer(n, decision=Decision("digits", version, f"rule:{name}", None, 7, 2))
+               for n, name in enumerate(("vip", "few"))])  # fmt: skip
+    part.close()
+    vip, few = (opened(tmp_path).one(decision_id(number))["why"] for number in range(2))
+    assert (vip["rule"], vip["use"], vip["weights"]) == ("vip", 4, {"3": 95, "4": 5})
+    assert (few["rule"], few["weights"]) == ("few", {"3": 9, "4": 1})
