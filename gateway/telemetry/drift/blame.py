@@ -37,7 +37,8 @@ ADVICE: Mapping[str, str] = {
     WORLD: "Look at how well the model does on the new inputs as soon as labels come, and retrain with them if it does "
     "worse. Going back to another version that learned from the old inputs will not help",
 }
-_PRECISION = (WORLD, MODEL, ROUTING, DATA_PIPELINE)
+_PRECISION = (MODEL, WORLD, ROUTING, DATA_PIPELINE)
+"""The model is blamed for want of inputs that moved: those may be proved later than the answers that follow them."""
 
 _MOST_OF_IT = 0.7
 _FACTOR_AGREES = 0.15
@@ -81,12 +82,13 @@ def blame_of(
     if side == "output":
         if inputs_moved:
             return Blame(WORLD, f"answers moved with the inputs ({_listed(inputs_moved)})")
-        return Blame(MODEL, "answers moved and inputs did not")
+        watched = "input" in reference.sides
+        return Blame(MODEL, "answers moved and inputs did not" if watched else "answers moved; no input is watched")
     place = next((i for i, feature in enumerate(reference.plan.features) if feature.name == name), None)
     mistake = None if place is None else _mistake(reference, window, place)
     if mistake is not None:
         return Blame(DATA_PIPELINE, mistake)
-    if arms_differ:
+    if name in arms_differ or (place is None and arms_differ):
         return Blame(ROUTING, f"the versions of the route do not get the same inputs ({_listed(arms_differ)})")
     if place is None:
         return Blame(WORLD, "the inputs together have moved, as no single one of them shows")

@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.messages import VersionRef
 from gateway.telemetry.drift.arms import Arms
-from gateway.telemetry.drift.blame import ADVICE, DATA_PIPELINE, ROUTING, Blame, blame_of, more_precise
+from gateway.telemetry.drift.blame import ADVICE, DATA_PIPELINE, ROUTING, WORLD, Blame, blame_of, more_precise
 from gateway.telemetry.drift.calibration import calibrate
 from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
@@ -57,7 +57,8 @@ def look_at_version(
     belief = replace(belief, calibration=calibration)
     bets = AgainstReference(reference)
     state, finding = judge(_met(belief, tally), bets, tally.counts, at, corrected(policy, belief))
-    blames = dict(_blames(reference, state, finding, belief.blames, arms_differ))
+    moved = _moved_inputs(reference, state, finding, policy)
+    blames = dict(_blames(reference, state, moved, belief.blames, arms_differ))
     return _after(belief, state, blames, tally, at)
 
 
@@ -88,25 +89,49 @@ def _met(belief: Belief, tally: Tally) -> State:
     return replace(belief.state, starts=belief.state.starts.moved(anew))
 
 
-def _blames(
-    reference: Reference, state: State, finding: Finding, before: Mapping[str, Blame], arms_differ: Sequence[str]
-) -> Iterator[tuple[str, Blame]]:
+def _moved_inputs(reference: Reference, state: State, finding: Finding, policy: Policy) -> Mapping[str, float]:
+    """Since when, by name. What is proved not to matter has not moved anything: with enough rows every input differs
+    by a little, and no answer would ever be the model's fault."""
     sides = dict(zip(reference.names, reference.sides, strict=True))
-    moved = [
-        one.name
-        for one in finding.features
-        if sides[one.name] == "input" and (one.state == "alarm" or one.log_evidence >= _SUSPECT * one.threshold)
-    ]
+    found = {}
+    for one in finding.features:
+        suspect = one.log_evidence >= _SUSPECT * one.threshold and one.effect.high >= policy.least(one.name)
+        standing = state.raised.get(one.name)
+        if sides[one.name] == "input" and (standing is not None or suspect):
+            found[one.name] = one.began if standing is None else standing.began
+    return found
+
+
+def _blames(
+    reference: Reference,
+    state: State,
+    moved: Mapping[str, float],
+    before: Mapping[str, Blame],
+    arms_differ: Sequence[str],
+) -> Iterator[tuple[str, Blame]]:
+    """Of inputs, then of answers, which may follow them: those that had moved when the answers' alarm was raised."""
+    sides = dict(zip(reference.names, reference.sides, strict=True))
     blocks = {block.name for block in reference.plan.blocks}
     found: dict[str, Blame] = {}
-    for name, standing in sorted(state.raised.items(), key=lambda item: item[0] in blocks):
-        window = _all_since(state, standing)
-        blame = blame_of(reference, window, name, arms_differ=arms_differ, inputs_moved=moved)
-        broken = [other for other, known in found.items() if known.blame == DATA_PIPELINE]
-        if name in blocks and sides[name] == "input" and broken:
-            blame = Blame(DATA_PIPELINE, f"it moved with {', '.join(broken[:3])}")
+    for name, standing in sorted(
+        state.raised.items(), key=lambda item: (sides[item[0]] == "output", item[0] in blocks)
+    ):
+        window, answers = _all_since(state, standing), sides[name] == "output"
+        earlier = [other for other, began in moved.items() if not answers or began < standing.at]
+        blame = blame_of(reference, window, name, arms_differ=arms_differ, inputs_moved=earlier)
+        if answers or name in blocks:
+            blame = _followed(blame, {other: found[other] for other in earlier if other in found})
         found[name] = more_precise(before.get(name), blame)
         yield name, found[name]
+
+
+def _followed(blame: Blame, inputs: Mapping[str, Blame]) -> Blame:
+    """What moved with inputs that are broken, or that the versions are not given alike, is not the world's doing."""
+    for kind in (DATA_PIPELINE, ROUTING):
+        named = [name for name, one in inputs.items() if one.blame == kind]
+        if named and blame.blame == WORLD:
+            return Blame(kind, f"it moved with {', '.join(named[:3])}")
+    return blame
 
 
 def _all_since(state: State, standing: Raised) -> Counts:

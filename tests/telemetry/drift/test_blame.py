@@ -192,6 +192,73 @@ def test_answers_that_moved_on_inputs_that_did_not_are_the_models_fault() -> Non
     assert alarm.advice == ADVICE[MODEL]
 
 
+def answers_of_income(rows: Rows) -> Rows:
+    return rows[:, :1] * 2.0 + 1.0
+
+
+def test_answers_that_follow_a_broken_input_are_not_called_the_worlds_doing() -> None:
+    """An income in thousandths: nobody is told to retrain with it."""
+    stream = Stream(houses(), answers=answers_of_income)
+    stream.look(200)
+    for _ in range(3):
+        stream.look(200, column(0, lambda values: values * 1000.0))
+    blames = stream.blames()
+    assert any(name.startswith("y") for name in blames)
+    assert {blame for blame, _ in blames.values()} == {DATA_PIPELINE}
+
+
+def test_an_input_that_moved_by_less_than_matters_excuses_no_answer() -> None:
+    """With a hundred thousand rows every input is proved to have moved a little, and the model is broken all the
+    same."""
+    stream = Stream(houses(60_000), answers=answers_of_income)
+    spread = stream.data[:, 2].std()
+
+    def little(rows: Rows) -> Rows:
+        return column(2, lambda values: values + 0.06 * spread)(rows)
+
+    stream.look(17_000, little)
+    assert not stream.blames()
+    stream.look(1_000, little, answers=lambda rows: answers_of_income(rows) + 2.0)
+    assert {blame for name, (blame, _) in stream.blames().items() if name.startswith("y")} == {MODEL}
+
+
+def test_answers_that_moved_before_their_inputs_were_proved_to_are_the_worlds_doing_in_the_end() -> None:
+    """Six inputs move by a little each, and their sum by a lot: its alarm comes first."""
+    rng = np.random.default_rng(8)
+    stream = Stream(rng.standard_normal((12_000, 6)), answers=lambda rows: rows.sum(axis=1, keepdims=True))
+    stream.look(200)
+    first: set[str] = set()
+    for _ in range(60):
+        stream.look(60, lambda rows: rows + 0.3)
+        first = first or set(stream.blames())
+    assert first == {"y"}
+    assert {blame for blame, _ in stream.blames().values()} == {WORLD}
+
+
+def test_inputs_that_move_long_after_the_answers_did_do_not_excuse_the_model() -> None:
+    """The version broke first; the world moved later."""
+    stream = Stream(houses(), answers=answers_of_income)
+    spread = stream.data[:, 3].std()
+    broken = lambda rows: answers_of_income(rows) + 2.0  # noqa: E731
+    stream.look(200)
+    for _ in range(6):
+        stream.look(300, answers=broken)
+    for _ in range(6):
+        stream.look(300, column(3, lambda values: values + 0.8 * spread), answers=broken)
+    blames = stream.blames()
+    assert blames["x[3]"][0] == WORLD
+    assert {blame for name, (blame, _) in blames.items() if name.startswith("y")} == {MODEL}
+
+
+def test_an_input_that_all_versions_are_given_alike_is_no_routing_fault() -> None:
+    """While another input of the route is one."""
+    stream = Stream(houses())
+    spread = stream.data[:, 3].std()
+    for _ in range(4):
+        stream.look(300, column(3, lambda values: values + 0.8 * spread), arms_differ=("x[4]",))
+    assert stream.blames()["x[3]"][0] == WORLD
+
+
 def test_arms_that_are_not_given_the_same_inputs_are_a_routing_fault() -> None:
     """The later version gets rows of the north alone: the pair raises it, and what that version sees is so blamed."""
     stream = Stream(houses())
