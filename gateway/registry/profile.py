@@ -14,7 +14,7 @@ from gateway.errors import InvalidRegistration
 from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.answering import Answering, Spool
-from gateway.registry.profile_data import Batch, Reference, open_reference
+from gateway.registry.profile_data import UNREADABLE, Batch, Reference, open_reference
 from runtimes.base import LoadSpec
 from runtimes.counting_profile import Reckoning
 from runtimes.counting_rows import flattened
@@ -47,15 +47,15 @@ def compute_profile(
             answering = stack.enter_context(Answering(spec, signature, interpreter, timeout_s))
             spool = stack.enter_context(Spool(answering, signature))
         sketch = Sketch(signature, seed=seed, names=reference.names)
-        for inputs, outputs in _first(reference, spool):
-            sketch.add(flattened(inputs, outputs))
         try:
+            for inputs, outputs in _first(reference, spool):
+                sketch.add(flattened(inputs, outputs))
             body = sketch.frozen()
             reckoning = Reckoning(body, sketch.rows)
             for inputs, outputs in _again(reference, spool):
                 reckoning.add(flattened(inputs, outputs))
             return canonical.dumps(reckoning.finished())
-        except ValueError as error:
+        except UNREADABLE as error:
             raise InvalidRegistration(f"reference {path}: {error}") from error
 
 

@@ -11,6 +11,7 @@ import csv
 import importlib
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ __all__ = ["BATCH_ROWS", "Reference", "open_reference"]
 BATCH_ROWS = 4096
 BATCH_BYTES = 32 << 20
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+
+UNREADABLE = (ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
+"""What readers raise for data that is damaged, at its head or further down."""
 
 Batch = tuple[dict[str, Array], dict[str, Array]]
 
@@ -56,7 +60,7 @@ def open_reference(path: Path, signature: Signature) -> Reference:
             return _Table(path, _parquet_columns(path), _parquet_batches, signature)
         if path.suffix in (".npy", ".npz"):
             return _Numpy(path, signature)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, *UNREADABLE) as error:
         raise InvalidRegistration(f"reference {path} cannot be read: {error}") from error
     raise InvalidRegistration(f"reference {path}: expected a file of {', '.join(SUFFIXES)}")
 
@@ -369,8 +373,17 @@ def _parquet_columns(path: Path) -> list[str]:
 def _parquet_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list[Array]]:
     columns = [column for column, _ in wanted]
     with _parquet().ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+        while (batch := _next_of(path, batches)) is not None:
             yield [_arrow_column(path, batch.column(column), column, datatype) for column, datatype in wanted]
+
+
+def _next_of(path: Path, batches: Iterator[Any]) -> Any:
+    """None at the end."""
+    try:
+        return next(batches, None)
+    except OSError as error:  # what pyarrow raises for a damaged page
+        raise InvalidRegistration(f"reference {path} is damaged: {error}") from error
 
 
 def _arrow_column(path: Path, column: Any, name: str, datatype: str) -> Array:

@@ -132,6 +132,21 @@ def _cut(folder: Path) -> Path:
     return path
 
 
+def _damaged(folder: Path, name: str) -> Path:
+    """Its head is whole, and further down is another's."""
+    path = folder / name
+    if name.endswith(".npz"):
+        np.savez_compressed(path, x=np.random.default_rng(1).standard_normal((3000, 3)).astype(np.float32))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table({column: np.random.default_rng(1).standard_normal(3000) for column in "abc"})
+        pytest.importorskip("pyarrow.parquet").write_table(table, path, compression="zstd")
+    octets = bytearray(path.read_bytes())
+    octets[4000:8000] = b"?" * 4000
+    path.write_bytes(bytes(octets))
+    return path
+
+
 REFUSED: Mapping[str, tuple[Any, str]] = {
     "no such file": (lambda f: f / "gone.npy", "cannot be read"),
     "another suffix": (lambda f: f / "data.xls", "expected a file of .npy"),
@@ -148,6 +163,10 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
     "empty": (lambda f: _text(f, ""), "empty"),
     "no numpy file": (lambda f: _text(f, "hello", "data.npy"), "cannot be read"),
     "cut short": (_cut, "ends before"),
+    "damaged archive": (lambda f: _damaged(f, "data.npz"), "reference .*data.npz: "),
+    "damaged parquet": (lambda f: _damaged(f, "data.parquet"), "reference .*data.parquet is damaged: "),
+    "a field without end": (lambda f: _text(f, 'a,b,c\n1,2,"' + "3" * 200_000), "data.csv: .*field"),
+    "a header without end": (lambda f: _text(f, '"' + "a" * 200_000), "data.csv cannot be read"),
     "no archive": (lambda f: _text(f, "hello", "data.npz"), "cannot be read"),
     "no parquet": (lambda f: _text(f, "hello", "data.parquet"), "cannot be read"),
 }
