@@ -33,6 +33,7 @@ TurnoutError
 │   ├── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
 │   └── StorageFull           the disk, or the quota, of the home is used up
 ├── StoreUnavailable          desired state cannot be read or written
+│   ├── RecorderUnavailable   what is written of requests (decisions, labels) cannot be asked for or added to now
 │   └── StoreRefused          the store came back empty, older or as another one: an operator must decide
 ├── ServiceDraining           the gateway is shutting down
 ├── DecisionLogFull           the route wants no answer that cannot be recorded
@@ -64,6 +65,7 @@ __all__ = [
     "Quarantined",
     "QueueFull",
     "RateLimited",
+    "RecorderUnavailable",
     "RegistryError",
     "ServiceDraining",
     "SettingsError",
@@ -232,6 +234,10 @@ class StorageFull(RegistryError):
 
 
 class StoreUnavailable(TurnoutError):
+    pass
+
+
+class RecorderUnavailable(StoreUnavailable):
     pass
 
 

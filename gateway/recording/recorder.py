@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway import errors
 from gateway.clock import Clock
-from gateway.errors import StoreUnavailable, TurnoutError
+from gateway.errors import RecorderUnavailable, TurnoutError
 from gateway.events import Observer
 from gateway.recording.child import ChildProcess
 from gateway.recording.frames import Down, Up, pack, unpack
@@ -114,10 +114,10 @@ class Recorder(Sender):
         self._state.pop(lasting, None)
 
     async def ask(self, kind: str, body: Mapping[str, Any], *, within_s: float = _ASK_S) -> Mapping[str, Any]:
-        """What a part answers. Raises what the part raised, NotFound for what no part answers, and StoreUnavailable
+        """What a part answers. Raises what the part raised, NotFound for what no part answers, and RecorderUnavailable
         when there is no recorder, or no answer in time."""
         if not self.road.statistics().connected:
-            raise StoreUnavailable("the recorder does not run just now; ask again in a moment")
+            raise RecorderUnavailable("the recorder does not run just now; ask again in a moment")
         self._questions += 1
         number = self._questions
         waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
@@ -127,7 +127,7 @@ class Recorder(Sender):
             async with asyncio.timeout(within_s):
                 return await waiting
         except TimeoutError:
-            raise StoreUnavailable(f"the recorder has not answered within {within_s:g} s; it may be busy") from None
+            raise RecorderUnavailable(f"the recorder has not answered within {within_s:g} s; it may be busy") from None
         finally:
             self._asked.pop(number, None)
 
@@ -211,7 +211,9 @@ class Recorder(Sender):
     def _lost(self) -> None:
         for waiting in self._asked.values():
             if not waiting.done():
-                waiting.set_exception(StoreUnavailable("the recorder ended while it was asked; ask again in a moment"))
+                waiting.set_exception(
+                    RecorderUnavailable("the recorder ended while it was asked; ask again in a moment")
+                )
 
     async def close(self, within_s: float = _CLOSE_S) -> bool:
         """It takes in what it was given, writes it, and ends; False when it was given up after ``within_s``."""

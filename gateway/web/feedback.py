@@ -22,6 +22,7 @@ from gateway.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
+    RecorderUnavailable,
     StorageFull,
     StoreUnavailable,
     TooLarge,
@@ -69,7 +70,7 @@ def feedback_routes(services: Services) -> Sequence[BaseRoute]:
 
 def _labels(services: Services) -> Labels:
     if services.labels is None:
-        raise StoreUnavailable("labels are not taken here: nothing records this gateway's answers")
+        raise RecorderUnavailable("labels are not taken here: nothing records this gateway's answers")
     return services.labels
 
 

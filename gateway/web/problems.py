@@ -83,6 +83,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.InvalidRegistration: Row(422, "invalid-registration", "The registry does not take this"),
         errors.StorageFull: Row(507, "storage-full", "The disk is full"),
         errors.StoreUnavailable: Row(503, "store-unavailable", "The store of desired state does not answer", 1.0),
+        errors.RecorderUnavailable: Row(503, "recorder-unavailable", "What is recorded cannot be reached now", 1.0),
         errors.StoreRefused: Row(503, "store-refused", "The store of desired state is not the one that was left", 1.0),
         errors.ServiceDraining: Row(503, "draining", "The gateway is shutting down", 1.0),
         errors.DecisionLogFull: Row(503, "decision-log-full", "The answer could not be recorded", 1.0),

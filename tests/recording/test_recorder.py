@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.errors import NotFound, StoreUnavailable
+from gateway.errors import NotFound, RecorderUnavailable
 from gateway.events import Content, RequestRecord
 from gateway.recording.bursts import pack_burst
 from gateway.recording.recorder import Recorder
@@ -155,12 +155,12 @@ async def test_it_is_asked_and_what_nobody_answers_is_not_found(tmp_path: Path) 
         with pytest.raises(NotFound, match="'nonsense'"):
             await found.ask("nonsense", {})
         os.kill(pid_of(found), signal.SIGSTOP)
-        with pytest.raises(StoreUnavailable, match="has not answered"):
+        with pytest.raises(RecorderUnavailable, match="has not answered"):
             await found.ask("request-log", {}, within_s=0.05)
         asking = asyncio.ensure_future(found.ask("request-log", {}))
         await asyncio.sleep(0)
         os.kill(pid_of(found), signal.SIGKILL)
-        with pytest.raises(StoreUnavailable, match="ended while it was asked"):
+        with pytest.raises(RecorderUnavailable, match="ended while it was asked"):
             await asking
 
 

@@ -114,8 +114,10 @@ async def test_hostile_lines_cost_their_sender_a_line_and_nobody_else_anything(
 
 
 async def test_without_a_recorder_no_label_is_taken(client: httpx.AsyncClient) -> None:
-    """503, since nothing could join it; and nobody without a token learns even that."""
+    """503, since nothing could join it, and not as if the store were away; nobody without a token learns even that."""
     label = {"decision": "d", "label": 1}
     headers = {"authorization": "Bearer operator-token"}
-    assert (await client.post("/feedback", json=label, headers=headers)).status_code == 503
+    answer = await client.post("/feedback", json=label, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:turnout:problem:recorder-unavailable")
+    assert "store" not in answer.json()["title"]
     assert (await client.post("/feedback", json=label)).status_code == 401

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.clock import Clock
-from gateway.errors import StorageFull, StoreUnavailable
+from gateway.errors import RecorderUnavailable, StorageFull
 from gateway.routing.truth import CLASSIFICATION
 from gateway.telemetry.feedback.ledger_series import SeriesBook
 from gateway.telemetry.feedback.ledger_sums import Place, StandingSums
@@ -69,8 +69,8 @@ class _Known(NamedTuple):
 
 
 class Ledger:
-    """Used by one thread. Each of ``take``, ``join`` and ``expire`` is one transaction; they raise StoreUnavailable, or
-    StorageFull, and then nothing of it has happened."""
+    """Used by one thread. Each of ``take``, ``join`` and ``expire`` is one transaction; they raise RecorderUnavailable,
+    or StorageFull, and then nothing of it has happened."""
 
     def __init__(self, path: Path, clock: Clock, bounds: Bounds) -> None:
         self._path = path
@@ -234,7 +234,7 @@ class Ledger:
             if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE"):
                 full = f"{self._path}: the disk is full; labels are taken again once there is room"
                 raise StorageFull(full) from error
-            raise StoreUnavailable(f"{self._path}: labels cannot be kept: {error}") from error
+            raise RecorderUnavailable(f"{self._path}: labels cannot be kept: {error}") from error
         except BaseException:
             self._undo()
             raise

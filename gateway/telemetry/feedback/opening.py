@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import Clock, SystemClock
-from gateway.errors import NotFound, StoreUnavailable
+from gateway.errors import NotFound, RecorderUnavailable
 from gateway.events import RequestRecord
 from gateway.telemetry.feedback.asks import ASK_REPORT, ASKS
 from gateway.telemetry.feedback.nouns import Bounds
@@ -39,7 +39,7 @@ class TruthAtPath:
     def _open(self) -> None:
         try:
             self._part = TruthPart(self._path, self._clock, self._bounds)
-        except (StoreUnavailable, OSError) as error:
+        except (RecorderUnavailable, OSError) as error:
             if not self._why:
                 log.error("labels cannot be kept; tried again: %s", error)
             self._why, self._due = str(error), self._clock.monotonic() + TRY_EVERY_S
@@ -72,7 +72,7 @@ class TruthAtPath:
             return self._part.ask(kind, body)
         if kind not in ASKS:
             raise KeyError(kind)
-        raise StoreUnavailable(f"labels cannot be kept: {self._why}")
+        raise RecorderUnavailable(f"labels cannot be kept: {self._why}")
 
     def close(self) -> None:
         if self._part is not None:
@@ -86,7 +86,7 @@ def truth_part(options: Mapping[str, Any], clock: Clock) -> TruthAtPath:
 
 
 def truth_at(path: Path, route: str, days: int) -> Mapping[str, Any]:
-    """The report out of a home's file, also beside a gateway at work on it. Raises NotFound, StoreUnavailable."""
+    """The report out of a home's file, also beside a gateway at work on it. Raises NotFound, RecorderUnavailable."""
     if not path.exists():
         raise NotFound(f"no label has come here yet: there is no {path}")
     part = TruthPart(path, SystemClock())

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import RecorderUnavailable
 
 __all__ = ["LABELS_FILE", "open_tables", "writing"]
 
@@ -51,13 +51,13 @@ replicas have not been told of a label that this one holds, 1 when they have, 2 
 
 
 def open_tables(path: Path) -> sqlite3.Connection:
-    """A file that is damaged is put aside and begun anew. Raises StoreUnavailable when there can be none, or it is a
+    """A file that is damaged is put aside and begun anew. Raises RecorderUnavailable when there can be none, or it is a
     newer program's."""
     try:
         return _opened(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
-            raise StoreUnavailable(f"{path}: the labels' file cannot be opened: {error}") from error
+            raise RecorderUnavailable(f"{path}: the labels' file cannot be opened: {error}") from error
         aside = path.with_name(path.name + ".damaged")
         log.exception("%s is damaged and put aside as %s; answers that waited for labels are lost", path, aside.name)
         for suffix in ("", "-wal", "-shm"):
@@ -68,12 +68,12 @@ def open_tables(path: Path) -> sqlite3.Connection:
 
 def _make_private(path: Path) -> None:
     """Before SQLite opens it: the files beside it, in which answers stand first, are given its mode. Raises
-    StoreUnavailable."""
+    RecorderUnavailable."""
     try:
         path.touch(0o600)
         path.chmod(0o600)
     except OSError as error:
-        raise StoreUnavailable(f"{path}: the labels' file cannot be opened: {error.strerror}") from error
+        raise RecorderUnavailable(f"{path}: the labels' file cannot be opened: {error.strerror}") from error
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -86,7 +86,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -8192")
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA:
-            raise StoreUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
+            raise RecorderUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
         connection.executescript(TABLES)
         if found != SCHEMA:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
