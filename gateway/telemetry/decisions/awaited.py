@@ -72,6 +72,9 @@ class AwaitedPart:
         return {**answer, "dropped": answer["dropped"] + self._dropped} if kind == STATISTICS else answer
 
     def close(self) -> None:
+        """What was missed is told of in a last try."""
+        if self._part is None:
+            self._try()
         if self._part is not None:
             self._part.close()
 

@@ -220,7 +220,7 @@ class DecisionLog:
         """All that was taken is durable when this returns True."""
         self._flush()
         self._sync()
-        return self._syncer.wait(timeout_s) and self._syncer.fault is None
+        return self._syncer.wait(timeout_s) and self._syncer.fault is None and self._missed is None
 
     def rotate(self) -> None:
         """Ends the open segment and begins the next, if it has records."""

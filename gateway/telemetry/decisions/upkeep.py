@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -141,26 +141,36 @@ class LogUpkeep:
             log.warning("segment %d of the decision log could not be compacted (exit %d)", self._working_on, status)
 
     def _retire(self, closed: Sequence[Segment]) -> None:
+        """All are told of, and what says so is durable, before one goes: not while nothing can be written, or the
+        verifier would take them for removed. One sync for all, so that a bound that was lowered holds up nobody."""
+        if self._log.full:
+            return
+        going = list(self._due(closed))
+        for segment, size, reason in going:
+            self._log.control("retired", {"segment": segment.number, "bytes": size, "reason": reason})
+        if not going or not self._log.sync(timeout_s=5.0):
+            return
+        for segment, size, _ in going:
+            with suppress(OSError):
+                remove(segment)
+                self._retired += 1
+                self._held_bytes -= size
+
+    def _due(self, closed: Sequence[Segment]) -> Iterator[tuple[Segment, int, str]]:
         """The oldest first, and none in the middle: what is left is one chain."""
         options, held = self._options, self._held_bytes
         for segment in closed:
-            size = segment.bytes
+            if segment.number == self._working_on and self._child is not None:
+                return
             if options.keep_s is not None and self._age_s(segment) > options.keep_s:
                 reason = "age"
             elif options.keep_bytes is not None and held > options.keep_bytes:
                 reason = "size"
             else:
                 return
-            if segment.number == self._working_on and self._child is not None:
-                return
-            self._log.control("retired", {"segment": segment.number, "bytes": size, "reason": reason})
-            if not self._log.sync(timeout_s=5.0):
-                return  # the record is not durable, so the segment stays
-            with suppress(OSError):
-                remove(segment)
-                self._retired += 1
-                held -= size
-        self._held_bytes = held
+            size = segment.bytes
+            held -= size
+            yield segment, size, reason
 
     def _age_s(self, segment: Segment) -> float:
         for path in (segment.parquet, segment.log):

@@ -17,6 +17,7 @@ from gateway.clock import ManualClock
 from gateway.errors import SettingsError
 from gateway.events import Content
 from gateway.telemetry.decisions.assembly import decision_part
+from gateway.telemetry.decisions.awaited import AwaitedPart
 from gateway.telemetry.decisions.fields import COLUMNS, decoded, encoded, named
 from gateway.telemetry.decisions.frames import RECORDS
 from gateway.telemetry.decisions.notes import NOTES_FILE
@@ -24,6 +25,7 @@ from gateway.telemetry.decisions.part import STATISTICS
 from gateway.telemetry.decisions.scribe import Scribe
 from gateway.telemetry.decisions.secret import SECRET_FILE, KeyedHash
 from gateway.telemetry.decisions.segments import listed, raw_path
+from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
 from gateway.telemetry.decisions.verify import verify
 from tests.telemetry.decisions.scene import (
     KEY,
@@ -357,3 +359,37 @@ def test_the_newest_checkpoint_is_found_from_the_end_of_however_many(tmp_path: P
     again = open_log(tmp_path, clock)
     assert again.notes.newest == KEY.public.open(note.rstrip("\n") + "\n")
     again.close()
+
+
+def test_nothing_is_retired_while_the_disk_has_no_room_to_say_so(small_disk: Path) -> None:
+    """Else the verifier would take what was retired for removed; with room again, it goes."""
+    folder, junk = small_disk / "log", small_disk / "junk"
+    clock = ManualClock()
+    part = open_part(folder, clock, segment_bytes=60_000)
+    junk.write_bytes(b"\0" * 250_000)
+    for burst in answers(4000):
+        part.take(burst)
+    assert part.full
+    upkeep = LogUpkeep(part._log, UpkeepOptions(keep_bytes=100_000, compact=False), clock=clock)
+    before = len(listed(folder))
+    assert before > 2
+    upkeep.look()
+    assert len(listed(folder)) == before
+    junk.unlink()
+    clock.advance(1.0)
+    part.tick()
+    upkeep.look()
+    part.close()
+    assert len(listed(folder)) < before
+    assert verify(folder, checkpoints(folder)).faults == []
+
+
+def test_a_log_that_could_never_be_begun_is_tried_again_at_the_end(tmp_path: Path) -> None:
+    """Its last writer has ended meanwhile: what was missed is a gap, and not forgotten."""
+    clock, first = ManualClock(), open_log(tmp_path)
+    part = AwaitedPart(lambda: open_part(tmp_path, clock), clock=clock)
+    part.take([answer(1), answer(2)])
+    first.close()
+    part.close()
+    [gap] = controls(tmp_path, "gap")
+    assert (gap["cause"], gap["records"]) == ("not-begun", 2)
