@@ -58,7 +58,7 @@ def look_at_version(
     bets = AgainstReference(reference)
     state, finding = judge(_met(belief, tally), bets, tally.counts, at, corrected(policy, belief))
     moved = _moved_inputs(reference, state, finding, policy)
-    blames = dict(_blames(reference, state, moved, belief.blames, arms_differ))
+    blames = dict(_blames(reference, state, moved, fresh=finding.raised, before=belief.blames, arms_differ=arms_differ))
     return _after(belief, state, blames, tally, at)
 
 
@@ -106,6 +106,8 @@ def _blames(
     reference: Reference,
     state: State,
     moved: Mapping[str, float],
+    *,
+    fresh: Sequence[str],
     before: Mapping[str, Blame],
     arms_differ: Sequence[str],
 ) -> Iterator[tuple[str, Blame]]:
@@ -117,7 +119,8 @@ def _blames(
         state.raised.items(), key=lambda item: (sides[item[0]] == "output", item[0] in blocks)
     ):
         window, answers = _all_since(state, standing), sides[name] == "output"
-        earlier = [other for other, began in moved.items() if not answers or began < standing.at]
+        now = not answers or name in fresh
+        earlier = [other for other, began in moved.items() if now or began < standing.at]
         blame = blame_of(reference, window, name, arms_differ=arms_differ, inputs_moved=earlier)
         if answers or name in blocks:
             blame = _followed(blame, {other: found[other] for other in earlier if other in found})
