@@ -18,6 +18,8 @@ Json = Mapping[str, Any]
 
 COLUMNS = ("FEATURE", "STATE", "EFFECT", "EVIDENCE", "PSI", "NO DRIFT", "ROWS", "SINCE", "BLAME")
 ROWS_SHOWN = 12
+_PLAIN = 0.5
+"""Deviations that anybody would want to know of."""
 
 
 @commands.command("drift")
@@ -60,6 +62,9 @@ def _told(output: Output, report: Json, *, every: bool) -> None:
 def sentence(version: Json) -> str:
     """A version in one line: what is known of it, and of how many rows."""
     told = f"{version['model']}/{version['version']}: {_state(version['state'])}"
+    possible = version.get("possible_effect")
+    if version["state"] == "quiet" and possible is not None and possible > _PLAIN:
+        told += f" as far as its rows tell: {possible:.1f} deviations are possible yet"
     if "rows" not in version:
         return told
     rows, budget = version["rows"], version["budget"]

@@ -13,7 +13,7 @@ from gateway.telemetry.drift.arms import Arms
 from gateway.telemetry.drift.blame import Blame
 from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
-from gateway.telemetry.drift.judging import Evidence, FeatureState, Policy, view
+from gateway.telemetry.drift.judging import Evidence, FeatureState, Policy, Raised, view
 from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.sizes import AgainstReference, FeatureSize, feature_sizes
 from gateway.telemetry.drift.wholes import whole_sizes
@@ -27,12 +27,14 @@ Json = dict[str, Any]
 
 
 def version_report(reference: Reference, belief: Belief, policy: Policy) -> Json:
-    """Every feature and block of one version, the furthest first."""
+    """Every feature and block of one version, the furthest first. ``possible_effect``: the furthest that one which is
+    quiet may be, for all its rows tell: silence of few rows is no health."""
     evidence = AgainstReference(reference)
     rows = _rows(reference, belief, evidence, policy)
     states = [row["state"] for row in rows]
     return {
         "state": _whole_state(states),
+        "possible_effect": max((row["effect"]["high"] for row in rows if row["state"] == "quiet"), default=None),
         "rows": {
             "seen": belief.seen,
             "counted": int(belief.state.starts.now[0]),
@@ -123,9 +125,16 @@ def _told(state: FeatureState, belief: Belief, policy: Policy) -> Json:
         "least_effect": policy.least(state.name),
         "evidence_nats": _finite(state.log_evidence if standing is None else standing.log_evidence),
         "threshold_nats": state.threshold,
-        "window": {"rows": state.rows, "from": None if state.window < 0 else _when(state.began)},
+        "window": _seen_in(state, standing),
         **_blamed(blame),
     }
+
+
+def _seen_in(state: FeatureState, standing: Raised | None) -> Mapping[str, Any]:
+    """The rows that effect and evidence are of: while an alarm stands, those that raised it."""
+    if standing is not None:
+        return {"rows": standing.rows, "from": _when(standing.began)}
+    return {"rows": state.rows, "from": None if state.window < 0 else _when(state.began)}
 
 
 def _blamed(blame: Blame | None) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.cli.drift_command import sentence
 from gateway.clock import ManualClock
 from gateway.control.coordination import Alone
 from gateway.control.shared_watch import SharedWatch
@@ -190,6 +191,21 @@ async def test_while_the_ground_is_away_counts_wait_and_none_is_lost() -> None:
     await scene.look()
     (version,) = (await scene.watch.reports.report("r"))["versions"]
     assert version["rows"] == {"seen": 600, "counted": 300, "sampling": 0.5, "reference": ROWS}
+
+
+async def test_the_silence_of_few_rows_is_told_from_health_and_an_alarm_with_the_rows_that_raised_it() -> None:
+    """Ten rows rule out nothing that matters, and the command says so; two thousand do."""
+    ground, clock, rng = Ground(), ManualClock(), np.random.default_rng(6)
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1))
+    ground.elect("a")
+    told = []
+    for rows, shift in ((10, 0.0), (2_000, 0.0), (2_000, 1.5)):
+        scene.count(rng.standard_normal((rows, 6)) + shift)
+        await scene.look()
+        (version,) = (await scene.watch.reports.report("r"))["versions"]
+        told.append((version["state"], "possible yet" in sentence(version)))
+    assert told == [("quiet", True), ("quiet", False), ("alarm", False)]
+    assert all(feature["window"]["rows"] >= 2_000 for feature in version["features"] if feature["state"] == "alarm")
 
 
 def test_sums_beyond_64_bits_go_round_and_differences_stay_right() -> None:
