@@ -46,7 +46,11 @@ class _ShowFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-decisions = typer.Typer(cls=_ShowFirst, help="Show decisions: which version answered, by which bytes, and why.")
+decisions = typer.Typer(
+    cls=_ShowFirst,
+    help="Show decisions: which version answered, by which bytes, and why. `turnout decisions ID` and"
+    " `turnout decisions --where SQL` are short for `show`, whose help has all options.",
+)
 commands.add_typer(decisions, name="decisions")
 
 

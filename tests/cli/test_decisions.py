@@ -67,3 +67,8 @@ def test_the_proof_takes_checkpoints_from_elsewhere_and_names_what_is_wrong(loca
     forged = local("decisions", "verify", *given)
     assert forged.status == 1
     assert "not signed by the key" in forged.err
+
+
+def test_the_help_says_how_one_decision_is_asked_for(local: Turnout) -> None:
+    """The form that everybody wants is no command's, so no list of commands shows it."""
+    assert "turnout decisions ID" in " ".join(local.done("decisions", "--help").out.split())
