@@ -29,7 +29,7 @@ from evidently import Report
 from evidently.presets import DataDriftPreset
 from river.drift import ADWIN
 
-FEATURES, ROWS, CALM = 50, 10_000, 2_000
+FEATURES, ROWS, CALM, FALSE_ROWS = 50, 10_000, 2_000, 40_000
 reports, streams = int(sys.argv[1]), int(sys.argv[2])
 names = [f"f{place}" for place in range(FEATURES)]
 rng = np.random.default_rng(5)
@@ -78,10 +78,10 @@ for shift in (0.2, 0.5):
 false = 0
 for _ in range(FEATURES):
     detector = ADWIN()
-    for value in rng.standard_normal(200_000):
+    for value in rng.standard_normal(FALSE_ROWS):
         detector.update(float(value))
         false += detector.drift_detected
-print(json.dumps({"windows": windows, "evidently": evidently, "adwin": adwin, "false": false, "rows": 200_000}))
+print(json.dumps({"windows": windows, "evidently": evidently, "adwin": adwin, "false": false, "rows": FALSE_ROWS}))
 """
 
 
