@@ -43,7 +43,8 @@ def dropped(home: Path) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killing_the_recorder_under_traffic_costs_no_answer_and_is_counted(tmp_path: Path, workers: int) -> None:
     """Also that of web workers, whose lines lead to the next one. Every answer has its line, or is counted as lost, and
-    the decision log holds together and says where something is missing."""
+    the decision log holds together and says where something is missing. What a killed recorder had written and not yet
+    acknowledged is counted as lost, too: nobody can know."""
     settings = {"telemetry": {"request_log": "requests.jsonl"}, "server": {"workers": workers}}
     with LiveGateway(tmp_path / "home", settings=settings) as gateway:
         register(gateway, ROUTE, 1)
@@ -59,7 +60,7 @@ def test_killing_the_recorder_under_traffic_costs_no_answer_and_is_counted(tmp_p
         answers = len(traffic.answers)
         assert gateway.terminate() == 0
         home = gateway.home
-    assert logged(home) + dropped(home) == answers
+    assert logged(home) <= answers <= logged(home) + dropped(home)
     assert logged(home) > 300
     report = verify(home / "decisions")
     assert report.faults == []

@@ -15,7 +15,7 @@ from gateway.control.simulation.world import World, drawn
 from gateway.errors import InvalidInput
 from gateway.events import RequestRecord
 from gateway.messages import Decision, VersionRef
-from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_log import EventLines, RequestLog
 from gateway.telemetry.sink import open_sink
 
 
@@ -99,19 +99,18 @@ def test_what_the_gateway_logs_is_read_back(tmp_path: Path) -> None:
     assert sink is not None
     log = RequestLog(sink, clock=ManualClock())
     three, four = VersionRef("digits", 3), VersionRef("digits", 4)
-    log.table_applied(12)
+    EventLines(log.told, clock=ManualClock()).table_applied(12)
     for number in range(20):
         failure = "ModelError" if number == 7 else None
         chosen = four if number == 9 else three
         answered = three if number != 7 else VersionRef("digits", 2)
         decision = Decision("digits", chosen, "split", None, 1)
         code = 429 if number == 3 else 200
-        log.request_finished(
-            RequestRecord(
-                "digits", f"r{number}", f"d{number}", decision, answered if number != 9 else four, code, failure,
-                None, 1, 1_700_000_000.0 + number / 4, 0.01, compute_s=0.001 * (1 + (number == 11)),
-            )
+        record = RequestRecord(
+            "digits", f"r{number}", f"d{number}", decision, answered if number != 9 else four, code, failure,
+            None, 1, 1_700_000_000.0 + number / 4, 0.01, compute_s=0.001 * (1 + (number == 11)),
         )  # fmt: skip
+        log.take([record])
     assert log.close()
     recording = read_recording(path.read_bytes().splitlines(keepends=True), route="digits")
     arrivals = recording.arrivals
