@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from gateway.telemetry.decisions.frames import CONTROL, HEAD_BYTES, MAGIC, RECOR
 
 __all__ = ["controls_in", "find_in", "newest_in"]
 
-_CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _LENGTH = struct.Struct("<I")
 _REQUEST = PLACE["request"]
 
@@ -80,7 +81,7 @@ def _matching(frame: Frame, needle: bytes, sought: str, *, request: bool) -> Ite
                 yield Hit(sequence, sought, None, text.decode())
 
 
-def _frames_with(file: BinaryIO, needle: bytes) -> Iterator[Frame]:
+def _frames_with(file: BufferedReader, needle: bytes) -> Iterator[Frame]:
     places = _places(file, needle)
     place = next(places, None)
     offset = len(MAGIC)
@@ -95,22 +96,25 @@ def _frames_with(file: BinaryIO, needle: bytes) -> Iterator[Frame]:
         offset = end
 
 
-def _places(file: BinaryIO, needle: bytes) -> Iterator[int]:
-    """Where the bytes stand, ascending."""
-    begin, rest = 0, b""
+def _places(file: BufferedReader, needle: bytes) -> Iterator[int]:
+    """Where the bytes stand, ascending. One buffer for all of the file: fresh ones cost as much as the search."""
+    kept = len(needle) - 1
+    window = bytearray(kept + _CHUNK_BYTES)
+    view = memoryview(window)
+    begin = held = 0  # the window's place in the file, and how much of it is filled
     while True:
-        file.seek(begin + len(rest))
-        chunk = file.read(_CHUNK_BYTES)
-        if not chunk:
+        file.seek(begin + held)
+        came = file.readinto(view[held : held + _CHUNK_BYTES])
+        if not came:
             return
-        window = rest + chunk
-        place = window.find(needle)
+        held += came
+        place = window.find(needle, 0, held)
         while place >= 0:
             yield begin + place
-            place = window.find(needle, place + 1)
-        kept = len(needle) - 1
-        begin += max(0, len(window) - kept)
-        rest = window[-kept:] if kept else b""
+            place = window.find(needle, place + 1, held)
+        moved = max(0, held - kept)
+        view[: held - moved] = bytes(view[moved:held])
+        begin, held = begin + moved, held - moved
 
 
 def _head(file: BinaryIO, offset: int) -> tuple[int, int] | None:
