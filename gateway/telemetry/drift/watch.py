@@ -71,14 +71,25 @@ class DriftWatch(Observer):
 
     def start(self) -> None:
         self._watching = asyncio.ensure_future(self._watch_on())
+        self._watching.add_done_callback(self._stopped)
+
+    def _stopped(self, watching: asyncio.Task[None]) -> None:
+        """A fault that nobody thought of is no reason to judge no drift any more."""
+        if watching.cancelled() or watching is not self._watching:
+            return
+        log.critical("a look for drift failed; the next one is tried", exc_info=watching.exception())
+        self._clock.call_at(self._clock.monotonic() + BEAT_S, self._again)
+
+    def _again(self) -> None:
+        if self._watching is not None:
+            self.start()
 
     async def close(self) -> None:
         """What was counted is published when that can be done at once."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
         await self._looks.close()
         with suppress(StoreUnavailable):
             await self._publish()

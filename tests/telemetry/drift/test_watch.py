@@ -23,6 +23,7 @@ from gateway.telemetry.drift.sharing import Shared, Tally
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
 from runtimes.counting import Plan
+from tests.control.scene import until
 from tests.telemetry.drift.scene import body_of, counted
 
 ONE, TWO = VersionRef("m", 1), VersionRef("m", 2)
@@ -191,6 +192,36 @@ async def test_while_the_ground_is_away_counts_wait_and_none_is_lost() -> None:
     await scene.look()
     (version,) = (await scene.watch.reports.report("r"))["versions"]
     assert version["rows"] == {"seen": 600, "counted": 300, "sampling": 0.5, "reference": ROWS}
+
+
+class Faulty(Replica):
+    """A hold over which a fault comes that nobody thought of, once."""
+
+    fault: Exception | None = None
+
+    async def lead(self) -> int | None:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        return await super().lead()
+
+
+async def test_a_fault_that_nobody_thought_of_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged with its trace, and drift is found afterwards as before."""
+    ground, clock, rng = Ground(), ManualClock(), np.random.default_rng(4)
+    shared = Faulty(ground, "a")
+    scene = Scene(shared, clock, routes=table(1))
+    ground.elect("a")
+    shared.fault = ArithmeticError("nobody thought of this")
+    scene.watch.start()
+    await until(lambda: "nobody thought of this" in caplog.text)
+    for _ in range(4):
+        scene.count(rng.standard_normal((400, 6)) + np.array([1.5, 0, 0, 0, 0, 0]))
+        await until(lambda: clock.waiting, turns=500_000)
+        clock.advance(600.0)
+    await until(lambda: scene.standing() == {"drift/m/1/world": True}, turns=500_000)
+    await scene.watch.close()
+    assert clock.waiting == 0
 
 
 async def test_the_silence_of_few_rows_is_told_from_health_and_an_alarm_with_the_rows_that_raised_it() -> None:
