@@ -77,7 +77,12 @@ def sentence(version: Json) -> str:
 
 
 def _state(state: str) -> str:
-    words = {"alarm": "ALARM", "minor": "moved, less than matters", "quiet": "as in the reference"}
+    words = {
+        "alarm": "ALARM",
+        "minor": "moved, less than matters",
+        "quiet": "as in the reference",
+        "no-data": "no data yet (a look each telemetry.drift.look_s seconds takes in what ran since the last)",
+    }
     return words.get(state, state.replace("-", " "))
 
 
