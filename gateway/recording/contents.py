@@ -24,22 +24,27 @@ PackedTensors = Sequence[tuple[str, str, tuple[int, ...], Any]]
 """Names, numpy types (``O``: a list of ``bytes``), shapes, and something that ``marshal`` writes as bytes."""
 
 _STRINGS = "O"
+_SMALL_BYTES = 4096
 
 
 def digest_of(arrays: Arrays, without: Collection[str] = ()) -> str:
     """Of all tensors but those named in ``without``. ValueError for an array that no datatype of the protocol fits."""
-    digest = hashlib.sha256()
+    digest, small = hashlib.sha256(), b""
     for name in sorted(arrays):
         if name in without:
             continue
         array = arrays[name]
-        digest.update(_heading(name, datatype_of(array), array.shape))
-        if array.dtype.hasobject or array.dtype.kind in "SU":
-            for text in array.ravel().tolist():
-                octets = _octets(text)
-                digest.update(len(octets).to_bytes(4, "little") + octets)
+        small += _heading(name, datatype_of(array), array.shape)
+        if array.dtype.kind in "OSU":
+            octets = map(_octets, array.ravel().tolist())
+            small += b"".join(len(one).to_bytes(4, "little") + one for one in octets)
+        elif array.nbytes <= _SMALL_BYTES:  # copied: a call of the digest costs more
+            small += array.tobytes()
         else:
+            digest.update(small)
             digest.update((array if array.flags.c_contiguous else np.ascontiguousarray(array)).data)
+            small = b""
+    digest.update(small)
     return digest.hexdigest()
 
 
