@@ -185,7 +185,7 @@ def shown(held: Metrics) -> dict[str, float]:
 
 def answered(held: Metrics, number: int, *durations_s: float) -> None:
     for duration_s in durations_s:
-        held.request_finished(request(decision=decision(VersionRef("digits", number)), duration_s=duration_s))
+        held.requests_finished([request(decision=decision(VersionRef("digits", number)), duration_s=duration_s)])
 
 
 def test_pain_35_names_that_clients_make_up_mint_no_series_and_versions_that_went_leave_none() -> None:
@@ -194,11 +194,11 @@ def test_pain_35_names_that_clients_make_up_mint_no_series_and_versions_that_wen
     held = watched(1)
     answered(held, 1, 0.001)
     held.request_rejected("made-up", "queue-full")
-    held.request_finished(request(route="made-up", decision=None, code=404))
+    held.requests_finished([request(route="made-up", decision=None, code=404)])
     before = shown(held).keys()
     for number in range(1_000):
         held.request_rejected(f"made-up-{number}", "queue-full")
-        held.request_finished(request(route=f"made-up-{number}", decision=None, code=404))
+        held.requests_finished([request(route=f"made-up-{number}", decision=None, code=404)])
     for number in range(2, 102):
         held.version_state(VersionRef("digits", number), "active", "")
         held.version_retired(VersionRef("digits", number))
@@ -234,7 +234,7 @@ def test_pain_56_a_latency_costs_microseconds_and_not_a_third_of_the_throughput(
     records = [request(duration_s=0.0001 * number) for number in range(2_000)]
     began = time.process_time()
     for one in records:
-        held.request_finished(one)
+        held.requests_finished([one])
     assert (time.process_time() - began) / len(records) < 100e-6  # some 2 µs; a small request takes some 200
 
 
@@ -246,7 +246,7 @@ def test_pain_57_a_scrape_stays_small_with_many_versions_and_every_kind_of_failu
         for code in (200, 400, 422, 429, 500, 502, 503, 504):
             for client in range(5):
                 told = request(decision=decision(VersionRef("digits", number)), code=code, request_id=f"r-{client}")
-                held.request_finished(told)
+                held.requests_finished([told])
     series = shown(held)
     histogram = len(SECONDS.labels) + 2
     batches = len(ROWS.labels) + 2
