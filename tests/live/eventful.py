@@ -172,6 +172,8 @@ _HAPPENED = (
     f'gateway_drift_blame{{model="{WATCHED}", blame="data-pipeline"}} > 0',
     f'gateway_drift_score{{model="{WATCHED}", statistic="psi_expected"}}',
     f'rate(gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}[1m]) > 0',
+    f'rate(gateway_feedback_total{{model="{WATCHED}"}}[1m]) >= 0',
+    'rate(gateway_feedback_total{model=""}[1m]) >= 0',
     f'gateway_truth_score{{model="{SIZED}", metric="mae"}}',
     f'gateway_truth_score{{model="{WATCHED}", metric="accuracy_gap:country"}}',
     'gateway_decision_sink_lag_seconds{sink="nobody"} > 0',

@@ -199,15 +199,15 @@ def test_label_sets_stay_bounded_whatever_names_are_asked_and_however_many_versi
             for number in range(1, 4):
                 _serve_next(gateway, number)
             _ask_for_nothing(gateway, "nothing", 3)
+            wait_until(lambda: _versions(gateway) == {"3"}, what="the end of the version before")
             before = _series(gateway)
             for number in range(4, 104):
                 _serve_next(gateway, number)
             _ask_for_nothing(gateway, "made-up", 333)
-            wait_until(lambda: len(_series(gateway)) <= len(before), what="the last version's end")
+            wait_until(lambda: _versions(gateway) == {"103"}, what="the end of all versions but the last")
             after = _series(gateway)
             assert len(after) == len(before)
             assert not [line for line in after if "made-up" in line]
-            assert {version for line in after for version in re.findall(r'version="(\d+)"', line)} == {"103"}
             here = 'count({__name__=~"gateway_.+"})'
             wait_until(lambda: prometheus.value(here) == _rendered(gateway), what="as many series in Prometheus")
 
@@ -232,6 +232,11 @@ def _ask_for_nothing(gateway: LiveGateway, name: str, times: int) -> None:
 def _series(gateway: LiveGateway) -> set[str]:
     """Names and labels of all that is ours."""
     return {line.rpartition(" ")[0] for line in gateway.metrics().splitlines() if line.startswith("gateway_")}
+
+
+def _versions(gateway: LiveGateway) -> set[str]:
+    """Those that series are told of."""
+    return {version for line in _series(gateway) for version in re.findall(r'version="(\d+)"', line)}
 
 
 def _rendered(gateway: LiveGateway) -> int:
