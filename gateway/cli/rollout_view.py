@@ -21,10 +21,17 @@ def sentence(view: Json) -> str:
     """Where it stands, for a log or a pipe."""
     state = view["rollout"]
     words = f"route {view['route']}: version {state['candidate']} is {state['phase']} at {state['percent']:g}%"
-    if not view["running"]:
-        return f"{words}: {state['reason']}" if state["reason"] else words
-    waits = (view.get("live") or {}).get("waits") or []
+    if state["reason"]:  # why it is paused, or how it ended
+        return f"{words}: {state['reason']}"
+    waits = _waits(view)
     return f"{words}; it waits for: {', '.join(waits)}" if waits else words
+
+
+def _waits(view: Json) -> list[str]:
+    """What it waited for when it was last driven; a rollout that is paused or over waits for an operator alone."""
+    if not view["running"] or view["rollout"]["phase"] == "paused":
+        return []
+    return (view.get("live") or {}).get("waits") or []
 
 
 def picture(view: Json) -> RenderableType:
@@ -41,7 +48,7 @@ def picture(view: Json) -> RenderableType:
         for row in rows:
             table.add_row(*row)
         parts.append(table)
-    parts += [Text(f"waits for {wait}", style="dim") for wait in live.get("waits") or []]
+    parts += [Text(f"waits for {wait}", style="dim") for wait in _waits(view)]
     if live.get("trouble"):
         parts.append(Text(f"does not go on: {live['trouble']}", style="bold red"))
     for hook in live.get("webhooks") or []:

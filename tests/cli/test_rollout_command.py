@@ -142,3 +142,11 @@ def test_a_rollout_of_which_nothing_is_known_yet_is_still_a_line() -> None:
     """Before the first round, and from a home that nobody serves."""
     assert sentence(view()) == "route digits: version 4 is stepping at 5%"
     assert "digits" in drawn(view())
+
+
+def test_a_paused_rollout_says_why_and_nothing_that_it_waited_for_before() -> None:
+    """What its driver last told may be older than the pause."""
+    shown = view(waits=["30 s more"])
+    shown["rollout"] |= {"phase": "paused", "reason": "lunch"}
+    assert sentence(shown).endswith("is paused at 5%: lunch")
+    assert "30 s more" not in drawn(shown)
