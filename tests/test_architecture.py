@@ -105,6 +105,13 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "skl2onnx": frozenset({"examples"}),
     "skops": frozenset({"runtimes", "examples"}),
     "matplotlib": frozenset({"cli"}),
+    "mlflow": frozenset({"registry"}),
+    "dvc": frozenset({"registry"}),
+    "gto": frozenset({"registry"}),
+    "wandb": frozenset({"registry"}),
+    "fairlearn": frozenset({"registry"}),
+    "model_signing": frozenset({"registry"}),
+    "fsspec": frozenset({"registry"}),
     "grafana_foundation_sdk": frozenset({"dashboards"}),
 }
 """Vendor to the parts that may know it."""
