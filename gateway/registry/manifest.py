@@ -8,7 +8,8 @@
     ├── effects      retry: may a batch run again after a crash
     ├── example      one request's inputs, a blob (see ``gateway.registry.examples``)
     ├── golden       a blob of inputs with the answers they must get
-    ├── lineage      code, data, parameters, environment, parent, author, notes
+    ├── environment  the lock file of the packages that the version runs with, a blob
+    ├── lineage      code, data, parameters, environment, features, run, source, parent, author, notes
     ├── evaluation   metric records
     └── profile      the reference data that drift is measured against
 
@@ -77,6 +78,7 @@ class Manifest:
     effects: Effects = field(default_factory=Effects)
     example: BlobRef | None = None
     golden: BlobRef | None = None
+    environment: BlobRef | None = None
     lineage: Lineage = field(default_factory=Lineage)
     evaluation: tuple[EvaluationRecord, ...] = ()
     profile: ProfilePlace | None = None
@@ -109,14 +111,14 @@ class Manifest:
 
     def blobs(self) -> tuple[tuple[str, str, int], ...]:
         """All bytes that the version needs, besides the manifest: what they are, digest, size."""
-        places = {"(example)": self.example, "(golden)": self.golden}
+        places = {"(example)": self.example, "(golden)": self.golden, "(environment)": self.environment}
         if self.profile is not None:
             places |= {"(reference)": self.profile.reference, "(profile)": self.profile.computed}
         extra = tuple((name, blob.digest, blob.size_bytes) for name, blob in places.items() if blob is not None)
         return tuple((file.name, file.digest, file.size_bytes) for file in self.files) + extra
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        body = {
             "schema": SCHEMA,
             "model": self.model,
             "format": self.format,
@@ -131,6 +133,8 @@ class Manifest:
             "evaluation": [record.to_json() for record in self.evaluation],
             "profile": optional_json(self.profile),
         }
+        # Left out where there is none, so that versions registered before keep their digests.
+        return body if self.environment is None else body | {"environment": self.environment.to_json()}
 
     @classmethod
     def from_bytes(cls, data: bytes, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> Manifest:
@@ -165,6 +169,7 @@ class Manifest:
                 effects=Effects.from_json(take.mapping("effects"), "manifest.effects"),
                 example=optional_blob(take, "example"),
                 golden=optional_blob(take, "golden"),
+                environment=optional_blob(take, "environment"),
                 lineage=Lineage.from_json(take.mapping("lineage"), "manifest.lineage"),
                 evaluation=tuple(EvaluationRecord.from_json(row, place) for row, place in take.rows("evaluation")),
                 profile=None if profile is None else ProfilePlace.from_json(profile, "manifest.profile"),

@@ -29,7 +29,7 @@ __all__ = [
 
 PLACEMENTS = ("process", "inline")
 PRECISIONS = ("fp32", "fp16", "bf16")
-_LATER = ("precision", "compile", "cuda_graphs")
+_LATER = ("precision", "compile", "cuda_graphs", "run", "features", "source")
 """Left out of the JSON where they are not used, so that versions registered before keep their digests."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -160,7 +160,11 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where the version comes from: any JSON in each place, None where nothing is known."""
+    """Where the version comes from: any JSON in each place, None where nothing is known.
+
+    ``gateway.registry.lineage`` gives the places their types. ``source``: what the version is called in the system that
+    it was imported from, ``{"system", "name", "version", "digest", "algorithm", "url"}``, None where unknown.
+    """
 
     code: Any = None
     data: Any = None
@@ -169,13 +173,17 @@ class Lineage:
     parent: Any = None
     author: Any = None
     notes: Any = None
+    run: Any = None
+    features: Any = None
+    source: Any = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, canonical.freeze(getattr(self, item.name)))
 
     def to_json(self) -> dict[str, Any]:
-        return {item.name: canonical.thaw(getattr(self, item.name)) for item in fields(self)}
+        body = {item.name: canonical.thaw(getattr(self, item.name)) for item in fields(self)}
+        return {name: value for name, value in body.items() if value is not None or name not in _LATER}
 
     @classmethod
     def from_json(cls, body: Any, place: str) -> Lineage:
@@ -186,13 +194,17 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecord:
-    """One figure of quality: over ``n`` rows, of a ``slice`` of the data if named, with its confidence interval."""
+    """One figure of quality: over ``n`` rows, of a ``slice`` of the data if named, with its confidence interval.
+
+    ``dataset``: the digest of the evaluation set, ``sha256:…`` or under another algorithm's name.
+    """
 
     metric: str
     value: float
     n: int | None = None
     slice: str | None = None
     interval: tuple[float, float] | None = None
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         if not self.metric:
@@ -202,7 +214,8 @@ class EvaluationRecord:
 
     def to_json(self) -> dict[str, Any]:
         interval = None if self.interval is None else list(self.interval)
-        return {"metric": self.metric, "value": self.value, "n": self.n, "slice": self.slice, "interval": interval}
+        body = {"metric": self.metric, "value": self.value, "n": self.n, "slice": self.slice, "interval": interval}
+        return body if self.dataset is None else body | {"dataset": self.dataset}
 
     @classmethod
     def from_json(cls, body: Any, place: str) -> EvaluationRecord:
@@ -213,6 +226,7 @@ class EvaluationRecord:
                 n=take.optional_integer("n", at_least=0),
                 slice=take.optional_text("slice"),
                 interval=take.optional_pair("interval"),
+                dataset=take.optional_text("dataset"),
             )
 
 

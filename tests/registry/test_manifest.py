@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
@@ -70,12 +70,19 @@ def manifests(draw: st.DrawFn) -> Manifest:
         effects=Effects(draw(st.booleans())),
         example=draw(st.none() | blob_refs),
         golden=draw(st.none() | blob_refs),
-        lineage=Lineage(code=draw(values), data=draw(values), notes=draw(st.none() | names)),
+        environment=draw(st.none() | blob_refs),
+        lineage=Lineage(**{item.name: draw(st.none() | values) for item in fields(Lineage)}),
         evaluation=tuple(
             draw(
                 st.lists(
                     st.builds(
-                        EvaluationRecord, names, finite, st.none() | sizes, st.none() | names, st.none() | interval
+                        EvaluationRecord,
+                        names,
+                        finite,
+                        st.none() | sizes,
+                        st.none() | names,
+                        st.none() | interval,
+                        st.none() | names,
                     ),
                     max_size=3,
                 )
