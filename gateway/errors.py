@@ -13,6 +13,7 @@ TurnoutError
 │   └── UnknownVersion
 ├── Conflict                  the state forbids it
 │   ├── Quarantined           the version was rolled back from this route
+│   ├── GateRefused           a gate of the model holds the version back; ``report`` has the numbers
 │   └── Fenced                who asks has led, and another leads now
 ├── StaleRevision             If-Match does not match
 ├── Overloaded                come back after ``retry_after_s``
@@ -42,7 +43,9 @@ TurnoutError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "BadRequest",
@@ -54,6 +57,7 @@ __all__ = [
     "Fenced",
     "FieldProblem",
     "Forbidden",
+    "GateRefused",
     "IntegrityError",
     "InvalidInput",
     "InvalidRegistration",
@@ -153,6 +157,14 @@ class Conflict(TurnoutError):
 
 class Quarantined(Conflict):
     pass
+
+
+class GateRefused(Conflict):
+    """``report``: what each gate found, as plain JSON."""
+
+    def __init__(self, message: str, report: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.report = report or {}
 
 
 class Fenced(Conflict):

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired, read_desired
+from gateway.control.gatekeeping import Gatekeeper, OpenGate, Override
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
 from gateway.errors import Conflict, IntegrityError, RegistryError, StoreUnavailable, UnknownModel
 from gateway.messages import VersionRef
@@ -32,13 +33,22 @@ View = dict[str, Any]
 
 
 class ModelControl:
-    """``permissions``: what the settings allow at registration."""
+    """``permissions``: what the settings allow at registration. ``gates``: who is asked before an alias moves."""
 
-    def __init__(self, store: Store, blobs: BlobStore, *, clock: Clock, permissions: Permissions | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        *,
+        clock: Clock,
+        permissions: Permissions | None = None,
+        gates: Gatekeeper | None = None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._permissions = permissions or Permissions()
+        self._gates = gates or OpenGate()
         self._changes = Changes(store)
         self._preparing = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
 
@@ -120,10 +130,27 @@ class ModelControl:
             "revision": written.revision,
         }
 
-    async def set_alias(self, name: str, alias: str, version: int, *, actor: str, expected: int | None = None) -> View:
-        detail = {"alias": alias, "version": version}
-        entry = AuditEntry(actor, "alias", str(model_key(name)), "", detail)
-        return await self._change(name, lambda model: model.set_alias(alias, version), entry, expected)
+    async def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: int,
+        *,
+        actor: str,
+        expected: int | None = None,
+        override: Override | None = None,
+    ) -> View:
+        """Once the version has passed the model's gates, which may take minutes; GateRefused when it does not."""
+        _model(await self._store.snapshot(), name).set_alias(alias, version)  # what cannot be is refused at once
+        passed = await self._gates.require(name, version, purpose=f"alias:{alias}", override=override, actor=actor)
+        detail = {"alias": alias, "version": version, **passed.detail()}
+        entry = AuditEntry(actor, "alias", str(model_key(name)), "" if override is None else override.reason, detail)
+
+        def step(model: ModelDocument) -> ModelDocument:
+            passed.check(model)
+            return model.set_alias(alias, version)
+
+        return await self._change(name, step, entry, expected)
 
     async def drop_alias(self, name: str, alias: str, *, actor: str, expected: int | None = None) -> View:
         entry = AuditEntry(actor, "alias-drop", str(model_key(name)), "", {"alias": alias})

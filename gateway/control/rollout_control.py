@@ -15,6 +15,7 @@ from gateway.control.changes import Changes, Decision
 from gateway.control.compatibility import incompatibility
 from gateway.control.coordination import Coordination
 from gateway.control.documents import RouteDocument, route_key
+from gateway.control.gatekeeping import Gatekeeper, GateOutcome, OpenGate, Override
 from gateway.control.replica import Replica
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_report import REPORT, report_key
@@ -35,7 +36,7 @@ Step = Callable[[Snapshot, RouteDocument], RouteDocument]
 
 class RolloutControl:
     """``coordination``: where the driver keeps how far it is; None where nothing is served. ``known_secrets``: names of
-    the settings' webhook secrets; None where only a gateway would know."""
+    the settings' webhook secrets; None where only a gateway would know. ``gates``: who is asked before one starts."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class RolloutControl:
         blobs: BlobStore,
         coordination: Coordination | None = None,
         known_secrets: frozenset[str] | None = None,
+        gates: Gatekeeper | None = None,
     ) -> None:
         self._store = store
         self._replica = replica
@@ -53,20 +55,39 @@ class RolloutControl:
         self._blobs = blobs
         self._coordination = coordination
         self._known_secrets = known_secrets
+        self._gates = gates or OpenGate()
         self._changes = Changes(store)
 
-    async def start(self, route: str, body: object, *, actor: str, expected: int | None = None) -> View:
-        """Raises InvalidInput naming the field, UnknownRoute, Conflict, or Quarantined."""
+    async def start(
+        self,
+        route: str,
+        body: object,
+        *,
+        actor: str,
+        expected: int | None = None,
+        override: Override | None = None,
+    ) -> View:
+        """Once the candidate has passed the model's gates. Raises InvalidInput naming the field, UnknownRoute,
+        Conflict, Quarantined, or GateRefused."""
         plan = PlanSpec.parse(body)
         self._check_secrets(plan)
-        name, at = f"{plan.candidate}-{secrets.token_hex(4)}", self._clock.wall()
         await self._check_signatures(route, plan)
+        name = f"{plan.candidate}-{secrets.token_hex(4)}"
+
+        def begun(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
+            catalogue = Catalogue.of(_model(snapshot, document))
+            return steps.start(document, plan, catalogue, name=name, by=actor, at=self._clock.wall())
+
+        passed = await self._passed(route, plan, begun, override, actor)
 
         def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
-            catalogue = Catalogue.of(_model(snapshot, document))
-            return steps.start(document, plan, catalogue, name=name, by=actor, at=at)
+            passed.check(_model(snapshot, document))
+            return begun(snapshot, document)
 
-        return await self._change(route, step, actor, "rollout-start", expected, plan=plan.to_json())
+        said: dict[str, Any] = {} if override is None else {"reason": override.reason}
+        return await self._change(
+            route, step, actor, "rollout-start", expected, plan=plan.to_json(), **passed.detail(), **said
+        )
 
     async def get(self, route: str) -> View:
         """The rollout that runs, else the last one; NotFound when there was none."""
@@ -144,6 +165,21 @@ class RolloutControl:
         if not written:
             raise NotFound(f"no rollout of route {route!r:.140} has ended yet")
         return str(written[0]["id"])
+
+    async def _passed(
+        self, route: str, plan: PlanSpec, begun: Step, override: Override | None, actor: str
+    ) -> GateOutcome:
+        snapshot = await self._store.snapshot()
+        document = _route(snapshot, route)
+        begun(snapshot, document)  # what cannot be is refused before its gates have run
+        return await self._gates.require(
+            document.spec.model,
+            plan.candidate,
+            purpose=f"rollout:{route}",
+            against=document.status.known_good,
+            override=override,
+            actor=actor,
+        )
 
     def _check_secrets(self, plan: PlanSpec) -> None:
         if self._known_secrets is None:

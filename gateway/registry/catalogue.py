@@ -27,6 +27,8 @@ MIGRATIONS: Mapping[int, Migration] = {}
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _PREFIX = re.compile(r"sha256:[0-9a-f]{4,64}")
 _MAX_NOTES = 16_384
+MAX_RESULTS = 20
+"""Gate runs that a version's entry names; versions in service are looked at again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,19 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelDocument:
-    """A model: its versions in order of number, and the names that point at them."""
+    """A model: its versions in order of number, the names that point at them, and ``gates``: what a version must pass
+    before a name or a rollout takes it (see ``gateway.registry.gates``), None where nothing is asked."""
 
     name: str
     versions: tuple[CatalogueEntry, ...] = ()
     aliases: Mapping[str, int] = field(default_factory=dict)
     notes: str = ""
     next_number: int = 1
+    gates: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_model_name(self.name)
+        object.__setattr__(self, "gates", canonical.freeze(self.gates))
         _check_notes(self.notes)
         object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
         self._check_versions()
@@ -180,10 +185,14 @@ class ModelDocument:
             return replace(self, notes=notes)
         return self._with(replace(self.version(number), notes=notes))
 
+    def with_gates(self, declaration: Mapping[str, Any] | None) -> ModelDocument:
+        """What versions must pass from now on; None: nothing."""
+        return replace(self, gates=declaration)
+
     def with_gate(self, number: int, result: Mapping[str, Any]) -> ModelDocument:
-        """Appends a gate's result to a version."""
+        """Appends a gate run's result to a version, which keeps the newest ``MAX_RESULTS``."""
         entry = self.version(number)
-        return self._with(replace(entry, gates=(*entry.gates, result)))
+        return self._with(replace(entry, gates=(*entry.gates, result)[-MAX_RESULTS:]))
 
     def with_profile(self, number: int, record: Mapping[str, Any]) -> ModelDocument:
         """Adds a profile made of a version's live rows. One it has already stays as it is."""
@@ -201,7 +210,7 @@ class ModelDocument:
         return self._with(replace(entry, profile=digest))
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        body = {
             "schema": SCHEMA,
             "name": self.name,
             "versions": [entry.to_json() for entry in self.versions],
@@ -209,6 +218,7 @@ class ModelDocument:
             "notes": self.notes,
             "next_number": self.next_number,
         }
+        return body if self.gates is None else body | {"gates": canonical.thaw(self.gates)}
 
     @classmethod
     def from_json(cls, body: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ModelDocument:
@@ -226,6 +236,7 @@ class ModelDocument:
                 aliases=numbers,
                 notes=take.free_text("notes"),
                 next_number=take.integer("next_number", at_least=1),
+                gates=take.optional_mapping("gates"),
             )
 
     def _with(self, changed: CatalogueEntry) -> ModelDocument:

@@ -105,6 +105,9 @@ class Fields:
             raise self._wrong(key, value, "an object")
         return value
 
+    def optional_mapping(self, key: str) -> Mapping[str, Any] | None:
+        return None if self.anything(key) is None else self.mapping(key)
+
     def rows(self, key: str) -> list[tuple[Any, str]]:
         """Each element of a list, with its place."""
         value = self.anything(key)

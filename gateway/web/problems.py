@@ -63,6 +63,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.UnknownVersion: Row(404, "unknown-version", "There is no such version"),
         errors.Conflict: Row(409, "conflict", "The present state forbids it"),
         errors.Quarantined: Row(409, "quarantined", "The version is quarantined"),
+        errors.GateRefused: Row(409, "gate-refused", "A gate holds the version back"),
         errors.Fenced: Row(409, "fenced", "Another replica leads now"),
         errors.StaleRevision: Row(412, "stale-revision", "The document has changed"),
         errors.Overloaded: Row(429, "overloaded", "Too much work"),
@@ -95,7 +96,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error on its way out. ``headers`` beside the content's own."""
+    """An error on its way out. ``headers`` beside the content's own. ``report``: what gates found, if they refused."""
 
     status: int
     kind: str
@@ -103,6 +104,7 @@ class Problem:
     detail: str
     fields: tuple[FieldProblem, ...] = ()
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    report: Mapping[str, Any] | None = None
 
 
 def explain(error: TurnoutError) -> Problem:
@@ -115,8 +117,9 @@ def explain(error: TurnoutError) -> Problem:
     if row.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="turnout"'))
     fields = error.problems if isinstance(error, errors.BadRequest | errors.InvalidInput) else ()
-    detail = str(error) or row.title
-    return Problem(row.status, row.kind, row.title, detail[:_MAX_DETAIL_CHARS], tuple(fields), tuple(headers))
+    detail = (str(error) or row.title)[:_MAX_DETAIL_CHARS]
+    report = error.report if isinstance(error, errors.GateRefused) else None
+    return Problem(row.status, row.kind, row.title, detail, tuple(fields), tuple(headers), report)
 
 
 def internal_problem() -> Problem:
@@ -139,6 +142,8 @@ def render_problem(problem: Problem, request_id: str) -> bytes:
     }
     if problem.fields:
         body["errors"] = [field.to_json() for field in problem.fields]
+    if problem.report is not None:
+        body["report"] = problem.report
     return dump_json(body)
 
 
