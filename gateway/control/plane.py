@@ -19,6 +19,7 @@ from gateway.control.flag_watch import FlagWatch
 from gateway.control.flags import Flags
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
+from gateway.control.jobs import Jobs
 from gateway.control.judge import GuardPolicy
 from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.memory_budget import MemoryLimits
@@ -60,9 +61,9 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``: the verbs. ``alarms`` is told by who watches what
-    is served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root adds to
-    those that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``, ``jobs``: the verbs. ``alarms`` is told by who
+    watches what is served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root
+    adds to those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """
@@ -168,6 +169,7 @@ class ControlPlane:
             clock=clock,
         )
         self.alarms = Alarms(store, clock)
+        self.jobs = Jobs(settings.home / "jobs", clock=clock)
         self.notifications = Notifications(
             settings.notifications, store=store, coordination=self.coordination, clock=clock
         )
@@ -201,6 +203,7 @@ class ControlPlane:
         if home is not None:
             await self._bootstrap(home, last)
             await self.checkpoints.start()
+        await self.jobs.open()
         await self.flags.start()
         await self.reconciler.start(last)
         self.rollbacks.start()
@@ -220,6 +223,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
+        await self.jobs.close()
         if self.guard is not None:
             await self.guard.close()
         await self.driver.close()

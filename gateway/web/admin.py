@@ -17,6 +17,7 @@ from gateway.web.admin_call import AdminCall
 from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Decisions
 from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
+from gateway.web.admin_jobs import JOB_QUERY, JOBS_QUERY, JobEndpoints
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
 from gateway.web.admin_notifications import NotificationEndpoints
@@ -71,6 +72,7 @@ class AdminPlane:
             *_keeping_calls(KeepingEndpoints(plane)),
             *_notification_calls(NotificationEndpoints(plane)),
             *_decision_calls(DecisionEndpoints(decisions)),
+            *_job_calls(JobEndpoints(plane.jobs)),
         )
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -203,6 +205,15 @@ def _decision_calls(decisions: DecisionEndpoints) -> Sequence[_Endpoint]:
     return (
         _Endpoint("GET", "/decisions", Role.VIEWER, decisions.list, "Decisions, newest first", query=DECISIONS_QUERY),
         _Endpoint("GET", "/decisions/{name}", Role.VIEWER, decisions.get, one),
+    )
+
+
+def _job_calls(jobs: JobEndpoints) -> Sequence[_Endpoint]:
+    one = "/jobs/{job}"
+    return (
+        _Endpoint("GET", "/jobs", Role.VIEWER, jobs.list, "Jobs of this replica, newest first", query=JOBS_QUERY),
+        _Endpoint("GET", one, Role.VIEWER, jobs.get, "A job: how far it is, how it ended", query=JOB_QUERY),
+        _Endpoint("DELETE", one, Role.OPERATOR, jobs.cancel, "Cancel a job"),
     )
 
 

@@ -195,6 +195,8 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/models/digits/versions/1/profiles"),
         ("GET", "/notifications"),
         ("GET", "/alarms"),
+        ("GET", "/jobs"),
+        ("GET", "/jobs/some-job"),
     ],
     "operator": [
         ("PUT", "/routes/digits"),
@@ -214,6 +216,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("POST", "/models/digits/versions/1/profiles"),
         ("PUT", "/models/digits/versions/1/profiles"),
         ("POST", "/notifications/test"),
+        ("DELETE", "/jobs/some-job"),
     ],
     "admin": [
         ("POST", "/store/adopt"),
