@@ -32,7 +32,8 @@ TurnoutError
 │   └── IntegrityError        stored bytes are not what the manifest names
 ├── RegistryError             an artifact or manifest cannot be stored or read
 │   ├── InvalidRegistration   what was offered is not taken: a name, a file, an option, a version that does not load
-│   └── StorageFull           the disk, or the quota, of the home is used up
+│   ├── StorageFull           the disk, or the quota, of the home is used up
+│   └── SourceUnavailable     the system that a source is in does not answer, or not in time
 ├── StoreUnavailable          desired state cannot be read or written
 │   ├── RecorderUnavailable   what is written of requests (decisions, labels) cannot be asked for or added to now
 │   └── StoreRefused          the store came back empty, older or as another one: an operator must decide
@@ -73,6 +74,7 @@ __all__ = [
     "RegistryError",
     "ServiceDraining",
     "SettingsError",
+    "SourceUnavailable",
     "StaleRevision",
     "StorageFull",
     "StoreRefused",
@@ -242,6 +244,10 @@ class InvalidRegistration(RegistryError):
 
 
 class StorageFull(RegistryError):
+    pass
+
+
+class SourceUnavailable(RegistryError):
     pass
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,13 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.secret_command import MAX_SECRET_BYTES, printed_by
 from gateway.settings_decisions import DecisionSettings
 from gateway.settings_drift import DriftSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget, check_address
 from gateway.settings_sinks import SinkSettings
+from gateway.settings_sources import InterpreterSettings, MlflowSettings
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
 from runtimes.devices import check_device
@@ -59,14 +62,16 @@ __all__ = [
     "WebhookSettings",
     "child_environment",
     "client_settings",
+    "foreign_environment",
     "load_settings",
     "notification_address",
     "secret_of",
-    "webhook_secrets",
 ]
 
 _PREFIX = "TURNOUT_"
 _NESTING = "__"
+_SECRETIVE = re.compile("secret|password|header|credential|token|key|url", re.IGNORECASE)
+"""Keys whose values may be secrets, written where their place was expected: an error does not repeat them."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Device = Annotated[str, AfterValidator(check_device)]
@@ -146,10 +151,15 @@ class RuntimeSettings(Group):
 
 class RegistrySettings(Group):
     """What may be registered over the network by naming a path on this machine (``file:``). ``blobs``: where the bytes
-    of versions are, if not in the home: a directory that all replicas of one store share."""
+    of versions are, if not in the home: a directory that all replicas of one store share. ``fetch_timeout_s``: how long
+    another system may take to give a version's files; to say what a name points at, ``resolve_timeout_s``."""
 
     source_directories: tuple[Path, ...] = ()
     blobs: Path | None = None
+    fetch_timeout_s: Seconds = 3600.0
+    resolve_timeout_s: Seconds = 60.0
+    interpreters: InterpreterSettings = InterpreterSettings()
+    mlflow: MlflowSettings = MlflowSettings()
 
 
 class StoreSettings(Group):
@@ -157,13 +167,15 @@ class StoreSettings(Group):
     another process is noticed (with Redis, one whose message was lost).
 
     Redis only: ``prefix`` of all keys; ``deadline_ms`` of a call and ``connect_ms`` of reaching it; ``lease_s``: how
-    long a replica or a leader that is not heard of counts as living. No password stands in ``url``, which is shown.
+    long a replica or a leader that is not heard of counts as living. No password stands in ``url``, which is shown:
+    ``secret`` says where it is (``password_file`` is short for its ``file``).
     """
 
     url: str | None = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,60}$")] = "turnout"
     password: SecretStr | None = None
     password_file: Path | None = None
+    secret: SecretSource | None = None
     tls_ca: Path | None = None
     deadline_ms: Positive = 2_000
     connect_ms: Positive = 1_000
@@ -183,12 +195,19 @@ class StoreSettings(Group):
         except ValueError:
             raise ValueError(f"not an address; {expected}") from None
         if parts.password:
-            raise ValueError("it has a password in it: set store.password_file, or TURNOUT_STORE__PASSWORD, instead")
+            raise ValueError("it has a password in it: set store.secret, or TURNOUT_STORE__PASSWORD, instead")
         if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment or not fine:
             raise ValueError(f"got {url!r}; {expected}")
         if parts.path.strip("/") and not parts.path.strip("/").isdigit():
             raise ValueError(f"got {url!r}; the path is the number of a database; {expected}")
         return url
+
+    @model_validator(mode="after")
+    def _one_password(self) -> StoreSettings:
+        given = [name for name in ("password", "password_file", "secret") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are set, and Redis has one password; keep one of them")
+        return self
 
 
 class GuardSettings(Group):
@@ -309,33 +328,39 @@ def client_settings() -> ClientSettings:
     )
 
 
-def webhook_secrets(settings: WebhookSettings) -> Mapping[str, bytes]:
-    """The secrets themselves, by name. Raises SettingsError for one that is not there, or empty."""
-    return {name: secret_of(source, f"webhooks.secrets.{name}") for name, source in settings.secrets.items()}
-
-
 def secret_of(source: SecretSource, place: str) -> bytes:
-    """The secret itself; ``place`` is its key in the settings. Raises SettingsError when it is not there, or empty."""
-    if source.env is not None:
-        value = os.environ.get(source.env, "").encode()
-        place += f": the environment variable {source.env}"
+    """The secret itself, as it is now; ``place`` is its key in the settings. Blocks while a command runs. Raises
+    SettingsError when it is not there, or empty."""
+    if source.command is not None:
+        value, where = printed_by(source.command, place, timeout_s=source.timeout_s), f": {source}"
+    elif source.env is not None:
+        value, where = os.environ.get(source.env, "").encode(), f": {source}"
     else:
-        try:
-            value = Path(source.file or "").read_bytes().rstrip(b"\r\n")
-        except OSError as error:
-            raise SettingsError(f"{place}: {source.file} cannot be read: {error.strerror}") from None
+        value, where = _secret_file(source.file or Path(), place), ""
     if not value:
-        raise SettingsError(f"{place} is empty or not there; put the secret there, or leave the name out")
+        raise SettingsError(f"{place}{where} is empty or not there; put the secret there, or leave the name out")
     return value
 
 
-def notification_address(target: NotificationTarget) -> str:
-    """Where the target is told. Raises SettingsError when it is kept in a secret that is not there, or is none."""
+def _secret_file(path: Path, place: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            value = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{place}: {path} cannot be read: {error.strerror}") from None
+    if len(value) > MAX_SECRET_BYTES:
+        raise SettingsError(f"{place}: {path} has more than {MAX_SECRET_BYTES} bytes, which is no secret")
+    return value.rstrip(b"\r\n")
+
+
+def notification_address(target: NotificationTarget, kept: bytes | None = None) -> str:
+    """Where the target is told; ``kept`` is what its secret says, where the address is one. Raises SettingsError when
+    that is none."""
     if isinstance(target.url, str):
         return target.url
     place = f"notifications.targets.{target.name}.url"
     try:
-        return check_address(secret_of(target.url, place).decode())
+        return check_address((secret_of(target.url, place) if kept is None else kept).decode())
     except ValueError:  # what it says is not shown: the address is a secret
         raise SettingsError(f"{place}: what is kept there is no address of HTTP; expected https://host/path") from None
 
@@ -344,6 +369,12 @@ def child_environment(home: Path) -> dict[str, str]:
     """The environment for a gateway that we start ourselves: this one's, with no Turnout setting but the home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     return {**kept, "TURNOUT_HOME": str(home)}
+
+
+def foreign_environment() -> dict[str, str]:
+    """The environment of a client of another system: this one's, where its vendor looks for addresses and secrets
+    (``MLFLOW_…``, ``WANDB_…``, ``AWS_…``), with nothing of Turnout's own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
 
 
 def recorder_environment() -> dict[str, str]:
@@ -420,7 +451,8 @@ def _explain_one(problem: Any, origin: str) -> str:
         return _unknown(names, origin)
     if problem["type"] == "value_error":
         return f"{origin}: {key}: {problem['ctx']['error']}"
-    return f"{origin}: {key}: got {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    came = "a value that is not shown" if _SECRETIVE.search(key) else repr(problem["input"])
+    return f"{origin}: {key}: got {came}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _unknown(names: list[str], origin: str) -> str:

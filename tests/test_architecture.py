@@ -28,7 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "decoding": frozenset({"codec", "clock", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
-        | {"signatures"}
+        | {"signatures", "live_secrets"}
         | WORDS
     ),
     "workers": frozenset(
@@ -49,7 +49,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | {"trace_context", "runtimes"}
         | WORDS
     ),
-    "registry": frozenset({"settings", "runtimes"} | WORDS),
+    "registry": frozenset({"settings", "settings_environments", "live_secrets", "runtimes"} | WORDS),
     "telemetry": frozenset(
         {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
         | {"signatures", "runtimes"}
@@ -65,13 +65,19 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(
         {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
-        | {"settings_tracing", "settings_decisions", "settings_truth"}
+        | {"settings_sources", "settings_environments"}
+        | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets", "secret_command"}
     ),
+    "secret_command": frozenset({"errors"}),
+    "live_secrets": frozenset({"settings", "settings_groups", "clock", "errors"}),
     "settings_groups": frozenset(),
     "settings_decisions": frozenset({"settings_groups", "settings_sinks"}),
     "settings_drift": frozenset({"settings_groups"}),
+    "settings_environments": frozenset({"settings_groups"}),
     "settings_notifications": frozenset({"settings_groups"}),
     "settings_sinks": frozenset({"settings_groups"}),
+    "settings_sources": frozenset({"settings_groups"}),
+    "settings_targets": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),
     "settings_truth": frozenset({"settings_groups"}),
     "events": WORDS | {"clock"},

@@ -21,7 +21,7 @@ from gateway.registry.loading import read_manifest
 from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_model_name
 from gateway.registry.profile_reading import read_profile, summary
-from gateway.registry.registration import Permissions, RegistrationOptions, prepare
+from gateway.registry.registration import Permissions, Prepared, RegistrationOptions, prepare_version
 
 __all__ = ["ModelControl", "model_key", "users_of"]
 
@@ -105,19 +105,25 @@ class ModelControl:
         """
         with self._blobs.registering():
             async with self._preparing:
-                manifest = await asyncio.to_thread(
-                    prepare, model, source, options, self._blobs, progress, permissions=self._permissions
+                prepared = await asyncio.to_thread(
+                    prepare_version, model, source, options, self._blobs, progress, permissions=self._permissions
                 )
-            digest, key = manifest.digest, model_key(model)
+            digest, key = prepared.manifest.digest, model_key(model)
+            imported, tags = _imported(prepared, self._clock), {**prepared.tags, **options.tags}
             made: list[tuple[int, bool]] = []
 
             def decide(snapshot: Snapshot) -> Decision:
                 current = _optional(snapshot, model) or ModelDocument(check_model_name(model))
-                document, number = current.add_version(digest, created_at=self._clock.wall(), tags=options.tags)
+                current.refuse_overwritten(digest, imported)
+                document, number = current.add_version(
+                    digest, created_at=self._clock.wall(), tags=tags, imported=imported
+                )
                 made[:] = [(number, document is not current)]
                 if document is current and options.tags:
                     document = document.with_tags(number, options.tags)
                 detail = {"version": number, "digest": digest}
+                if imported is not None:
+                    detail["imported"] = imported
                 return Decision(document.to_json(), AuditEntry(actor, "register", str(key), "", detail))
 
             written = await self._changes.write(key, decide)
@@ -128,6 +134,7 @@ class ModelControl:
             "digest": digest,
             "created": created,
             "revision": written.revision,
+            **({} if imported is None else {"imported": imported, "remarks": list(prepared.remarks)}),
         }
 
     async def set_alias(
@@ -202,6 +209,10 @@ class ModelControl:
 
         await self._changes.write(model_key(name), decide, expected=expected)
         return await self.get(name)
+
+
+def _imported(prepared: Prepared, clock: Clock) -> View | None:
+    return None if prepared.imported is None else {**prepared.imported, "at": clock.wall()}
 
 
 def model_key(name: str) -> DocumentKey:

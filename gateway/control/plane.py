@@ -35,6 +35,7 @@ from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.shared_state import SharedState
+from gateway.control.source_access import source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
 from gateway.control.token_control import TokenControl
@@ -45,12 +46,13 @@ from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
 from gateway.errors import StoreUnavailable
 from gateway.events import Observer
+from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.registration import Permissions
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
-from gateway.settings import Settings, webhook_secrets
+from gateway.settings import Settings
 
 __all__ = ["ControlPlane"]
 
@@ -81,6 +83,7 @@ class ControlPlane:
         assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
         coordination: Coordination | None = None,
         address: str = "",
+        secrets: LiveSecrets | None = None,
     ) -> None:
         self._follow: Callable[[], None] = lambda: None
         self._elsewhere: Callable[[VersionRef], int] = lambda _: 0
@@ -88,6 +91,7 @@ class ControlPlane:
         self.workers: Callable[[], Sequence[View]] = tuple
         self.store = store
         self.clock = clock
+        self.secrets = secrets or LiveSecrets(clock)
         self.coordination = coordination or Alone(settings.home, clock)
         self.blobs = blobs
         self.fleet = fleet
@@ -144,7 +148,7 @@ class ControlPlane:
         here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
         asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
         self.routes = RouteControl(store, here, asked, clock=clock, coordination=self.coordination)
-        self.webhooks = Webhooks(webhook_secrets(settings.webhooks), clock=clock)
+        self.webhooks = Webhooks(self.secrets.values(settings.webhooks.secrets, "webhooks.secrets"), clock=clock)
         self.rollouts = RolloutControl(
             store,
             here,
@@ -171,7 +175,7 @@ class ControlPlane:
         self.alarms = Alarms(store, clock)
         self.jobs = Jobs(settings.home / "jobs", clock=clock)
         self.notifications = Notifications(
-            settings.notifications, store=store, coordination=self.coordination, clock=clock
+            settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
         )
         self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
@@ -210,6 +214,7 @@ class ControlPlane:
         self.collector.start()
         self.driver.start()
         self.alarms.start()
+        self.secrets.start()
         self.notifications.start()
         self.presence.start()
         self.store_watch.start()
@@ -238,6 +243,7 @@ class ControlPlane:
         await self.rollbacks.close()
         await self.reconciler.close()
         await self.flags.close()
+        await self.secrets.close()
         await self.checkpoints.close()
 
     def share(
@@ -256,7 +262,7 @@ class ControlPlane:
     def degraded(self) -> Sequence[str]:
         """What ``/readyz`` is to say of flags, the store, the audit log and who is to be notified."""
         troubles = (*self.flag_watch.degraded(), *self.store_watch.troubles(), *self.checkpoints.degraded())
-        return [*troubles, *self.notifications.degraded()]
+        return [*troubles, *self.notifications.degraded(), *self.secrets.troubles()]
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[View]:
         return [record_to_json(record) for record in await self.store.audit(after=after, limit=limit)]
@@ -305,4 +311,5 @@ def permissions(settings: Settings) -> Permissions:
         allow_inline=runtimes.allow_inline,
         default_device=runtimes.device,
         default_threads=runtimes.threads,
+        access=source_access(settings),
     )

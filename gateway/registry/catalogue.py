@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from gateway.errors import Conflict, NotFound, RegistryError, UnknownVersion
+from gateway.errors import Conflict, InvalidRegistration, NotFound, RegistryError, UnknownVersion
 from gateway.registry import canonical
 from gateway.registry.fields import Fields
 from gateway.registry.migration import Migration, migrate
@@ -27,6 +27,7 @@ MIGRATIONS: Mapping[int, Migration] = {}
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _PREFIX = re.compile(r"sha256:[0-9a-f]{4,64}")
 _MAX_NOTES = 16_384
+_IDENTITY = ("system", "name", "version", "url")
 MAX_RESULTS = 20
 """Gate runs that a version's entry names; versions in service are looked at again and again."""
 
@@ -37,7 +38,9 @@ class CatalogueEntry:
 
     ``created_at`` in seconds since the epoch; ``gates`` holds the results of its gates, oldest first. ``profiles`` are
     those made of live rows since, oldest first: ``{"digest", "size_bytes", "route", "rows", "captured_at"}``;
-    ``profile`` is the digest of the one that its traffic is counted with in place of the manifest's.
+    ``profile`` is the digest of the one that its traffic is counted with in place of the manifest's. ``imported``: of a
+    version of another system, what is true of its import only: ``{"system", "name", "version", "url", "alias", "at",
+    "files"}``, the last the digest of its files as they came.
     """
 
     number: int
@@ -49,12 +52,14 @@ class CatalogueEntry:
     gates: tuple[Mapping[str, Any], ...] = ()
     profiles: tuple[Mapping[str, Any], ...] = ()
     profile: str | None = None
+    imported: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_digest(self.digest)
         object.__setattr__(self, "tags", MappingProxyType(check_tags(self.tags)))
         object.__setattr__(self, "gates", canonical.freeze(self.gates))
         object.__setattr__(self, "profiles", canonical.freeze(self.profiles))
+        object.__setattr__(self, "imported", canonical.freeze(self.imported))
         _check_notes(self.notes)
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +74,8 @@ class CatalogueEntry:
         }
         # Left out where there are none, so that documents written before are what they were.
         captured = {"profiles": canonical.thaw(self.profiles)} if self.profiles else {}
-        return body | captured | ({} if self.profile is None else {"profile": self.profile})
+        imported = {} if self.imported is None else {"imported": canonical.thaw(self.imported)}
+        return body | captured | ({} if self.profile is None else {"profile": self.profile}) | imported
 
     @classmethod
     def from_json(cls, body: Any, place: str) -> CatalogueEntry:
@@ -84,6 +90,7 @@ class CatalogueEntry:
                 gates=tuple(row for row, _ in take.rows("gates")),
                 profiles=tuple(take.anything("profiles") or ()),
                 profile=take.optional_text("profile"),
+                imported=take.anything("imported"),
             )
 
 
@@ -141,15 +148,38 @@ class ModelDocument:
         return self.version(int(selector))
 
     def add_version(
-        self, digest: str, *, created_at: float, tags: Mapping[str, str] | None = None, notes: str = ""
+        self,
+        digest: str,
+        *,
+        created_at: float,
+        tags: Mapping[str, str] | None = None,
+        notes: str = "",
+        imported: Mapping[str, Any] | None = None,
     ) -> tuple[ModelDocument, int]:
         """The document with the version, and its number. A digest it has already keeps its number: nothing changes."""
         for entry in self.versions:
             if entry.digest == digest:
                 return self, entry.number
         number = self.next_number
-        added = CatalogueEntry(number, digest, created_at, tags or {}, notes)
+        added = CatalogueEntry(number, digest, created_at, tags or {}, notes, imported=imported)
         return replace(self, versions=(*self.versions, added), next_number=number + 1), number
+
+    def refuse_overwritten(self, digest: str, imported: Mapping[str, Any] | None) -> None:
+        """InvalidRegistration when another system's version has other files now than when it was imported before."""
+        if imported is None or imported.get("version") is None:
+            return
+        identity = [imported.get(name) for name in _IDENTITY]
+        for entry in self.versions:
+            held = entry.imported
+            if held is None or entry.digest == digest or [held.get(name) for name in _IDENTITY] != identity:
+                continue
+            if held.get("files") != imported.get("files"):
+                name = f"{imported['system']} {imported['name']} version {imported['version']}"
+                raise InvalidRegistration(
+                    f"{name} was overwritten in place: its files are {imported['files']} now, and were {held['files']} "
+                    f"when it was imported as {self.name}/{entry.number}, which keeps them. Register the new files as "
+                    f"a version of their own in {imported['system']}, then import that"
+                )
 
     def set_alias(self, alias: str, number: int) -> ModelDocument:
         """Points the alias at a version. Conflict when that version is archived."""

@@ -26,11 +26,11 @@ from gateway.registry.names import check_file_name, check_model_name
 from gateway.registry.offered import refusing
 from gateway.registry.parts import BlobRef, Effects, FileEntry, Lineage, ProfilePlace, RuntimePlan
 from gateway.registry.profiling import computed_elsewhere
-from gateway.registry.sources import Source, SourceLimits, open_source
+from gateway.registry.sources import Provenance, Source, SourceAccess, SourceLimits, opened
 from gateway.registry.trial import Tried, try_version
 from runtimes.base import LoadSpec
 
-__all__ = ["Permissions", "RegistrationOptions", "prepare"]
+__all__ = ["Permissions", "Prepared", "RegistrationOptions", "prepare", "prepare_version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,26 @@ class RegistrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What the settings allow and assume: models by name, and where versions run unless they say."""
+    """What the settings allow and assume: models by name, where versions run unless they say, and how other systems
+    are reached."""
 
     allow_pickle: Collection[str] = ()
     allow_inline: Collection[str] = ()
     default_device: str = "auto"
     default_threads: int = 1
     limits: SourceLimits = field(default_factory=SourceLimits)
+    access: SourceAccess = field(default_factory=SourceAccess)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """``imported``: for a version of another system, who it is there, under which alias it was asked for, and the
+    digest of its files as they came. ``remarks`` of the source are for the operator."""
+
+    manifest: Manifest
+    imported: Mapping[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -87,15 +100,33 @@ def prepare(
     *,
     permissions: Permissions | None = None,
 ) -> Manifest:
+    """The manifest that ``prepare_version`` gives."""
+    return prepare_version(model, source, options, blobs, progress, permissions=permissions).manifest
+
+
+def prepare_version(
+    model: str,
+    source: str | Path,
+    options: RegistrationOptions,
+    blobs: BlobStore,
+    progress: Progress | None = None,
+    *,
+    permissions: Permissions | None = None,
+) -> Prepared:
     """Stores everything and gives the manifest, itself stored under its digest. Blocks: for a thread of its own.
 
     Hold ``blobs.registering()`` around this and the write that refers to the digest, so that gc keeps away.
-    InvalidRegistration says what is not taken and what to do; RegistryError, that it cannot be stored.
+    InvalidRegistration says what is not taken and what to do; RegistryError, that it cannot be stored or, as
+    SourceUnavailable, not be fetched.
     """
     allowed = permissions or Permissions()
-    accepted = _accepted(model, source, options, allowed)
-    with blobs.registering():
-        files = _store_files(accepted.source, blobs, progress)
+    with refusing():
+        check_model_name(model)
+    places = {"entry": options.entry, "format_name": options.format, "limits": allowed.limits}
+    access = allowed.access if allowed.access.folder is not None else replace(allowed.access, folder=blobs.root)
+    with opened(source, **places, access=access, progress=progress) as found, blobs.registering():  # type: ignore[arg-type]
+        accepted = _accepted(model, found, options, allowed)
+        files = _store_files(found, blobs, progress)
         spec = _load_spec(accepted, files, blobs, allowed)
         tried = try_version(
             spec,
@@ -107,7 +138,15 @@ def prepare(
         profile = _profile(options, spec, tried.signature, blobs)
         manifest = replace(_manifest(accepted, files, tried, options, blobs), profile=profile)
         blobs.put_bytes(manifest.canonical())
-    return manifest
+    return _prepared(manifest, found.provenance)
+
+
+def _prepared(manifest: Manifest, provenance: Provenance | None) -> Prepared:
+    if provenance is None:
+        return Prepared(manifest)
+    foreign = [file.to_json() for file in manifest.files if file.name not in provenance.added]
+    imported = {**provenance.facts(), "files": canonical.digest_of(canonical.dumps(foreign))}
+    return Prepared(manifest, imported, provenance.remarks, provenance.tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +159,9 @@ class _Accepted:
     plan: RuntimePlan
 
 
-def _accepted(model: str, source: str | Path, options: RegistrationOptions, allowed: Permissions) -> _Accepted:
+def _accepted(model: str, found: Source, options: RegistrationOptions, allowed: Permissions) -> _Accepted:
+    provenance = found.provenance
     with refusing():
-        check_model_name(model)
-        found = open_source(source, entry=options.entry, format_name=options.format, limits=allowed.limits)
         plan = RuntimePlan(
             device=options.device,
             threads=options.threads,
@@ -135,30 +173,44 @@ def _accepted(model: str, source: str | Path, options: RegistrationOptions, allo
             precision=options.precision,
             compile=options.compile,
             cuda_graphs=options.cuda_graphs,
-            options=options.options,
+            options=options.options if provenance is None else {**provenance.options, **options.options},
         )
-        accepted = _Accepted(model, found, _attached(options), plan)
+        accepted = _Accepted(model, found, _attached(options, provenance), plan)
     _check_trust(accepted, allowed)
     return accepted
 
 
-def _attached(options: RegistrationOptions) -> Attachments:
+def _attached(options: RegistrationOptions, provenance: Provenance | None) -> Attachments:
+    """What the operator gives, and for the rest what the source says."""
     golden = None if options.golden is None else read_golden(options.golden)
-    return Attachments(
+    given = Attachments(
         signature=None if options.signature is None else read_signature(options.signature),
         example=golden if options.example is None else Example.of_file(options.example),
         lineage=Lineage() if options.lineage is None else read_lineage(options.lineage),
         evaluation=() if options.evaluation is None else read_evaluation(options.evaluation),
+    )
+    return given if provenance is None else _completed(given, provenance)
+
+
+def _completed(given: Attachments, provenance: Provenance) -> Attachments:
+    said = {**provenance.lineage, "source": provenance.identity}
+    known = {place: value for place, value in given.lineage.to_json().items() if value is not None}
+    return Attachments(
+        signature=given.signature or provenance.signature,
+        example=given.example or (None if provenance.example is None else Example.of_file(provenance.example)),
+        lineage=Lineage(**{**said, **known}),
+        evaluation=given.evaluation or provenance.evaluation,
     )
 
 
 def _check_trust(accepted: _Accepted, allowed: Permissions) -> None:
     model, source = accepted.model, accepted.source
     pickled = source.format == "sklearn" and not source.entry.endswith(".skops")
+    pickled = pickled or (source.provenance is not None and source.provenance.pickled)
     if pickled and model not in allowed.allow_pickle:
         raise InvalidRegistration(
-            f"{source.entry} is a pickle. Loading a pickle runs whatever code its author put in, with all rights of "
-            f"the runtime's process: it can read, change and send anything that Turnout's user can. Save the model "
+            f"{source.entry} is a pickle, or loads one. Loading a pickle runs whatever code its author put in, with all "
+            f"rights of the runtime's process: it can read, change and send anything that Turnout's user can. Save the model "
             f"with skops.io.dump instead; or, if you trust everyone who could have written this file, name model "
             f"{model!r} under runtimes.allow_pickle in the settings"
         )

@@ -83,6 +83,7 @@ TABLE: Mapping[type[TurnoutError], Row] = MappingProxyType(
         errors.RegistryError: Row(500, "registry-error", "An artifact cannot be stored or read"),
         errors.InvalidRegistration: Row(422, "invalid-registration", "The registry does not take this"),
         errors.StorageFull: Row(507, "storage-full", "The disk is full"),
+        errors.SourceUnavailable: Row(502, "source-unavailable", "The source's system does not answer", 10.0),
         errors.StoreUnavailable: Row(503, "store-unavailable", "The store of desired state does not answer", 1.0),
         errors.RecorderUnavailable: Row(503, "recorder-unavailable", "What is recorded cannot be reached now", 1.0),
         errors.StoreRefused: Row(503, "store-refused", "The store of desired state is not the one that was left", 1.0),

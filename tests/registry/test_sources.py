@@ -44,13 +44,6 @@ def test_a_file_scheme_means_a_path(tmp_path: Path) -> None:
     assert open_source(f"file:{path}") == open_source(f"file://{path}") == open_source(path)
 
 
-@pytest.mark.parametrize("place", ["mlflow:models:/digits/3", "wandb:team/digits:v1", "dvc:model.dvc", "s3://b/k"])
-def test_other_schemes_are_refused_in_words(place: str) -> None:
-    """Not available yet, and what to do instead."""
-    with pytest.raises(InvalidRegistration, match="is not available in this version; download the artifact"):
-        open_source(place)
-
-
 def test_a_folder_goes_in_whole_but_for_what_python_caches(tmp_path: Path) -> None:
     """Sorted by name; ``__pycache__`` differs from run to run."""
     _write(tmp_path, "model.onnx", "weights/a.bin", ".hidden", "__pycache__/m.pyc", "weights/__pycache__/x.pyc")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gateway.errors import InvalidRegistration
 from gateway.registry.names import check_file_name
+from gateway.registry.sources.provenance import Provenance
 from runtimes.catalog import FORMATS, guess_format
 
 __all__ = ["Source", "SourceFile", "SourceLimits", "from_path"]
@@ -34,9 +35,12 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
+    """``provenance``: what the system that the files come from says of them; None for files of this machine."""
+
     files: tuple[SourceFile, ...]
     entry: str
     format: str
+    provenance: Provenance | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -1,0 +1,64 @@
+"""How other systems are reached, and which of a place's names belong to which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CLIENTS", "ForeignPlace", "SourceAccess", "foreign_place"]
+
+CLIENTS: Mapping[str, str] = {
+    "mlflow": "mlflow",
+    "dvc": "dvc",
+    "wandb": "wandb",
+    "http": "url",
+    "https": "url",
+    "s3": "url",
+    "gs": "url",
+    "az": "url",
+    "abfs": "url",
+    "memory": "url",
+}
+"""Scheme to client (``clients/NAME_client.py``)."""
+
+_ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tar\.gz)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPlace:
+    """``mlflow:models:/fraud@champion`` is ``models:/fraud@champion`` of ``mlflow``; a URL stays whole."""
+
+    scheme: str
+    client: str
+    name: str
+
+    @property
+    def text(self) -> str:
+        return self.name if self.client == "url" else f"{self.scheme}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAccess:
+    """``interpreters``: by client, the one that has its vendor's packages; this one where none is named. ``settings``:
+    by client, what it is told (addresses; never secrets, which it finds where its vendor looks for them). ``folder``:
+    where fetched files lie until they are stored; the system's own folder for such files where None. ``directories``:
+    folders of this machine that a system may point at; None: all."""
+
+    interpreters: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: Path | None = None
+    directories: tuple[Path, ...] | None = None
+    timeout_s: float = 3600.0
+    resolve_timeout_s: float = 60.0
+
+
+def foreign_place(place: str) -> ForeignPlace | None:
+    """None for a path of this machine. An archive of this machine is unpacked by a client too, in its process."""
+    scheme, colon, rest = place.partition(":")
+    if colon and scheme in CLIENTS:
+        client = CLIENTS[scheme]
+        return ForeignPlace(scheme, client, place if client == "url" else rest)
+    return None
