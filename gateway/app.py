@@ -31,6 +31,7 @@ from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer
+from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
 from gateway.recording.large import content_policy
@@ -123,7 +124,8 @@ class Gateway:
         settings, clock = self._settings, SystemClock()
         self._ends.callback(hold_home(settings.home).close)
         sockets = self._bind()
-        opened = await open_for_serving(settings)
+        secrets = LiveSecrets(clock)
+        opened = await open_for_serving(settings, secrets)
         store = opened.store
         self._ends.push_async_callback(store.close)
         blobs = BlobStore(settings.registry.blobs or settings.home)
@@ -154,6 +156,7 @@ class Gateway:
             clock=clock,
             observer=observer,
             coordination=coordination,
+            secrets=secrets,
             address=f"http{'s' if settings.server.tls_key else ''}://{settings.server.host}:{settings.server.port}",
         )
         statistics = ModelStatistics()

@@ -25,6 +25,7 @@ from gateway.control.notification_place import Ledger, Place
 from gateway.control.notification_sender import Sender
 from gateway.control.store import AuditEntry, AuditRecord, Fence, Store
 from gateway.errors import Fenced, StoreUnavailable
+from gateway.live_secrets import LiveSecrets
 from gateway.settings import NotificationSettings, NotificationTarget
 
 __all__ = ["ACTOR", "GIVEN_UP", "REFUSED", "Courier", "CourierStatistics"]
@@ -70,13 +71,14 @@ class Courier:
         store: Store,
         coordination: Coordination,
         clock: Clock,
+        secrets: LiveSecrets | None = None,
     ) -> None:
         self.target = target
         self._settings = settings
         self._store = store
         self._coordination = coordination
         self._clock = clock
-        self._sender = Sender(target, settings, clock)
+        self._sender = Sender(target, settings, clock, secrets)
         self._post = f"notifications/{target.name}"
         self._term: int | None = None
         self._led_at = 0.0

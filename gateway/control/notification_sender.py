@@ -9,7 +9,9 @@ from gateway.control.attempts import Ending, Patience, attempted, delivery_id
 from gateway.control.notification_events import Notice
 from gateway.control.notification_forms import formed
 from gateway.control.outgoing import Outgoing
-from gateway.settings import NotificationSettings, NotificationTarget, notification_address, secret_of
+from gateway.errors import SettingsError
+from gateway.live_secrets import LiveSecrets
+from gateway.settings import NotificationSettings, NotificationTarget, notification_address
 from gateway.signatures import HEADER, sign
 
 __all__ = ["LEAST_S", "Sender"]
@@ -24,10 +26,16 @@ class Sender:
     """``trouble`` is what was answered last, empty where it was taken. Raises SettingsError for a secret that is not
     there."""
 
-    def __init__(self, target: NotificationTarget, settings: NotificationSettings, clock: Clock) -> None:
-        place = f"notifications.targets.{target.name}.secret"
-        self._url = notification_address(target)
-        self._secret = None if target.secret is None else secret_of(target.secret, place)
+    def __init__(
+        self,
+        target: NotificationTarget,
+        settings: NotificationSettings,
+        clock: Clock,
+        secrets: LiveSecrets | None = None,
+    ) -> None:
+        secrets, place = secrets or LiveSecrets(clock), f"notifications.targets.{target.name}"
+        self._kept = None if isinstance(target.url, str) else secrets.secret(target.url, f"{place}.url")
+        self._secret = None if target.secret is None else secrets.secret(target.secret, f"{place}.secret")
         self._target = target
         self._settings = settings
         self._clock = clock
@@ -35,6 +43,7 @@ class Sender:
         self._tries: dict[int, tuple[int, str]] = {}
         self.attempts = 0
         self.trouble = ""
+        self._address()
 
     def __repr__(self) -> str:
         return f"<Sender {self._target.name} [{self._target.format} | {self.attempts} attempts]>"
@@ -45,6 +54,10 @@ class Sender:
     def delivery(self, notice: Notice) -> str:
         """Its name, the same whoever sends it, and no other record's of any store."""
         return delivery_id(self._target.name, notice.event, notice.digest)
+
+    def _address(self) -> str:
+        """As it is now. Raises SettingsError."""
+        return notification_address(self._target, None if self._kept is None else self._kept.value)
 
     def told(self, notice: Notice) -> tuple[int, str]:
         """How often this process has tried it, and what was answered last. It is forgotten."""
@@ -60,8 +73,12 @@ class Sender:
             await allowed()
             signed = dict(headers)
             if self._secret is not None:
-                signed[HEADER] = sign(self._secret, int(self._clock.wall()), content)
-            return await self._outgoing.post(self._url, content, signed)
+                signed[HEADER] = sign(self._secret.value, int(self._clock.wall()), content)
+            try:
+                url = self._address()
+            except SettingsError as error:  # rotated to what is none; the next attempt looks again
+                return 0, str(error)
+            return await self._outgoing.post(url, content, signed)
 
         def said(answer: str) -> None:
             self.attempts += 1

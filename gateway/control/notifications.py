@@ -11,6 +11,7 @@ from gateway.control.notification_courier import Courier, CourierStatistics
 from gateway.control.notification_events import TEST
 from gateway.control.notification_sender import LEAST_S
 from gateway.control.store import AuditEntry, Store
+from gateway.live_secrets import LiveSecrets
 from gateway.settings import NotificationSettings
 
 __all__ = ["Notifications"]
@@ -20,12 +21,18 @@ class Notifications:
     """All targets'. Without any it does nothing, and costs nothing."""
 
     def __init__(
-        self, settings: NotificationSettings, *, store: Store, coordination: Coordination, clock: Clock
+        self,
+        settings: NotificationSettings,
+        *,
+        store: Store,
+        coordination: Coordination,
+        clock: Clock,
+        secrets: LiveSecrets | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._couriers = [
-            Courier(target, settings, store=store, coordination=coordination, clock=clock)
+            Courier(target, settings, store=store, coordination=coordination, clock=clock, secrets=secrets)
             for target in settings.targets
         ]
 

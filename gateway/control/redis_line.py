@@ -27,7 +27,7 @@ log = logging.getLogger("turnout.control")
 
 CONNECTIONS = 16
 _MEANING: Sequence[tuple[str, str]] = (
-    ("AuthenticationError", "check store.password_file or TURNOUT_STORE__PASSWORD, and the user"),
+    ("AuthenticationError", "check store.secret (or password_file, TURNOUT_STORE__PASSWORD), and the user"),
     ("NoPermissionError", "give its user the rights that docs/operations.md names"),
     ("ReadOnlyError", "it is a read-only copy: name the primary in store.url"),
     ("BusyLoadingError", "it is reading its data from disk, and answers when it has"),
@@ -84,13 +84,44 @@ def _faults() -> _Faults:
     return _Faults(importlib.import_module("redis.exceptions"))
 
 
+class _Credentials:
+    """What redis-py asks for user and password (its ``CredentialProvider``, by shape)."""
+
+    def __init__(self, username: str | None, password: Callable[[], str]) -> None:
+        self._username = username
+        self._password = password
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._password()
+        return (password,) if self._username is None else (self._username, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+def _credentials(address: RedisAddress, password: Callable[[], str] | None) -> dict[str, Any]:
+    if password is None:
+        return {"username": address.username, "password": address.password}
+    return {"credential_provider": _Credentials(address.username, password)}
+
+
 class RedisLine:
     """``prefix`` stands in braces before every key: a cluster then keeps them all in one slot.
 
     ``deadline_s`` is for one call, waiting for a free connection included; ``connect_s`` for reaching Redis.
+    ``password``, where given, is asked at each connection, so that a rotated one counts from then on; Redis itself
+    leaves the connections that it has.
     """
 
-    def __init__(self, address: RedisAddress, *, prefix: str, deadline_s: float = 2.0, connect_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        *,
+        prefix: str,
+        deadline_s: float = 2.0,
+        connect_s: float = 1.0,
+        password: Callable[[], str] | None = None,
+    ) -> None:
         self._address = address
         self._prefix = prefix
         self._deadline_s = deadline_s
@@ -104,8 +135,7 @@ class RedisLine:
             host=address.host,
             port=address.port,
             db=address.database,
-            username=address.username,
-            password=address.password,
+            **_credentials(address, password),
             socket_timeout=deadline_s,
             socket_connect_timeout=connect_s,
             socket_keepalive=True,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from gateway.clock import Clock
+from gateway.clock import Clock, SystemClock
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.coordination_redis import RedisCoordination
 from gateway.control.durability import DURABLE_HERE, durability_of
@@ -18,7 +19,8 @@ from gateway.control.redis_store import RedisStore
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.store import Snapshot
 from gateway.errors import SettingsError, StoreUnavailable
-from gateway.settings import Settings, StoreSettings
+from gateway.live_secrets import LiveSecrets
+from gateway.settings import SecretSource, Settings, StoreSettings
 
 __all__ = [
     "AnyStore",
@@ -58,26 +60,26 @@ def coordination_for(settings: Settings, store: AnyStore, clock: Clock) -> Coord
     return Alone(settings.home, clock)
 
 
-async def open_store(settings: Settings) -> AnyStore:
+async def open_store(settings: Settings, secrets: LiveSecrets | None = None) -> AnyStore:
     """For a command: the store, made if it is not there. What this home's gateway knows of a Redis counts, and is left
-    to the gateway to write. Raises StoreUnavailable."""
+    to the gateway to write. ``secrets`` has its password, where it has one. Raises StoreUnavailable."""
     if settings.store.url is None:
         return await _sqlite(settings).open()
-    store = _redis(settings, settings.store.url)
+    store = _redis(settings, settings.store.url, secrets)
     known = LastState(last_state_path(settings.home)).read()
     if known is not None:
         store.believe(known)
     return await _opened(store, make=not _was_served(settings.home))
 
 
-async def open_for_serving(settings: Settings) -> Opened:
+async def open_for_serving(settings: Settings, secrets: LiveSecrets | None = None) -> Opened:
     """For a gateway. A Redis that is away, or not believed, is no reason not to start once there is a last state.
 
     Raises StoreUnavailable.
     """
     if settings.store.url is None:
         return Opened(await _sqlite(settings).open())
-    store = _redis(settings, settings.store.url, LastState(last_state_path(settings.home)))
+    store = _redis(settings, settings.store.url, secrets, LastState(last_state_path(settings.home)))
     known = store.remember()
     if known is None:
         return Opened(await _opened(store, make=not _was_served(settings.home)))
@@ -126,13 +128,14 @@ def _sqlite(settings: Settings) -> SqliteStore:
     )
 
 
-def _redis(settings: Settings, url: str, last: LastState | None = None) -> RedisStore:
+def _redis(settings: Settings, url: str, secrets: LiveSecrets | None, last: LastState | None = None) -> RedisStore:
     store = settings.store
     line = RedisLine(
         _address(store, url),
         prefix=store.prefix,
         deadline_s=store.deadline_ms / 1000,
         connect_s=store.connect_ms / 1000,
+        password=_password(store, secrets or LiveSecrets(SystemClock())),
     )
     return RedisStore(line, last=last, poll_s=store.poll_ms / 1000)
 
@@ -144,18 +147,18 @@ def _address(store: StoreSettings, url: str) -> RedisAddress:
         port=parts.port or 6379,
         database=int(parts.path.strip("/") or 0),
         username=unquote(parts.username) if parts.username else None,
-        password=_password(store),
+        password=None if store.password is None else store.password.get_secret_value(),
         tls=parts.scheme == "rediss",
         tls_ca=store.tls_ca,
     )
 
 
-def _password(store: StoreSettings) -> str | None:
-    if store.password is not None:
-        return store.password.get_secret_value()
-    if store.password_file is None:
+def _password(store: StoreSettings, secrets: LiveSecrets) -> Callable[[], str] | None:
+    """Where it may be rotated: in a file, or printed by a command. Raises SettingsError."""
+    source, place = store.secret, "store.secret"
+    if source is None and store.password_file is not None:
+        source, place = SecretSource(file=store.password_file), "store.password_file"
+    if source is None:
         return None
-    try:
-        return store.password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"store.password_file: {store.password_file} cannot be read: {error}") from error
+    kept = secrets.secret(source, place)
+    return lambda: kept.text.strip()  # noqa: PLW0108 - the text of then

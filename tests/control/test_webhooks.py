@@ -16,7 +16,8 @@ from gateway.clock import ManualClock, SystemClock
 from gateway.control.rollout_plan import HookSpec
 from gateway.control.webhooks import Delivery, Webhooks, delivery_id
 from gateway.errors import SettingsError
-from gateway.settings import SecretSource, WebhookSettings, webhook_secrets
+from gateway.live_secrets import LiveSecrets
+from gateway.settings import SecretSource
 from gateway.signatures import sign
 from tests.control.receiver import receiver
 from tests.control.scene import until
@@ -110,7 +111,8 @@ def test_secrets_come_from_variables_and_files(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "secret").write_bytes(b"from a file\n")
     monkeypatch.setenv("HOOK_SECRET", "from a variable")
     sources = {"a": SecretSource(file=tmp_path / "secret"), "b": SecretSource(env="HOOK_SECRET")}
-    assert webhook_secrets(WebhookSettings(secrets=sources)) == {"a": b"from a file", "b": b"from a variable"}
+    secrets = LiveSecrets(ManualClock())
+    assert secrets.values(sources, "webhooks.secrets") == {"a": b"from a file", "b": b"from a variable"}
     for source in (SecretSource(env="HOOK_SECRET_THAT_IS_NOT"), SecretSource(file=tmp_path / "none")):
         with pytest.raises(SettingsError, match=r"webhooks\.secrets\.c"):
-            webhook_secrets(WebhookSettings(secrets={"c": source}))
+            secrets.values({"c": source}, "webhooks.secrets")
