@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.telemetry.decisions.awaited import AwaitedPart
 from gateway.telemetry.decisions.log import DecisionLog, LogOptions
 from gateway.telemetry.decisions.part import DecisionPart
+from gateway.telemetry.decisions.pressure import processors_are_short
 from gateway.telemetry.decisions.scribe import Scribe
 from gateway.telemetry.decisions.secret import KeyedHash
 from gateway.telemetry.decisions.segments import Segment
@@ -53,6 +54,7 @@ def _begun(options: Mapping[str, Any], clock: Clock) -> DecisionPart:
         UpkeepOptions(options["keep_s"], options["keep_bytes"], compact=options["compact"]),
         clock=clock,
         needed=_nobody if sinks is None else sinks.first_needed,
+        short=processors_are_short,
     )
     return DecisionPart(log, Scribe(keyed), upkeep=upkeep, sinks=sinks)
 

@@ -8,10 +8,10 @@ Exit status: 0 done, 3 the segment is damaged, 4 somebody else is at it, 1 anyth
 from __future__ import annotations
 
 import fcntl
-import json
+import gc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from gateway.telemetry.decisions.frames import CONTROL, GENESIS, Frame, body_of,
 from gateway.telemetry.decisions.ids import hash_of, write_ids
 from gateway.telemetry.decisions.parquet import SCHEMA, FrameMark, Passport, lines_in_order, read_passport, write_table
 from gateway.telemetry.decisions.rawsearch import controls_in
+from gateway.telemetry.decisions.resolving import Resolver
 from gateway.telemetry.decisions.segments import Segment
-from gateway.telemetry.decisions.standing import Standing
 
 __all__ = ["DAMAGED", "TAKEN", "DamagedSegment", "Gathered", "compact", "prove", "readable_rows", "table_of"]
 
@@ -44,10 +44,9 @@ class Gathered:
     their places, so far as they are known before: a decision may stand before what says what was in force for it."""
 
     def __init__(self, controls: Iterable[tuple[int, bytes]] = ()) -> None:
-        self.standing = Standing()
-        self._heard = 0
+        self._resolver = Resolver()
         for place, text in controls:
-            self._hear(place, orjson.loads(text))
+            self._resolver.hear(place, orjson.loads(text))
         self.marks: list[FrameMark] = []
         self.hashes: list[tuple[int, str]] = []
         self._batches: list[pa.RecordBatch] = []
@@ -73,21 +72,16 @@ class Gathered:
 
     def _control(self, sequence: int, text: bytes) -> list[Any]:
         event = orjson.loads(text)
-        self._hear(sequence, event)
+        self._resolver.hear(sequence, event)
         decision = event.get("decision")
         about = decision if isinstance(decision, str) else None
         return [sequence, about, *([None] * (len(COLUMNS) - 1)), text.decode()]
-
-    def _hear(self, place: int, event: Mapping[str, Any]) -> None:
-        if place > self._heard:
-            self.standing.take(event, place)
-            self._heard = place
 
     def _close_chunk(self) -> None:
         if not self._rows:
             return
         rows, self._rows = self._rows, []
-        resolved = [resolve(self.standing, row) for row in rows]
+        resolved = map(self._resolver.of, rows)
         columns = [*zip(*rows, strict=True), *zip(*resolved, strict=True)]
         arrays = [
             pa.array(column, pa.int64()).cast(field.type)
@@ -96,39 +90,6 @@ class Gathered:
             for column, field in zip(columns, SCHEMA, strict=True)
         ]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
-
-
-_ROUTE, _MODEL, _VERSION, _ANSWERED, _REASON, _REVISION = (
-    1 + PLACE[name] for name in ("route", "model", "version", "answered", "reason", "revision")
-)
-
-
-def resolve(standing: Standing, row: Sequence[Any]) -> tuple[str | None, ...]:
-    """``RESOLVED`` of a row that begins with its sequence number."""
-    if row[len(COLUMNS) + 1] is not None:
-        return (None,) * 5
-    weights = digest = loaded = None
-    labels = standing.labels_at(row[0])
-    if row[_REVISION] is not None:
-        weights = _weights(standing.route_at(row[_ROUTE], row[_REVISION], row[0]), row[_REASON])
-    number = row[_ANSWERED] or row[_VERSION]
-    if number is not None and (version := standing.version(row[_MODEL], number)) is not None:
-        digest, loaded = version.get("digest"), _loaded(version.get("loaded"))
-    return weights, digest, loaded, labels.get("instance"), labels.get("build")
-
-
-def _weights(entry: Mapping[str, Any] | None, reason: str | None) -> str | None:
-    if entry is None:
-        return None
-    weights = entry.get("weights")
-    if reason is not None and reason.startswith("rule:"):
-        named = [rule for rule in entry.get("rules") or () if rule.get("name") == reason[5:]]
-        weights = named[0].get("weights", weights) if named else weights
-    return None if weights is None else json.dumps(weights, separators=(",", ":"))
-
-
-def _loaded(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def whole_frames(path: Path) -> Iterator[Frame]:
@@ -229,6 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     _behind_everybody()
     os.umask(0o027)  # as frames are: payloads are nobody else's
     pa.set_memory_pool(pa.system_memory_pool())  # arrow's own keeps half as much again
+    gc.disable()  # rows by the hundred thousand, and no cycles among them
     with (folder / "compaction-lock").open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

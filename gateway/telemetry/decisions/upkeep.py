@@ -1,5 +1,8 @@
 """What is done with closed segments: one after the other is compacted by a child process, and the oldest are retired.
 
+While processors are short, segments wait, up to four of them: a compaction takes as much of a processor as the
+recording did, and answers would pay for it. Look-ups search what waits, some 25 ms a segment for a request's id.
+
 A segment is retired whole, by age or because the log holds more bytes than it may; a control record says so before its
 files go, so that the verifier knows a retired segment from a missing one.
 """
@@ -27,6 +30,7 @@ _COMPACTION = "gateway.telemetry.decisions.compaction"
 _DAMAGED = 3
 _LOOK_S = 5.0
 _AGAIN_S = 60.0
+_MOST_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class UpkeepOptions:
 
 class LogUpkeep:
     """Ticks with the log's part. ``held_bytes`` and segments are as of the last look. ``needed``: the first segment
-    whose frames somebody still reads; it is not compacted, nor are those after it."""
+    whose frames somebody still reads; it is not compacted, nor are those after it. ``short``: are processors short."""
 
     def __init__(
         self,
@@ -49,10 +53,12 @@ class LogUpkeep:
         *,
         clock: Clock,
         needed: Callable[[Sequence[Segment]], int | None] = lambda _: None,
+        short: Callable[[], bool] = lambda: False,
     ) -> None:
         self._log = decisions
         self._options = options
         self._needed = needed
+        self._short = short
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._working_on = 0
@@ -96,10 +102,9 @@ class LogUpkeep:
             needed = self._needed(self._segments)
             last = self._log.settled if needed is None else min(self._log.settled, needed - 1)
             waiting = [one for one in self._segments if one.raw and one.number <= last]
-            for segment in waiting:
-                if segment.number not in self._left_alone and segment.log.exists():
-                    self._start(segment)
-                    break
+            waiting = [one for one in waiting if one.number not in self._left_alone and one.log.exists()]
+            if waiting and (len(waiting) > _MOST_WAITING or not self._short()):
+                self._start(waiting[0])
 
     def wait(self, timeout_s: float) -> None:
         """For the compaction under way, if there is one. Raises subprocess.TimeoutExpired."""

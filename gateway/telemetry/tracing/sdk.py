@@ -106,8 +106,13 @@ class SdkExporter:
 def exporter_for(options: ExportOptions) -> SpanExporter:
     """The exporter that the options name. SettingsError: it is not installed, or a file that it needs is not there."""
     if options.exporter == "console":
-        return ConsoleSpanExporter(service_name="turnout", out=sys.stderr)
+        return ConsoleSpanExporter(service_name="turnout", out=sys.stderr, formatter=_one_line)
     return _http(options) if options.exporter == "otlp" else _grpc(options)
+
+
+def _one_line(span: ReadableSpan) -> str:
+    """As a log takes it, at a third of what the SDK's indented form costs."""
+    return str(span.to_json(indent=None)) + "\n"
 
 
 def _http(options: ExportOptions) -> SpanExporter:

@@ -22,6 +22,7 @@ from gateway.telemetry.decisions.found import Question
 from gateway.telemetry.decisions.log import DecisionLog, LogOptions
 from gateway.telemetry.decisions.parquet import lines_in_order
 from gateway.telemetry.decisions.part import DecisionPart
+from gateway.telemetry.decisions.pressure import processors_are_short
 from gateway.telemetry.decisions.reader import opened
 from gateway.telemetry.decisions.scribe import Scribe
 from gateway.telemetry.decisions.secret import KeyedHash
@@ -217,6 +218,43 @@ def test_a_damaged_segment_stays_as_it_is(tmp_path: Path) -> None:
     assert upkeep.statistics()["compacted"] == waiting - 1
     upkeep.close()
     log.close()
+
+
+def test_segments_wait_while_processors_are_short_but_only_so_many(tmp_path: Path) -> None:
+    """A compaction takes as much as the recording did; look-ups search what waits, so there is a bound."""
+    written(tmp_path, 2000, segment_bytes=40_000)
+    log = open_log(tmp_path)
+    log.rotate()
+    assert log.sync(10.0)
+    short = [True]
+    upkeep = LogUpkeep(log, UpkeepOptions(), clock=ManualClock(), short=lambda: short[0])
+    closed = sum(segment.number <= log.settled for segment in listed(tmp_path))
+    assert closed > 5
+    for _ in range(closed):
+        upkeep.look()
+        upkeep.wait(60.0)
+    assert upkeep.statistics()["compacted"] == closed - 4
+    short[0] = False
+    for _ in range(4):
+        upkeep.look()
+        upkeep.wait(60.0)
+    assert upkeep.statistics()["compacted"] == closed
+    upkeep.close()
+    log.close()
+
+
+def test_pressure_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None:
+    """The container's own first; where neither is told, or as nobody knows it, processors are not short."""
+    own, machine = tmp_path / "own", tmp_path / "machine"
+    machine.write_text(
+        "some avg10=61.50 avg60=2.33 avg300=6.93 total=138\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+    )
+    assert processors_are_short((own, machine))
+    own.write_text("some avg10=0.10 avg60=70.00 avg300=6.93 total=138\n")
+    assert not processors_are_short((own, machine))
+    own.write_text("some avg10=much\n")
+    assert processors_are_short((own, machine))
+    assert not processors_are_short((own,))
 
 
 def test_what_a_killed_compaction_has_left_is_cleared_and_nothing_is_lost(tmp_path: Path) -> None:
