@@ -30,8 +30,10 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from gateway.errors import SettingsError
 from gateway.secret_command import MAX_SECRET_BYTES, printed_by
+from gateway.settings_artifacts import ArtifactSettings
 from gateway.settings_decisions import DecisionSettings
 from gateway.settings_drift import DriftSettings
+from gateway.settings_environments import EnvironmentSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget, check_address
 from gateway.settings_sinks import SinkSettings
@@ -44,6 +46,7 @@ __all__ = [
     "AuditSettings",
     "ClientSettings",
     "DecisionSettings",
+    "EnvironmentSettings",
     "FlagSettings",
     "GuardSettings",
     "LimitSettings",
@@ -149,17 +152,17 @@ class RuntimeSettings(Group):
     allow_inline: tuple[str, ...] = ()
 
 
-class RegistrySettings(Group):
-    """What may be registered over the network by naming a path on this machine (``file:``). ``blobs``: where the bytes
-    of versions are, if not in the home: a directory that all replicas of one store share. ``fetch_timeout_s``: how long
-    another system may take to give a version's files; to say what a name points at, ``resolve_timeout_s``."""
+class RegistrySettings(ArtifactSettings):
+    """What may be registered over the network by naming a path on this machine (``file:``). ``fetch_timeout_s``: how
+    long another system may take to give a version's files; to say what a name points at, ``resolve_timeout_s``. Where
+    bytes are kept: ``ArtifactSettings``."""
 
     source_directories: tuple[Path, ...] = ()
-    blobs: Path | None = None
     fetch_timeout_s: Seconds = 3600.0
     resolve_timeout_s: Seconds = 60.0
     interpreters: InterpreterSettings = InterpreterSettings()
     mlflow: MlflowSettings = MlflowSettings()
+    environments: EnvironmentSettings = EnvironmentSettings()
 
 
 class StoreSettings(Group):
@@ -195,7 +198,7 @@ class StoreSettings(Group):
         except ValueError:
             raise ValueError(f"not an address; {expected}") from None
         if parts.password:
-            raise ValueError("it has a password in it: set store.secret, or TURNOUT_STORE__PASSWORD, instead")
+            raise ValueError("it has a password in it: set store.password_file, or TURNOUT_STORE__PASSWORD, instead")
         if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment or not fine:
             raise ValueError(f"got {url!r}; {expected}")
         if parts.path.strip("/") and not parts.path.strip("/").isdigit():

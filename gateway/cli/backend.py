@@ -33,6 +33,8 @@ class Registration:
     golden: Path | None = None
     evaluation: Path | None = None
     lineage: Path | None = None
+    environment: Path | None = None
+    own_environment: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     placement: str | None = None
     device: str | None = None

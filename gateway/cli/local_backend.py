@@ -129,6 +129,8 @@ class LocalBackend:
             reference=registration.reference,
             evaluation=registration.evaluation,
             lineage=registration.lineage,
+            environment=registration.environment,
+            own_environment=registration.own_environment,
             tags=registration.tags,
             device=registration.device,
             threads=registration.threads,
@@ -141,7 +143,12 @@ class LocalBackend:
         )
         progress = stepwise(steps, f"storing {registration.model}")
         return await self._control.models.register(
-            registration.model, registration.source, options, actor=self._actor, progress=progress
+            registration.model,
+            registration.source,
+            options,
+            actor=self._actor,
+            progress=progress,
+            told=lambda line: steps(f"environment: {line}"[:100], 0)(0),
         )
 
     async def profiles(self, model: str, selector: str) -> Json:

@@ -58,6 +58,18 @@ def register_version(
         Path | None,
         typer.Option("--lineage", metavar="FILE", help="JSON: code, data, parameters, environment, parent."),
     ] = None,
+    environment: Annotated[
+        Path | None,
+        typer.Option(
+            "--environment",
+            metavar="LOCK",
+            help="Pinned packages (pip freeze, pip-compile, uv) that the version's process has for its own.",
+        ),
+    ] = None,
+    own_environment: Annotated[
+        bool,
+        typer.Option("--own-environment/--no-own-environment", help="The one that the source brings, where it does."),
+    ] = True,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="K=V", help="A tag; may be given several times.")
     ] = None,
@@ -98,6 +110,8 @@ def register_version(
         golden=golden,
         evaluation=evaluation,
         lineage=lineage,
+        environment=environment,
+        own_environment=own_environment,
         tags=_tags(tag or []),
         placement=placement,
         device=device,

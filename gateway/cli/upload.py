@@ -63,12 +63,13 @@ def _options(registration: Registration) -> dict[str, Any]:
         "compile": registration.compile or None,
         "cuda_graphs": registration.cuda_graphs or None,
         "retry": None if registration.retry else False,
+        "own_environment": None if registration.own_environment else False,
     }
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _attachments(registration: Registration) -> Iterator[tuple[str, Path]]:
-    for name in ("signature", "example", "golden", "reference", "evaluation", "lineage"):
+    for name in ("signature", "example", "golden", "reference", "evaluation", "lineage", "environment"):
         path = getattr(registration, name)
         if path is not None:
             yield name, path
@@ -79,7 +80,8 @@ def _inline(registration: Registration) -> dict[str, Any]:
     found = {}
     for name, path in _attachments(registration):
         try:
-            found[name] = orjson.loads(path.read_bytes())
+            data = path.read_bytes()
+            found[name] = data.decode("utf-8", "replace") if name == "environment" else orjson.loads(data)
         except OSError as error:
             raise CommandFailed(f"{name} {path} cannot be read: {error.strerror}") from None
         except orjson.JSONDecodeError:

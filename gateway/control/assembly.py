@@ -7,6 +7,7 @@ from dataclasses import replace
 from gateway.errors import LoadError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
+from gateway.registry.environments import Environments
 from gateway.registry.loading import read_manifest, version_pieces
 from gateway.serving.counts import CountingPlan
 from gateway.serving.engine import BatchPolicy, VersionSpec
@@ -17,21 +18,26 @@ __all__ = ["Assembly"]
 
 
 class Assembly:
-    """Reads manifests out of the blob store. ``allow_pickle`` and ``allow_inline`` of the settings name models."""
+    """Reads manifests out of the blob store. ``allow_pickle`` and ``allow_inline`` of the settings name models.
+    ``environments``: where packages of versions are; None where no version has any of its own."""
 
-    def __init__(self, blobs: BlobStore, runtimes: RuntimeSettings) -> None:
+    def __init__(self, blobs: BlobStore, runtimes: RuntimeSettings, environments: Environments | None = None) -> None:
         self._blobs = blobs
         self._runtimes = runtimes
+        self._environments = environments
 
     def __repr__(self) -> str:
         return f"<Assembly of {self._blobs!r}>"
 
     def spec(self, ref: VersionRef, digest: str) -> VersionSpec:
-        """Blocks on the disk. Raises IntegrityError, RegistryError, or LoadError for a placement not allowed."""
+        """Blocks on the disk, and while an environment is built that is not here. Raises IntegrityError, RegistryError,
+        or LoadError for a placement not allowed."""
         settings = self._runtimes
+        manifest = read_manifest(digest, self._blobs)
         pieces = version_pieces(
-            read_manifest(digest, self._blobs),
+            manifest,
             self._blobs,
+            environments=self._environments,
             allow_pickle=settings.allow_pickle,
             default_device=settings.device,
             default_threads=settings.threads,

@@ -19,6 +19,7 @@ from gateway.control.route_control import RouteControl
 from gateway.control.store_access import AnyStore, coordination_for, open_store, store_view
 from gateway.control.token_control import TokenControl
 from gateway.registry.blobs import BlobStore
+from gateway.registry.environments import FOLDER, Environments
 from gateway.settings import Settings
 
 __all__ = ["LocalControl", "open_control"]
@@ -64,11 +65,12 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
     try:
         blobs, replica = BlobStore(settings.registry.blobs or settings.home), ReplicaAbsent(store, clock)
         coordination = coordination_for(settings, store, clock)
+        environments = Environments(settings.home / FOLDER, settings.registry.environments)
         yield LocalControl(
             store=store,
             blobs=blobs,
             routes=RouteControl(store, replica, clock=clock, coordination=coordination),
-            models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings)),
+            models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings, environments)),
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
             coordination=coordination,

@@ -49,6 +49,7 @@ from gateway.events import Observer
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
+from gateway.registry.environments import FOLDER, Environments
 from gateway.registry.registration import Permissions
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
@@ -95,6 +96,7 @@ class ControlPlane:
         self.coordination = coordination or Alone(settings.home, clock)
         self.blobs = blobs
         self.fleet = fleet
+        self.environments = Environments(settings.home / FOLDER, settings.registry.environments)
         self.ring = TokenRing(clock)
         self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
         self.flags = Flags(settings.flags, clock=clock)
@@ -103,7 +105,7 @@ class ControlPlane:
             store=store,
             fleet=fleet,
             dataplane=dataplane,
-            assemble=assemble or Assembly(blobs, settings.runtimes).spec,
+            assemble=assemble or Assembly(blobs, settings.runtimes, self.environments).spec,
             clock=clock,
             observer=observer,
             default_route=settings.default_route,
@@ -177,7 +179,7 @@ class ControlPlane:
         self.notifications = Notifications(
             settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
         )
-        self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings))
+        self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings, self.environments))
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -241,6 +243,7 @@ class ControlPlane:
         await self.presence.close()
         await self.coordination.close()
         await self.rollbacks.close()
+        self.environments.close()
         await self.reconciler.close()
         await self.flags.close()
         await self.secrets.close()
@@ -303,7 +306,7 @@ class ControlPlane:
         return here + self._elsewhere(ref)
 
 
-def permissions(settings: Settings) -> Permissions:
+def permissions(settings: Settings, environments: Environments) -> Permissions:
     """What the settings allow and assume at registration."""
     runtimes = settings.runtimes
     return Permissions(
@@ -312,4 +315,5 @@ def permissions(settings: Settings) -> Permissions:
         default_device=runtimes.device,
         default_threads=runtimes.threads,
         access=source_access(settings),
+        environments=environments,
     )

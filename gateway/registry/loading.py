@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from gateway.messages import Arrays
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
+from gateway.registry.environments import EnvironmentRefused, Environments, Told
 from gateway.registry.examples import from_canonical
 from gateway.registry.manifest import FileEntry, Manifest
 from gateway.registry.profile_reading import plan_of
 from runtimes.base import FileRef, LoadSpec
 
-__all__ = ["VersionPieces", "file_refs", "load_spec", "read_manifest", "version_pieces"]
+__all__ = ["VersionPieces", "file_refs", "interpreter_of", "load_spec", "read_manifest", "version_pieces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,22 @@ def load_spec(
     )
 
 
+def interpreter_of(
+    manifest: Manifest, blobs: BlobStore, environments: Environments | None, *, told: Told | None = None
+) -> str | None:
+    """What the version's process is started with: the Python of its environment, which is built where it is not here
+    (minutes, perhaps), or the one that it names; None is the gateway's own.
+
+    EnvironmentRefused when the environment cannot be built; IntegrityError when the lock file is missing or altered.
+    """
+    lock = manifest.environment
+    if lock is None:
+        return manifest.runtime.interpreter
+    if environments is None:
+        raise EnvironmentRefused(f"{manifest.model} has an environment of its own, and none are built here")
+    return str(environments.interpreter(lock.digest) or environments.build(blobs.read(lock.digest), progress=told))
+
+
 def version_pieces(
     manifest: Manifest,
     blobs: BlobStore,
@@ -81,8 +98,9 @@ def version_pieces(
     allow_pickle: Collection[str],
     default_device: str = "auto",
     default_threads: int = 1,
+    environments: Environments | None = None,
 ) -> VersionPieces:
-    """See VersionPieces. IntegrityError when the stored example is missing or altered."""
+    """See VersionPieces. IntegrityError when the stored example is missing or altered; else as ``interpreter_of``."""
     runtime = manifest.runtime
     computed = None if manifest.profile is None else manifest.profile.computed
     return VersionPieces(
@@ -95,7 +113,7 @@ def version_pieces(
             default_threads=default_threads,
         ),
         placement=runtime.placement,
-        interpreter=runtime.interpreter,
+        interpreter=interpreter_of(manifest, blobs, environments),
         max_rows=runtime.max_rows,
         queue_rows=runtime.queue_rows,
         hang_floor_ms=runtime.hang_floor_ms,

@@ -1,6 +1,7 @@
 """Registration: a source and what is known about it become stored blobs and a manifest.
 
-    prepare   options read and checked → files stored → signature found → version tried → manifest stored
+    prepare   options read and checked → files stored → environment built → signature found → version tried
+              → manifest stored
 
 Nothing is registered until control writes the manifest's digest into the catalogue: a registration
 that fails or dies before leaves blobs that nobody refers to, which gc removes.
@@ -18,6 +19,7 @@ from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_lineage, read_signature
 from gateway.registry.blobs import BlobStore, Progress, Stored
+from gateway.registry.environments import Environments, Told
 from gateway.registry.examples import Example
 from gateway.registry.inspection import Inspector
 from gateway.registry.loading import file_refs
@@ -38,7 +40,9 @@ class RegistrationOptions:
     """What an operator says about a version. All files are paths on this machine.
 
     ``prove`` loads the version and lets it answer once before it is taken. ``tags`` belong in the
-    catalogue and do not enter the manifest. ``batched`` None: found by trying.
+    catalogue and do not enter the manifest. ``batched`` None: found by trying. ``environment``: the lock file of the
+    packages that it runs with; where none is given, the one that the source brings, unless ``own_environment`` is False
+    or an ``interpreter`` is named.
     """
 
     entry: str | None = None
@@ -49,6 +53,8 @@ class RegistrationOptions:
     reference: Path | None = None
     evaluation: Path | None = None
     lineage: Path | None = None
+    environment: Path | None = None
+    own_environment: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
     threads: int | None = None
@@ -69,8 +75,8 @@ class RegistrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What the settings allow and assume: models by name, where versions run unless they say, and how other systems
-    are reached."""
+    """What the settings allow and assume: models by name, where versions run unless they say, how other systems are
+    reached, and where environments are built (None: nowhere)."""
 
     allow_pickle: Collection[str] = ()
     allow_inline: Collection[str] = ()
@@ -78,6 +84,7 @@ class Permissions:
     default_threads: int = 1
     limits: SourceLimits = field(default_factory=SourceLimits)
     access: SourceAccess = field(default_factory=SourceAccess)
+    environments: Environments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +119,13 @@ def prepare_version(
     progress: Progress | None = None,
     *,
     permissions: Permissions | None = None,
+    told: Told | None = None,
 ) -> Prepared:
     """Stores everything and gives the manifest, itself stored under its digest. Blocks: for a thread of its own.
 
     Hold ``blobs.registering()`` around this and the write that refers to the digest, so that gc keeps away.
     InvalidRegistration says what is not taken and what to do; RegistryError, that it cannot be stored or, as
-    SourceUnavailable, not be fetched.
+    SourceUnavailable, not be fetched. ``told`` hears what is being done of the environment.
     """
     allowed = permissions or Permissions()
     with refusing():
@@ -128,15 +136,17 @@ def prepare_version(
         accepted = _accepted(model, found, options, allowed)
         files = _store_files(found, blobs, progress)
         spec = _load_spec(accepted, files, blobs, allowed)
+        environment, interpreter = _environment(accepted, options, allowed, blobs, told)
         tried = try_version(
             spec,
-            Inspector(options.interpreter, options.timeout_s),
+            Inspector(interpreter, options.timeout_s),
             example=accepted.attached.example,
             batched=options.batched,
             prove=options.prove,
         )
-        profile = _profile(options, spec, tried.signature, blobs)
-        manifest = replace(_manifest(accepted, files, tried, options, blobs), profile=profile)
+        profile = _profile(options, spec, tried.signature, blobs, interpreter)
+        manifest = _manifest(accepted, files, tried, options, blobs)
+        manifest = replace(manifest, profile=profile, environment=environment)
         blobs.put_bytes(manifest.canonical())
     return _prepared(manifest, found.provenance)
 
@@ -209,9 +219,9 @@ def _check_trust(accepted: _Accepted, allowed: Permissions) -> None:
     pickled = pickled or (source.provenance is not None and source.provenance.pickled)
     if pickled and model not in allowed.allow_pickle:
         raise InvalidRegistration(
-            f"{source.entry} is a pickle, or loads one. Loading a pickle runs whatever code its author put in, with all "
-            f"rights of the runtime's process: it can read, change and send anything that Turnout's user can. Save the model "
-            f"with skops.io.dump instead; or, if you trust everyone who could have written this file, name model "
+            f"{source.entry} is a pickle, or loads one. Loading a pickle runs whatever code its author put in, with "
+            f"all rights of the runtime's process: it can read, change and send anything that Turnout's user can. Save "
+            f"the model with skops.io.dump instead; or, if you trust everyone who could have written this file, name model "
             f"{model!r} under runtimes.allow_pickle in the settings"
         )
     if accepted.plan.placement == "inline" and model not in allowed.allow_inline:
@@ -234,6 +244,30 @@ def _load_spec(accepted: _Accepted, files: tuple[FileEntry, ...], blobs: BlobSto
         compiled=accepted.plan.compile,
         options=canonical.thaw(accepted.plan.options),
     )
+
+
+def _environment(
+    accepted: _Accepted,
+    options: RegistrationOptions,
+    allowed: Permissions,
+    blobs: BlobStore,
+    told: Told | None,
+) -> tuple[BlobRef | None, str | None]:
+    """The lock file, kept, and the interpreter that the version is tried in: the environment's, which is built here."""
+    lock = options.environment
+    if lock is None and options.own_environment and options.interpreter is None:
+        lock = None if accepted.source.provenance is None else accepted.source.provenance.environment
+    if lock is None:
+        return None, options.interpreter
+    if options.interpreter is not None or accepted.plan.placement != "process":
+        raise InvalidRegistration(
+            f"an environment is the packages of a process of its own; it goes with neither interpreter "
+            f"({options.interpreter}) nor placement {accepted.plan.placement}: leave out the one or the other"
+        )
+    if allowed.environments is None:
+        raise InvalidRegistration("no environments are built here; register the version where a gateway's home is")
+    python = allowed.environments.build(lock, progress=told)
+    return _reference(blobs.put_file(lock)), str(python)
 
 
 def _manifest(
@@ -280,7 +314,7 @@ def _reference(stored: Stored) -> BlobRef:
 
 
 def _profile(
-    options: RegistrationOptions, spec: LoadSpec, signature: Signature, blobs: BlobStore
+    options: RegistrationOptions, spec: LoadSpec, signature: Signature, blobs: BlobStore, interpreter: str | None
 ) -> ProfilePlace | None:
     """The reference data, and what it comes to in bins; a version that is not proved is not asked for its answers."""
     reference = options.reference
@@ -292,7 +326,7 @@ def _profile(
         reference,
         signature,
         replace(spec, signature=signature) if options.prove else None,
-        interpreter=options.interpreter,
+        interpreter=interpreter,
         timeout_s=options.timeout_s,
     )
     kept = _reference(blobs.put_file(reference))

@@ -1,7 +1,7 @@
 """What a registration asks: a JSON body that names a source, or an upload with its options as form fields.
 
-Both take the same options. In JSON, ``signature``, ``example``, ``golden``, ``evaluation`` and
-``lineage`` may stand in the body itself, or name a file (``file:…``) beside the source.
+Both take the same options. In JSON, ``signature``, ``example``, ``golden``, ``evaluation``, ``lineage``
+and (as text) ``environment`` may stand in the body itself, or name a file (``file:…``) beside the source.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _FLAGS: Mapping[str, str] = {
     "verify": "prove",
     "compile": "compile",
     "cuda_graphs": "cuda_graphs",
+    "own_environment": "own_environment",
 }
 """Field to option. ``verify`` False registers without trying the version first."""
 _OBJECTS = frozenset({"tags", "options"})
@@ -102,11 +103,16 @@ def _object(name: str, value: Any) -> dict[str, Any]:
 def _attachment(name: str, value: Any, folder: Path, sources: Sequence[Path]) -> Path:
     if isinstance(value, str) and value.startswith("file:"):
         return _source(value, sources)
-    if not isinstance(value, dict | list) or name == "reference":
+    if name == "environment" and isinstance(value, str):
+        return _written(folder / "lock.txt", name, value.encode("utf-8", "replace"))
+    if not isinstance(value, dict | list) or name in ("reference", "environment"):
         raise _wrong(name, "a file: on the gateway's machine, or (but for reference) the JSON itself", value)
-    path = folder / f"{name}.json"
+    return _written(folder / f"{name}.json", name, _dumped(name, value))
+
+
+def _written(path: Path, name: str, data: bytes) -> Path:
     with explained(f"keep the {name}"):
-        path.write_bytes(_dumped(name, value))
+        path.write_bytes(data)
     return path
 
 

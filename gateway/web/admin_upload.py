@@ -27,7 +27,7 @@ from gateway.web.exchange import ClientLeft, Exchange
 __all__ = ["Upload", "Uploads", "is_multipart"]
 
 ARTIFACT = frozenset({"file", "source", "artifact"})
-ATTACHMENTS = frozenset({"signature", "example", "golden", "reference", "evaluation", "lineage"})
+ATTACHMENTS = frozenset({"signature", "example", "golden", "reference", "evaluation", "lineage", "environment"})
 MAX_FIELD_BYTES = 64 * 1024
 MAX_PARTS = 10_000
 _PREFIX = "upload-"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.registry.environments.environments import Environments, Told
-from gateway.registry.environments.mismatch import Mismatch
+from gateway.registry.environments.building import Told
+from gateway.registry.environments.environments import FOLDER, EnvironmentEntry, Environments
+from gateway.registry.environments.lock import Lock, read_lock
+from gateway.registry.environments.mismatch import EnvironmentRefused, Mismatch
 
-__all__ = ["Environments", "Mismatch", "Told"]
+__all__ = ["FOLDER", "EnvironmentEntry", "EnvironmentRefused", "Environments", "Lock", "Mismatch", "Told", "read_lock"]

@@ -1,44 +1,297 @@
 """The virtual environments of versions: one for each lock file, built once, under the digest of its bytes.
 
-FOLDER/<sha256>/              a whole environment, with ``environment.json`` that says what was put into it
-FOLDER/.building-<sha256>-*   one that is being built, or was when its builder died
-FOLDER/.lock-<sha256>         held while it is built or removed; the kernel lets go when its holder dies
+    FOLDER/<sha256>/              a whole environment; ``environment.json`` in it says what was put there
+    FOLDER/.building-<sha256>-*   one that is being built, or was when its builder died
+    FOLDER/.lock-<sha256>         held while it is built or removed; the kernel lets go when its holder dies
+
+An environment can always be built again, so nothing here is worth a backup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gateway.registry.environments.mismatch import Mismatch
+from gateway.errors import RegistryError, StorageFull
+from gateway.registry import canonical
+from gateway.registry.disk import explained, sync_folder, write_whole
+from gateway.registry.environments.building import Build, Told
+from gateway.registry.environments.contents import altered, differences, folder_bytes, installed, python_of
+from gateway.registry.environments.lock import MAX_LOCK_BYTES, Lock, read_lock
+from gateway.registry.environments.mismatch import EnvironmentRefused, Mismatch
+from gateway.registry.names import check_digest
+from gateway.registry.offered import read_offered
+from gateway.settings_environments import EnvironmentSettings
 
-__all__ = ["Environments", "Told"]
+__all__ = ["FOLDER", "EnvironmentEntry", "Environments"]
 
-Told = Callable[[str], None]
-"""Called with what is being done, in a line of words."""
+FOLDER = "environments"
+"""In the home."""
+
+_BUILDING, _GONE, _LOCK, _RECORD = ".building-", ".gone-", ".lock-", "environment.json"
+_LOOK_S = 0.1
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentEntry:
+    """One that is built. ``built_at`` in seconds since the epoch."""
+
+    digest: str
+    size_bytes: int
+    built_at: float
+    python: str
+    packages: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "digest": self.digest,
+            "size_bytes": self.size_bytes,
+            "built_at": self.built_at,
+            "python": self.python,
+            "packages": self.packages,
+        }
 
 
 class Environments:
-    """Safe from several threads and processes."""
+    """Safe from several threads and processes. One build at a time in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: EnvironmentSettings | None = None) -> None:
         self._folder = folder
+        self._settings = settings or EnvironmentSettings()
+        self._turn = threading.Lock()
+        self._build: Build | None = None
+        self._closed = threading.Event()
 
     def __repr__(self) -> str:
         return f"<Environments {self._folder}>"
 
+    def read(self, lock: Path | bytes) -> Lock:
+        """The lock file, looked through. InvalidRegistration names the line that is not taken."""
+        data = lock if isinstance(lock, bytes) else read_offered(lock, "the lock file", MAX_LOCK_BYTES)
+        return read_lock(data, indexes=self._settings.indexes)
+
     def interpreter(self, lock_digest: str) -> Path | None:
-        """The Python of the environment; None where it is not built here, or is no longer whole."""
-        raise NotImplementedError
+        """The Python of the environment; None where it is not built here, or files of it are gone or cut off."""
+        folder = self._place(lock_digest)
+        if self._record(folder) is None or next(altered(folder, hashed=False), None) is not None:
+            return None
+        python = python_of(folder)
+        return python if os.access(python, os.X_OK) else None
 
     def build(self, lock: Path | bytes, *, progress: Told | None = None) -> Path:
         """Builds the environment, unless it is here, and gives its Python. Blocks, for minutes perhaps.
 
-        InvalidRegistration when the lock file is none or cannot be met here; RegistryError, StorageFull when there is
-        no room.
+        InvalidRegistration when the lock file is none; EnvironmentRefused when it cannot be met here; StorageFull,
+        RegistryError when there is no room.
         """
-        raise NotImplementedError
+        told = progress or _silent
+        asked = self.read(lock)
+        digest = canonical.digest_of(asked.text)
+        built = self.interpreter(digest)
+        if built is not None:
+            return built
+        with self._turns(told), explained(f"build an environment in {self._folder}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._alone(digest, told):
+                built = self.interpreter(digest)
+                return built or self._built(asked, digest, told)
 
     def check(self, lock_digest: str) -> tuple[Mismatch, ...]:
-        """What is not as the lock file says: nothing, if the environment is sound. Reads the disk, runs nothing."""
-        raise NotImplementedError
+        """What is not as the lock file says: nothing, if the environment is sound. Reads all of it, runs nothing."""
+        folder = self._place(lock_digest)
+        if self._record(folder) is None:
+            return (Mismatch("environment", lock_digest, None),)
+        try:
+            text = (folder / "lock.txt").read_bytes()
+        except OSError:
+            text = b""
+        if canonical.digest_of(text) != lock_digest:
+            return (Mismatch("environment", lock_digest, canonical.digest_of(text)),)
+        wrong = differences(self.read(text), installed(folder))
+        if not os.access(python_of(folder), os.X_OK):
+            wrong = (*wrong, Mismatch("python", str(python_of(folder)), None))
+        return (*wrong, *altered(folder, hashed=True))
+
+    def entries(self) -> tuple[EnvironmentEntry, ...]:
+        """Those that are built, by digest."""
+        found = []
+        for folder in sorted(self._folder.glob("[0-9a-f]*")):
+            record = self._record(folder)
+            if record is not None:
+                digest, packages = canonical.DIGEST_PREFIX + folder.name, len(record["packages"])
+                found.append(
+                    EnvironmentEntry(digest, record["size_bytes"], record["built_at"], record["python"], packages)
+                )
+        return tuple(found)
+
+    def unneeded(self, needed: Collection[str], *, now: float, grace_s: float) -> tuple[EnvironmentEntry, ...]:
+        """Those that none of the lock files ``needed`` (digests) asks for, and that were not built just now."""
+        return tuple(
+            entry for entry in self.entries() if entry.digest not in needed and now - entry.built_at >= grace_s
+        )
+
+    def remove(self, lock_digest: str) -> int:
+        """The bytes freed; 0 where it is not there, or is being built."""
+        folder = self._place(lock_digest)
+        record = self._record(folder)
+        if record is None:
+            return 0
+        with self._lock(lock_digest) as lock:
+            if not _taken(lock):
+                return 0
+            self._dispose(folder)
+        return int(record["size_bytes"])
+
+    def sweep(self) -> None:
+        """Removes what dead builders left."""
+        for left in [*self._folder.glob(f"{_BUILDING}*"), *self._folder.glob(f"{_GONE}*")]:
+            digest = canonical.DIGEST_PREFIX + left.name.split("-")[1]
+            with self._lock(digest) as lock:
+                if _taken(lock):
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def close(self) -> None:
+        """Ends what is being built; nothing is built any more."""
+        self._closed.set()
+        build = self._build
+        if build is not None:
+            build.end(_closing())
+
+    def _built(self, lock: Lock, digest: str, told: Told) -> Path:
+        """Under the environment's lock: what is left of an earlier build is a dead builder's."""
+        name, target = digest.removeprefix(canonical.DIGEST_PREFIX), self._place(digest)
+        for left in self._folder.glob(f"{_BUILDING}{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}-", dir=self._folder))
+        try:
+            version = self._run(Build(lock, folder, self._settings, room_bytes=self._room(), told=told))
+            self._seal(folder, lock, version)
+            if target.exists():  # one that is no longer whole
+                self._dispose(target)
+            folder.rename(target)
+            sync_folder(self._folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return python_of(target)
+
+    def _run(self, build: Build) -> str:
+        self._build = build
+        try:
+            if self._closed.is_set():
+                raise _closing()
+            return build.run()
+        finally:
+            self._build = None
+
+    def _seal(self, folder: Path, lock: Lock, version: str) -> None:
+        """Written last: a folder without it is no environment."""
+        found = installed(folder)
+        wrong = differences(lock, found)
+        if wrong:
+            raise EnvironmentRefused(
+                f"the environment is not what its lock file says: {'; '.join(map(str, wrong[:_SHOWN]))}"
+            )
+        if "numpy" not in found:
+            raise EnvironmentRefused(
+                "the lock file's packages do not have numpy among them, which every version's process needs; add it, "
+                "like numpy==2.2.6"
+            )
+        record = {
+            "lock": canonical.digest_of(lock.text),
+            "python": version,
+            "packages": found,
+            "size_bytes": folder_bytes(folder),
+        }
+        write_whole(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
+
+    def _room(self) -> int:
+        used = sum(entry.size_bytes for entry in self.entries())
+        room = self._settings.max_bytes - used
+        if room <= 0:
+            raise StorageFull(
+                f"environments take {used} bytes, and registry.environments.max_bytes allows "
+                f"{self._settings.max_bytes}; free some with turnout gc, or raise it"
+            )
+        return room
+
+    def _record(self, folder: Path) -> dict[str, Any] | None:
+        try:
+            path = folder / _RECORD
+            record = json.loads(path.read_bytes())
+            return {
+                "size_bytes": int(record["size_bytes"]),
+                "built_at": path.stat().st_mtime,
+                "python": str(record["python"]),
+                "packages": dict(record["packages"]),
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _place(self, lock_digest: str) -> Path:
+        return self._folder / check_digest(lock_digest).removeprefix(canonical.DIGEST_PREFIX)
+
+    def _dispose(self, folder: Path) -> None:
+        """Gone at once for whoever looks, whatever time its files take."""
+        with suppress(FileNotFoundError):
+            gone = folder.with_name(f"{_GONE}{folder.name}-{os.getpid()}-{threading.get_ident()}")
+            folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    @contextmanager
+    def _turns(self, told: Told) -> Iterator[None]:
+        if not self._turn.acquire(blocking=False):
+            told("waiting for another environment to be built")
+            while not self._turn.acquire(timeout=_LOOK_S):
+                if self._closed.is_set():
+                    raise _closing()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _alone(self, digest: str, told: Told) -> Iterator[None]:
+        with self._lock(digest) as lock:
+            if not _taken(lock):
+                told("waiting for another process that builds the same environment")
+                while not _taken(lock):
+                    if self._closed.wait(_LOOK_S):
+                        raise _closing()
+            yield
+
+    @contextmanager
+    def _lock(self, digest: str) -> Iterator[int]:
+        path = self._folder / f"{_LOCK}{digest.removeprefix(canonical.DIGEST_PREFIX)}"
+        with explained(f"lock an environment in {self._folder}"):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield lock
+        finally:
+            os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _closing() -> RegistryError:
+    return RegistryError("the environment was not built, since the gateway is shutting down")
