@@ -9,4 +9,11 @@ blobs          every byte, stored once under its digest
 catalogue      numbers, aliases, tags: a model's document, pure
 loading        from a manifest to what serving needs
 verify, collect, BlobStore.copy_to    proof, gc, backup
+lineage        where versions come from: recorded (``record``), typed, compared, trained again
+
+``record`` is what a training script imports; it brings the standard library and nothing of the servers.
 """
+
+from gateway.registry.lineage.recorder import record
+
+__all__ = ["record"]
