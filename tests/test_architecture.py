@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gateway", "runtimes", "dashboards")
+CLIENTS = "gateway.registry.sources.clients."
+"""Scripts for processes of their own: they share no imports with the gateway, and no environment."""
 
 WORDS = frozenset({"messages", "errors"})
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -258,8 +260,20 @@ def test_the_environment_is_read_in_settings_alone() -> None:
             continue
         for node in ast.walk(tree(module)):
             reads = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
-            if reads and not module.startswith(("runtimes.", "gateway.examples")):
+            if reads and not module.startswith(("runtimes.", "gateway.examples", CLIENTS)):
                 wrong.append(f"{module}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_clients_of_other_systems_know_nothing_of_the_gateway() -> None:
+    """They run in processes of their own, with whatever interpreter has their vendor's packages."""
+    wrong = [
+        f"{module}:{found.line} imports {found.target}"
+        for module in modules()
+        if module.startswith(CLIENTS)
+        for found in imports(module)
+        if found.target.split(".")[0] in PACKAGES and not found.target.startswith(CLIENTS)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
