@@ -38,7 +38,7 @@ from gateway.recording.large import content_policy
 from gateway.recording.needs import recorder_needs
 from gateway.recording.recorder import KEEPS, Losses, Recorder
 from gateway.recording.telling import Telling
-from gateway.registry.blobs import BlobStore
+from gateway.registry.opening import open_blobs
 from gateway.server import (
     ASGIApplication,
     Listener,
@@ -128,7 +128,8 @@ class Gateway:
         opened = await open_for_serving(settings, secrets)
         store = opened.store
         self._ends.push_async_callback(store.close)
-        blobs = BlobStore(settings.registry.blobs or settings.home)
+        blobs = open_blobs(settings)
+        self._ends.callback(blobs.close)
 
         observer = FanOut(clock=clock)
         coordination = coordination_for(settings, store, clock)

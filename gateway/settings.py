@@ -38,6 +38,7 @@ from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget, check_address
 from gateway.settings_sinks import SinkSettings
 from gateway.settings_sources import InterpreterSettings, MlflowSettings
+from gateway.settings_targets import TargetSettings, sound_targets
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
 from runtimes.devices import check_device
@@ -60,6 +61,7 @@ __all__ = [
     "Settings",
     "SinkSettings",
     "StoreSettings",
+    "TargetSettings",
     "TelemetrySettings",
     "TruthSettings",
     "WebhookSettings",
@@ -300,6 +302,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     webhooks: WebhookSettings = WebhookSettings()
     notifications: NotificationSettings = NotificationSettings()
+    targets: Annotated[dict[str, TargetSettings], AfterValidator(sound_targets)] = Field(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(

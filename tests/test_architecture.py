@@ -51,7 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | {"trace_context", "runtimes"}
         | WORDS
     ),
-    "registry": frozenset({"settings", "settings_environments", "live_secrets", "runtimes"} | WORDS),
+    "registry": frozenset({"settings", "settings_environments", "settings_artifacts", "live_secrets", "runtimes"} | WORDS),
     "telemetry": frozenset(
         {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
         | {"signatures", "runtimes"}
@@ -67,11 +67,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(
         {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
-        | {"settings_sources", "settings_environments"}
+        | {"settings_sources", "settings_environments", "settings_artifacts"}
         | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets", "secret_command"}
     ),
     "secret_command": frozenset({"errors"}),
     "live_secrets": frozenset({"settings", "settings_groups", "clock", "errors"}),
+    "settings_artifacts": frozenset({"settings_groups"}),
     "settings_groups": frozenset(),
     "settings_decisions": frozenset({"settings_groups", "settings_sinks"}),
     "settings_drift": frozenset({"settings_groups"}),

@@ -18,6 +18,7 @@ from gateway.cli.progress import stepwise
 from gateway.control.store_access import last_state_path, store_path
 from gateway.registry.blobs import BlobStore
 from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
+from gateway.registry.opening import open_blobs
 from gateway.settings import client_settings, load_settings
 
 __all__ = ["commands"]
@@ -167,7 +168,7 @@ def collect_garbage(
     """Free artifact files that no version refers to. Archived versions are kept."""
     output = Output.standard(machine=json)
     home = local_home("gc")
-    blobs = BlobStore(load_settings(overrides={"home": home}).registry.blobs or home)
+    blobs = open_blobs(load_settings(overrides={"home": home}))
     referenced, beside = perform(_digests)
     found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s, beside=beside)
     if not json:

@@ -14,8 +14,8 @@ from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.profile_command import profile_lines
 from gateway.cli.progress import stepwise
 from gateway.errors import RegistryError
-from gateway.registry.blobs import BlobStore
 from gateway.registry.names import check_model_name, split_reference
+from gateway.registry.opening import open_blobs
 from gateway.registry.verify import verify
 from gateway.settings import load_settings
 
@@ -155,7 +155,7 @@ def verify_versions(
         raise CommandFailed("give MODEL/3 or --all, not both", status=USAGE)
     home = local_home("verify")
     targets = perform(lambda backend: _targets(backend, version))
-    reports, blobs = [], BlobStore(load_settings(overrides={"home": home}).registry.blobs or home)
+    reports, blobs = [], open_blobs(load_settings(overrides={"home": home}))
     with output.steps() as steps:
         for name, digest in targets:
             report = verify(digest, blobs, stepwise(steps, f"hashing {name}"))

@@ -20,6 +20,7 @@ from gateway.control.store_access import AnyStore, coordination_for, open_store,
 from gateway.control.token_control import TokenControl
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import FOLDER, Environments
+from gateway.registry.opening import open_blobs
 from gateway.settings import Settings
 
 __all__ = ["LocalControl", "open_control"]
@@ -63,7 +64,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await open_store(settings)
     try:
-        blobs, replica = BlobStore(settings.registry.blobs or settings.home), ReplicaAbsent(store, clock)
+        blobs, replica = open_blobs(settings), ReplicaAbsent(store, clock)
         coordination = coordination_for(settings, store, clock)
         environments = Environments(settings.home / FOLDER, settings.registry.environments)
         yield LocalControl(

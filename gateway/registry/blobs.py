@@ -2,7 +2,8 @@
 
 A blob is written under a temporary name in the same file system, fsynced, renamed, and its
 directory fsynced: under its digest stands either the whole of it or nothing. Storing the same
-bytes again puts a fresh, sound copy in place of the old one, which also heals damage.
+bytes again puts a fresh, sound copy in place of the old one, which also heals damage. What stands there is in the
+store's *form*: the bytes as they are, or sealed (``gateway.registry.sealing``); the digest is that of the plain bytes.
 
 Two locks keep neighbours apart, and the kernel lets go of both when a process dies. A writer holds its temporary
 file, so that only files of dead writers are swept. Writers share ``blobs/lock``, which
@@ -17,70 +18,20 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from gateway.errors import IntegrityError
+from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobStatistics, Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.disk import explained, sync_folder
 from gateway.registry.names import check_digest
+from gateway.registry.sealing.forms import PLAIN, Form, digest_in
 
 __all__ = ["BlobCheck", "BlobEntry", "BlobState", "BlobStatistics", "BlobStore", "Progress", "Stored"]
 
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
-
-_CHUNK = 1024 * 1024
 _TEMPORARY = "writing-"
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a put made: the blob's digest (``sha256:…``) and size."""
-
-    digest: str
-    size_bytes: int
-
-    @property
-    def sha256(self) -> str:
-        return self.digest.removeprefix(DIGEST_PREFIX)
-
-
-@dataclass(frozen=True, slots=True)
-class BlobEntry:
-    """``stored_at``: seconds since the epoch, when it was last put."""
-
-    digest: str
-    size_bytes: int
-    stored_at: float
-
-
-class BlobState(StrEnum):
-    OK = "ok"
-    MISSING = "missing"
-    TRUNCATED = "truncated"
-    ALTERED = "altered"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True)
-class BlobCheck:
-    """What stands under a digest. ``found`` is the digest of the bytes there, None if none could be read."""
-
-    digest: str
-    state: BlobState
-    found: str | None
-    size_bytes: int
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BlobStatistics:
-    blobs: int
-    bytes: int
 
 
 class BlobStore:
@@ -90,8 +41,12 @@ class BlobStore:
     through them; crash tests die there.
     """
 
-    def __init__(self, root: Path, *, step: Callable[[str], None] = lambda _: None) -> None:
+    lasting = True
+    """Whether what ``path`` gave stays there for as long as the blob does."""
+
+    def __init__(self, root: Path, *, form: Form = PLAIN, step: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
+        self.form = form
         self._blobs = root / "blobs"
         self._files = self._blobs / "sha256"
         self._temporary = self._blobs / "tmp"
@@ -102,14 +57,34 @@ class BlobStore:
             self._sweep()
 
     def __repr__(self) -> str:
-        return f"<BlobStore {self.root}>"
+        return f"<{type(self).__name__} {self.root}>"
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return str(self.root)
+
+    def close(self) -> None:
+        """Ends what belongs to the store and is not on the disk; its blobs stay."""
+        self.form.close()
 
     def statistics(self) -> BlobStatistics:
         sizes = [entry.size_bytes for entry in self.entries()]
         return BlobStatistics(len(sizes), sum(sizes))
 
     def path(self, digest: str) -> Path:
-        """Where the blob stands, or would; raises RegistryError if ``digest`` is none."""
+        """A plain file of this machine with the blob's bytes, to be opened soon. Of a plain local store it is where the
+        blob stands, or would, and may be anything: whoever reads it hashes it.
+
+        Raises RegistryError if ``digest`` is none; of other stores, IntegrityError when there are no sound bytes.
+        """
+        if self.form.plain:
+            return self.standing(digest)
+        with self._readable(digest):
+            return self.form.local(self.standing(digest), digest)
+
+    def standing(self, digest: str) -> Path:
+        """Where the bytes at rest stand on this machine, or would."""
         name = check_digest(digest).removeprefix(DIGEST_PREFIX)
         return self._files / name[:2] / name
 
@@ -122,10 +97,10 @@ class BlobStore:
 
     def entry(self, digest: str) -> BlobEntry | None:
         try:
-            status = self.path(digest).stat()
+            status = self.standing(digest).stat()
         except FileNotFoundError:
             return None
-        return BlobEntry(digest, status.st_size, status.st_mtime)
+        return BlobEntry(digest, self.form.size(status.st_size), status.st_mtime)
 
     def digests(self) -> tuple[str, ...]:
         return tuple(entry.digest for entry in self.entries())
@@ -145,27 +120,32 @@ class BlobStore:
 
     def read(self, digest: str) -> bytes:
         """The bytes, hashed again; IntegrityError when they are missing or not what the digest names."""
-        try:
-            data = self.path(digest).read_bytes()
-        except OSError as error:
-            raise IntegrityError(
-                f"{digest} cannot be read from the artifact store {self.root}: {error.strerror}. "
-                "Restore it from a backup, or register the version again."
-            ) from error
+        with self._readable(digest), self.standing(digest).open("rb") as file:
+            data = b"".join(self.form.chunks(file))
         found = DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
         if found != digest:
             raise IntegrityError(
-                f"{self.path(digest)} was altered: its bytes have digest {found}, expected {digest}. "
+                f"{self.standing(digest)} was altered: its bytes have digest {found}, expected {digest}. "
                 "Restore it from a backup, or register the version again."
             )
         return data
 
+    def stream(self, digest: str) -> Iterator[bytes]:
+        """The bytes in chunks; IntegrityError at the end when they were not what the digest names."""
+        found = hashlib.sha256()
+        with self._readable(digest), self.standing(digest).open("rb") as file:
+            for chunk in self.form.chunks(file):
+                found.update(chunk)
+                yield chunk
+        if DIGEST_PREFIX + found.hexdigest() != digest:
+            raise IntegrityError(f"{digest} in {self.where} was altered; restore it, or register the version again.")
+
     def verify(self, digest: str, size_bytes: int | None = None) -> BlobCheck:
         """Reads the blob to its end and says what is there; ``size_bytes`` tells truncated from altered."""
         try:
-            with self.path(digest).open("rb") as file:
-                found = DIGEST_PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
+            with self.standing(digest).open("rb") as file:
+                found = digest_in(self.form, file)
+                size = self.form.size(os.fstat(file.fileno()).st_size)
         except FileNotFoundError:
             return BlobCheck(digest, BlobState.MISSING, None, 0)
         except OSError as error:
@@ -177,10 +157,10 @@ class BlobStore:
 
     def delete(self, digest: str) -> int:
         """Removes a blob; the bytes freed, 0 if there was none."""
-        path = self.path(digest)
+        path = self.standing(digest)
         with explained(f"remove {path}"):
             try:
-                size = path.stat().st_size
+                size = self.form.size(path.stat().st_size)
                 path.unlink()
             except FileNotFoundError:
                 return 0
@@ -223,6 +203,19 @@ class BlobStore:
             yield alone
 
     @contextmanager
+    def _readable(self, digest: str) -> Iterator[None]:
+        """Names the blob in what goes wrong when it is read."""
+        try:
+            yield
+        except OSError as error:
+            raise IntegrityError(
+                f"{digest} cannot be read from the artifact store {self.where}: {error.strerror}. "
+                "Restore it from a backup, or register the version again."
+            ) from error
+        except IntegrityError as error:
+            raise IntegrityError(f"{digest} in {self.where}: {error}") from error
+
+    @contextmanager
     def _lock(self) -> Iterator[int]:
         with explained(f"lock the artifact store {self.root}"):
             lock = os.open(self._blobs / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -258,22 +251,16 @@ class BlobStore:
             os.close(handle)
 
     def _copy(self, source: IO[bytes], file: IO[bytes], size: int, progress: Progress | None) -> Stored:
-        digest, done = hashlib.sha256(), 0
-        while chunk := source.read(_CHUNK):
-            file.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-            if progress is not None:
-                progress(done, max(size, done))
+        stored = self.form.write(source, file, progress, size)
         file.flush()
         self._step("written")
         os.fchmod(file.fileno(), 0o444)
         os.fsync(file.fileno())
         self._step("synced")
-        return Stored(DIGEST_PREFIX + digest.hexdigest(), done)
+        return stored
 
     def _place(self, name: Path, digest: str) -> None:
-        target = self.path(digest)
+        target = self.standing(digest)
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
             sync_folder(self._files)

@@ -1,0 +1,87 @@
+"""The artifact store that the settings describe: on this machine or at a URL, plain or sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.errors import RegistryError
+from gateway.registry.blobs import BlobStore
+from gateway.registry.remote.cached import CachedBlobStore
+from gateway.registry.remote.objects import ObjectPlace, ObjectStore
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.sealing.copies import PlainCopies
+from gateway.registry.sealing.forms import PLAIN, Form
+from gateway.registry.sealing.sealed import Sealed, SealingKey
+from gateway.settings import Settings, secret_of
+from gateway.settings_artifacts import EncryptionSettings, PlaceSettings
+
+__all__ = ["open_blobs", "open_place"]
+
+_BEYOND_A_LOAD_S = 60.0
+
+
+def open_blobs(settings: Settings) -> BlobStore:
+    """Raises SettingsError for a secret that is not there, RegistryError. A store at a URL is not asked yet."""
+    registry = settings.registry
+    hold_s = settings.runtimes.load_timeout_s + _BEYOND_A_LOAD_S
+    form = _form(registry.encryption, "registry.encryption", hold_s)
+    if registry.url is None:
+        return BlobStore(registry.blobs or settings.home, form=form)
+    place = PlaceSettings(url=registry.url, options=registry.options, secrets=registry.secrets)
+    return CachedBlobStore(
+        registry.cache or settings.home / "cache",
+        _objects(place, "registry", settings),
+        cache_bytes=registry.cache_bytes,
+        hold_s=hold_s,
+        form=form,
+    )
+
+
+def open_place(name: str, settings: Settings, scratch: Path) -> RemoteBlobs:
+    """Another store, by its name under ``registry.stores``, a URL, or the path of a folder."""
+    known = settings.registry.stores.get(name)
+    where = f"registry.stores.{name}"
+    if known is None:
+        known, where = _unnamed(name, settings), "registry"
+    form = _form(known.encryption, f"{where}.encryption", settings.runtimes.load_timeout_s)
+    return RemoteBlobs(_objects(known, where, settings), scratch, form)
+
+
+def _unnamed(text: str, settings: Settings) -> PlaceSettings:
+    if "://" not in text and "/" not in text and text != ".":
+        known = ", ".join(settings.registry.stores) or "none"
+        raise RegistryError(
+            f"no store is named {text!r} (registry.stores has {known}); expected one of them, a URL like "
+            "s3://bucket/folder, a folder's path (./folder), or home"
+        )
+    try:
+        return PlaceSettings(url=text if "://" in text else Path(text).absolute().as_uri())
+    except ValueError as error:
+        raise RegistryError(f"{text!r} names no store: {error}") from None
+
+
+def _objects(place: PlaceSettings, where: str, settings: Settings) -> ObjectStore:
+    secrets = {
+        name: secret_of(source, f"{where}.secrets.{name}").decode("utf-8", "replace")
+        for name, source in place.secrets.items()
+    }
+    registry = settings.registry
+    return ObjectStore(
+        ObjectPlace(
+            place.url.rstrip("/"),
+            {**place.options, **secrets},
+            parallel=registry.parallel,
+            silence_s=registry.silence_s,
+        )
+    )
+
+
+def _form(encryption: EncryptionSettings, where: str, hold_s: float) -> Form:
+    if encryption.key is None:
+        return PLAIN
+    key = SealingKey.of_text(secret_of(encryption.key, f"{where}.key"), f"{where}.key")
+    previous = [
+        SealingKey.of_text(secret_of(source, f"{where}.previous[{place}]"), f"{where}.previous[{place}]")
+        for place, source in enumerate(encryption.previous)
+    ]
+    return Sealed(key, previous, PlainCopies(encryption.memory_bytes, hold_s=hold_s))

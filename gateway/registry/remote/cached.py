@@ -1,0 +1,242 @@
+"""The artifact store at a URL, behind a bounded local cache: a BlobStore like any other to those who use it.
+
+The object store has the truth. The folder on this machine is a cache of it, in the same form and under the same names;
+it is proved by its digest whenever it is read, and fetched again when it does not fit. What was not asked for for
+longest goes first when room is needed; what was handed out within ``hold_s`` stays, since a load may be about to open
+it. A blob counts as stored once the object store has it and has given it back unaltered.
+
+Several machines may share one URL if they share one catalogue (a store in Redis): collecting garbage knows one
+catalogue only. The locks of BlobStore keep the processes of one machine apart; between machines it is the age of a blob
+that protects it (see ``RemoteBlobs.put``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import IntegrityError, NotFound, RegistryError
+from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobStatistics
+from gateway.registry.blobs import BlobStore
+from gateway.registry.disk import explained
+from gateway.registry.remote.objects import ObjectStore
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.sealing.forms import PLAIN, Form, digest_in
+
+__all__ = ["CacheStatistics", "CachedBlobStore"]
+
+_STALE_S = 7 * 86_400.0
+"""An unfinished fetch that nobody went on with for so long is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """Of the folder, and of this process's reads: found whole, fetched, found altered and fetched again, removed."""
+
+    blobs: int
+    bytes: int
+    hits: int
+    fetches: int
+    healed: int
+    evicted: int
+
+
+class CachedBlobStore(BlobStore):
+    """``root`` is the cache's folder and holds nothing that is not in the object store. Safe from several threads."""
+
+    lasting = False
+
+    def __init__(
+        self,
+        root: Path,
+        objects: ObjectStore,
+        *,
+        cache_bytes: int,
+        hold_s: float = 180.0,
+        form: Form = PLAIN,
+        step: Callable[[str], None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(root, form=form, step=step)
+        self.remote = RemoteBlobs(objects, self._temporary, form)
+        self._most = cache_bytes
+        self._hold_s = hold_s
+        self._now = now
+        self._guard = threading.Lock()
+        self._proved: dict[str, tuple[tuple[int, ...], float]] = {}  # what a file looked like when it was hashed, when
+        self._fetching: dict[str, threading.Lock] = {}
+        self._counts = {"hits": 0, "fetches": 0, "healed": 0, "evicted": 0}
+
+    @property
+    def where(self) -> str:
+        return self.remote.objects.place.url
+
+    def close(self) -> None:
+        super().close()
+        self.remote.objects.close()
+
+    def cache_statistics(self) -> CacheStatistics:
+        held = list(self._held())
+        return CacheStatistics(len(held), sum(status.st_size for _, status in held), **self._counts)
+
+    def path(self, digest: str) -> Path:
+        """Fetched first, if it is not here or no longer sound. Raises IntegrityError, RegistryError."""
+        with self._here(digest) as path, self._readable(digest):
+            return self.form.local(path, digest)
+
+    def read(self, digest: str) -> bytes:
+        with self._here(digest):
+            return super().read(digest)
+
+    def stream(self, digest: str) -> Iterator[bytes]:
+        with self._here(digest):
+            yield from super().stream(digest)
+
+    def entries(self) -> Iterator[BlobEntry]:
+        """Of the object store, in order of digest."""
+        yield from self.remote.entries()
+
+    def entry(self, digest: str) -> BlobEntry | None:
+        return self.remote.entry(digest)
+
+    def statistics(self) -> BlobStatistics:
+        sizes = [entry.size_bytes for entry in self.remote.entries()]
+        return BlobStatistics(len(sizes), sum(sizes))
+
+    def verify(self, digest: str, size_bytes: int | None = None) -> BlobCheck:
+        """The object, read over the network; a cached copy that does not fit is dropped."""
+        if self.standing(digest).exists() and super().verify(digest, size_bytes).state is not BlobState.OK:
+            super().delete(digest)
+        return self.remote.verify(digest, size_bytes)
+
+    def delete(self, digest: str) -> int:
+        entry = self.remote.entry(digest)
+        super().delete(digest)
+        if entry is None:
+            return 0
+        self.remote.delete(digest)
+        return entry.size_bytes
+
+    def _place(self, name: Path, digest: str) -> None:
+        """The object store first: what stands in the cache is also there."""
+        self._check_size(digest, name.stat().st_size)
+        self.remote.put(digest, name, now=self._now())
+        with self._guard:
+            self._make_room(name.stat().st_size)
+        super()._place(name, digest)
+        self._touch(digest)
+
+    @contextmanager
+    def _here(self, digest: str) -> Iterator[Path]:
+        path = self.standing(digest)
+        with self._guard:
+            lock = self._fetching.setdefault(digest, threading.Lock())
+        with lock:
+            self._ensure(digest, path)
+        yield path
+
+    def _ensure(self, digest: str, path: Path) -> None:
+        state = self._state(digest, path)
+        if state is BlobState.OK:
+            self._counts["hits"] += 1
+            self._touch(digest)
+            return
+        if state is not BlobState.MISSING:
+            self._counts["healed"] += 1
+            super().delete(digest)
+        self._fetch(digest, path)
+
+    def _state(self, digest: str, path: Path) -> BlobState:
+        """Hashed at each asking, but for the second of two within ``hold_s`` on a file that nobody has touched."""
+        try:
+            seen = _looks(path)
+        except FileNotFoundError:
+            return BlobState.MISSING
+        known = self._proved.get(digest)
+        if known is not None and known[0] == seen and self._now() - known[1] < self._hold_s:
+            return BlobState.OK
+        with path.open("rb") as file:
+            sound = digest_in(self.form, file) == digest
+        if not sound:
+            return BlobState.ALTERED
+        self._proved[digest] = (seen, self._now())
+        return BlobState.OK
+
+    def _fetch(self, digest: str, path: Path) -> None:
+        try:
+            entry = self.remote.objects.stat(self.remote.name(digest))
+            if entry is None:
+                raise NotFound("it is not there")
+            self._check_size(digest, entry.size_bytes)
+            with self._guard:
+                self._make_room(entry.size_bytes)
+            with self.remote.fetched(digest) as fresh, explained(f"keep {digest} in {self.root}"):
+                fresh.chmod(0o444)
+                with fresh.open("rb") as file:
+                    os.fsync(file.fileno())
+                super()._place(fresh, digest)
+        except NotFound as error:
+            raise IntegrityError(
+                f"{digest} is missing from the artifact store {self.where}: {error}. Push the version there again "
+                "from a store that has it, or register it again."
+            ) from error
+        self._counts["fetches"] += 1
+        self._touch(digest)
+        self._proved[digest] = (_looks(path), self._now())
+
+    def _touch(self, digest: str) -> None:
+        """The time of the last use, whatever the mount's options say of access times; the change's time stays."""
+        path = self.standing(digest)
+        with suppress(FileNotFoundError, PermissionError):
+            status = path.stat()
+            os.utime(path, ns=(int(self._now() * 1e9), status.st_mtime_ns))
+            if digest in self._proved:
+                self._proved[digest] = (_looks(path), self._proved[digest][1])
+
+    def _check_size(self, digest: str, size: int) -> None:
+        if size > self._most:
+            raise RegistryError(
+                f"{digest} has {size} bytes, and the cache of {self.where} in {self.root} may hold {self._most} "
+                "(registry.cache_bytes); raise it"
+            )
+
+    def _make_room(self, size: int) -> None:
+        """Under the guard."""
+        held = sorted(self._held(), key=lambda pair: pair[1].st_atime)
+        total = sum(status.st_size for _, status in held)
+        for path, status in held:
+            if total + size <= self._most:
+                return
+            if self._now() - status.st_atime >= self._hold_s:
+                path.unlink(missing_ok=True)
+                total -= status.st_size
+                self._counts["evicted"] += 1
+        if total + size > self._most:
+            raise RegistryError(
+                f"the cache in {self.root} is full: {total} of {self._most} bytes were asked for within the last "
+                f"{self._hold_s:g} s, and {size} more are needed. Try again then, or raise registry.cache_bytes"
+            )
+
+    def _held(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in self._files.glob("??/*"):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
+
+    def _sweep(self) -> None:
+        super()._sweep()
+        for pattern in ("fetching-*", "sealing-*", "verifying-*"):
+            for path in self._temporary.glob(pattern):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _STALE_S:
+                        path.unlink()
+
+
+def _looks(path: Path) -> tuple[int, ...]:
+    """Access time aside, any of these changes with the file."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

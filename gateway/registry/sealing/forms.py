@@ -1,0 +1,90 @@
+"""What bytes look like at rest. A digest is always that of the plain bytes, whatever they are stored as."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from gateway.errors import IntegrityError
+from gateway.registry.blob_records import Progress, Stored
+from gateway.registry.canonical import DIGEST_PREFIX
+
+__all__ = ["CHUNK_BYTES", "PLAIN", "Form", "Plain", "digest_in"]
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class Form(Protocol):
+    """Streams: none of these holds more than a few chunks in memory."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether a stored file is the very file that was put."""
+        ...
+
+    def write(self, source: IO[bytes], target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
+        """Plain bytes in, bytes at rest out; digest and size are those of the plain ones."""
+        ...
+
+    def chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+        """The plain bytes. IntegrityError when they cannot be told from what is there."""
+        ...
+
+    def size(self, stored_bytes: int) -> int:
+        """Of the plain bytes, told from the size at rest."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what ``local`` holds."""
+        ...
+
+    def local(self, path: Path, digest: str) -> Path:
+        """A plain file of this machine, to be opened soon. Bytes that were altered: IntegrityError, if seen here."""
+        ...
+
+
+class Plain:
+    """As they are."""
+
+    plain = True
+
+    def __repr__(self) -> str:
+        return "<Plain>"
+
+    def write(self, source: IO[bytes], target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
+        digest, done = hashlib.sha256(), 0
+        while chunk := source.read(CHUNK_BYTES):
+            target.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, max(size, done))
+        return Stored(DIGEST_PREFIX + digest.hexdigest(), done)
+
+    def chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+    def size(self, stored_bytes: int) -> int:
+        return stored_bytes
+
+    def local(self, path: Path, digest: str) -> Path:
+        return path
+
+    def close(self) -> None: ...
+
+
+PLAIN = Plain()
+
+
+def digest_in(form: Form, file: IO[bytes]) -> str | None:
+    """Of the plain bytes in a file at rest; None when they cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for chunk in form.chunks(file):
+            digest.update(chunk)
+    except IntegrityError:
+        return None
+    return DIGEST_PREFIX + digest.hexdigest()
