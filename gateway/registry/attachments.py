@@ -13,7 +13,7 @@ from gateway.registry.examples import Example
 from gateway.registry.offered import read_offered_json, refusing
 from gateway.registry.parts import EvaluationRecord, Lineage
 
-__all__ = ["Attachments", "read_evaluation", "read_golden", "read_lineage", "read_signature"]
+__all__ = ["Attachments", "read_evaluation", "read_golden", "read_lineage", "read_recorded", "read_signature"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,32 @@ def _counts_rows(shape: tuple[int | str, ...]) -> bool:
 
 
 def read_lineage(path: Path) -> Lineage:
-    """An object with any of code, data, parameters, environment, parent, author, notes; JSON or YAML."""
+    """An object with any of code, data, parameters, environment, features, run, parent, author, notes; JSON or YAML."""
+    return read_recorded(path)[0]
+
+
+def read_recorded(path: Path) -> tuple[Lineage, tuple[EvaluationRecord, ...]]:
+    """A lineage file, and the metrics that the recorder writes into it under ``evaluation``."""
     body = read_offered_json(path, "lineage")
     with refusing(f"lineage {path}"):
-        return Lineage.from_json(body, "lineage")
+        if not isinstance(body, Mapping):
+            return Lineage.from_json(body, "lineage"), ()
+        places = {name: value for name, value in body.items() if name != "evaluation"}
+        return Lineage.from_json(places, "lineage"), _evaluation(body.get("evaluation") or [])
 
 
 def read_evaluation(path: Path) -> tuple[EvaluationRecord, ...]:
-    """A list of ``{"metric", "value", "n", "slice", "interval"}``, or ``{"accuracy": 0.97, …}`` for short."""
+    """A list of ``{"metric", "value", "n", "slice", "interval", "dataset"}``, or ``{"accuracy": 0.97, …}`` for short."""
     body = read_offered_json(path, "evaluation")
     with refusing(f"evaluation {path}"):
-        if isinstance(body, Mapping) and "metric" not in body:
-            body = [{"metric": name, "value": value} for name, value in body.items()]
-        rows = body if isinstance(body, list) else [body]
-        return tuple(EvaluationRecord.from_json(row, f"evaluation[{index}]") for index, row in enumerate(rows))
+        return _evaluation(body)
+
+
+def _evaluation(body: Any) -> tuple[EvaluationRecord, ...]:
+    if isinstance(body, Mapping) and "metric" not in body:
+        body = [{"metric": name, "value": value} for name, value in body.items()]
+    rows = body if isinstance(body, list) else [body]
+    return tuple(EvaluationRecord.from_json(row, f"evaluation[{index}]") for index, row in enumerate(rows))
 
 
 def read_golden(path: Path) -> Example:

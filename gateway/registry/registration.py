@@ -17,7 +17,7 @@ from typing import Any
 from gateway.errors import InvalidRegistration
 from gateway.messages import Signature
 from gateway.registry import canonical
-from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_lineage, read_signature
+from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_recorded, read_signature
 from gateway.registry.blobs import BlobStore, Progress, Stored
 from gateway.registry.environments import Environments, Told
 from gateway.registry.examples import Example
@@ -193,11 +193,12 @@ def _accepted(model: str, found: Source, options: RegistrationOptions, allowed: 
 def _attached(options: RegistrationOptions, provenance: Provenance | None) -> Attachments:
     """What the operator gives, and for the rest what the source says."""
     golden = None if options.golden is None else read_golden(options.golden)
+    lineage, recorded = (Lineage(), ()) if options.lineage is None else read_recorded(options.lineage)
     given = Attachments(
         signature=None if options.signature is None else read_signature(options.signature),
         example=golden if options.example is None else Example.of_file(options.example),
-        lineage=Lineage() if options.lineage is None else read_lineage(options.lineage),
-        evaluation=() if options.evaluation is None else read_evaluation(options.evaluation),
+        lineage=lineage,
+        evaluation=recorded if options.evaluation is None else read_evaluation(options.evaluation),
     )
     return given if provenance is None else _completed(given, provenance)
 
