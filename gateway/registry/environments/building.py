@@ -26,7 +26,10 @@ from gateway.registry.inspection import end_group
 from gateway.settings_environments import EnvironmentSettings
 from runtimes import boot
 
-__all__ = ["Build", "Told"]
+__all__ = ["LOCK", "Build", "Told"]
+
+LOCK = "lock.txt"
+"""In an environment: the lock file that it was built from."""
 
 Told = Callable[[str], None]
 """Called with what is being done, in a line of words."""
@@ -61,14 +64,17 @@ class Build:
         self._told(f"making an environment with Python {version}")
         without = [] if bundled is None else ["--without-pip"]
         self._do([str(python), "-I", "-m", "venv", "--symlinks", *without, str(self._folder)], "venv")
-        lock = self._folder / "lock.txt"
-        lock.write_bytes(self._lock.text)
+        (self._folder / LOCK).write_bytes(self._lock.text)
+        asked = self._folder / "requirements.txt"
+        asked.write_text("".join(f"{package.text}\n" for package in self._lock.packages), "utf-8")
         temporary = self._folder / "tmp"
         temporary.mkdir()
         pip = ["-m", "pip"] if bundled is None else [str(bundled)]
-        self._do([str(python_of(self._folder)), "-E", "-s", *pip, *self._arguments(lock)], "pip", temporary)
+        self._do([str(python_of(self._folder)), "-E", "-s", *pip, *self._arguments(asked)], "pip", temporary)
         with suppress(OSError):
             temporary.rmdir()
+        self._look()
+        self._check()
         return version
 
     def end(self, why: Exception) -> None:
@@ -79,9 +85,9 @@ class Build:
         if child is not None and child.poll() is None:
             end_group(child)
 
-    def _arguments(self, lock: Path) -> list[str]:
+    def _arguments(self, asked: Path) -> list[str]:
         settings = self._settings
-        arguments = ["install", "--requirement", str(lock), "--no-input", "--disable-pip-version-check"]
+        arguments = ["install", "--requirement", str(asked), "--no-input", "--disable-pip-version-check"]
         arguments += ["--progress-bar", "off", "--no-color", "--no-warn-script-location", "--no-user"]
         arguments += ["--require-hashes"] if self._lock.hashed else []
         arguments += [] if settings.source else ["--only-binary", ":all:"]
@@ -124,22 +130,25 @@ class Build:
         pause = _LOOK_S
         while not done.wait(pause):
             began = monotonic()
-            if began > self._limit:
-                self.end(
-                    EnvironmentRefused(
-                        f"the environment was not built within {self._settings.build_timeout_s:g} s; see whether its "
-                        "packages can be fetched here, or raise registry.environments.build_timeout_s"
-                    )
-                )
-            elif folder_bytes(self._folder) > self._room_bytes:
-                self.end(
-                    StorageFull(
-                        f"the environment would make all environments take more than "
-                        f"{self._settings.max_bytes} bytes; free some with turnout gc, or raise "
-                        "registry.environments.max_bytes"
-                    )
-                )
+            self._look()
             pause = max(_LOOK_S, 10 * (monotonic() - began))  # a large one takes long to look through
+
+    def _look(self) -> None:
+        settings = self._settings
+        if monotonic() > self._limit:
+            self.end(
+                EnvironmentRefused(
+                    f"the environment was not built within {settings.build_timeout_s:g} s; see whether its packages "
+                    "can be fetched here, or raise registry.environments.build_timeout_s"
+                )
+            )
+        elif folder_bytes(self._folder) > self._room_bytes:
+            self.end(
+                StorageFull(
+                    f"the environment would make all environments take more than {settings.max_bytes} bytes; free some "
+                    "with turnout gc, or raise registry.environments.max_bytes"
+                )
+            )
 
     def _tell(self, line: str) -> None:
         words = line.split()

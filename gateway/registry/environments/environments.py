@@ -24,7 +24,7 @@ from typing import Any
 from gateway.errors import RegistryError, StorageFull
 from gateway.registry import canonical
 from gateway.registry.disk import explained, sync_folder, write_whole
-from gateway.registry.environments.building import Build, Told
+from gateway.registry.environments.building import LOCK, Build, Told
 from gateway.registry.environments.contents import altered, differences, folder_bytes, installed, python_of
 from gateway.registry.environments.lock import MAX_LOCK_BYTES, Lock, read_lock
 from gateway.registry.environments.mismatch import EnvironmentRefused, Mismatch
@@ -112,7 +112,7 @@ class Environments:
         if self._record(folder) is None:
             return (Mismatch("environment", lock_digest, None),)
         try:
-            text = (folder / "lock.txt").read_bytes()
+            text = (folder / LOCK).read_bytes()
         except OSError:
             text = b""
         if canonical.digest_of(text) != lock_digest:

@@ -40,13 +40,14 @@ _STRONG = frozenset({"sha256", "sha384", "sha512"})
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """One package. ``conditional``: it has a marker, so it may not be needed here."""
+    """One package. ``conditional``: it has a marker, so it may not be needed here. ``text``: its line, for pip."""
 
     name: str
     version: str
     line: int
     conditional: bool = False
     hashed: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def _pinned(line: str, number: int) -> Pinned:
             f"line {number} of the lock file, {line[:80]!r}, does not pin a package to one version; expected a line "
             "like numpy==2.2.6, as pip freeze, pip-compile or uv pip compile write it"
         )
-    return Pinned(normal_name(found["name"]), found["version"], number, found["marker"] is not None, bool(hashes))
+    return Pinned(normal_name(found["name"]), found["version"], number, found["marker"] is not None, bool(hashes), line)
 
 
 def _lock(packages: list[Pinned], python: str | None, data: bytes) -> Lock:
