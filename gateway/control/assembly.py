@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from gateway.errors import LoadError
+from gateway.errors import IntegrityError, LoadError, RegistryError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import Environments
-from gateway.registry.loading import read_manifest, version_pieces
+from gateway.registry.loading import file_refs, read_manifest, version_pieces
+from gateway.registry.manifest import Manifest
 from gateway.serving.counts import CountingPlan
 from gateway.serving.engine import BatchPolicy, VersionSpec
 from gateway.serving.warmup import grid
 from gateway.settings import ModelPlacement, RuntimeSettings
+from runtimes.base import FileRef
 
 __all__ = ["Assembly"]
 
@@ -72,4 +75,13 @@ class Assembly:
             instances=own.instances or settings.instances,
             devices=settings.devices if own.devices is None else own.devices,
             profile=None if pieces.profile is None else CountingPlan(*pieces.profile),
+            files=None if self._blobs.lasting else partial(self._files, ref, manifest),
         )
+
+    def _files(self, ref: VersionRef, manifest: Manifest) -> tuple[FileRef, ...]:
+        try:
+            return file_refs(manifest.files, self._blobs)
+        except IntegrityError:
+            raise
+        except RegistryError as error:
+            raise LoadError(f"{ref} cannot be loaded again now: {error}") from error

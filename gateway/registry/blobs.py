@@ -41,9 +41,6 @@ class BlobStore:
     through them; crash tests die there.
     """
 
-    lasting = True
-    """Whether what ``path`` gave stays there for as long as the blob does."""
-
     def __init__(self, root: Path, *, form: Form = PLAIN, step: Callable[[str], None] = lambda _: None) -> None:
         self.root = root
         self.form = form
@@ -58,6 +55,11 @@ class BlobStore:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.root}>"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the file that ``path`` gave stays for as long as the blob does."""
+        return self.form.plain
 
     @property
     def where(self) -> str:

@@ -43,7 +43,7 @@ def read_manifest(digest: str, blobs: BlobStore) -> Manifest:
 
 
 def file_refs(files: Iterable[FileEntry], blobs: BlobStore) -> tuple[FileRef, ...]:
-    """Where the files of a version lie in the store; not read here."""
+    """Where the files of a version lie in the store, or in its cache, fetched if they are not there."""
     return tuple(
         FileRef(file.name, str(blobs.path(file.digest).absolute()), file.sha256, file.size_bytes) for file in files
     )

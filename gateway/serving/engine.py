@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.counts import Counting, CountingPlan
-from runtimes.base import LoadSpec
+from runtimes.base import FileRef, LoadSpec
 
 __all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec", "run_on"]
 
@@ -39,6 +39,8 @@ class VersionSpec:
     them be made from the signature. ``interpreter`` starts the child with another Python.
     ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
     ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with.
+    ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them); it blocks,
+    and raises LoadError. None: they stay where the load says.
     """
 
     ref: VersionRef
@@ -53,6 +55,13 @@ class VersionSpec:
     instances: int = 1
     devices: tuple[str, ...] = ()
     profile: CountingPlan | None = None
+    files: Callable[[], tuple[FileRef, ...]] | None = field(default=None, compare=False)
+
+    async def current_load(self) -> LoadSpec:
+        """The load with its files where they are now."""
+        if self.files is None:
+            return self.load
+        return replace(self.load, files=await asyncio.to_thread(self.files))
 
 
 @dataclass(frozen=True, slots=True)

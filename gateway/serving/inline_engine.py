@@ -116,7 +116,8 @@ class InlineEngine:
         thread = self._thread = WorkThread(f"inline {self._spec.ref}", self._execute, self._advance)
         try:
             async with asyncio.timeout(self._spec.load_timeout_s):
-                loaded = await thread.call(lambda: execution.load(self._spec.load))
+                load = await self._spec.current_load()
+                loaded = await thread.call(lambda: execution.load(load))
         except RuntimeFailure as error:
             await self.close()
             raise FAILURES[error.kind](f"{self._spec.ref}: {error}") from error

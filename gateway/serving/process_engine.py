@@ -163,8 +163,9 @@ class ProcessEngine:
             return 0
 
     async def _load(self) -> EngineInfo:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         spec = self._spec
+        load = await spec.current_load()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         conversation = Conversation(spec.ref, ours, self._on_lost, max_rows=spec.batch.max_rows)
         self._conversation = conversation
         with theirs:
@@ -177,7 +178,7 @@ class ProcessEngine:
         child.ended.add_done_callback(self._on_end)
         # What must not run twice must not run together with what may fail.
         together = spec.batch.max_rows if spec.retry else 0
-        body = write_json({"spec": spec.load.to_json(), "max_rows": together})
+        body = write_json({"spec": load.to_json(), "max_rows": together})
         info = self._info(await conversation.load(body), child.pid)
         conversation.begin(info.signature)
         self._loaded = True

@@ -49,8 +49,6 @@ class CacheStatistics:
 class CachedBlobStore(BlobStore):
     """``root`` is the cache's folder and holds nothing that is not in the object store. Safe from several threads."""
 
-    lasting = False
-
     def __init__(
         self,
         root: Path,
@@ -71,6 +69,10 @@ class CachedBlobStore(BlobStore):
         self._proved: dict[str, tuple[tuple[int, ...], float]] = {}  # what a file looked like when it was hashed, when
         self._fetching: dict[str, threading.Lock] = {}
         self._counts = {"hits": 0, "fetches": 0, "healed": 0, "evicted": 0}
+
+    @property
+    def lasting(self) -> bool:
+        return False
 
     @property
     def where(self) -> str:
