@@ -29,6 +29,16 @@ KINDS = (
 )
 """Error to kind, the first that fits: what a client means by raising it. All else is ``failed``."""
 
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_SILENT": "true",
+}
+"""Vendors report on their users unless they are told not to, before they are imported."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,6 +54,7 @@ def main(system: str) -> None:
     def told(done: int, total: int) -> None:
         say({"progress": {"done": done, "total": total}})
 
+    os.environ.update(QUIET)
     request = json.loads(sys.stdin.buffer.read())
     try:
         client = importlib.import_module(f"{system}_client")
