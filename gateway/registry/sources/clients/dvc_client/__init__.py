@@ -11,7 +11,6 @@ lineage    what stages say of them
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,7 +50,6 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _tree(request: dict[str, Any], scratch: Path) -> Iterator[Tree]:
-    os.environ.update(DVC_NO_ANALYTICS="1", DVC_STUDIO_OFFLINE="1")
     place = parse(request["place"])
     checkout = commits.opened(place, scratch, request.get("directories"))
     try:
