@@ -63,7 +63,7 @@ def read_recorded(path: Path) -> tuple[Lineage, tuple[EvaluationRecord, ...]]:
 
 
 def read_evaluation(path: Path) -> tuple[EvaluationRecord, ...]:
-    """A list of ``{"metric", "value", "n", "slice", "interval", "dataset"}``, or ``{"accuracy": 0.97, …}`` for short."""
+    """A list of ``{"metric", "value", "n", "slice", "interval", "dataset"}``, or ``{"accuracy": 0.97}`` for short."""
     body = read_offered_json(path, "evaluation")
     with refusing(f"evaluation {path}"):
         return _evaluation(body)
