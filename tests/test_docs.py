@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from gateway.cli.root import application
 from gateway.control.documents import RouteSpec
 from gateway.control.rollout_plan import PlanSpec
-from gateway.settings import Settings
+from gateway.settings import SecretSource, Settings
 from gateway.web.problems import TABLE
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def keys(model: type[BaseModel], before: str = "") -> Iterator[str]:
         optional = isinstance(field.annotation, types.UnionType)
         kinds = typing.get_args(field.annotation) if optional else (field.annotation,)
         group = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if group is None:
+        if group in (None, SecretSource):  # what a secret is, is said once
             yield before + name
         else:
             yield from keys(group, f"{before}{name}.")

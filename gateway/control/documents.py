@@ -215,7 +215,8 @@ class ShadowSpec(_Part):
 
 class RouteSpec(_Part):
     """What an operator asks of a route. The order of ``split`` is the order of the arms. Flag data that is older than
-    ``stale_after_s`` is not gone by: the known good answers."""
+    ``stale_after_s`` is not gone by: the known good answers. With a ``target``, versions that do not stand there answer
+    nobody."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     split: Annotated[list[ArmSpec], Field(min_length=1, max_length=MAX_ARMS)]
@@ -232,6 +233,7 @@ class RouteSpec(_Part):
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     decisions: DecisionsSpec = Field(default_factory=DecisionsSpec)
     truth: TruthSpec | None = None
+    target: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")] | None = None
 
     @field_validator("split")
     @classmethod
@@ -407,6 +409,12 @@ class RouteDocument:
         """Of ``versions``, those that may answer a client: a shadow never does."""
         held = set(self.status.quarantined)
         return self.spec.answering() | {arm.version for arm in self.status.split} | {self.status.known_good} | held
+
+    def may_answer(self) -> frozenset[int]:
+        """Of ``answering``, those that are not quarantined; and the candidate of a rollout, which soon will."""
+        rollout = self.status.rollout
+        candidate = frozenset() if rollout is None else frozenset({rollout.candidate})
+        return (self.answering() | candidate) - set(self.status.quarantined)
 
     def routable(self) -> frozenset[int]:
         """The versions that may be asked for an answer: these are kept loaded."""

@@ -11,12 +11,15 @@ from gateway.clock import SystemClock
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
+from gateway.control.gatekeeping import OpenGate
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import permissions
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.route_control import RouteControl
+from gateway.control.source_access import unrestricted
 from gateway.control.store_access import AnyStore, coordination_for, open_store, store_view
+from gateway.control.target_control import TargetControl
 from gateway.control.token_control import TokenControl
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import FOLDER, Environments
@@ -36,6 +39,7 @@ class LocalControl:
     blobs: BlobStore
     routes: RouteControl
     models: ModelControl
+    targets: TargetControl
     tokens: TokenControl
     rollouts: RolloutControl
     coordination: Coordination
@@ -67,13 +71,24 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         blobs, replica = open_blobs(settings), ReplicaAbsent(store, clock)
         coordination = coordination_for(settings, store, clock)
         environments = Environments(settings.home / FOLDER, settings.registry.environments)
+        routes = RouteControl(store, replica, clock=clock, coordination=coordination)
+        rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination)
         yield LocalControl(
             store=store,
             blobs=blobs,
-            routes=RouteControl(store, replica, clock=clock, coordination=coordination),
-            models=ModelControl(store, blobs, clock=clock, permissions=permissions(settings, environments)),
+            routes=routes,
+            models=ModelControl(
+                store,
+                blobs,
+                clock=clock,
+                permissions=unrestricted(permissions(settings, environments)),
+                targets=settings.targets,
+            ),
+            targets=TargetControl(
+                settings.targets, store, gates=OpenGate(), rollouts=rollouts, routes=routes, clock=clock
+            ),
             tokens=TokenControl(store, replica, clock=clock),
-            rollouts=RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination),
+            rollouts=rollouts,
             coordination=coordination,
             checkpoints=CheckpointKeeper(store, settings.home, settings.audit, clock=clock),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ View = dict[str, Any]
 
 
 class ModelControl:
-    """``permissions``: what the settings allow at registration. ``gates``: who is asked before an alias moves."""
+    """``permissions``: what the settings allow at registration. ``gates``: who is asked before an alias moves.
+    ``targets``: names of targets, whose aliases move with promotions alone."""
 
     def __init__(
         self,
@@ -45,9 +46,11 @@ class ModelControl:
         clock: Clock,
         permissions: Permissions | None = None,
         gates: Gatekeeper | None = None,
+        targets: Collection[str] = (),
     ) -> None:
         self._store = store
         self._blobs = blobs
+        self._targets = frozenset(targets)
         self._clock = clock
         self._permissions = permissions or Permissions()
         self._gates = gates or OpenGate()
@@ -154,6 +157,7 @@ class ModelControl:
         override: Override | None = None,
     ) -> View:
         """Once the version has passed the model's gates, which may take minutes; GateRefused when it does not."""
+        self._refuse_target(alias, f"promote: turnout promote {name}/{version} --to {alias}")
         _model(await self._store.snapshot(), name).set_alias(alias, version)  # what cannot be is refused at once
         passed = await self._gates.require(name, version, purpose=f"alias:{alias}", override=override, actor=actor)
         detail = {"alias": alias, "version": version, **passed.detail()}
@@ -166,8 +170,13 @@ class ModelControl:
         return await self._change(name, step, entry, expected)
 
     async def drop_alias(self, name: str, alias: str, *, actor: str, expected: int | None = None) -> View:
+        self._refuse_target(alias, f"demote what stands there: turnout demote {name}/VERSION --from {alias}")
         entry = AuditEntry(actor, "alias-drop", str(model_key(name)), "", {"alias": alias})
         return await self._change(name, lambda model: model.drop_alias(alias), entry, expected)
+
+    def _refuse_target(self, alias: str, instead: str) -> None:
+        if alias in self._targets:
+            raise Conflict(f"{alias} is a target, and the alias of that name moves with what stands there; {instead}")
 
     async def archive(self, name: str, version: int, *, actor: str, expected: int | None = None) -> View:
         """Conflict while a route, a resident or an alias uses the version."""

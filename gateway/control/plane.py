@@ -17,6 +17,7 @@ from gateway.control.coordination import Alone, Coordination
 from gateway.control.flag_rules import FlagRules
 from gateway.control.flag_watch import FlagWatch
 from gateway.control.flags import Flags
+from gateway.control.gatekeeping import OpenGate
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.jobs import Jobs
@@ -38,6 +39,7 @@ from gateway.control.shared_state import SharedState
 from gateway.control.source_access import source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
+from gateway.control.target_control import TargetControl
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
 from gateway.control.version_views import VersionViews
@@ -179,7 +181,16 @@ class ControlPlane:
         self.notifications = Notifications(
             settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
         )
-        self.models = ModelControl(store, blobs, clock=clock, permissions=permissions(settings, self.environments))
+        self.models = ModelControl(
+            store,
+            blobs,
+            clock=clock,
+            permissions=permissions(settings, self.environments),
+            targets=settings.targets,
+        )
+        self.targets = TargetControl(
+            settings.targets, store, gates=OpenGate(), rollouts=self.rollouts, routes=self.routes, clock=clock
+        )
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)

@@ -57,6 +57,7 @@ def start(
     if status.rollout is not None:
         raise Conflict(f"a rollout runs already: {transitions.busy(status.rollout)}")
     catalogue.check("candidate", candidate)
+    catalogue.check_target(document.spec.target, "candidate", candidate)
     if candidate in status.quarantined:
         why = status.quarantined[candidate].reason or "no reason given"
         raise Quarantined(f"candidate: version {candidate} is in quarantine on this route ({why}); lift it first")

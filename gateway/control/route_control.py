@@ -116,8 +116,10 @@ class RouteControl:
         return {**view, "durable": outcome.durable, "changed": outcome.changed}
 
     async def lift(self, name: str, version: int, *, actor: str, expected: int | None = None) -> View:
-        def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:  # noqa: ARG001 - a step's shape
-            return transitions.lift(document, version)
+        def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
+            if document.spec.target is None:
+                return transitions.lift(document, version)
+            return transitions.lift(document, version, self._catalogue(snapshot, document.spec.model))
 
         entry = AuditEntry(actor, "lift", str(route_key(name)), "", {"version": version})
         return await self._change(name, step, entry, expected)

@@ -20,7 +20,7 @@ abort goes back to that, a promotion writes it anew. No hand moves weights meanw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
 from gateway.control.key_space import Assignments
@@ -50,16 +50,20 @@ MAX_PROVED = 16
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What a route must know of its model: which numbers exist, and which of them are archived."""
+    """What a route must know of its model: which numbers exist, which of them are archived, and which may answer in
+    which target."""
 
     model: str
     numbers: frozenset[int]
     archived: frozenset[int] = frozenset()
+    admitted: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: ModelDocument) -> Catalogue:
         numbers = frozenset(entry.number for entry in document.versions)
-        return cls(document.name, numbers, frozenset(entry.number for entry in document.versions if entry.archived))
+        archived = frozenset(entry.number for entry in document.versions if entry.archived)
+        admitted = {name: frozenset(state.admitted) for name, state in document.targets.items()}
+        return cls(document.name, numbers, archived, admitted)
 
     def check(self, place: str, number: int) -> None:
         """Raises InvalidInput for a version that does not exist, Conflict for an archived one."""
@@ -69,6 +73,17 @@ class Catalogue:
             raise InvalidInput(f"{place}: model {self.model!r} has no version {number}; it has {known}", problem)
         if number in self.archived:
             raise Conflict(f"{place}: {self.model}/{number} is archived and no longer routable; name another version")
+
+    def check_target(self, target: str | None, place: str, number: int) -> None:
+        """Raises Conflict for a version that may not answer on a route of the target."""
+        if target is None or number in self.admitted.get(target, frozenset()):
+            return
+        stands = sorted(name for name, numbers in self.admitted.items() if number in numbers)
+        where = f"stands in {', '.join(stands)}" if stands else "stands in no target"
+        raise Conflict(
+            f"{place}: {self.model}/{number} {where}, and this route serves {target}; promote it first: "
+            f"turnout promote {self.model}/{number} --to {target}"
+        )
 
 
 def put(
@@ -92,6 +107,7 @@ def put(
     known_good = spec.known_good if spec.known_good is not None else status.known_good
     catalogue.check("known_good", known_good)
     _refuse_quarantined(spec, known_good, status.quarantined)
+    _refuse_outside(spec, known_good, status, catalogue)
     split = _in_force(spec) if status.rollout is None else status.split
     proved = status.proved
     if spec.known_good is not None and (current is None or current.status.known_good != known_good):
@@ -156,6 +172,17 @@ def _refuse_quarantined(spec: RouteSpec, known_good: int, quarantined: Mapping[i
                 f"{place}: version {number} is in quarantine on this route ({why}); lift the quarantine first, "
                 "or leave the version out"
             )
+
+
+def _refuse_outside(spec: RouteSpec, known_good: int, status: RouteStatus, catalogue: Catalogue) -> None:
+    """On a route of a target, everything that may answer stands there. Shadows answer nobody; nor does what is in
+    quarantine, until it is lifted."""
+    shadows = {f"shadow[{index}].version" for index in range(len(spec.shadow))}
+    places = [(place, number) for place, number in _named(spec) if place not in shadows]
+    places += [] if status.rollout is None else [("candidate of the rollout", status.rollout.candidate)]
+    for place, number in [*places, ("known_good", known_good)]:
+        if number not in status.quarantined:
+            catalogue.check_target(spec.target, place, number)
 
 
 def _counted(current: RouteDocument | None, fresh: RouteDocument, *, start: Assignments | None = None) -> RouteDocument:
@@ -294,13 +321,16 @@ def rollback(
     return _counted(document, RouteDocument(spec, moved))
 
 
-def lift(document: RouteDocument, version: int) -> RouteDocument:
-    """Ends a quarantine. The version gets traffic again only when weights, or a rule that names it, say so."""
+def lift(document: RouteDocument, version: int, catalogue: Catalogue | None = None) -> RouteDocument:
+    """Ends a quarantine. The version gets traffic again only when weights, or a rule that names it, say so. Conflict on
+    a route of a target (which needs the ``catalogue``) that the version was demoted from."""
     held = dict(document.status.quarantined)
     if version not in held:
         found = ", ".join(map(str, sorted(held))) or "none"
         raise Conflict(f"version {version} is not in quarantine on this route; in quarantine: {found}")
     del held[version]
+    if catalogue is not None and version in document.spec.answering():
+        catalogue.check_target(document.spec.target, "lift", version)
     return _counted(document, replace(document, status=replace(document.status, quarantined=held)))
 
 

@@ -17,6 +17,7 @@ from gateway.registry import canonical
 from gateway.registry.fields import Fields
 from gateway.registry.migration import Migration, migrate
 from gateway.registry.names import check_alias, check_digest, check_model_name, check_tags
+from gateway.registry.standing import TargetState
 
 __all__ = ["SCHEMA", "CatalogueEntry", "ModelDocument"]
 
@@ -97,7 +98,8 @@ class CatalogueEntry:
 @dataclass(frozen=True, slots=True)
 class ModelDocument:
     """A model: its versions in order of number, the names that point at them, and ``gates``: what a version must pass
-    before a name or a rollout takes it (see ``gateway.registry.gates``), None where nothing is asked."""
+    before a name or a rollout takes it (see ``gateway.registry.gates``), None where nothing is asked. ``targets``: what
+    stands, may stand and stood in those of the settings, by name; the alias of a target's name is where it stands."""
 
     name: str
     versions: tuple[CatalogueEntry, ...] = ()
@@ -105,9 +107,11 @@ class ModelDocument:
     notes: str = ""
     next_number: int = 1
     gates: Mapping[str, Any] | None = None
+    targets: Mapping[str, TargetState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_model_name(self.name)
+        object.__setattr__(self, "targets", MappingProxyType(dict(self.targets)))
         object.__setattr__(self, "gates", canonical.freeze(self.gates))
         _check_notes(self.notes)
         object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
@@ -123,6 +127,10 @@ class ModelDocument:
             check_alias(alias)
             if number not in numbers:
                 raise RegistryError(f"model {self.name}: alias {alias} points at {number}, which does not exist")
+        for target, state in self.targets.items():
+            strange = sorted({*state.admitted, *([] if state.number is None else [state.number])} - set(numbers))
+            if strange:
+                raise RegistryError(f"model {self.name}: {strange[0]} stands in {target}, and does not exist")
 
     def version(self, number: int) -> CatalogueEntry:
         for entry in self.versions:
@@ -196,12 +204,30 @@ class ModelDocument:
     def aliases_of(self, number: int) -> tuple[str, ...]:
         return tuple(sorted(alias for alias, target in self.aliases.items() if target == number))
 
+    def targets_of(self, number: int) -> tuple[str, ...]:
+        """Where the version stands, or may."""
+        return tuple(sorted(name for name, state in self.targets.items() if number in state.admitted))
+
+    def with_target(self, name: str, state: TargetState) -> ModelDocument:
+        """The alias of that name goes where the target stands, or goes. Conflict when that version is archived."""
+        named = self.aliases.get(name)
+        moved = replace(self, targets={**self.targets, name: state})
+        if state.number is not None:
+            return moved.set_alias(name, state.number)
+        return moved if named is None else moved.drop_alias(name)
+
     def archive(self, number: int) -> ModelDocument:
         """Keeps the version retrievable and takes it out of routing. Conflict while an alias points at it."""
         entry = self.version(number)
         held = self.aliases_of(number)
         if held and not entry.archived:
             raise Conflict(f"{self.name}/{number} is @{', @'.join(held)}; move or drop the alias, then archive it")
+        stands = self.targets_of(number)
+        if stands and not entry.archived:
+            raise Conflict(
+                f"{self.name}/{number} may be served in {', '.join(stands)}; take it out there first (turnout demote "
+                f"{self.name}/{number} --from {stands[0]}), then archive it"
+            )
         return self._with(replace(entry, archived=True))
 
     def with_tags(self, number: int, tags: Mapping[str, str]) -> ModelDocument:
@@ -248,7 +274,8 @@ class ModelDocument:
             "notes": self.notes,
             "next_number": self.next_number,
         }
-        return body if self.gates is None else body | {"gates": canonical.thaw(self.gates)}
+        body |= {} if self.gates is None else {"gates": canonical.thaw(self.gates)}
+        return body | ({"targets": {name: at.to_json() for name, at in self.targets.items()}} if self.targets else {})
 
     @classmethod
     def from_json(cls, body: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ModelDocument:
@@ -267,6 +294,10 @@ class ModelDocument:
                 notes=take.free_text("notes"),
                 next_number=take.integer("next_number", at_least=1),
                 gates=take.optional_mapping("gates"),
+                targets={
+                    name: TargetState.from_json(state, f"model.targets.{name}")
+                    for name, state in (take.optional_mapping("targets") or {}).items()
+                },
             )
 
     def _with(self, changed: CatalogueEntry) -> ModelDocument:
