@@ -23,7 +23,11 @@ def register_version(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name; made if it is new.")],
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A .onnx, .pt2, .pt, .skops, .pkl or .py file, or a folder.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .onnx, .pt2, .pt, .skops, .pkl or .py file, a folder, or mlflow:…, dvc:…, wandb:…, https:…, s3:…",
+        ),
     ],
     entry: Annotated[
         str | None, typer.Option("--entry", metavar="FILE", help="The file of a folder that is loaded.")
@@ -129,6 +133,8 @@ def register_version(
         return
     state = "registered" if found["created"] else "was registered already"
     output.line(f"{found['model']}/{found['version']} {state}: {found['digest']}")
+    for remark in found.get("remarks", ()):
+        output.note(remark)
 
 
 def _tags(pairs: Sequence[str]) -> dict[str, str]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from gateway.registry.registration import Permissions
 from gateway.registry.sources import SourceAccess
 from gateway.settings import Settings
 
-__all__ = ["source_access"]
+__all__ = ["source_access", "unrestricted"]
 
 
 def source_access(settings: Settings) -> SourceAccess:
-    """How the settings reach other systems."""
+    """How the settings reach other systems. What those keep on this machine is read where ``file:`` may read."""
     registry = settings.registry
     addresses = {"tracking_uri": registry.mlflow.tracking_uri, "registry_uri": registry.mlflow.registry_uri}
     interpreters = registry.interpreters.model_dump(exclude_none=True)
     return SourceAccess(
         interpreters=interpreters,
         settings={"mlflow": {name: value for name, value in addresses.items() if value is not None}},
+        directories=registry.source_directories,
         timeout_s=registry.fetch_timeout_s,
         resolve_timeout_s=registry.resolve_timeout_s,
     )
+
+
+def unrestricted(permissions: Permissions) -> Permissions:
+    """For whoever works on a home: what its user can read, the user can register."""
+    return replace(permissions, access=replace(permissions.access, directories=None))

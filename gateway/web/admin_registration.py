@@ -18,6 +18,8 @@ from gateway.errors import FieldProblem, InvalidInput, InvalidRegistration
 from gateway.registry import canonical
 from gateway.registry.disk import explained
 from gateway.registry.registration import RegistrationOptions
+from gateway.registry.sources import foreign_place
+from gateway.registry.sources.access import CLIENTS
 from gateway.web.admin_upload import ATTACHMENTS, Upload
 
 __all__ = ["Asked", "read_registration"]
@@ -35,11 +37,12 @@ _FLAGS: Mapping[str, str] = {
 """Field to option. ``verify`` False registers without trying the version first."""
 _OBJECTS = frozenset({"tags", "options"})
 _MOST = 2**31 - 1
+_MAX_PLACE = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    source: Path
+    source: Path | str
     options: RegistrationOptions
 
 
@@ -56,7 +59,7 @@ def read_registration(
         else:
             options[_FLAGS.get(name, name)] = _option(name, value)
     if upload is None:
-        return Asked(_source(body.get("source"), sources), RegistrationOptions(**options))
+        return Asked(_place(body.get("source"), sources), RegistrationOptions(**options))
     options.update(upload.attachments)
     if not upload.names:
         problem = FieldProblem("file", "at least one part with the artifact", "none")
@@ -123,6 +126,13 @@ def _dumped(name: str, value: Any) -> bytes:
         raise _wrong(name, f"at most {canonical.MAX_DEPTH} levels", "more") from None
 
 
+def _place(value: Any, sources: Sequence[Path]) -> Path | str:
+    """A source of another system as it is named, or what ``file:`` names here."""
+    if isinstance(value, str) and len(value) <= _MAX_PLACE and foreign_place(value) is not None:
+        return value
+    return _source(value, sources)
+
+
 def _source(value: Any, sources: Sequence[Path]) -> Path:
     """A path on this machine, with its links followed, inside a folder that the settings allow."""
     if not isinstance(value, str) or not value:
@@ -130,8 +140,9 @@ def _source(value: Any, sources: Sequence[Path]) -> Path:
     scheme, colon, rest = value.partition(":")
     if not colon or scheme != "file":
         raise InvalidRegistration(
-            f"source {value[:200]!r}: over the network a source is file:/path on the gateway's machine; "
-            "mlflow:, wandb: and dvc: come with a later release. Or send the files as multipart/form-data"
+            f"source {value[:200]!r}: over the network a source is file:/path on the gateway's machine, or what "
+            f"another system has ({', '.join(f'{scheme}:' for scheme in CLIENTS)}). Or send the files as "
+            "multipart/form-data"
         )
     path = Path("/" + rest.lstrip("/") if rest.startswith("//") else rest)
     try:
