@@ -14,12 +14,12 @@ from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.profile_command import profile_lines
 from gateway.cli.progress import stepwise
 from gateway.errors import RegistryError
-from gateway.registry.names import check_model_name, split_reference
+from gateway.registry.names import check_model_name
 from gateway.registry.opening import open_blobs
 from gateway.registry.verify import verify
 from gateway.settings import load_settings
 
-__all__ = ["commands"]
+__all__ = ["VersionArgument", "commands", "reference"]
 
 commands = typer.Typer()
 
@@ -56,7 +56,7 @@ def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
 def show_version(*, version: VersionArgument, json: JsonOption = False) -> None:
     """Show a version: its files, signature, evaluation, tags and aliases. MODEL alone lists its versions."""
     output = Output.standard(machine=json)
-    model, selector = _reference(version)
+    model, selector = reference(version)
     if selector is None:
         _show_model(output, perform(lambda backend: backend.model(model)))
         return
@@ -120,26 +120,6 @@ def _show_version(output: Output, found: Mapping[str, Any]) -> None:
         output.line("evaluation  " + "  ".join(f"{key}={value}" for key, value in record.items() if value is not None))
 
 
-@commands.command("lineage")
-def show_lineage(*, version: VersionArgument, json: JsonOption = False) -> None:
-    """Show what a version was made of: code, data, parameters, environment, parent."""
-    output = Output.standard(machine=json)
-    model, selector = _reference(version)
-    if selector is None:
-        raise CommandFailed(f"{version!r} names no version; write {model}/3 or {model}@alias", status=USAGE)
-    found = perform(lambda backend: backend.version(model, selector))
-    lineage = found["manifest"]["lineage"]
-    if json:
-        output.json(
-            {"model": found["model"], "version": found["version"], "digest": found["digest"], "lineage": lineage}
-        )
-        return
-    known = [(key, value) for key, value in lineage.items() if value not in (None, {}, [], "")]
-    output.fields([("version", f"{found['model']}/{found['version']}"), ("digest", found["digest"]), *known])
-    if not known:
-        output.note("No lineage was given at registration (turnout register --lineage FILE).")
-
-
 @commands.command("verify")
 def verify_versions(
     *,
@@ -179,7 +159,7 @@ async def _targets(backend: Backend, version: str | None) -> list[tuple[str, str
             for model in await backend.models()
             for row in model["versions"]
         ]
-    model_name, selector = _reference(version)
+    model_name, selector = reference(version)
     if selector is None:
         model = await backend.model(model_name)
         return [(f"{model_name}/{row['number']}", row["digest"]) for row in model["versions"]]
@@ -208,7 +188,7 @@ def promote_version(
 ) -> None:
     """Point an alias at a version: turnout promote digits/4 --alias champion."""
     output = Output.standard(machine=json)
-    model, selector = _reference(version)
+    model, selector = reference(version)
     if selector is None:
         raise CommandFailed(f"{version!r} names no version; write {model}/3 or {model}@alias", status=USAGE)
     _point(output, model, selector, alias)
@@ -224,7 +204,7 @@ def alias_version(
 ) -> None:
     """Point an alias at a version, or --drop it."""
     output = Output.standard(machine=json)
-    model, selector = _reference(version)
+    model, selector = reference(version)
     if drop:
         perform(lambda backend: backend.drop_alias(model, alias))
         if json:
@@ -249,7 +229,7 @@ def _point(output: Output, model: str, selector: str, alias: str) -> None:
         output.line(f"{model}@{alias} is {model}/{number}")
 
 
-def _reference(text: str) -> tuple[str, str | None]:
+def reference(text: str) -> tuple[str, str | None]:
     """``digits/3`` and ``digits@champion`` into model and selector; ``digits`` alone has none."""
     try:
         if "/" not in text and "@" not in text:
@@ -260,7 +240,7 @@ def _reference(text: str) -> tuple[str, str | None]:
 
 
 def _numbered(text: str) -> tuple[str, int]:
-    model, selector = _reference(text)
+    model, selector = reference(text)
     if selector is None or not selector.isdecimal():
         raise CommandFailed(f"{text!r}: expected a version by number, like digits/3", status=USAGE)
     return model, int(selector)
