@@ -14,7 +14,7 @@ from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.profile_command import profile_lines
 from gateway.cli.progress import stepwise
 from gateway.errors import RegistryError
-from gateway.registry.names import check_model_name
+from gateway.registry.names import check_model_name, split_reference
 from gateway.registry.opening import open_blobs
 from gateway.registry.verify import verify
 from gateway.settings import load_settings
