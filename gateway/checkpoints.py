@@ -134,14 +134,18 @@ class VerifyingKey:
 
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a note, if this key has signed it. Raises InvalidInput for any other, a forged one too."""
+        return Checkpoint.parse(self.text_of(note), self.log)
+
+    def text_of(self, note: str) -> str:
+        """What a note says, if this key has signed it. Raises InvalidInput."""
         text, separator, signatures = note.partition("\n\n")
         text += "\n"
         for line in signatures.splitlines() if separator else ():
             found = _SIGNATURE.fullmatch(line)
             if found is not None and found["name"] == self.log.origin and self._signed(text, found["signed"]):
-                return Checkpoint.parse(text, self.log)
+                return text
         raise InvalidInput(
-            f"the checkpoint {text.splitlines()[:2]} is not signed by the key {self.id.hex()}: it is forged, was "
+            f"the note {text[:80]!r} is not signed by the key {self.id.hex()}: it is forged, was "
             "altered, or belongs to another gateway"
         )
 
@@ -171,7 +175,10 @@ class SigningKey:
         return VerifyingKey(self.key.public_key(), self.log)
 
     def sign(self, checkpoint: Checkpoint) -> str:
-        text = checkpoint.text()
+        return self.note(checkpoint.text())
+
+    def note(self, text: str) -> str:
+        """``text`` signed: lines, each ended, none of them empty."""
         packed = base64.b64encode(self.public.id + self.key.sign(text.encode())).decode("ascii")
         return f"{text}\n— {self.log.origin} {packed}\n"
 

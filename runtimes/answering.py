@@ -2,7 +2,9 @@
 
 A frame is a length (8 bytes, little-endian) and a body: a line of JSON, ``{"tensors": [[name, datatype, shape, bytes],
 …]}``, and the tensors' bytes behind it. The first body that comes is the request, ``{"spec": LoadSpec}``; it and each
-batch are answered with one frame, ``{"error": {"kind", "message"}}`` where it failed.
+batch are answered with one frame, ``{"error": {"kind", "message"}}`` where it failed. A batch with ``"calls": n`` is
+run n times and answered with its times and this process's memory, ``{"wall_s": […], "processor_s": […],
+"resident_bytes", "peak_bytes"}``, in place of outputs.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from runtimes import execution
-from runtimes.base import Array, Arrays, LoadSpec, RuntimeFailure
+from runtimes.base import Array, Arrays, LoadSpec, Runtime, RuntimeFailure
 from runtimes.channel import pack_strings, unpack_strings
 from runtimes.process import be_nice, cap_threads, die_with
 from runtimes.signature import DATATYPES
@@ -98,9 +102,32 @@ def _serve(batches: IO[bytes], answers: IO[bytes]) -> None:
         inputs = batch[1]
         rows = len(next(iter(inputs.values()))) if runtime.signature.batched else None
         try:
-            write_frame(answers, {}, execution.execute(runtime, inputs, rows))
+            if "calls" in batch[0]:
+                write_frame(answers, _measured(runtime, inputs, rows, int(batch[0]["calls"])))
+            else:
+                write_frame(answers, {}, execution.execute(runtime, inputs, rows))
         except RuntimeFailure as error:
             write_frame(answers, {"error": {"kind": error.kind, "message": str(error)}})
+
+
+def _measured(runtime: Runtime, inputs: Arrays, rows: int | None, calls: int) -> dict[str, Any]:
+    wall, processor = [], []
+    for _ in range(calls):
+        began, used = time.perf_counter(), time.process_time()
+        execution.execute(runtime, inputs, rows)
+        wall.append(time.perf_counter() - began)
+        processor.append(time.process_time() - used)
+    return {"wall_s": wall, "processor_s": processor, **_memory()}
+
+
+def _memory() -> dict[str, int]:
+    """What this process holds and has held at most; nothing where the system does not tell."""
+    names = {"VmRSS:": "resident_bytes", "VmHWM:": "peak_bytes"}
+    try:
+        lines = [line.split() for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines()]
+    except OSError:
+        return {}
+    return {names[line[0]]: int(line[1]) * 1024 for line in lines if line and line[0] in names}
 
 
 if __name__ == "__main__":

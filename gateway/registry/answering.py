@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -20,19 +21,39 @@ from runtimes import boot
 from runtimes.answering import read_frame, write_frame
 from runtimes.base import LoadSpec
 
-__all__ = ["Answering", "Spool"]
+__all__ = ["Answering", "Measured", "Spool"]
 
 _ROWS = 256
 """Rows that the version is given at once: as much as many a runtime takes at its best, and little memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Times of one batch, run again and again, and the process's memory after it; None where the system tells none."""
+
+    wall_s: tuple[float, ...]
+    processor_s: tuple[float, ...]
+    resident_bytes: int | None
+    peak_bytes: int | None
 
 
 class Answering:
     """A process that has the version loaded. Use as a context; it is gone on leaving, with all that it started.
 
     TrialFailed with the version's own words, or when it takes longer than ``timeout_s`` over its loading or one batch.
+    ``what`` it is asked, for those words.
     """
 
-    def __init__(self, spec: LoadSpec, signature: Signature, interpreter: str | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        signature: Signature,
+        interpreter: str | None,
+        timeout_s: float,
+        *,
+        what: str = "the reference data",
+    ) -> None:
+        self._what = what
         self._request = {**spec.to_json(), "signature": signature.to_json()}
         self._interpreter = interpreter
         self._timeout_s = timeout_s
@@ -75,7 +96,20 @@ class Answering:
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
+    def once(self, inputs: Arrays) -> dict[str, Array]:
+        """The outputs for a batch that is given as it is, as that of a version that is not batched must be."""
+        return self._exchange({}, inputs)
+
+    def measure(self, inputs: Arrays, calls: int) -> Measured:
+        """The batch as it is, ``calls`` times over, with the clocks of the version's own process."""
+        told, _ = self._told({"calls": calls}, inputs)
+        memory = [told.get(name) for name in ("resident_bytes", "peak_bytes")]
+        return Measured(tuple(map(float, told["wall_s"])), tuple(map(float, told["processor_s"])), memory[0], memory[1])
+
     def _exchange(self, head: dict[str, Any], tensors: Arrays | None) -> dict[str, Array]:
+        return self._told(head, tensors)[1]
+
+    def _told(self, head: dict[str, Any], tensors: Arrays | None) -> tuple[dict[str, Any], dict[str, Array]]:
         child = self._child
         if child is None or child.stdin is None or child.stdout is None or self._said is None:
             raise TrialFailed("the version's process is gone", "no-answer")
@@ -87,13 +121,13 @@ class Answering:
             answer = read_frame(child.stdout)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrialFailed(
-                f"the version broke off over the reference data: {error}{tail_of(self._said)}", "no-answer"
+                f"the version broke off over {self._what}: {error}{tail_of(self._said)}", "no-answer"
             ) from error
         finally:
             watch.cancel()
         if answer is None:
             raise TrialFailed(
-                f"the version's process ended over the reference data, or did not answer a batch within "
+                f"the version's process ended over {self._what}, or did not answer a batch within "
                 f"{self._timeout_s:g} s{tail_of(self._said)}",
                 "no-answer",
             )
@@ -102,8 +136,8 @@ class Answering:
             kind, message = str(told["error"]["kind"]), str(told["error"]["message"])
             if kind == "integrity":
                 raise IntegrityError(message)
-            raise TrialFailed(f"the version does not take the reference data: {message}", kind)
-        return outputs
+            raise TrialFailed(f"the version does not take {self._what}: {message}", kind)
+        return told, outputs
 
 
 class Spool:

@@ -12,7 +12,7 @@ import yaml
 from gateway.errors import InvalidRegistration, RegistryError
 from gateway.registry import canonical
 
-__all__ = ["read_offered", "read_offered_json", "refusing"]
+__all__ = ["parse_offered", "read_offered", "read_offered_json", "refusing"]
 
 
 @contextmanager
@@ -43,15 +43,28 @@ def read_offered_json(path: Path, what: str) -> Any:
     with refusing(f"{what} {path}"):
         if path.suffix not in (".yaml", ".yml"):
             return canonical.loads_any(data, what="the text")
+        return _yaml(data, f"{what} {path}")
+
+
+def parse_offered(data: bytes, what: str) -> Any:
+    """JSON, or YAML by its look: of bytes that have lost their name."""
+    if data.lstrip()[:1] in (b"{", b"["):
+        with refusing():
+            return canonical.loads_any(data, what=what, max_bytes=max(len(data), canonical.MAX_BYTES))
+    return _yaml(data, what)
+
+
+def _yaml(data: bytes, what: str) -> Any:
+    with refusing(what):
         try:
             # A safe loader: nothing but scalars, lists and mappings comes out of it.
             return canonical.thaw(canonical.freeze(yaml.load(data, Loader=_PlainLoader)))  # noqa: S506
         except RecursionError:
             raise InvalidRegistration(
-                f"{what} {path} is nested too deeply; at most {canonical.MAX_DEPTH} levels are read"
+                f"{what} is nested too deeply; at most {canonical.MAX_DEPTH} levels are read"
             ) from None
         except yaml.YAMLError as error:
-            raise InvalidRegistration(f"{what} {path} is not valid YAML: {error}") from error
+            raise InvalidRegistration(f"{what} is not valid YAML: {error}") from error
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -3,6 +3,9 @@
 A table (``.csv``, ``.parquet``) has a column for each element of the only input's row, or for each input; of the
 columns that are left, those named as an output (or ``output[3]``) are answers that were given, which saves asking the
 version. An ``.npz`` is named by tensor. Data can be gone through more than once.
+
+What stands ``beside`` the version's tensors (a label, a group) is a column of its own, or an array of an ``.npz`` with
+a value for each row; it is given as it is: numbers, or text as bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +26,7 @@ from numpy.lib import format as npy
 from gateway.errors import InvalidRegistration
 from gateway.messages import DATATYPES, Array, Signature, TensorSpec
 
-__all__ = ["BATCH_ROWS", "Reference", "open_reference"]
+__all__ = ["BATCH_ROWS", "Reference", "Rows", "open_reference"]
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 32 << 20
@@ -32,7 +35,18 @@ SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 UNREADABLE = (ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
 """What readers raise for data that is damaged, at its head or further down."""
 
+BESIDE = "ANY"
+"""Stands where a datatype would: whatever the column holds."""
+
+_PAGE_BYTES = 1 << 20
+
 Batch = tuple[dict[str, Array], dict[str, Array]]
+
+
+class Rows(NamedTuple):
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    beside: dict[str, Array]
 
 
 class Reference(Protocol):
@@ -46,8 +60,12 @@ class Reference(Protocol):
 
     def batches(self) -> Iterator[Batch]: ...
 
+    def rows(self) -> Iterator[Rows]:
+        """The same, with what stands beside."""
+        ...
 
-def open_reference(path: Path, signature: Signature) -> Reference:
+
+def open_reference(path: Path, signature: Signature, beside: Sequence[str] = ()) -> Reference:
     """InvalidRegistration says what does not fit, and what was expected."""
     if not signature.batched:
         raise InvalidRegistration(
@@ -55,11 +73,11 @@ def open_reference(path: Path, signature: Signature) -> Reference:
         )
     try:
         if path.suffix == ".csv":
-            return _Table(path, _csv_columns(path), _csv_batches, signature)
+            return _Table(path, _csv_columns(path), _csv_batches, signature, beside)
         if path.suffix == ".parquet":
-            return _Table(path, _parquet_columns(path), _parquet_batches, signature)
+            return _Table(path, _parquet_columns(path), _parquet_batches, signature, beside)
         if path.suffix in (".npy", ".npz"):
-            return _Numpy(path, signature)
+            return _Numpy(path, signature, beside)
     except (OSError, *UNREADABLE) as error:
         raise InvalidRegistration(f"reference {path} cannot be read: {error}") from error
     raise InvalidRegistration(f"reference {path}: expected a file of {', '.join(SUFFIXES)}")
@@ -70,16 +88,18 @@ class _Numpy:
 
     names: Mapping[str, Sequence[str]] = {}
 
-    def __init__(self, path: Path, signature: Signature) -> None:
+    def __init__(self, path: Path, signature: Signature, beside: Sequence[str]) -> None:
         self._path = path
         self._signature = signature
+        self._beside = beside
         self._heads = _npz_heads(path) if path.suffix == ".npz" else {self._only(path): _npy_head(path)}
         inputs = {spec.name: spec for spec in signature.inputs}
-        outputs = {spec.name: spec for spec in signature.outputs}
-        missing = [name for name in inputs if name not in self._heads]
+        outputs = {spec.name: spec for spec in signature.outputs if spec.name not in beside}
+        missing = [name for name in (*inputs, *beside) if name not in self._heads]
         if missing:
             held = ", ".join(self._heads)
-            raise InvalidRegistration(f"reference {path} lacks input {missing[0]!r}; it holds {held}")
+            what = "input" if missing[0] in inputs else "column"
+            raise InvalidRegistration(f"reference {path} lacks {what} {missing[0]!r}; it holds {held}")
         self._used = [spec for name, spec in (inputs | outputs).items() if name in self._heads]
         lengths = {head.shape[0] if head.shape else 0 for name, head in self._heads.items() if name in inputs}
         if len(lengths) != 1:
@@ -89,19 +109,28 @@ class _Numpy:
         self._rows = lengths.pop()
         for spec in self._used:
             _require_fit(path, spec, self._heads[spec.name], self._rows)
-        self.answered = all(name in self._heads for name in outputs)
+        for name in beside:
+            _require_column(path, name, self._heads[name], self._rows)
+        self.answered = len(outputs) == len(signature.outputs) and all(name in self._heads for name in outputs)
         self._inputs = frozenset(inputs)
 
     def batches(self) -> Iterator[Batch]:
+        for rows in self.rows():
+            yield rows.inputs, rows.outputs
+
+    def rows(self) -> Iterator[Rows]:
         widest = max(math.prod(self._heads[spec.name].shape[1:]) * 8 for spec in self._used)
         each = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, widest)))
-        readers = {spec.name: self._reader(spec) for spec in self._used}
+        names = dict.fromkeys((*(spec.name for spec in self._used), *self._beside))
+        readers = {name: self._reader(name) for name in names}
         try:
             for begin in range(0, self._rows, each):
                 count = min(each, self._rows - begin)
-                read = {spec.name: _typed(readers[spec.name].take(count), spec, self._path) for spec in self._used}
-                given = {name: array for name, array in read.items() if name in self._inputs}
-                yield given, {name: array for name, array in read.items() if name not in given and self.answered}
+                read = {name: reader.take(count) for name, reader in readers.items()}
+                typed = {spec.name: _typed(read[spec.name], spec, self._path) for spec in self._used}
+                given = {name: array for name, array in typed.items() if name in self._inputs}
+                answers = {name: array for name, array in typed.items() if name not in given and self.answered}
+                yield Rows(given, answers, {name: _plain(read[name].reshape(count)) for name in self._beside})
         finally:
             for reader in readers.values():
                 reader.close()
@@ -114,8 +143,8 @@ class _Numpy:
             )
         return self._signature.inputs[0].name
 
-    def _reader(self, spec: TensorSpec) -> _Rows:
-        return _Rows(self._path, spec.name if self._path.suffix == ".npz" else None, self._heads[spec.name])
+    def _reader(self, name: str) -> _Rows:
+        return _Rows(self._path, name if self._path.suffix == ".npz" else None, self._heads[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +210,17 @@ def _require_fit(path: Path, spec: TensorSpec, head: _Head, rows: int) -> None:
         raise InvalidRegistration(f"reference {path}: {spec.name!r} has shape {list(head.shape)}; expected [{told}]")
 
 
+def _require_column(path: Path, name: str, head: _Head, rows: int) -> None:
+    if not head.shape or head.shape[0] != rows or math.prod(head.shape[1:]) != 1:
+        raise InvalidRegistration(
+            f"reference {path}: {name!r} has shape {list(head.shape)}; expected one value for each of {rows} rows"
+        )
+
+
+def _plain(array: Array) -> Array:
+    return array if array.dtype.kind in "biuf" else _octets(array)
+
+
 def _typed(array: Array, spec: TensorSpec, path: Path) -> Array:
     """In the signature's type. A number is only ever made another kind of number where its value stays."""
     wanted = DATATYPES[spec.datatype]
@@ -215,20 +255,32 @@ class _Columns(Protocol):
 class _Table:
     """Columns by name, put together as the signature's tensors."""
 
-    def __init__(self, path: Path, columns: Sequence[str], read: _Columns, signature: Signature) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], read: _Columns, signature: Signature, beside: Sequence[str]
+    ) -> None:
         self._path = path
         self._read = read
-        self._inputs = signature.inputs
-        self._given, outputs = _places(path, columns, signature)
+        self._beside = beside
+        missing = [name for name in beside if name not in columns]
+        if missing:
+            raise InvalidRegistration(
+                f"reference {path}: it has no column {missing[0]!r}; its columns are {', '.join(columns[:10])}"
+            )
+        self._given, outputs = _places_beside(path, columns, signature, beside)
         self.answered = len(outputs) == len(signature.outputs)
         self._outputs = outputs if self.answered else {}
         self._specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
         self.names = {name: names for name, names in self._given.items() if list(names) != [name]}
 
     def batches(self) -> Iterator[Batch]:
+        for rows in self.rows():
+            yield rows.inputs, rows.outputs
+
+    def rows(self) -> Iterator[Rows]:
         wanted: list[tuple[str, str]] = []
         for tensors in (self._given, self._outputs):
             wanted += [(column, self._specs[name].datatype) for name, columns in tensors.items() for column in columns]
+        wanted += [(name, BESIDE) for name in self._beside]
         for columns in self._read(self._path, wanted):
             rest = iter(columns)
             sides = []
@@ -240,7 +292,23 @@ class _Table:
                     shape = [axis if isinstance(axis, int) else -1 for axis in spec.shape[1:]]
                     made[name] = _typed(rows.reshape(len(rows), *shape), spec, self._path)
                 sides.append(made)
-            yield sides[0], sides[1]
+            yield Rows(sides[0], sides[1], dict(zip(self._beside, rest, strict=True)))
+
+
+def _places_beside(
+    path: Path, columns: Sequence[str], signature: Signature, beside: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What stands beside is no feature; but for the first of it, the label, it may be one too, if one would lack."""
+    inputs = {spec.name for spec in signature.inputs}
+    try:
+        return _places(path, [name for name in columns if name not in beside or name in inputs], signature)
+    except InvalidRegistration as refused:
+        if len(beside) < 2:
+            raise
+        try:
+            return _places(path, [name for name in columns if name not in beside[:1]], signature)
+        except InvalidRegistration:
+            raise refused from None
 
 
 def _places(
@@ -341,7 +409,7 @@ def _csv_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list
 
 def _csv_column(path: Path, rows: Sequence[Sequence[str]], place: int, name: str, datatype: str) -> Array:
     texts = [row[place] for row in rows]
-    if datatype == "BYTES":
+    if datatype in ("BYTES", BESIDE):
         octets = np.empty(len(texts), dtype=object)
         octets[:] = [text.encode("utf-8", "surrogateescape") for text in texts]
         return octets
@@ -372,7 +440,8 @@ def _parquet_columns(path: Path) -> list[str]:
 
 def _parquet_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list[Array]]:
     columns = [column for column, _ in wanted]
-    with _parquet().ParquetFile(path) as file:
+    # Page by page: without a buffer size it takes in a whole row group, which may be as large as the file.
+    with _parquet().ParquetFile(path, buffer_size=_PAGE_BYTES, pre_buffer=False) as file:
         batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
         while (batch := _next_of(path, batches)) is not None:
             yield [_arrow_column(path, batch.column(column), column, datatype) for column, datatype in wanted]
@@ -387,7 +456,11 @@ def _next_of(path: Path, batches: Iterator[Any]) -> Any:
 
 
 def _arrow_column(path: Path, column: Any, name: str, datatype: str) -> Array:
-    if datatype == "BYTES":
+    if datatype == BESIDE:
+        array = column.to_numpy(zero_copy_only=False)
+        if array.dtype.kind in "biuf":
+            return np.asarray(array)
+    if datatype in ("BYTES", BESIDE):
         values = column.to_pylist()
         octets = np.empty(len(values), dtype=object)
         octets[:] = [b"" if v is None else v if isinstance(v, bytes) else str(v).encode() for v in values]

@@ -1,0 +1,113 @@
+"""Intervals and tests for figures of rows, single and paired. Pure.
+
+Wilson's interval for a proportion; Newcombe's (method 10 of Statistics in Medicine 17, 1998, 873-890) for the
+difference of two; Tango's score interval (Statistics in Medicine 17, 1998, 891-908) and McNemar's exact test for two
+proportions of the same rows; and for all else the percentile bootstrap of sums over blocks of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+
+from gateway.messages import Array
+
+__all__ = ["BLOCKS", "bootstrap", "mcnemar", "newcombe", "tango", "wilson"]
+
+Interval = tuple[float, float]
+
+BLOCKS = 1000
+"""Sums are kept for so many blocks of rows. Of fewer rows, each is a block of its own: the plain bootstrap."""
+
+DRAWS = 2000
+SEED = 1
+_DRAWS_AT_ONCE = 100
+_HALVINGS = 60
+
+
+def wilson(hits: float, n: float, confidence: float) -> Interval:
+    """Of ``hits / n``; (0, 1) where there are no rows."""
+    if n <= 0:
+        return 0.0, 1.0
+    z, share = _z(confidence), hits / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def newcombe(first: tuple[float, float], second: tuple[float, float], confidence: float) -> Interval:
+    """Of ``first - second``, each ``(hits, n)``, of different rows."""
+    one, other = first[0] / first[1], second[0] / second[1]
+    one_low, one_high = wilson(*first, confidence)
+    other_low, other_high = wilson(*second, confidence)
+    difference = one - other
+    below = math.hypot(one - one_low, other_high - other)
+    above = math.hypot(one_high - one, other - other_low)
+    return max(-1.0, difference - below), min(1.0, difference + above)
+
+
+def tango(gained: int, lost: int, n: int, confidence: float) -> Interval:
+    """Of ``(gained - lost) / n``: rows that only the first has right, less those that only the second has."""
+    if n <= 0:
+        return -1.0, 1.0
+    z, difference = _z(confidence), (gained - lost) / n
+
+    def score(delta: float) -> float:
+        a = 2 * n
+        b = -gained - lost + (2 * n - gained + lost) * delta
+        c = -lost * delta * (1 - delta)
+        lost_share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
+        variance = n * (2 * lost_share + delta * (1 - delta))
+        spread = gained - lost - n * delta
+        return 0.0 if spread == 0 else spread / math.sqrt(variance) if variance > 0 else math.copysign(1e9, spread)
+
+    return _root(score, z, -1.0, difference), _root(score, -z, difference, 1.0)
+
+
+def _root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """Where the score, which falls, has the value."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if score(middle) > target else (low, middle)
+    return (low + high) / 2
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The chance of so uneven a split of the rows where the two differ, if neither were better: exact, two-sided."""
+    n, few = gained + lost, min(gained, lost)
+    if n == 0:
+        return 1.0
+    if n > 10_000:  # far beyond where the normal approximation with its correction is good to three digits
+        z = max(0.0, abs(gained - lost) - 1) / math.sqrt(n)
+        return min(1.0, 2 * (1 - NormalDist().cdf(z)))
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(few + 1)]
+    return min(1.0, 2 * math.fsum(math.exp(log) for log in logs))
+
+
+def bootstrap(sums: Array, value: Callable[[Array], Array], confidence: float) -> Interval:
+    """The percentile interval of ``value``, which turns sums ``[…, terms]`` into figures ``[…]``.
+
+    ``sums`` has a row for each block ``[blocks, terms]``. The draws are the same each time, so a report is the same for
+    the same data. (nan, nan) where no draw has a figure.
+    """
+    blocks = len(sums)
+    draw = np.random.default_rng(SEED)
+    chance = np.full(blocks, 1 / blocks)
+    figures = []
+    for _ in range(0, DRAWS, _DRAWS_AT_ONCE):
+        weights = draw.multinomial(blocks, chance, _DRAWS_AT_ONCE).astype(np.float64)
+        figures.append(value(weights @ sums))
+    drawn = np.concatenate(figures)
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return math.nan, math.nan
+    rest = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [rest, 1 - rest])
+    return float(low), float(high)
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + confidence / 2)

@@ -1,0 +1,400 @@
+"""The kinds of gates, each a frozen record that reads and writes its own JSON, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Self
+
+from gateway.errors import InvalidRegistration
+from gateway.registry.fields import Fields
+from gateway.registry.gates.datasets import DataFile, DataSet
+from gateway.registry.gates.metrics import METRICS
+
+__all__ = [
+    "KINDS",
+    "AuthorGate",
+    "ChampionGate",
+    "EnvironmentGate",
+    "FairnessGate",
+    "Gate",
+    "GoldenGate",
+    "LatencyGate",
+    "MemoryGate",
+    "MetricGate",
+    "PythonGate",
+    "SignatureGate",
+]
+
+Reader = Callable[[Fields, str], Any]
+
+
+def _number(least: float = 0.0, most: float = 1e12) -> Reader:
+    def read(take: Fields, key: str) -> float:
+        value = take.number(key)
+        if not least <= value <= most:
+            raise InvalidRegistration(f"{take.place}.{key} is {value}; expected a number from {least:g} to {most:g}")
+        return float(value)
+
+    return read
+
+
+def _whole(least: int, most: int) -> Reader:
+    return lambda take, key: take.integer(key, at_least=least, at_most=most)
+
+
+def _one_of(*words: str) -> Reader:
+    def read(take: Fields, key: str) -> str:
+        value = take.text(key)
+        if value not in words:
+            raise InvalidRegistration(f"{take.place}.{key} is {value!r:.60}; expected one of {', '.join(words)}")
+        return value
+
+    return read
+
+
+def _batch_sizes(take: Fields, key: str) -> tuple[int, ...]:
+    found = take.anything(key)
+    sizes = tuple(found) if isinstance(found, list | tuple) else (found,)
+    if not 1 <= len(sizes) <= 16 or not all(type(size) is int and 1 <= size <= 65_536 for size in sizes):
+        raise InvalidRegistration(f"{take.place}.{key} is {found!r:.80}; expected 1 to 16 batch sizes up to 65536")
+    return sizes
+
+
+def _names(take: Fields, key: str) -> tuple[str, ...]:
+    found = take.anything(key)
+    names = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list | tuple) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidRegistration(f"{take.place}.{key} is {found!r:.80}; expected one or more names")
+    return names
+
+
+def _text(take: Fields, key: str) -> str:
+    return take.text(key)
+
+
+def _flag(take: Fields, key: str) -> bool:
+    return take.boolean(key)
+
+
+def _file(take: Fields, key: str) -> DataFile:
+    return DataFile.from_json(take.anything(key), f"{take.place}.{key}")
+
+
+def _settings(take: Fields, key: str) -> Mapping[str, Any]:
+    return take.mapping(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``name`` is shown and is unique in a declaration."""
+
+    kind: ClassVar[str] = ""
+    readers: ClassVar[Mapping[str, Reader]] = {}
+
+    name: str
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        """InvalidRegistration when the gate asks for what cannot be."""
+
+    def blobs(self) -> tuple[DataFile, ...]:
+        return ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is asked, without what is only a default."""
+        body: dict[str, Any] = {"kind": self.kind, "name": self.name}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "name" and value != item.default:
+                body[item.name] = _plain(value)
+        return body
+
+    @classmethod
+    def from_json(cls, body: Any, place: str) -> Self:
+        with Fields(body, place) as take:
+            take.text("kind")
+            found: dict[str, Any] = {"name": take.optional_text("name") or cls.naming(body)}
+            for key, read in cls.readers.items():
+                if take.anything(key) is not None:
+                    found[key] = read(take, key)
+            needed = [item.name for item in fields(cls) if item.default is MISSING and item.name not in found]
+            if needed:
+                raise InvalidRegistration(f"{place}.{needed[0]} is missing; a gate of kind {cls.kind} needs it")
+            return cls(**found)
+
+    @classmethod
+    def naming(cls, body: Mapping[str, Any]) -> str:
+        """The name of a gate that was given none."""
+        told = [str(body[key]) for key in ("metric", "group", "data") if isinstance(body.get(key), str)]
+        return " ".join([cls.kind, *told])
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenGate(Gate):
+    """Requests that must get their answers: the version's own (``--golden``), the champion's, or those of ``file``.
+    A number may differ by ``tolerance`` and by ``relative`` times what is expected."""
+
+    kind: ClassVar[str] = "golden"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "tolerance": _number(),
+        "relative": _number(0, 1),
+        "of": _one_of("version", "champion"),
+        "file": _file,
+    }
+
+    tolerance: float = 1e-6
+    relative: float = 0.0
+    of: str = "version"
+    file: DataFile | None = None
+
+    def blobs(self) -> tuple[DataFile, ...]:
+        return () if self.file is None else (self.file,)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnData(Gate):
+    data: str
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        if self.data not in data:
+            known = ", ".join(data) or "none"
+            raise InvalidRegistration(f"gate {self.name!r}: no data {self.data!r} is declared; declared: {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricGate(_OnData):
+    """A figure against limits. ``sure``: the end of its interval must keep the limit, not only the figure itself."""
+
+    kind: ClassVar[str] = "metric"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "data": _text,
+        "metric": _one_of(*METRICS),
+        "at_least": _number(-1e12),
+        "at_most": _number(-1e12),
+        "sure": _flag,
+        "confidence": _number(0.5, 0.9999),
+    }
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    sure: bool = False
+    confidence: float = 0.95
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        _OnData.check(self, data)
+        if self.at_least is None and self.at_most is None:
+            raise InvalidRegistration(f"gate {self.name!r}: it has no limit; give at_least, at_most or both")
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionGate(_OnData):
+    """The version beside the one that it would take the place of, on the same rows. ``must`` be ``not-worse``: the
+    interval of the difference keeps within ``margin``; or ``better``: it lies on the good side of zero."""
+
+    kind: ClassVar[str] = "champion"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "data": _text,
+        "metric": _one_of(*METRICS),
+        "margin": _number(),
+        "must": _one_of("not-worse", "better"),
+        "confidence": _number(0.5, 0.9999),
+    }
+
+    metric: str
+    margin: float = 0.01
+    must: str = "not-worse"
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class FairnessGate(_OnData):
+    """Gaps between groups: of the share that gets ``positive`` (``demographic_parity``), of the share of those that
+    should (``equal_opportunity``), and of that and the share of those that should not (``equalized_odds``); each with a
+    limit from 0 to 1. ``group``: one column, or several together. Groups of fewer than ``min_rows`` rows are shown, and
+    not judged. ``sure``: the end of the interval must keep the limit."""
+
+    kind: ClassVar[str] = "fairness"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "data": _text,
+        "group": _names,
+        "demographic_parity": _number(0, 1),
+        "equal_opportunity": _number(0, 1),
+        "equalized_odds": _number(0, 1),
+        "min_rows": _whole(1, 10**9),
+        "sure": _flag,
+        "confidence": _number(0.5, 0.9999),
+    }
+
+    group: tuple[str, ...]
+    demographic_parity: float | None = None
+    equal_opportunity: float | None = None
+    equalized_odds: float | None = None
+    min_rows: int = 30
+    sure: bool = False
+    confidence: float = 0.95
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        _OnData.check(self, data)
+        if not self.limits:
+            raise InvalidRegistration(
+                f"gate {self.name!r}: it has no limit; give demographic_parity, equal_opportunity or equalized_odds"
+            )
+        unknown = [name for name in self.group if name not in data[self.data].groups]
+        if unknown:
+            known = ", ".join(data[self.data].groups) or "none"
+            raise InvalidRegistration(
+                f"gate {self.name!r}: data {self.data!r} has no group column {unknown[0]!r}; its groups: {known}"
+            )
+
+    @property
+    def limits(self) -> dict[str, float]:
+        found = {name: getattr(self, name) for name in ("demographic_parity", "equal_opportunity", "equalized_odds")}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyGate(Gate):
+    """How long a batch takes in the version's own process. ``at_most_ms`` is for the ``quantile`` of the times in the
+    quietest of ``rounds``, ``at_most_ratio`` for the median beside the champion's, round by round. ``time``: ``wall``,
+    or ``processor``, which does not count what the process waited for its turn on a busy machine. ``data``: whose rows
+    make the batches; without, the version's example."""
+
+    kind: ClassVar[str] = "latency"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "rows": _batch_sizes,
+        "at_most_ms": _number(1e-6),
+        "at_most_ratio": _number(1e-6),
+        "quantile": _number(0.0, 1.0),
+        "rounds": _whole(1, 50),
+        "calls": _whole(1, 1000),
+        "warm_up": _whole(0, 1000),
+        "time": _one_of("wall", "processor"),
+        "data": _text,
+    }
+
+    rows: tuple[int, ...] = (1,)
+    at_most_ms: float | None = None
+    at_most_ratio: float | None = None
+    quantile: float = 0.95
+    rounds: int = 5
+    calls: int = 20
+    warm_up: int = 5
+    time: str = "wall"
+    data: str | None = None
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        if self.at_most_ms is None and self.at_most_ratio is None:
+            raise InvalidRegistration(f"gate {self.name!r}: it has no limit; give at_most_ms, at_most_ratio or both")
+        _check_rows(self.name, self.data, data)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryGate(Gate):
+    """What the version's process holds at most while it answers batches of these sizes, loading included."""
+
+    kind: ClassVar[str] = "memory"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "rows": _batch_sizes,
+        "at_most_mb": _number(1e-6),
+        "at_most_ratio": _number(1e-6),
+        "data": _text,
+    }
+
+    rows: tuple[int, ...] = (1,)
+    at_most_mb: float | None = None
+    at_most_ratio: float | None = None
+    data: str | None = None
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        if self.at_most_mb is None and self.at_most_ratio is None:
+            raise InvalidRegistration(f"gate {self.name!r}: it has no limit; give at_most_mb, at_most_ratio or both")
+        _check_rows(self.name, self.data, data)
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureGate(Gate):
+    """The version may stand in for what answers on ``routes`` now (default: every route of its model)."""
+
+    kind: ClassVar[str] = "signature"
+    readers: ClassVar[Mapping[str, Reader]] = {"routes": _names}
+
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentGate(Gate):
+    """The version's environment can be built here and is as its lock file says. ``required``: it must name one."""
+
+    kind: ClassVar[str] = "environment"
+    readers: ClassVar[Mapping[str, Reader]] = {"required": _flag}
+
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorGate(Gate):
+    """The manifest is signed by one of ``keys``: public keys, as text (PEM)."""
+
+    kind: ClassVar[str] = "author"
+    readers: ClassVar[Mapping[str, Reader]] = {"keys": _names}
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PythonGate(Gate):
+    """``function`` of a Python file, in a process of its own with limits: ``check(version, champion, settings)`` gives
+    True, False or ``{"passed": …, "reason": …, "numbers": {…}}``."""
+
+    kind: ClassVar[str] = "python"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "file": _file,
+        "function": _text,
+        "settings": _settings,
+        "data": _text,
+        "timeout_s": _number(0.1, 86_400),
+        "memory_mb": _number(64, 1e6),
+    }
+
+    file: DataFile
+    function: str = "check"
+    settings: Mapping[str, Any] | None = None
+    data: str | None = None
+    timeout_s: float = 120.0
+    memory_mb: float = 1024.0
+
+    def check(self, data: Mapping[str, DataSet]) -> None:
+        _check_rows(self.name, self.data, data)
+
+    def blobs(self) -> tuple[DataFile, ...]:
+        return (self.file,)
+
+
+KINDS: Mapping[str, type[Gate]] = {
+    kind.kind: kind
+    for kind in (
+        GoldenGate,
+        MetricGate,
+        ChampionGate,
+        FairnessGate,
+        LatencyGate,
+        MemoryGate,
+        SignatureGate,
+        EnvironmentGate,
+        AuthorGate,
+        PythonGate,
+    )
+}
+
+
+def _check_rows(name: str, data: str | None, sets: Mapping[str, DataSet]) -> None:
+    if data is not None and data not in sets:
+        known = ", ".join(sets) or "none"
+        raise InvalidRegistration(f"gate {name!r}: no data {data!r} is declared; declared: {known}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DataFile):
+        return value.to_json()
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
