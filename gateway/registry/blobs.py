@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +27,7 @@ from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobS
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.disk import explained, sync_folder
 from gateway.registry.names import check_digest
-from gateway.registry.sealing.forms import PLAIN, Form, digest_in
+from gateway.registry.sealing.forms import PLAIN, Chunks, Form, Readable, digest_in
 
 __all__ = ["BlobCheck", "BlobEntry", "BlobState", "BlobStatistics", "BlobStore", "Progress", "Stored"]
 
@@ -119,6 +119,12 @@ class BlobStore:
             file = source.open("rb")
         with file:
             return self._put(file, os.fstat(file.fileno()).st_size, str(source), progress, expected)
+
+    def put_chunks(
+        self, chunks: Iterable[bytes], size: int, *, expected: str, progress: Progress | None = None
+    ) -> Stored:
+        """Stores what comes; IntegrityError, and nothing stored, when it is not what ``expected`` names."""
+        return self._put(Chunks(chunks), size, expected, progress, expected)
 
     def read(self, digest: str) -> bytes:
         """The bytes, hashed again; IntegrityError when they are missing or not what the digest names."""
@@ -227,7 +233,7 @@ class BlobStore:
             os.close(lock)
 
     def _put(
-        self, source: IO[bytes], size: int, what: str, progress: Progress | None = None, expected: str | None = None
+        self, source: Readable, size: int, what: str, progress: Progress | None = None, expected: str | None = None
     ) -> Stored:
         with self.registering(), explained(f"store {what} in {self.root}", "Nothing of it was stored; "):
             handle, name = self._open_temporary()
@@ -252,7 +258,7 @@ class BlobStore:
                 return handle, Path(name)
             os.close(handle)
 
-    def _copy(self, source: IO[bytes], file: IO[bytes], size: int, progress: Progress | None) -> Stored:
+    def _copy(self, source: Readable, file: IO[bytes], size: int, progress: Progress | None) -> Stored:
         stored = self.form.write(source, file, progress, size)
         file.flush()
         self._step("written")

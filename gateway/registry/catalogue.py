@@ -41,7 +41,9 @@ class CatalogueEntry:
     those made of live rows since, oldest first: ``{"digest", "size_bytes", "route", "rows", "captured_at"}``;
     ``profile`` is the digest of the one that its traffic is counted with in place of the manifest's. ``imported``: of a
     version of another system, what is true of its import only: ``{"system", "name", "version", "url", "alias", "at",
-    "files"}``, the last the digest of its files as they came.
+    "files"}``, the last the digest of its files as they came. ``signatures`` on its manifest, oldest first:
+    ``{"digest", "size_bytes", "by", "at"}``, the first two those of the bundle. ``released``: when and why its files
+    were given up, ``{"at", "why"}``; its manifest stays.
     """
 
     number: int
@@ -54,6 +56,8 @@ class CatalogueEntry:
     profiles: tuple[Mapping[str, Any], ...] = ()
     profile: str | None = None
     imported: Mapping[str, Any] | None = None
+    signatures: tuple[Mapping[str, Any], ...] = ()
+    released: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_digest(self.digest)
@@ -61,6 +65,8 @@ class CatalogueEntry:
         object.__setattr__(self, "gates", canonical.freeze(self.gates))
         object.__setattr__(self, "profiles", canonical.freeze(self.profiles))
         object.__setattr__(self, "imported", canonical.freeze(self.imported))
+        object.__setattr__(self, "signatures", canonical.freeze(self.signatures))
+        object.__setattr__(self, "released", canonical.freeze(self.released))
         _check_notes(self.notes)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +82,10 @@ class CatalogueEntry:
         # Left out where there are none, so that documents written before are what they were.
         captured = {"profiles": canonical.thaw(self.profiles)} if self.profiles else {}
         imported = {} if self.imported is None else {"imported": canonical.thaw(self.imported)}
-        return body | captured | ({} if self.profile is None else {"profile": self.profile}) | imported
+        signed = {"signatures": canonical.thaw(self.signatures)} if self.signatures else {}
+        released = {} if self.released is None else {"released": canonical.thaw(self.released)}
+        used = {} if self.profile is None else {"profile": self.profile}
+        return body | captured | used | imported | signed | released
 
     @classmethod
     def from_json(cls, body: Any, place: str) -> CatalogueEntry:
@@ -92,6 +101,8 @@ class CatalogueEntry:
                 profiles=tuple(take.anything("profiles") or ()),
                 profile=take.optional_text("profile"),
                 imported=take.anything("imported"),
+                signatures=tuple(take.anything("signatures") or ()),
+                released=take.anything("released"),
             )
 
 
@@ -189,6 +200,18 @@ class ModelDocument:
                     f"a version of their own in {imported['system']}, then import that"
                 )
 
+    def adopt(self, entry: CatalogueEntry) -> tuple[ModelDocument, int]:
+        """The document with a version that another catalogue knows, and its number here: the same, unless it was given
+        away. Of one that is here already, signatures are added and nothing else."""
+        for known in self.versions:
+            if known.digest == entry.digest:
+                fresh = tuple(one for one in entry.signatures if one not in known.signatures)
+                signed = replace(known, signatures=(*known.signatures, *fresh))
+                return (self._with(signed) if fresh else self), known.number
+        number = max(entry.number, self.next_number)
+        added = replace(entry, number=number, gates=(), released=None)
+        return replace(self, versions=(*self.versions, added), next_number=number + 1), number
+
     def set_alias(self, alias: str, number: int) -> ModelDocument:
         """Points the alias at a version. Conflict when that version is archived."""
         check_alias(alias)
@@ -229,6 +252,22 @@ class ModelDocument:
                 f"{self.name}/{number} --from {stands[0]}), then archive it"
             )
         return self._with(replace(entry, archived=True))
+
+    def unarchive(self, number: int) -> ModelDocument:
+        """Makes an archived version routable again."""
+        return self._with(replace(self.version(number), archived=False, released=None))
+
+    def release(self, number: int, record: Mapping[str, Any]) -> ModelDocument:
+        """Archives a version and notes that its files may go. Conflict while an alias points at it."""
+        entry = self.archive(number).version(number)
+        return self._with(replace(entry, released=record))
+
+    def with_signature(self, number: int, record: Mapping[str, Any]) -> ModelDocument:
+        """Appends a signature to a version. One that it has already stays as it is."""
+        entry = self.version(number)
+        if any(held["digest"] == record["digest"] for held in entry.signatures):
+            return self
+        return self._with(replace(entry, signatures=(*entry.signatures, record)))
 
     def with_tags(self, number: int, tags: Mapping[str, str]) -> ModelDocument:
         """Adds tags to a version, in place of those of the same key."""

@@ -65,7 +65,7 @@ class Client:
             "stat": lambda: self.stat(call["name"]),
             "read": lambda: self.read(call["name"], call["most"]),
             "write": lambda: self.write(call["name"], call["text"].encode()),
-            "put": lambda: self.put(call["name"], Path(call["source"]), told),
+            "put": lambda: self.put(call["name"], Path(call["source"]), call["sha256"], told),
             "get": lambda: self.get(call["name"], Path(call["target"]), told),
             "delete": lambda: self.delete(call["name"]),
         }
@@ -99,16 +99,18 @@ class Client:
     def write(self, name: str, data: bytes) -> None:
         self._store(name, lambda path: self.fs.pipe_file(path, data))
 
-    def put(self, name: str, source: Path, told: Callable[[int], None]) -> dict[str, Any]:
+    def put(self, name: str, source: Path, expected: str | None, told: Callable[[int], None]) -> dict[str, Any]:
         """Uploads and reads back; what came back must be what was read here."""
         size = source.stat().st_size
         if size <= BLOCK:
             data = source.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
+            _check(source, digest, expected)
             self._store(name, lambda path: self.fs.pipe_file(path, data))
         else:
             with source.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
+            _check(source, digest, expected)
             told(0)
             self._store(name, lambda path: self.fs.put_file(str(source), path, callback=_Callback(told)))
         back = self.digest(name, size)
@@ -179,6 +181,11 @@ class _Callback(fsspec.callbacks.Callback):  # type: ignore[misc]
 
     def call(self, *_: Any, **__: Any) -> None:
         self._told(self.value)
+
+
+def _check(source: Path, digest: str, expected: str | None) -> None:
+    if expected not in (None, digest):
+        raise Refused("damaged", f"{source} has digest sha256:{digest}, expected sha256:{expected}")
 
 
 def _durable(path: str) -> None:

@@ -86,9 +86,10 @@ class ObjectStore:
     def write(self, name: str, text: str) -> None:
         self._ask("write", name=name, text=text)
 
-    def put(self, name: str, source: Path, told: Told | None = None) -> None:
-        """Uploads a file and reads it back. IntegrityError, and nothing stands there, when it came back otherwise."""
-        self._ask("put", told, name=name, source=str(source))
+    def put(self, name: str, source: Path, told: Told | None = None, *, sha256: str | None = None) -> None:
+        """Uploads a file and reads it back. IntegrityError, and nothing stands there, when it came back otherwise, or
+        when the file is not the one that ``sha256`` names."""
+        self._ask("put", told, name=name, source=str(source), sha256=sha256)
 
     def get(self, name: str, target: Path, told: Told | None = None) -> None:
         """Appends to ``target`` what it lacks; what it has already is not looked at."""
@@ -127,14 +128,17 @@ class ObjectStore:
 
 _ANSWERS: Mapping[str, tuple[type[TurnoutError], str]] = {
     "missing": (NotFound, "It is not in that store"),
+    "damaged": (IntegrityError, "Nothing was sent: run turnout verify --all, and heal what it names"),
     "altered": (IntegrityError, "Try again; if it stays, the store or the way to it alters bytes"),
     "full": (StorageFull, "Free some space (turnout gc), then try again"),
     "denied": (RegistryError, "Check the credentials (registry.secrets) and what they may do there"),
     "unreachable": (RegistryError, "The store cannot be reached; check the address and the network"),
     "unusable": (
         RegistryError,
-        ("Check the url, and that the client of its scheme is installed (pip install turnout[s3] for s3:, gcsfs for "
-        "gs:, adlfs for az:)"),
+        (
+            "Check the url, and that the client of its scheme is installed (pip install turnout[s3] for s3:, gcsfs for "
+            "gs:, adlfs for az:)"
+        ),
     ),
 }
 

@@ -19,7 +19,7 @@ from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.disk import explained
 from gateway.registry.names import check_digest
 from gateway.registry.remote.objects import ObjectRow, ObjectStore, Told
-from gateway.registry.sealing.forms import Form, digest_in
+from gateway.registry.sealing.forms import Chunks, Form, digest_in
 
 __all__ = ["RemoteBlobs"]
 
@@ -65,17 +65,17 @@ class RemoteBlobs:
         self.objects.put(self.name(digest), source, told)
         return True
 
-    def send(self, digest: str, source: Path, told: Told | None = None) -> None:
-        """Sends a plain file, put into the form first."""
-        if self.form.plain:
-            self.objects.put(self.name(digest), source, told)
+    def send(self, digest: str, chunks: Iterator[bytes], source: Path | None, told: Told | None = None) -> None:
+        """Sends plain bytes, put into the form first; ``source``: a plain file that has them. IntegrityError, and
+        nothing sent, when they have another digest."""
+        if self.form.plain and source is not None:
+            self.objects.put(self.name(digest), source, told, sha256=digest.removeprefix(DIGEST_PREFIX))
             return
         with self._temporary(f"sealing-{digest.removeprefix(DIGEST_PREFIX)}") as path, path.open("r+b") as file:
             file.truncate()
-            with source.open("rb") as plain:
-                stored = self.form.write(plain, file)
+            stored = self.form.write(Chunks(chunks), file)
             if stored.digest != digest:
-                raise IntegrityError(f"{source} was altered: its digest is {stored.digest}, expected {digest}")
+                raise IntegrityError(f"what was to be sent was altered: its digest is {stored.digest}, not {digest}")
             file.flush()
             self.objects.put(self.name(digest), path, told)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -11,9 +11,30 @@ from gateway.errors import IntegrityError
 from gateway.registry.blob_records import Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 
-__all__ = ["CHUNK_BYTES", "PLAIN", "Form", "Plain", "digest_in"]
+__all__ = ["CHUNK_BYTES", "PLAIN", "Chunks", "Form", "Plain", "Readable", "digest_in"]
 
 CHUNK_BYTES = 1024 * 1024
+
+
+class Readable(Protocol):
+    """What bytes are taken from: each ``read`` gives as many as were asked for, the last one what is left."""
+
+    def read(self, most: int, /) -> bytes: ...
+
+
+class Chunks:
+    """Bytes that come in pieces of any size, read as if from a file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = bytearray()
+
+    def read(self, most: int, /) -> bytes:
+        while len(self._rest) < most and (piece := next(self._pieces, None)) is not None:
+            self._rest += piece
+        taken = bytes(self._rest[:most])
+        del self._rest[:most]
+        return taken
 
 
 class Form(Protocol):
@@ -24,7 +45,7 @@ class Form(Protocol):
         """Whether a stored file is the very file that was put."""
         ...
 
-    def write(self, source: IO[bytes], target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
+    def write(self, source: Readable, target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
         """Plain bytes in, bytes at rest out; digest and size are those of the plain ones."""
         ...
 
@@ -53,7 +74,7 @@ class Plain:
     def __repr__(self) -> str:
         return "<Plain>"
 
-    def write(self, source: IO[bytes], target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
+    def write(self, source: Readable, target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
         digest, done = hashlib.sha256(), 0
         while chunk := source.read(CHUNK_BYTES):
             target.write(chunk)

@@ -31,7 +31,7 @@ from gateway.errors import IntegrityError, SettingsError
 from gateway.registry.blob_records import Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.sealing.copies import PlainCopies
-from gateway.registry.sealing.forms import CHUNK_BYTES
+from gateway.registry.sealing.forms import CHUNK_BYTES, Readable
 
 __all__ = ["MAGIC", "Sealed", "SealingKey", "key_name_of"]
 
@@ -80,7 +80,7 @@ class Sealed:
     def key_name(self) -> bytes:
         return self._key.name
 
-    def write(self, source: IO[bytes], target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
+    def write(self, source: Readable, target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
         header = MAGIC + self._key.name + os.urandom(_SALT_BYTES)
         cipher = _cipher(self._key, header)
         target.write(header)

@@ -1,0 +1,151 @@
+"""The two ends of a transfer: the blobs of a home, and an object store. Both prove what they take by its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gateway.errors import NotFound
+from gateway.registry.blob_records import BlobState
+from gateway.registry.blobs import BlobStore
+from gateway.registry.remote.objects import Told
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.transfer.records import ALIASES, VERSIONS, AliasRecord, VersionRecord
+
+__all__ = ["BlobEnd", "End", "Piece", "RemoteEnd"]
+
+_ASK_EACH = 64
+"""So many blobs are asked for one by one; for more, the store is listed once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One blob on its way: a plain file where there is one, and its bytes in any case."""
+
+    digest: str
+    size_bytes: int
+    chunks: Callable[[], Iterator[bytes]]
+    path: Path | None = None
+
+
+class End(Protocol):
+    """Safe from several threads. Calls block and may raise RegistryError, IntegrityError, NotFound."""
+
+    @property
+    def where(self) -> str: ...
+
+    def holds(self, wanted: Collection[tuple[str, int]]) -> frozenset[str]:
+        """Those of these blobs (digest, size) that need not be sent."""
+        ...
+
+    def read(self, digest: str) -> bytes:
+        """A manifest."""
+        ...
+
+    def give(self, digest: str, size_bytes: int) -> AbstractContextManager[Piece]: ...
+
+    def take(self, piece: Piece, told: Told) -> None:
+        """There as a whole when this returns, and proved; before that, nothing can be seen of it."""
+        ...
+
+    def note(self, record: VersionRecord) -> None:
+        """All that it names has been taken."""
+        ...
+
+
+class BlobEnd:
+    """A home's. Its catalogue is not its own: ``noted`` gets what has arrived."""
+
+    def __init__(self, blobs: BlobStore, noted: Callable[[VersionRecord], None] = lambda _: None) -> None:
+        self._blobs = blobs
+        self._noted = noted
+
+    @property
+    def where(self) -> str:
+        return self._blobs.where
+
+    def holds(self, wanted: Collection[tuple[str, int]]) -> frozenset[str]:
+        """Hashed: a damaged blob is sent again, which heals it."""
+        return frozenset(digest for digest, size in wanted if self._blobs.verify(digest, size).state is BlobState.OK)
+
+    def read(self, digest: str) -> bytes:
+        return self._blobs.read(digest)
+
+    @contextmanager
+    def give(self, digest: str, size_bytes: int) -> Iterator[Piece]:
+        path = self._blobs.path(digest) if self._blobs.form.plain else None
+        yield Piece(digest, size_bytes, lambda: self._blobs.stream(digest), path)
+
+    def take(self, piece: Piece, told: Told) -> None:
+        self._blobs.put_chunks(
+            piece.chunks(), piece.size_bytes, expected=piece.digest, progress=lambda done, _: told(done)
+        )
+
+    def note(self, record: VersionRecord) -> None:
+        self._noted(record)
+
+
+class RemoteEnd:
+    """An object store, with the records of what is in it."""
+
+    def __init__(self, remote: RemoteBlobs) -> None:
+        self._remote = remote
+        self._objects = remote.objects
+
+    @property
+    def where(self) -> str:
+        return self._objects.place.url
+
+    def holds(self, wanted: Collection[tuple[str, int]]) -> frozenset[str]:
+        """Those of this size: each was read back when it was sent (``turnout verify --store`` reads them again)."""
+        if len(wanted) <= _ASK_EACH:
+            found = {digest: self._remote.entry(digest) for digest, _ in wanted}
+        else:
+            listed = {entry.digest: entry for entry in self._remote.entries()}
+            found = {digest: listed.get(digest) for digest, _ in wanted}
+        sizes = {digest: entry.size_bytes for digest, entry in found.items() if entry is not None}
+        return frozenset(digest for digest, size in wanted if sizes.get(digest) == size)
+
+    def read(self, digest: str) -> bytes:
+        with self._remote.fetched(digest) as path, path.open("rb") as file:
+            return b"".join(self._remote.form.chunks(file))
+
+    @contextmanager
+    def give(self, digest: str, size_bytes: int) -> Iterator[Piece]:
+        with self._remote.fetched(digest) as path:
+
+            def chunks() -> Iterator[bytes]:
+                with path.open("rb") as file:
+                    yield from self._remote.form.chunks(file)
+
+            yield Piece(digest, size_bytes, chunks, path if self._remote.form.plain else None)
+
+    def take(self, piece: Piece, told: Told) -> None:
+        self._remote.send(piece.digest, piece.chunks(), piece.path, told)
+
+    def note(self, record: VersionRecord) -> None:
+        self._objects.write(record.name, record.to_bytes().decode())
+
+    def note_alias(self, alias: AliasRecord) -> None:
+        self._objects.write(alias.name, alias.to_bytes().decode())
+
+    def records(self, model: str | None = None) -> Sequence[VersionRecord]:
+        """What a store holds that others can write to: one record that cannot be read stops nothing but itself."""
+        under = VERSIONS if model is None else f"{VERSIONS}/{model}"
+        return [VersionRecord.from_bytes(data, name) for name, data in self._texts(under)]
+
+    def aliases(self, model: str | None = None) -> dict[tuple[str, str], str]:
+        under = ALIASES if model is None else f"{ALIASES}/{model}"
+        found = [AliasRecord.from_bytes(data, name) for name, data in self._texts(under)]
+        return {(alias.model, alias.alias): alias.digest for alias in found}
+
+    def _texts(self, under: str) -> Iterator[tuple[str, bytes]]:
+        for row in self._objects.list(under):
+            if row.name.endswith(".json"):
+                data = self._objects.read(row.name)
+                if data is None:
+                    raise NotFound(f"{self.where}/{row.name} went while it was read; try again")
+                yield row.name, data

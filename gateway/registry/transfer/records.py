@@ -1,0 +1,122 @@
+"""What an artifact store at a URL says of the versions in it: one object for each, ``versions/MODEL/DIGEST.json``, and
+one for each alias.
+
+There is no list that two writers could spoil for one another. A record is written after everything that it names, so
+what can be found there is whole. Its number is the one that the version had where it was pushed from: two homes may
+have given the same number to different versions, which is then told apart by the digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.errors import Conflict, RegistryError, UnknownModel, UnknownVersion
+from gateway.registry import canonical
+from gateway.registry.catalogue import CatalogueEntry
+from gateway.registry.fields import Fields
+from gateway.registry.names import check_alias, check_model_name
+from gateway.registry.naming import digests_in
+
+__all__ = ["ALIASES", "VERSIONS", "AliasRecord", "VersionRecord", "choose"]
+
+SCHEMA = 1
+VERSIONS, ALIASES = "versions", "aliases"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """``entry`` is its entry in the catalogue that it was pushed from."""
+
+    model: str
+    entry: CatalogueEntry
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.entry.number}"
+
+    @property
+    def digest(self) -> str:
+        return self.entry.digest
+
+    @property
+    def name(self) -> str:
+        """Of its object."""
+        return f"{VERSIONS}/{self.model}/{self.digest.removeprefix(canonical.DIGEST_PREFIX)}.json"
+
+    @property
+    def beside(self) -> frozenset[str]:
+        """Blobs that the entry names itself: signatures, captured profiles, records of gates."""
+        return digests_in(self.entry.to_json()) - {self.digest}
+
+    def to_bytes(self) -> bytes:
+        return canonical.dumps({"schema": SCHEMA, "model": self.model, "entry": self.entry.to_json()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str) -> VersionRecord:
+        """RegistryError says what is wrong with it; it comes from a store that others can write to."""
+        with Fields(canonical.loads_any(data, what=place), place) as take:
+            take.integer("schema", at_least=SCHEMA, at_most=SCHEMA)
+            model = check_model_name(take.text("model"))
+            record = cls(model, CatalogueEntry.from_json(take.mapping("entry"), f"{place}.entry"))
+        if not place.endswith(record.name):
+            raise RegistryError(f"{place} is about {model}, {record.digest}: it does not belong there; remove it")
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class AliasRecord:
+    """Where an alias stood when its model was pushed last. It routes nothing."""
+
+    model: str
+    alias: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return f"{ALIASES}/{self.model}/{self.alias}.json"
+
+    def to_bytes(self) -> bytes:
+        return canonical.dumps({"model": self.model, "alias": self.alias, "digest": self.digest})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str) -> AliasRecord:
+        with Fields(canonical.loads_any(data, what=place), place) as take:
+            return cls(check_model_name(take.text("model")), check_alias(take.text("alias")), take.text("digest"))
+
+
+def choose(
+    reference: str, records: Iterable[VersionRecord], aliases: Mapping[tuple[str, str], str], where: str
+) -> Sequence[VersionRecord]:
+    """``fraud`` (all of it), ``fraud/3``, ``fraud@champion``, ``fraud@sha256:…`` among what a store has.
+
+    UnknownModel, UnknownVersion; Conflict when two versions have the number.
+    """
+    model, mark = reference, ""
+    for sign in ("@", "/"):
+        if sign in reference:
+            model, _, mark = reference.partition(sign)
+            break
+    own = sorted((record for record in records if record.model == model), key=lambda record: record.entry.number)
+    if not own:
+        raise UnknownModel(f"{where} has no versions of model {model!r:.140}")
+    if not mark:
+        return own
+    wanted = aliases.get((model, mark)) if "@" in reference and not mark.startswith("sha256:") else None
+    fitting = [record for record in own if _fits(record, mark, wanted)]
+    if not fitting:
+        known = ", ".join(str(record.entry.number) for record in own)
+        raise UnknownVersion(f"{where} has no {reference}; of {model} it has {known}")
+    if len(fitting) > 1:
+        found = ", ".join(f"{record} ({record.digest[:19]}…)" for record in fitting)
+        raise Conflict(
+            f"{reference} fits several versions in {where}: {found}; write {model}@sha256:… with more digits"
+        )
+    return fitting
+
+
+def _fits(record: VersionRecord, mark: str, wanted: str | None) -> bool:
+    if wanted is not None:
+        return record.digest == wanted
+    if mark.startswith(canonical.DIGEST_PREFIX):
+        return record.digest.startswith(mark)
+    return str(record.entry.number) == mark

@@ -1,0 +1,142 @@
+"""Sends versions from one store to another: what the other lacks, several files at once, a version when it is whole.
+
+It may be cut off anywhere. What has arrived counts, file by file; the next run sends the rest. A version can be found at
+the target once its files, then its manifest, then its record are there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.registry.manifest import Manifest
+from gateway.registry.transfer.ends import End, Piece
+from gateway.registry.transfer.records import VersionRecord
+
+__all__ = ["TransferReport", "transfer"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class TransferReport:
+    """What was sent, and what was there already."""
+
+    versions: int = 0
+    files: int = 0
+    bytes: int = 0
+    files_there: int = 0
+    bytes_there: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "versions": self.versions,
+            "files": self.files,
+            "bytes": self.bytes,
+            "files_there": self.files_there,
+            "bytes_there": self.bytes_there,
+        }
+
+
+@dataclass(slots=True)
+class _Shipment:
+    """One version; ``missing`` are its blobs that have not arrived."""
+
+    record: VersionRecord
+    manifest: bytes
+    blobs: dict[str, int]
+    missing: set[str] = field(default_factory=set)
+
+
+class _Count:
+    """Bytes of all files together, told as one number."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[str, int] = {}
+
+    def told(self, digest: str, done: int) -> None:
+        with self._lock:
+            self._done[digest] = max(self._done.get(digest, 0), done)
+            if self._progress is not None:
+                self._progress(min(self._total, sum(self._done.values())), self._total)
+
+
+def transfer(
+    source: End,
+    target: End,
+    records: Sequence[VersionRecord],
+    *,
+    parallel: int = 8,
+    progress: Progress | None = None,
+) -> TransferReport:
+    """Raises the first failure when what was under way has ended; what has arrived by then stays, and is noted."""
+    report = TransferReport()
+    with ThreadPoolExecutor(parallel, thread_name_prefix="turnout-transfer") as pool:
+        shipments = list(pool.map(lambda record: _shipment(source, record), records))
+        wanted = {digest: size for shipment in shipments for digest, size in shipment.blobs.items()}
+        there = target.holds(list(wanted.items()))
+        report.files_there, report.bytes_there = len(there), sum(wanted[digest] for digest in there)
+        todo = {digest: size for digest, size in wanted.items() if digest not in there}
+        count = _Count(sum(todo.values()), progress)
+        for shipment in shipments:
+            shipment.missing = shipment.blobs.keys() & todo.keys()
+        work = {pool.submit(_send, source, target, digest, size, count): digest for digest, size in todo.items()}
+        _finish(target, shipments, report)
+        _settle(target, shipments, work, todo, report)
+    return report
+
+
+def _settle(
+    target: End,
+    shipments: list[_Shipment],
+    work: dict[Future[None], str],
+    sizes: dict[str, int],
+    report: TransferReport,
+) -> None:
+    """Notes versions as they become whole. After a failure nothing new is begun."""
+    pending: set[Future[None]] = set(work)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=1.0)
+        failed = [future for future in done if not future.cancelled() and future.exception() is not None]
+        for future in done - set(failed):
+            if not future.cancelled():
+                report.files += 1
+                report.bytes += sizes[work[future]]
+                for shipment in shipments:
+                    shipment.missing.discard(work[future])
+        _finish(target, shipments, report)
+        if failed:
+            for future in pending:
+                future.cancel()
+            wait(pending)
+            failed[0].result()
+
+
+def _finish(target: End, shipments: list[_Shipment], report: TransferReport) -> None:
+    for shipment in [one for one in shipments if not one.missing]:
+        digest, data = shipment.record.digest, shipment.manifest
+        if not target.holds([(digest, len(data))]):
+            target.take(Piece(digest, len(data), lambda data=data: iter([data])), lambda _: None)  # type: ignore[misc]
+        target.note(shipment.record)
+        report.versions += 1
+        shipments.remove(shipment)
+
+
+def _shipment(source: End, record: VersionRecord) -> _Shipment:
+    data = source.read(record.digest)
+    blobs = {digest: size for _, digest, size in Manifest.from_bytes(data).blobs()}
+    for digest in record.beside - blobs.keys():
+        blobs[digest] = len(source.read(digest))
+    return _Shipment(record, data, blobs)
+
+
+def _send(source: End, target: End, digest: str, size: int, count: _Count) -> None:
+    with source.give(digest, size) as piece:
+        target.take(piece, lambda done: count.told(digest, done))
+    count.told(digest, size)
