@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ import uvloop
 
 from gateway.clock import SystemClock
 from gateway.control.alarms import Alarm
+from gateway.control.batch_records import BatchRecords
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.recording_watch import RecordingWatch
@@ -30,7 +31,7 @@ from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
-from gateway.events import FanOut, Observer
+from gateway.events import FanOut, Observer, RequestRecord
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
@@ -78,6 +79,7 @@ from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
 from gateway.web.admin_upload import Uploads
 from gateway.web.application import build_admin_application, build_application
+from gateway.web.identity import DecisionIds
 from gateway.web.large_bodies import large_bodies
 from gateway.web.services import Services
 from gateway.web.statistics import ModelStatistics
@@ -157,6 +159,7 @@ class Gateway:
             clock=clock,
             observer=observer,
             coordination=coordination,
+            batch_records=_batch_records(recorder, clock),
             secrets=secrets,
             address=f"http{'s' if settings.server.tls_key else ''}://{settings.server.host}:{settings.server.port}",
         )
@@ -449,6 +452,26 @@ def _trace_counts(tracing: Tracing, part: Mapping[str, Any]) -> TraceCounts:
 def _records(recorder: Recorder | None) -> Records | None:
     """What the data plane keeps answers for: a recorder that only writes lines needs nothing of them."""
     return recorder.road if recorder is not None and not KEEPS.isdisjoint(recorder.options) else None
+
+
+class _BatchesTaken:
+    """The recorder, for records that come past the observers."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    @property
+    def full(self) -> bool:
+        return self._recorder.road.full
+
+    def take(self, records: Sequence[RequestRecord]) -> None:
+        self._recorder.requests_finished(records)
+
+
+def _batch_records(recorder: Recorder | None, clock: SystemClock) -> BatchRecords | None:
+    if recorder is None or "decisions" not in recorder.options:
+        return None
+    return BatchRecords(_BatchesTaken(recorder), DecisionIds(clock), clock)
 
 
 def _told_label(control: ControlPlane, label: JoinedLabel) -> None:

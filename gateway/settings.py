@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from gateway.errors import SettingsError
 from gateway.secret_command import MAX_SECRET_BYTES, printed_by
 from gateway.settings_artifacts import ArtifactSettings
+from gateway.settings_batch import BatchSettings
 from gateway.settings_decisions import DecisionSettings
 from gateway.settings_drift import DriftSettings
 from gateway.settings_environments import EnvironmentSettings
@@ -45,6 +46,7 @@ from runtimes.devices import check_device
 
 __all__ = [
     "AuditSettings",
+    "BatchSettings",
     "ClientSettings",
     "DecisionSettings",
     "EnvironmentSettings",
@@ -299,6 +301,7 @@ class Settings(BaseSettings):
     guard: GuardSettings = GuardSettings()
     flags: FlagSettings = FlagSettings()
     audit: AuditSettings = AuditSettings()
+    batch: BatchSettings = BatchSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     webhooks: WebhookSettings = WebhookSettings()
     notifications: NotificationSettings = NotificationSettings()

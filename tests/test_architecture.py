@@ -23,14 +23,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "cli": frozenset({"*"}),
     "examples": frozenset(),
     "web": frozenset(
-        {"codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
+        {"batch", "codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
         | {"decoding"}
         | WORDS
     ),
     "decoding": frozenset({"codec", "clock", "runtimes"} | WORDS),
+    "batch": frozenset({"codec", "registry", "recording", "serving", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
-        | {"signatures", "live_secrets"}
+        | {"batch", "signatures", "live_secrets"}
         | WORDS
     ),
     "workers": frozenset(
@@ -69,10 +70,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
         | {"settings_sources", "settings_environments", "settings_artifacts"}
         | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets", "secret_command"}
+        | {"settings_batch"}
     ),
     "secret_command": frozenset({"errors"}),
     "live_secrets": frozenset({"settings", "settings_groups", "clock", "errors"}),
     "settings_artifacts": frozenset({"settings_groups"}),
+    "settings_batch": frozenset({"settings_groups"}),
     "settings_groups": frozenset(),
     "settings_decisions": frozenset({"settings_groups", "settings_sinks"}),
     "settings_drift": frozenset({"settings_groups"}),

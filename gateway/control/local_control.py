@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import SystemClock
+from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.batch_control import BatchScoring
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
 from gateway.control.gatekeeping import OpenGate
@@ -39,6 +41,7 @@ class LocalControl:
     blobs: BlobStore
     routes: RouteControl
     models: ModelControl
+    batches: BatchScoring
     targets: TargetControl
     tokens: TokenControl
     rollouts: RolloutControl
@@ -73,17 +76,20 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         environments = Environments(settings.home / FOLDER, settings.registry.environments)
         routes = RouteControl(store, replica, clock=clock, coordination=coordination)
         rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination)
+        models = ModelControl(
+            store,
+            blobs,
+            clock=clock,
+            permissions=unrestricted(permissions(settings, environments)),
+            targets=settings.targets,
+        )
+        assemble = Assembly(blobs, settings.runtimes, environments).spec
         yield LocalControl(
             store=store,
             blobs=blobs,
             routes=routes,
-            models=ModelControl(
-                store,
-                blobs,
-                clock=clock,
-                permissions=unrestricted(permissions(settings, environments)),
-                targets=settings.targets,
-            ),
+            models=models,
+            batches=BatchScoring(models, assemble, settings.batch),
             targets=TargetControl(
                 settings.targets, store, gates=OpenGate(), rollouts=rollouts, routes=routes, clock=clock
             ),

@@ -11,12 +11,16 @@ from gateway.clock import Clock
 from gateway.control.alarms import Alarms
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
+from gateway.control.batch_control import BatchControl, BatchScoring
+from gateway.control.batch_records import BatchRecords
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.flag_rules import FlagRules
 from gateway.control.flag_watch import FlagWatch
 from gateway.control.flags import Flags
+from gateway.control.follower import Follower
+from gateway.control.following import Following
 from gateway.control.gatekeeping import OpenGate
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
@@ -36,7 +40,7 @@ from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.shared_state import SharedState
-from gateway.control.source_access import source_access
+from gateway.control.source_access import resolving, source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
 from gateway.control.target_control import TargetControl
@@ -66,9 +70,9 @@ FIRST_LOOK_S = 5.0
 
 
 class ControlPlane:
-    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``, ``jobs``: the verbs. ``alarms`` is told by who
-    watches what is served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the composition root
-    adds to those that ``observer`` tells.
+    """``routes``, ``models``, ``tokens``, ``residents``, ``shared``, ``jobs``, ``batches``: the verbs. ``alarms`` is
+    told by who watches what is served. ``ring`` verifies tokens. ``guard`` and ``holdings`` are observers that the
+    composition root adds to those that ``observer`` tells.
 
     Start it after the fleet can load, close it before the fleet is closed.
     """
@@ -84,6 +88,7 @@ class ControlPlane:
         clock: Clock,
         observer: Observer,
         assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
+        batch_records: BatchRecords | None = None,
         coordination: Coordination | None = None,
         address: str = "",
         secrets: LiveSecrets | None = None,
@@ -103,11 +108,12 @@ class ControlPlane:
         self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
         self.flags = Flags(settings.flags, clock=clock)
         self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
+        assemble = assemble or Assembly(blobs, settings.runtimes, self.environments).spec
         self.reconciler = Reconciler(
             store=store,
             fleet=fleet,
             dataplane=dataplane,
-            assemble=assemble or Assembly(blobs, settings.runtimes, self.environments).spec,
+            assemble=assemble,
             clock=clock,
             observer=observer,
             default_route=settings.default_route,
@@ -191,6 +197,18 @@ class ControlPlane:
         self.targets = TargetControl(
             settings.targets, store, gates=OpenGate(), rollouts=self.rollouts, routes=self.routes, clock=clock
         )
+        following = Following(
+            store=store,
+            models=self.models,
+            rollouts=self.rollouts,
+            gates=OpenGate(),
+            jobs=self.jobs,
+            resolve=resolving(source_access(settings)),
+            clock=clock,
+        )
+        self.follower = Follower(following, coordination=self.coordination, reconciler=self.reconciler, clock=clock)
+        scoring = BatchScoring(self.models, assemble, settings.batch)
+        self.batches = BatchControl(scoring, self.jobs, settings.batch, records=batch_records)
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -226,6 +244,7 @@ class ControlPlane:
         self.rollbacks.start()
         self.collector.start()
         self.driver.start()
+        self.follower.start()
         self.alarms.start()
         self.secrets.start()
         self.notifications.start()
@@ -241,6 +260,7 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
+        await self.follower.close()
         await self.jobs.close()
         if self.guard is not None:
             await self.guard.close()

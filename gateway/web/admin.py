@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.control.plane import ControlPlane
 from gateway.control.tokens import Role
+from gateway.web.admin_batch import BatchEndpoint
 from gateway.web.admin_call import AdminCall
 from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Decisions
 from gateway.web.admin_drift import DriftEndpoint
@@ -72,7 +73,7 @@ class AdminPlane:
             *_keeping_calls(KeepingEndpoints(plane)),
             *_notification_calls(NotificationEndpoints(plane)),
             *_decision_calls(DecisionEndpoints(decisions)),
-            *_job_calls(JobEndpoints(plane.jobs)),
+            *_job_calls(JobEndpoints(plane.jobs), BatchEndpoint(plane.batches)),
         )
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -208,12 +209,16 @@ def _decision_calls(decisions: DecisionEndpoints) -> Sequence[_Endpoint]:
     )
 
 
-def _job_calls(jobs: JobEndpoints) -> Sequence[_Endpoint]:
+def _job_calls(jobs: JobEndpoints, batches: BatchEndpoint) -> Sequence[_Endpoint]:
     one = "/jobs/{job}"
     return (
         _Endpoint("GET", "/jobs", Role.VIEWER, jobs.list, "Jobs of this replica, newest first", query=JOBS_QUERY),
         _Endpoint("GET", one, Role.VIEWER, jobs.get, "A job: how far it is, how it ended", query=JOB_QUERY),
         _Endpoint("DELETE", one, Role.OPERATOR, jobs.cancel, "Cancel a job"),
+        _Endpoint(
+            *("POST", "/batch", Role.OPERATOR, batches.start, "Have a file of rows answered, as a job"),
+            ("application/json",),
+        ),
     )
 
 

@@ -217,6 +217,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("PUT", "/models/digits/versions/1/profiles"),
         ("POST", "/notifications/test"),
         ("DELETE", "/jobs/some-job"),
+        ("POST", "/batch"),
     ],
     "admin": [
         ("POST", "/store/adopt"),
