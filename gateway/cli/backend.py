@@ -14,7 +14,16 @@ from typing import Any, Protocol
 from gateway.cli.output import Steps
 from gateway.control.explain import Question
 
-__all__ = ["Backend", "ModelVerbs", "Registration", "RolloutVerbs", "RouteVerbs", "TokenVerbs"]
+__all__ = [
+    "Backend",
+    "ModelVerbs",
+    "Registration",
+    "RolloutVerbs",
+    "RouteVerbs",
+    "TargetMove",
+    "TargetVerbs",
+    "TokenVerbs",
+]
 
 Json = Mapping[str, Any]
 
@@ -120,6 +129,33 @@ class ModelVerbs(Protocol):
     async def archive(self, model: str, version: int) -> Json: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TargetMove:
+    """A version that is to stand in a target, or not to. ``override``: why gates that refuse do not count."""
+
+    model: str
+    version: int
+    target: str
+    reason: str = ""
+    override: str | None = None
+
+
+class TargetVerbs(Protocol):
+    """Targets, as ``/admin/targets`` and ``/admin/models/{model}/targets`` have them."""
+
+    async def targets(self) -> Sequence[Json]: ...
+
+    async def targets_of(self, model: str) -> Json: ...
+
+    async def promote_to(self, move: TargetMove) -> Json:
+        """``{"model", "target", "version", "before", "changed", "standing", "rollouts": [...]}``."""
+        ...
+
+    async def demote_from(self, move: TargetMove, *, roll_back: bool) -> Json:
+        """``{"model", "target", "version", "standing", "rolled_back": [...]}``."""
+        ...
+
+
 class TokenVerbs(Protocol):
     """Tokens: the secret is in the answer of ``create_token`` and ``rotate_token``, and nowhere else."""
 
@@ -134,7 +170,7 @@ class TokenVerbs(Protocol):
     async def revoke_token(self, name: str) -> None: ...
 
 
-class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TokenVerbs, Protocol):
+class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TargetVerbs, TokenVerbs, Protocol):
     """All of it, and the audit log. ``place`` says where, for people."""
 
     @property

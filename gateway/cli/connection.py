@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.cli.backend import Backend
-from gateway.cli.failures import CommandFailed
+from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.http_backend import is_loopback, open_http
 from gateway.cli.local_backend import open_local
 from gateway.control.token_control import ADMIN_TOKEN_FILE
@@ -20,26 +20,33 @@ __all__ = ["connect", "local_home", "perform", "token_for"]
 T = TypeVar("T")
 
 
-def perform(work: Callable[[Backend], Awaitable[T]], *, creates: bool = False) -> T:
-    """Runs one command's work on the backend that the environment names. ``creates``: a missing home is made."""
+def perform(work: Callable[[Backend], Awaitable[T]], *, creates: bool = False, config: Path | None = None) -> T:
+    """Runs one command's work on the backend that the environment names. ``creates``: a missing home is made.
+    ``config``: settings for work on a home; a gateway has its own."""
 
     async def _run() -> T:
-        async with connect(client_settings(), creates=creates) as backend:
+        async with connect(client_settings(), creates=creates, config=config) as backend:
             return await work(backend)
 
     return asyncio.run(_run())
 
 
 @asynccontextmanager
-async def connect(client: ClientSettings, *, creates: bool = False) -> AsyncIterator[Backend]:
+async def connect(
+    client: ClientSettings, *, creates: bool = False, config: Path | None = None
+) -> AsyncIterator[Backend]:
     """Opens the one that fits and closes it at the end. Raises CommandFailed when there is nothing to open."""
     if client.url is not None:
+        if config is not None:
+            raise CommandFailed(
+                "--config is for work on a home; the gateway of TURNOUT_URL has settings of its own", status=USAGE
+            )
         async with open_http(client.url, token_for(client)) as remote:
             yield remote
         return
     if not creates:
         _require_home(client.home)
-    async with open_local(client.home) as local:
+    async with open_local(client.home, config) as local:
         yield local
 
 

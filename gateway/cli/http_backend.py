@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from gateway.cli.backend import Backend, Json, Registration
+from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.upload import registration_request
@@ -25,6 +25,8 @@ __all__ = ["HttpBackend", "is_loopback", "open_http"]
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """A registration answers when the version's bytes are durable, which may take minutes for large ones."""
+GATES_TIMEOUT = httpx.Timeout(3600.0, connect=5.0)
+"""A promotion answers when its version has passed the gates of its model, which may evaluate it on much data."""
 
 _MEANING: Mapping[str, type[TurnoutError]] = {row.kind: meaning for meaning, row in TABLE.items()}
 """The end of a problem's type to the error that it stands for: the table that the server wrote it with."""
@@ -160,6 +162,22 @@ class HttpBackend:
 
     async def archive(self, model: str, version: int) -> Json:
         return await self._call("POST", f"/models/{_part(model)}/versions/{version}/archive")
+
+    async def targets(self) -> Sequence[Json]:
+        return await self._list("/targets", "targets")
+
+    async def targets_of(self, model: str) -> Json:
+        return await self._call("GET", f"/models/{_part(model)}/targets")
+
+    async def promote_to(self, move: TargetMove) -> Json:
+        body: dict[str, Any] = {"version": move.version, "reason": move.reason}
+        body |= {} if move.override is None else {"override": move.override}
+        path = f"/models/{_part(move.model)}/targets/{_part(move.target)}"
+        return await self._send("PUT", path, json=body, timeout=GATES_TIMEOUT)
+
+    async def demote_from(self, move: TargetMove, *, roll_back: bool) -> Json:
+        body = {"version": move.version, "reason": move.reason, "roll_back": roll_back}
+        return await self._call("DELETE", f"/models/{_part(move.model)}/targets/{_part(move.target)}", body)
 
     async def tokens(self) -> Sequence[Json]:
         return await self._list("/tokens", "tokens")

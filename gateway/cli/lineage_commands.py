@@ -14,8 +14,9 @@ from gateway.cli.backend import Backend, Json
 from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.lineage_picture import draw_svg
-from gateway.cli.model_commands import VersionArgument, reference
+from gateway.cli.model_commands import VersionArgument
 from gateway.cli.output import JsonOption, Output
+from gateway.cli.references import reference
 from gateway.errors import NotFound, RegistryError
 from gateway.registry.lineage.comparison import Change, Comparison, compare
 from gateway.registry.lineage.graph import Graph, Node, draw_graph, short

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gateway.cli.backend import Backend, Json, Registration
+from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.control.explain import Question
+from gateway.control.gatekeeping import Override
 from gateway.control.local_control import LocalControl, open_control
+from gateway.control.target_control import Move
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 from gateway.telemetry.decisions.reader import opened
@@ -36,9 +38,10 @@ ASK_A_GATEWAY = (
 
 
 @asynccontextmanager
-async def open_local(home: Path) -> AsyncIterator[Backend]:
-    """Opens the home, which is made if it is missing. Raises SettingsError or StoreUnavailable."""
-    settings = load_settings(overrides={"home": home})
+async def open_local(home: Path, config: Path | None = None) -> AsyncIterator[Backend]:
+    """Opens the home, which is made if it is missing, with the settings of ``config`` and the environment. Raises
+    SettingsError or StoreUnavailable."""
+    settings = load_settings(config, overrides={"home": home})
     async with open_control(settings) as control:
         yield LocalBackend(control, home)
 
@@ -168,6 +171,22 @@ class LocalBackend:
 
     async def archive(self, model: str, version: int) -> Json:
         return await self._control.models.archive(model, version, actor=self._actor)
+
+    async def targets(self) -> Sequence[Json]:
+        return await self._control.targets.list()
+
+    async def targets_of(self, model: str) -> Json:
+        return await self._control.targets.get(model)
+
+    async def promote_to(self, move: TargetMove) -> Json:
+        override = None if move.override is None else Override(move.override)
+        return await self._control.targets.promote(self._moving(move), override=override)
+
+    async def demote_from(self, move: TargetMove, *, roll_back: bool) -> Json:
+        return await self._control.targets.demote(self._moving(move), roll_back=roll_back)
+
+    def _moving(self, move: TargetMove) -> Move:
+        return Move(move.model, move.version, move.target, self._actor, move.reason)
 
     async def tokens(self) -> Sequence[Json]:
         return await self._control.tokens.list()

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.backend import Backend
+from gateway.cli.backend import Backend, TargetMove
 from gateway.cli.connection import local_home, perform
 from gateway.cli.failures import FAILED, USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.profile_command import profile_lines
 from gateway.cli.progress import stepwise
-from gateway.errors import RegistryError
-from gateway.registry.names import check_model_name, split_reference
+from gateway.cli.references import numbered, reference
+from gateway.cli.target_commands import ConfigOption, OverrideOption, ReasonOption, promote_to
 from gateway.registry.opening import open_blobs
 from gateway.registry.verify import verify
 from gateway.settings import load_settings
 
-__all__ = ["VersionArgument", "commands", "reference"]
+__all__ = ["VersionArgument", "commands"]
 
 commands = typer.Typer()
 
@@ -171,7 +171,7 @@ async def _targets(backend: Backend, version: str | None) -> list[tuple[str, str
 def archive_version(*, version: NumberArgument, json: JsonOption = False) -> None:
     """Archive a version: kept and retrievable, no longer routable."""
     output = Output.standard(machine=json)
-    model, number = _numbered(version)
+    model, number = numbered(version)
     found = perform(lambda backend: backend.archive(model, number))
     if json:
         output.json(found)
@@ -183,15 +183,26 @@ def archive_version(*, version: NumberArgument, json: JsonOption = False) -> Non
 def promote_version(
     *,
     version: VersionArgument,
-    alias: Annotated[str, typer.Option("--alias", metavar="ALIAS", help="The alias to point at the version.")],
+    target: Annotated[str | None, typer.Option("--to", metavar="TARGET", help="The target that it goes to.")] = None,
+    alias: Annotated[
+        str | None, typer.Option("--alias", metavar="ALIAS", help="The alias to point at the version, instead.")
+    ] = None,
+    reason: ReasonOption = "",
+    override: OverrideOption = None,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Point an alias at a version: turnout promote digits/4 --alias champion."""
+    """Promote a version to a target, along its path: turnout promote digits/4 --to production. Or move an alias."""
     output = Output.standard(machine=json)
     model, selector = reference(version)
     if selector is None:
         raise CommandFailed(f"{version!r} names no version; write {model}/3 or {model}@alias", status=USAGE)
-    _point(output, model, selector, alias)
+    if (target is None) == (alias is None):
+        raise CommandFailed("name where it goes: --to TARGET, or --alias ALIAS", status=USAGE)
+    if target is not None:
+        promote_to(output, TargetMove(model, 0, target, reason, override), selector, config)
+    elif alias is not None:
+        _point(output, model, selector, alias)
 
 
 @commands.command("alias")
@@ -227,20 +238,3 @@ def _point(output: Output, model: str, selector: str, alias: str) -> None:
         output.json(found)
     else:
         output.line(f"{model}@{alias} is {model}/{number}")
-
-
-def reference(text: str) -> tuple[str, str | None]:
-    """``digits/3`` and ``digits@champion`` into model and selector; ``digits`` alone has none."""
-    try:
-        if "/" not in text and "@" not in text:
-            return check_model_name(text), None
-        return split_reference(text)
-    except RegistryError as error:
-        raise CommandFailed(str(error), status=USAGE) from None
-
-
-def _numbered(text: str) -> tuple[str, int]:
-    model, selector = reference(text)
-    if selector is None or not selector.isdecimal():
-        raise CommandFailed(f"{text!r}: expected a version by number, like digits/3", status=USAGE)
-    return model, int(selector)

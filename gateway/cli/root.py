@@ -17,6 +17,7 @@ from gateway.cli import (
     serve,
     simulate,
     store_commands,
+    target_commands,
     truth_command,
 )
 from gateway.cli.demo import command as demo
@@ -30,6 +31,7 @@ for group in (
     demo,
     register,
     model_commands,
+    target_commands,
     lineage_commands,
     profile_command,
     route_commands,

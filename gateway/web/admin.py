@@ -25,6 +25,7 @@ from gateway.web.admin_notifications import NotificationEndpoints
 from gateway.web.admin_profiles import ProfileEndpoints
 from gateway.web.admin_rollouts import RolloutEndpoints
 from gateway.web.admin_routes import RouteEndpoints
+from gateway.web.admin_targets import TargetEndpoints
 from gateway.web.admin_upload import Uploads
 from gateway.web.feedback import TruthEndpoint
 from gateway.web.services import Services
@@ -68,6 +69,7 @@ class AdminPlane:
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
             *_profile_calls(ProfileEndpoints(plane.profiles)),
+            *_target_calls(TargetEndpoints(plane.targets)),
             _truth_call(TruthEndpoint(services)),
             _drift_call(DriftEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
@@ -168,6 +170,18 @@ def _profile_calls(profiles: ProfileEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("GET", many, view, profiles.get, "What the version's traffic is counted with, and what was captured"),
         _Endpoint("POST", many, operate, profiles.capture, "Make a profile of live rows", json),
         _Endpoint("PUT", many, operate, profiles.use, "Count with a captured profile, or the manifest's again", json),
+    )
+
+
+def _target_calls(targets: TargetEndpoints) -> Sequence[_Endpoint]:
+    view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
+    of_model = "/models/{model}/targets"
+    one = f"{of_model}/{{target}}"
+    return (
+        _Endpoint("GET", "/targets", view, targets.list, "Every target: its path, what it asks, what stands there"),
+        _Endpoint("GET", of_model, view, targets.get, "What of a model stands, may stand and stood in each target"),
+        _Endpoint("PUT", one, operate, targets.promote, "Promote a version along the path", json, bound=True),
+        _Endpoint("DELETE", one, operate, targets.demote, "Demote a version", json, bound=True),
     )
 
 
