@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.control.store import AuditEntry, Body, Change, Document, DocumentKey, Snapshot, Store
+from gateway.control.store import AuditEntry, Body, Change, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.errors import StaleRevision, StoreUnavailable
 
 __all__ = ["Changes", "Decision", "Written"]
@@ -42,9 +42,15 @@ class Changes:
         self._store = store
 
     async def write(
-        self, key: DocumentKey, decide: Callable[[Snapshot], Decision], *, expected: int | None = None
+        self,
+        key: DocumentKey,
+        decide: Callable[[Snapshot], Decision],
+        *,
+        expected: int | None = None,
+        fence: Fence | None = None,
     ) -> Written:
         """``expected`` is the revision the caller has seen (0: none): StaleRevision when the document is not there.
+        ``fence``: Fenced, and nothing written, when its term has ended.
 
         Raises what ``decide`` raises, and StoreUnavailable. Cancelling it does not undo a commit under way.
         """
@@ -58,7 +64,9 @@ class Changes:
                 return Written(standing, changed=False)
             change = Change(key, decision.body, standing)
             try:
-                revision = await self._store.commit([change, *decision.beside], decision.entry, at=snapshot.revision)
+                revision = await self._store.commit(
+                    [change, *decision.beside], decision.entry, at=snapshot.revision, fence=fence
+                )
             except StaleRevision:
                 continue
             return Written(revision, changed=True)

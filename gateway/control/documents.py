@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 from gateway.control.findings import problem_of, sentence_of
+from gateway.control.follow_spec import FollowSpec
+from gateway.control.follow_state import FollowState
 from gateway.control.key_space import Assignments, Weights, migrated
 from gateway.control.rollout_state import Proof, RolloutState
 from gateway.control.store import Body, DocumentKey
@@ -233,6 +235,7 @@ class RouteSpec(_Part):
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     decisions: DecisionsSpec = Field(default_factory=DecisionsSpec)
     truth: TruthSpec | None = None
+    follow: FollowSpec | None = None
     target: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")] | None = None
 
     @field_validator("split")
@@ -327,7 +330,7 @@ class RouteStatus:
     changes of who gets what.
 
     ``rollout`` is the one that runs, ``last_rollout`` the one that ended last. ``proved``: versions that earned their
-    place as known good, newest last."""
+    place as known good, newest last. ``follow``: how far it is with the name that the spec follows."""
 
     split: tuple[ArmSpec, ...]
     known_good: int
@@ -337,9 +340,12 @@ class RouteStatus:
     last_rollout: RolloutState | None = None
     proved: tuple[Proof, ...] = ()
     assignment: Assignments = field(default_factory=Assignments)
+    follow: FollowState | None = None
 
     def to_json(self) -> dict[str, Any]:
         held = {str(number): why.to_json() for number, why in sorted(self.quarantined.items())}
+        # Left out where nothing is followed, so that documents written before are what they were.
+        follow = {} if self.follow is None else {"follow": self.follow.to_json()}
         return {
             "split": [arm.model_dump() for arm in self.split],
             "known_good": self.known_good,
@@ -349,6 +355,7 @@ class RouteStatus:
             "last_rollout": None if self.last_rollout is None else self.last_rollout.to_json(),
             "proved": [proof.to_json() for proof in self.proved],
             "assignment": self.assignment.to_json(),
+            **follow,
         }
 
     @classmethod
@@ -362,6 +369,7 @@ class RouteStatus:
             last_rollout=_rollout(body.get("last_rollout")),
             proved=tuple(Proof.from_json(proof) for proof in body.get("proved", ())),
             assignment=Assignments.from_json(body["assignment"]),
+            follow=None if body.get("follow") is None else FollowState.from_json(body["follow"]),
         )
 
 

@@ -20,7 +20,7 @@ from gateway.control.replica import Replica
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_report import REPORT, report_key
 from gateway.control.rollout_state import RolloutState
-from gateway.control.store import AuditEntry, Body, Document, DocumentKey, Snapshot, Store
+from gateway.control.store import AuditEntry, Body, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.control.transitions import Catalogue
 from gateway.errors import Conflict, FieldProblem, InvalidInput, LoadError, NotFound, RegistryError, UnknownRoute
 from gateway.messages import Signature
@@ -66,6 +66,7 @@ class RolloutControl:
         actor: str,
         expected: int | None = None,
         override: Override | None = None,
+        fence: Fence | None = None,
     ) -> View:
         """Once the candidate has passed the model's gates. Raises InvalidInput naming the field, UnknownRoute,
         Conflict, Quarantined, or GateRefused."""
@@ -86,7 +87,7 @@ class RolloutControl:
 
         said: dict[str, Any] = {} if override is None else {"reason": override.reason}
         return await self._change(
-            route, step, actor, "rollout-start", expected, plan=plan.to_json(), **passed.detail(), **said
+            route, step, actor, "rollout-start", expected, fence=fence, plan=plan.to_json(), **passed.detail(), **said
         )
 
     async def get(self, route: str) -> View:
@@ -123,13 +124,16 @@ class RolloutControl:
         step: Step = lambda _, document: steps.resume(document, by=actor, at=at)  # noqa: E731
         return await self._change(route, step, actor, "rollout-resume", expected)
 
-    async def abort(self, route: str, *, actor: str, reason: str = "", expected: int | None = None) -> View:
+    async def abort(
+        self, route: str, *, actor: str, reason: str = "", expected: int | None = None, fence: Fence | None = None
+    ) -> View:
         """In any phase: back to the weights before it."""
         at = self._clock.wall()
         return await self._change(
             route,
             lambda _, document: steps.abort(document, by=actor, at=at, reason=reason),
             *(actor, "rollout-abort", expected),
+            fence=fence,
             reason=reason,
         )
 
@@ -232,7 +236,15 @@ class RolloutControl:
         return kept
 
     async def _change(
-        self, route: str, step: Step, actor: str, action: str, expected: int | None, **detail: Any
+        self,
+        route: str,
+        step: Step,
+        actor: str,
+        action: str,
+        expected: int | None,
+        *,
+        fence: Fence | None = None,
+        **detail: Any,
     ) -> View:
         key, made = route_key(route), list[RouteDocument]()
 
@@ -245,7 +257,7 @@ class RolloutControl:
             )
             return Decision(document.to_json(), entry)
 
-        written = await self._changes.write(key, decide, expected=expected)
+        written = await self._changes.write(key, decide, expected=expected, fence=fence)
         await self._replica.taken(written.revision)
         state = made[0].status.rollout or made[0].status.last_rollout
         if state is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway.registry.registration import Permissions
-from gateway.registry.sources import SourceAccess
+from gateway.registry.sources import Resolved, SourceAccess, resolve_source
 from gateway.settings import Settings
 
-__all__ = ["source_access", "unrestricted"]
+__all__ = ["resolving", "source_access", "unrestricted"]
 
 
 def source_access(settings: Settings) -> SourceAccess:
@@ -28,3 +30,12 @@ def source_access(settings: Settings) -> SourceAccess:
 def unrestricted(permissions: Permissions) -> Permissions:
     """For whoever works on a home: what its user can read, the user can register."""
     return replace(permissions, access=replace(permissions.access, directories=None))
+
+
+def resolving(access: SourceAccess) -> Callable[[str], Awaitable[Resolved]]:
+    """What a foreign name points at now, asked for in a process of its own while this loop goes on."""
+
+    async def resolve(place: str) -> Resolved:
+        return await asyncio.to_thread(resolve_source, place, access)
+
+    return resolve

@@ -112,7 +112,9 @@ def put(
     proved = status.proved
     if spec.known_good is not None and (current is None or current.status.known_good != known_good):
         proved = with_proof(proved, Proof(known_good, at, by))
-    fresh = replace(status, split=split, known_good=known_good, proved=proved)
+    followed = status.follow is not None and spec.follow is not None and status.follow.source == spec.follow.source
+    follow = status.follow if followed else None
+    fresh = replace(status, split=split, known_good=known_good, proved=proved, follow=follow)
     return _counted(current, RouteDocument(spec, fresh))
 
 
