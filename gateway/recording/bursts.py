@@ -1,4 +1,4 @@
-"""Bursts of finished requests as bytes and back: by columns, since most of what a request adds is what others said.
+"""Bursts of finished requests as bytes: by columns, since most of what a request adds is what others said.
 
 ``marshal`` carries them: it is the fastest form Python has for tuples of plain values (a record costs 0.8 µs to pack
 and 1.5 µs to unpack, its tensors 0.2 µs each; JSON takes 5 µs, pickle 9 with its classes). It must not read bytes of a
@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import marshal
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from operator import is_, itemgetter
-from sys import intern
 from typing import Any
 
 import numpy as np
 
 from gateway.events import Content, RequestRecord
 from gateway.messages import Arrays, Decision, VersionRef
-from gateway.recording.contents import bytes_of, pack_tensors, unpack_tensors
+from gateway.recording.contents import bytes_of, pack_tensors
 
-__all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "LargeTensors", "pack_burst", "unpack_burst"]
+__all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "LargeTensors", "pack_burst"]
 
 MARSHAL_VERSION = 2  # without references: telling equal strings from the same one costs more than writing them twice
 
@@ -92,45 +90,6 @@ def _folded(columns: Columns) -> Columns:
         else column
         for column in columns
     ]
-
-
-def unpack_burst(body: bytes) -> list[RequestRecord]:
-    """Raises ValueError."""
-    if not body:
-        return []
-    try:
-        count, columns, decided, contents = marshal.loads(body)  # noqa: S302 (see above: both ends are this program)
-        named_by_trace = columns[_TRACE_ID] is None
-        columns, decided = _unfolded(columns, count), _unfolded(decided, count)
-        decided[0] = map(intern, decided[0])
-        chosen = _versions(decided[_VERSION], decided[_VERSION + 1])
-        decided[_VERSION : _VERSION + 2] = [chosen]
-        decisions = [decision if decision.reason else None for decision in map(Decision, *decided)]
-        columns[_DECISION] = decisions
-        columns[_ANSWERED_BY] = [
-            version if answered is True else answered and VersionRef(*answered)
-            for answered, version in zip(columns[_ANSWERED_BY], chosen, strict=True)
-        ]
-        if named_by_trace:
-            columns[_TRACE_ID] = columns[_REQUEST_ID] = list(columns[_REQUEST_ID])
-        columns[_CONTENT] = repeat(None, count) if contents is None else _unpack_contents(contents, count)
-        return list(map(RequestRecord._make, zip(*columns, strict=True)))
-    except (EOFError, TypeError, ValueError, AttributeError, LookupError) as error:
-        raise ValueError(f"no burst of requests of this program: {error}") from error
-
-
-def _unfolded(columns: Columns, count: int) -> Columns:
-    return [repeat(None, count) if column is None else _values(column, count) for column in columns]
-
-
-def _values(column: Sequence[Any], count: int) -> Iterable[Any]:
-    return repeat(column[0], count) if len(column) == 1 else column
-
-
-def _versions(models: Iterable[str], numbers: Iterable[int]) -> list[VersionRef]:
-    """Equal ones are the same object."""
-    seen: dict[tuple[str, int], VersionRef] = {}
-    return [seen.get(one) or seen.setdefault(one, VersionRef(*one)) for one in zip(models, numbers, strict=True)]
 
 
 # Contents. A *whole* one has inputs and outputs, and no digests.
@@ -204,34 +163,3 @@ def _join(sets: Sequence[Arrays], large_bytes: int) -> list[tuple[Any, ...]] | N
     except (KeyError, TypeError, ValueError):
         return None
     return joined
-
-
-def _unpack_contents(packed: tuple[Any, ...], count: int) -> list[Content | None]:
-    joined, alone, contexts = packed
-    contents: list[Content | None] = [None] * count
-    for which, inputs, outputs in joined:
-        places = range(which) if isinstance(which, int) else which
-        asked, answered = _parted(inputs, len(places)), _parted(outputs, len(places))
-        for place, given, back in zip(places, asked, answered, strict=True):
-            contents[place] = Content(given, back, contexts.get(place))
-    for place, inputs, outputs, *digests in alone:
-        sides = [None if side is None else unpack_tensors(side) for side in (inputs, outputs)]
-        contents[place] = Content(sides[0], sides[1], contexts.get(place), *digests)
-    return contents
-
-
-def _parted(joined: Sequence[tuple[Any, ...]], count: int) -> Iterable[Mapping[str, Any]]:
-    names = [name for name, *_ in joined]
-    if not names:
-        return repeat({}, count)
-    columns = [_parts(count, *tensor[1:]) for tensor in joined]
-    return (dict(zip(names, tensors, strict=True)) for tensors in zip(*columns, strict=True))
-
-
-def _parts(count: int, kind: str, shape: tuple[int, ...], lengths: Sequence[int], body: bytes) -> Iterable[Any]:
-    each = list(_values(lengths, count))
-    whole = np.frombuffer(body, dtype=kind).reshape((sum(each), *shape))
-    start = 0
-    for length in each:
-        yield whole[start : start + length]
-        start += length

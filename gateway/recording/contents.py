@@ -18,7 +18,7 @@ import numpy as np
 
 from gateway.messages import Array, Arrays, datatype_of
 
-__all__ = ["PackedTensors", "bytes_of", "digest_of", "pack_tensors", "unpack_tensors"]
+__all__ = ["PackedTensors", "bytes_of", "digest_of", "heading", "pack_tensors", "unpack_tensors"]
 
 PackedTensors = Sequence[tuple[str, str, tuple[int, ...], Any]]
 """Names, numpy types (``O``: a list of ``bytes``), shapes, and something that ``marshal`` writes as bytes."""
@@ -34,7 +34,7 @@ def digest_of(arrays: Arrays, without: Collection[str] = ()) -> str:
         if name in without:
             continue
         array = arrays[name]
-        small += _heading(name, datatype_of(array), array.shape)
+        small += heading(name, datatype_of(array), array.shape)
         if array.dtype.kind in "OSU":
             octets = map(_octets, array.ravel().tolist())
             small += b"".join(len(one).to_bytes(4, "little") + one for one in octets)
@@ -49,7 +49,8 @@ def digest_of(arrays: Arrays, without: Collection[str] = ()) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _heading(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+def heading(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before a tensor's bytes in the canonical form."""
     return json.dumps([name, datatype, shape], separators=(",", ":")).encode("ascii") + b"\n"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import TurnoutError
-from gateway.recording.bursts import unpack_burst
+from gateway.recording.arrived import unpack_burst
 from gateway.recording.frames import Down, Frames, Up, close_all, frame, pack, receive, unpack
 from gateway.recording.parts import Part
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ import orjson
 from gateway.clock import Clock
 from gateway.events import Observer, RequestRecord, RollbackRecord
 from gateway.messages import VersionRef
+from gateway.recording.arrived import Arrived
 from gateway.recording.parts import GAP
 from gateway.telemetry.sink import Sink
 
@@ -129,7 +131,10 @@ class RequestLog:
         room = 0 if self._closed else max(0, self._limit - len(self._queue))
         self._refused += max(0, len(records) - room)  # what is dropped need not be made
         times = self._times
-        self._put([_good(record, times) or _request(record, times) for record in records[:room]])
+        if isinstance(records, Arrived) and room >= len(records) and (lines := _all_good(records, times)) is not None:
+            self._put(lines)
+        else:
+            self._put([_good(record, times) or _request(record, times) for record in records[:room]])
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         if event == GAP:
@@ -248,12 +253,38 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     chosen = _chosen(record.route, decision.version, decision.reason, decision.epoch, decision.revision)
     if chosen is None:
         return None
+    return _good_line(
+        (times.of(record.started_wall), request_id, record.decision_id, trace_id),
+        chosen,
+        (record.duration_s, record.queue_s, record.compute_s),
+        record.rows,
+    )
+
+
+def _good_line(named: tuple[str, str, str, str], chosen: str, took: tuple[float, float, float], rows: int) -> bytes:
+    time, request, decision, trace = named
+    duration, queue, compute = took
     return (
-        f'{{"time":"{times.of(record.started_wall)}","level":"info","event":"request","request_id":"{request_id}",'
-        f'"decision_id":"{record.decision_id}","trace_id":"{trace_id}",'
-        f'{chosen},"code":200,"duration_ms":{record.duration_s * 1000:.3f},"queue_ms":{record.queue_s * 1000:.3f},'
-        f'"compute_ms":{record.compute_s * 1000:.3f},"rows":{record.rows},"error":null,"fallback_from":null}}\n'
+        f'{{"time":"{time}","level":"info","event":"request","request_id":"{request}","decision_id":"{decision}",'
+        f'"trace_id":"{trace}",{chosen},"code":200,"duration_ms":{duration * 1000:.3f},"queue_ms":{queue * 1000:.3f},'
+        f'"compute_ms":{compute * 1000:.3f},"rows":{rows},"error":null,"fallback_from":null}}\n'
     ).encode()
+
+
+def _all_good(burst: Arrived, times: _Times) -> list[bytes] | None:
+    """The lines of a burst that went well in all its parts, as most do, by its columns; else None."""
+    told = [burst.column(name) for name in ("code", "chosen_failure", "trace_id")]
+    if not burst.plain or not burst.named_by_trace or [*told[0]] != [200] or [*told[1]] != [None] or None in told[2]:
+        return None
+    versions = map(VersionRef, *burst.each_decided("model", "number"))
+    asked = burst.each_decided("reason", "epoch", "revision")
+    chosen = [said for said in map(_chosen, repeat(burst.route), versions, *asked) if said is not None]
+    if len(chosen) != len(burst):
+        return None
+    started, rows = burst.each("started_wall", "rows")
+    named = zip(map(times.of, started), *burst.each("request_id", "decision_id", "request_id"), strict=True)
+    took = zip(*burst.each("duration_s", "queue_s", "compute_s"), strict=True)
+    return [_good_line(*line) for line in zip(named, chosen, took, rows, strict=True)]
 
 
 @lru_cache(maxsize=1024)

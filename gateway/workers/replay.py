@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gateway import events
 from gateway.events import BatchRecord, Observer, RequestRecord
 from gateway.messages import VersionRef
-from gateway.recording import bursts
+from gateway.recording import arrived
 from gateway.workers.records import Burst, unpack_burst, unpack_event
 
 __all__ = ["Crash", "Replay", "Replays"]
@@ -78,7 +78,7 @@ class Replay:
         """Raises ValueError for what is no burst."""
         burst = unpack_burst(body)
         self._begin(burst)
-        self._finish(bursts.unpack_burst(burst.finished))
+        self._finish(list(arrived.unpack_burst(burst.finished)))
         for event in burst.events:
             name, args = unpack_event(event)
             if name == "version_crashed":

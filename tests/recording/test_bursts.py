@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.events import Content, RequestRecord
 from gateway.messages import Array, Arrays, Decision, VersionRef
-from gateway.recording.bursts import pack_burst, unpack_burst
+from gateway.recording.arrived import unpack_burst
+from gateway.recording.bursts import pack_burst
 
 THREE, FOUR = VersionRef("digits", 3), VersionRef("digits", 4)
 
@@ -85,7 +86,7 @@ def test_records_arrive_as_they_were(sent: list[RequestRecord]) -> None:
 def test_a_bare_burst_holds_neither_keys_nor_contents(sent: list[RequestRecord]) -> None:
     """The node's observers need neither; only the recorder may see them."""
     came = unpack_burst(pack_burst(sent, bare=True))
-    assert came == [record._replace(key=None, content=None) for record in sent]
+    assert list(came) == [record._replace(key=None, content=None) for record in sent]
 
 
 def request(number: int, content: Content | None = None) -> RequestRecord:

@@ -71,9 +71,8 @@ class DecisionPart:
         return self._log.full
 
     def take(self, records: Sequence[RequestRecord]) -> None:
-        line_of = self._scribe.line
         try:
-            lines = [encoded(line) for line in map(line_of, records) if line is not None]
+            lines = self._scribe.lines(records)
         except _UNFIT:
             lines = self._taken_singly(records)
         self._log.append(lines)

@@ -7,7 +7,8 @@ made them before, and tensors that the route redacts leave neither a digest nor 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import orjson
 
 from gateway.events import Content, RequestRecord
 from gateway.messages import Array, Arrays, datatype_of
+from gateway.recording.arrived import Arrived
 from gateway.recording.contents import digest_of
 from gateway.routing.table import Recording
-from gateway.telemetry.decisions.fields import Line, named
+from gateway.telemetry.decisions.fields import Line, encoded, named
 from gateway.telemetry.decisions.told import recording_of
 
 __all__ = ["Scribe"]
@@ -40,6 +42,59 @@ class Scribe:
     def heard(self, table: Mapping[str, Any]) -> None:
         """The whole table, as ``told.table_body`` makes it."""
         self._routes = {name: recording_of(body) for name, body in (table.get("routes") or {}).items()}
+
+    def lines(self, records: Sequence[RequestRecord]) -> list[bytes]:
+        """In their canonical form, those that want none left out. Raises what ``line`` does for a value of no type that
+        a record has."""
+        if isinstance(records, Arrived) and (columns := self._columns(records)) is not None:
+            return _rows(columns, len(records))
+        return [encoded(line) for line in map(self.line, records) if line is not None]
+
+    def _columns(self, burst: Arrived) -> list[Sequence[Any]] | None:
+        """Of ``COLUMNS``, less the last, of which none has any; None: it is to be written record by record."""
+        recording = self._routes.get(burst.route, _DEFAULT) if burst.plain else None
+        if recording is None or recording.redact or recording.content == "payload":
+            return None
+        digests: tuple[Sequence[str | None], Sequence[str | None]] | None = _NO_DIGESTS
+        if recording.content != "none":
+            digests = burst.digests()
+        if digests is None:
+            return None
+        column, decided = burst.column, burst.decided
+        number = decided("number")
+        return [
+            column("decision_id"),
+            column("request_id"),
+            _micros(column("started_wall")),
+            _micros(column("duration_s")),
+            column("route"),
+            decided("model"),
+            number,
+            number,
+            column("code"),
+            decided("reason"),
+            decided("bucket"),
+            decided("revision"),
+            decided("epoch"),
+            column("rows"),
+            _micros(column("queue_s")),
+            _micros(column("compute_s")),
+            _micros(column("decode_s")),
+            _micros(column("decide_s")),
+            _micros(column("encode_s")),
+            column("batch"),
+            column("batch_rows"),
+            column("slow"),
+            column("protocol"),
+            column("trace_id"),
+            column("span_id"),
+            column("parent_span_id"),
+            [None if key is None else self._keyed(key) for key in column("key")],
+            *digests,
+            column("client_id"),
+            column("chosen_failure"),
+            [None if error is None else error[:_MAX_ERROR] for error in column("error")],
+        ]
 
     def line(self, record: RequestRecord) -> Line | None:
         """In the order of ``COLUMNS``; None when the route wants none, and for what is no route's request."""
@@ -98,6 +153,20 @@ class Scribe:
         """The same by name, as sinks take it."""
         line = self.line(record)
         return None if line is None else named(line)
+
+
+_NO_DIGESTS: tuple[Sequence[None], Sequence[None]] = ((None,), (None,))
+
+
+def _micros(seconds: Sequence[float]) -> list[int]:
+    return [round(each * 1e6) for each in seconds]
+
+
+def _rows(columns: list[Sequence[Any]], count: int) -> list[bytes]:
+    while len(columns[-1]) == 1 and columns[-1][0] is None:
+        columns.pop()
+    filled: list[Iterable[Any]] = [repeat(one[0], count) if len(one) == 1 else one for one in columns]
+    return list(map(encoded, zip(*filled, strict=True)))
 
 
 _Kept = tuple[str | None, str | None, list[str] | None, str | None]

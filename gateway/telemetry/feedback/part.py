@@ -50,7 +50,8 @@ class TruthPart:
         return False
 
     def take(self, records: Sequence[RequestRecord]) -> None:
-        self._waiting += self._answers(records)
+        if self._truths:  # without any, nobody asks a burst for its records
+            self._waiting += self._answers(records)
         self._write()
 
     def _answers(self, records: Iterable[RequestRecord]) -> Iterable[Answered]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from gateway.events import BatchRecord, ShadowRecord
 from gateway.messages import VersionRef
-from gateway.recording.bursts import pack_burst, unpack_burst
+from gateway.recording.arrived import unpack_burst
+from gateway.recording.bursts import pack_burst
 from gateway.telemetry.tracing.tree import Kept
 
 __all__ = ["EVENT", "Message", "pack", "unpack"]
