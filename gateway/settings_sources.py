@@ -21,7 +21,7 @@ class InterpreterSettings(Group):
     mlflow: str | None = None
     dvc: str | None = None
     wandb: str | None = None
-    url: str | None = None
+    store: str | None = None
 
 
 class MlflowSettings(Group):

@@ -18,7 +18,7 @@ import orjson
 from gateway.cli.backend import Registration
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Meter, Steps
-from gateway.registry.sources import open_source
+from gateway.registry.sources import is_archive, open_source
 
 __all__ = ["RegistrationRequest", "registration_request"]
 
@@ -41,12 +41,21 @@ def registration_request(registration: Registration, steps: Steps) -> Registrati
         return RegistrationRequest(
             body={"source": registration.source, **_options(registration), **_inline(registration)}
         )
+    if is_archive(registration.source):  # unpacked over there, in a process of its own
+        packed = Path(registration.source)
+        return _form(registration, [("file", packed.name, packed)], _options(registration), steps)
     source = open_source(registration.source, entry=registration.entry, format_name=registration.format)
     sent = [("file", file.name, file.path) for file in source.files]
+    options = {"entry": source.entry, **_options(registration)} if len(source.files) > 1 else _options(registration)
+    return _form(registration, sent, options, steps)
+
+
+def _form(
+    registration: Registration, sent: list[tuple[str, str, Path]], options: Mapping[str, Any], steps: Steps
+) -> RegistrationRequest:
     sent += [(name, path.name, path) for name, path in _attachments(registration)]
     meter = steps(f"sending {registration.model}", sum(_size(path) for _, _, path in sent))
     files = tuple((part, (name, LazyFile(path, meter), _TYPE)) for part, name, path in sent)
-    options = {"entry": source.entry, **_options(registration)} if len(source.files) > 1 else _options(registration)
     return RegistrationRequest(fields={name: _text(value) for name, value in options.items()}, files=files)
 
 

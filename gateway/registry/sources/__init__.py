@@ -3,6 +3,7 @@
     PATH, file:PATH             this machine's: read where they are
     mlflow:… dvc:… wandb:…      another registry's: a client in a process of its own fetches them, once
     https:… s3:… gs:… az:…      likewise
+    ….zip ….tar.gz              unpacked there, from wherever it comes
 
 access        how other systems are reached
 calling       one client, one request, in a process of its own (``clients/``, which never import the gateway)
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import InvalidRegistration
-from gateway.registry.sources.access import ForeignPlace, SourceAccess, foreign_place
+from gateway.registry.sources.access import ForeignPlace, SourceAccess, foreign_place, is_archive
 from gateway.registry.sources.fetching import fetched, resolve
 from gateway.registry.sources.file import Source, SourceFile, SourceLimits, from_path
 from gateway.registry.sources.provenance import Provenance, Resolved
@@ -31,6 +32,7 @@ __all__ = [
     "SourceFile",
     "SourceLimits",
     "foreign_place",
+    "is_archive",
     "open_source",
     "opened",
     "resolve_source",

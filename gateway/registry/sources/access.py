@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-__all__ = ["CLIENTS", "ForeignPlace", "SourceAccess", "foreign_place"]
+__all__ = ["CLIENTS", "ForeignPlace", "SourceAccess", "foreign_place", "is_archive"]
 
 CLIENTS: Mapping[str, str] = {
     "mlflow": "mlflow",
@@ -16,13 +17,15 @@ CLIENTS: Mapping[str, str] = {
     "wandb": "wandb",
     "http": "url",
     "https": "url",
-    "s3": "url",
-    "gs": "url",
-    "az": "url",
-    "abfs": "url",
-    "memory": "url",
+    "s3": "store",
+    "gs": "store",
+    "az": "store",
+    "abfs": "store",
 }
 """Scheme to client (``clients/NAME_client.py``)."""
+
+_WHOLE = ("url", "store")
+"""Clients of addresses, in which the scheme belongs to the name."""
 
 _ARCHIVE = re.compile(r".*\.(zip|tar|tgz|tar\.gz)", re.IGNORECASE)
 
@@ -37,7 +40,7 @@ class ForeignPlace:
 
     @property
     def text(self) -> str:
-        return self.name if self.client == "url" else f"{self.scheme}:{self.name}"
+        return self.name if self.client in _WHOLE else f"{self.scheme}:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +63,14 @@ def foreign_place(place: str) -> ForeignPlace | None:
     scheme, colon, rest = place.partition(":")
     if colon and scheme in CLIENTS:
         client = CLIENTS[scheme]
-        return ForeignPlace(scheme, client, place if client == "url" else rest)
+        return ForeignPlace(scheme, client, place if client in _WHOLE else rest)
+    path = rest if colon and scheme == "file" else place
+    path = "/" + path.lstrip("/") if path.startswith("//") else path
+    if is_archive(path) and Path(path).is_file():
+        return ForeignPlace("file", "url", f"file://{quote(str(Path(path).absolute()))}")
     return None
+
+
+def is_archive(name: str) -> bool:
+    """By its suffix; ``clients/unpacking.py`` says what it must be."""
+    return _ARCHIVE.fullmatch(name) is not None
