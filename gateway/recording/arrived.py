@@ -117,11 +117,11 @@ class Arrived(Sequence[RequestRecord]):
             return None
         for which, *sides in joined:
             places = range(which) if isinstance(which, int) else which
-            found = [_digests(side, len(places)) for side in sides]
-            if found[0] is None or found[1] is None:
+            given, back = (_digests(side, len(places)) for side in sides)
+            if given is None or back is None:
                 return None
-            for place, given, back in zip(places, *found, strict=True):
-                asked[place], answered[place] = given, back
+            for place, one, other in zip(places, given, back, strict=True):
+                asked[place], answered[place] = one, other
         return asked, answered
 
     @cached_property
