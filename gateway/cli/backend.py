@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.cli.output import Steps
+from gateway.control.batch_control import Batch
 from gateway.control.explain import Question
 
 __all__ = [
     "Backend",
+    "JobVerbs",
     "ModelVerbs",
     "Registration",
     "RolloutVerbs",
@@ -156,6 +158,20 @@ class TargetVerbs(Protocol):
         ...
 
 
+class JobVerbs(Protocol):
+    """Batches, and the jobs of a gateway."""
+
+    async def predict(self, batch: Batch, steps: Steps) -> Json:
+        """The receipt, when all rows are answered. A gateway does it as a job, on files of its own machine."""
+        ...
+
+    async def jobs(self, kind: str | None) -> Sequence[Json]: ...
+
+    async def job(self, job_id: str) -> Json: ...
+
+    async def cancel_job(self, job_id: str) -> Json: ...
+
+
 class TokenVerbs(Protocol):
     """Tokens: the secret is in the answer of ``create_token`` and ``rotate_token``, and nowhere else."""
 
@@ -170,7 +186,7 @@ class TokenVerbs(Protocol):
     async def revoke_token(self, name: str) -> None: ...
 
 
-class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TargetVerbs, TokenVerbs, Protocol):
+class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TargetVerbs, TokenVerbs, JobVerbs, Protocol):
     """All of it, and the audit log. ``place`` says where, for people."""
 
     @property

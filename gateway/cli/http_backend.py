@@ -15,7 +15,9 @@ import httpx
 from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
+from gateway.cli.progress import stepwise
 from gateway.cli.upload import registration_request
+from gateway.control.batch_control import Batch
 from gateway.control.explain import Question
 from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
 from gateway.web.problems import TABLE
@@ -223,6 +225,29 @@ class HttpBackend:
         rows: Sequence[Json] = (await self._call("GET", path))[name]
         return rows
 
+    async def predict(self, batch: Batch, steps: Steps) -> Json:
+        job = await self._call("POST", "/batch", _batch_body(batch))
+        progress = stepwise(steps, str(job["title"]))
+        while job["state"] in ("queued", "running"):
+            job = await self._send("GET", f"/jobs/{_part(job['id'])}", params={"wait_s": "1"})
+            progress(int(job["progress"]["done"]), int(job["progress"]["total"] or 0))
+        if job["state"] != "done":
+            detail = (job["problem"] or {}).get("detail", "the same command goes on from what is finished")
+            raise CommandFailed(f"job {job['id']} is {job['state']}: {detail}")
+        receipt: Json = job["result"]
+        return receipt
+
+    async def jobs(self, kind: str | None) -> Sequence[Json]:
+        found = await self._send("GET", "/jobs", params={} if kind is None else {"kind": kind})
+        jobs: Sequence[Json] = found["jobs"]
+        return jobs
+
+    async def job(self, job_id: str) -> Json:
+        return await self._call("GET", f"/jobs/{_part(job_id)}")
+
+    async def cancel_job(self, job_id: str) -> Json:
+        return await self._call("DELETE", f"/jobs/{_part(job_id)}")
+
     async def _call(self, method: str, path: str, body: object = None, *, expected: int | None = None) -> Json:
         headers = {} if expected is None else {"if-match": f'"{expected}"'}
         if body is None:
@@ -306,6 +331,21 @@ def _explain_query(question: Question) -> dict[str, str | list[str]]:
     if question.revision is not None:
         query["revision"] = str(question.revision)
     return query
+
+
+def _batch_body(batch: Batch) -> Json:
+    options = batch.options
+    body: dict[str, Any] = {
+        "version": batch.version,
+        "input": f"file:{batch.source.absolute()}",
+        "output": f"file:{batch.target.absolute()}",
+        "missing": options.missing,
+        "overwrite": options.overwrite,
+    }
+    body |= {"ids": list(options.ids)} if options.ids else {}
+    body |= {"columns": list(options.columns)} if options.columns else {}
+    body |= {} if options.key is None else {"key": options.key}
+    return body | ({} if options.batch_rows is None else {"batch_rows": options.batch_rows})
 
 
 def _part(name: str) -> str:

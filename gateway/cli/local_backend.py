@@ -13,6 +13,7 @@ from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
+from gateway.control.batch_control import Batch
 from gateway.control.explain import Question
 from gateway.control.gatekeeping import Override
 from gateway.control.local_control import LocalControl, open_control
@@ -29,6 +30,11 @@ __all__ = ["LocalBackend", "open_local"]
 ASK_A_REPLICA = (
     "what a replica knows of its store is the replica's own: start it (it serves its last state), set TURNOUT_URL to "
     "it, and ask again"
+)
+
+JOBS_ARE_A_GATEWAYS = (
+    "jobs belong to a running gateway: set TURNOUT_URL, and TURNOUT_TOKEN, to ask it; on a home a command does its "
+    "work itself, and ends with it"
 )
 
 ASK_A_GATEWAY = (
@@ -187,6 +193,19 @@ class LocalBackend:
 
     def _moving(self, move: TargetMove) -> Move:
         return Move(move.model, move.version, move.target, self._actor, move.reason)
+
+    async def predict(self, batch: Batch, steps: Steps) -> Json:
+        progress = stepwise(steps, f"{batch.version} on {batch.source.name}")
+        return await self._control.batches.score(batch, lambda done, total: progress(done, total or 0))
+
+    async def jobs(self, kind: str | None) -> Sequence[Json]:
+        raise CommandFailed(JOBS_ARE_A_GATEWAYS)
+
+    async def job(self, job_id: str) -> Json:
+        raise CommandFailed(JOBS_ARE_A_GATEWAYS)
+
+    async def cancel_job(self, job_id: str) -> Json:
+        raise CommandFailed(JOBS_ARE_A_GATEWAYS)
 
     async def tokens(self) -> Sequence[Json]:
         return await self._control.tokens.list()

@@ -18,7 +18,7 @@ import orjson
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -88,9 +88,11 @@ class Output:
         self.notes.print(Text(text), soft_wrap=True)
 
     @contextmanager
-    def steps(self) -> Iterator[Steps]:
-        """Progress bars on standard error while the block runs; silent off a terminal and under ``--json``."""
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    def steps(self, *, counted: bool = False) -> Iterator[Steps]:
+        """Progress bars on standard error while the block runs; silent off a terminal and under ``--json``. Of bytes,
+        unless they are ``counted``."""
+        done = MofNCompleteColumn() if counted else DownloadColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
         quiet = self.machine or not self.notes.is_terminal
         with Progress(*columns, console=self.notes, transient=True, disable=quiet) as progress:
 
