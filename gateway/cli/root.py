@@ -19,6 +19,7 @@ from gateway.cli import (
     simulate,
     store_commands,
     target_commands,
+    transfer_commands,
     truth_command,
 )
 from gateway.cli.demo import command as demo
@@ -34,8 +35,8 @@ for group in (
     model_commands,
     target_commands,
     lineage_commands,
-    predict_command,
     profile_command,
+    predict_command,
     route_commands,
     rollout_command,
     explain_command,
@@ -43,6 +44,7 @@ for group in (
     truth_command,
     simulate,
     store_commands,
+    transfer_commands,
     audit_commands,
     decisions_commands,
     keeper_commands,

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import SystemClock
+from gateway.control.artifact_control import ArtifactControl, retention_rule
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchScoring
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
-from gateway.control.gatekeeping import OpenGate
+from gateway.control.gate_control import GateControl
+from gateway.control.gate_run import GateRunner
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import permissions
 from gateway.control.replica import ReplicaAbsent
@@ -41,8 +43,10 @@ class LocalControl:
     blobs: BlobStore
     routes: RouteControl
     models: ModelControl
+    artifacts: ArtifactControl
     batches: BatchScoring
     targets: TargetControl
+    gates: GateControl
     tokens: TokenControl
     rollouts: RolloutControl
     coordination: Coordination
@@ -75,24 +79,27 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         coordination = coordination_for(settings, store, clock)
         environments = Environments(settings.home / FOLDER, settings.registry.environments)
         routes = RouteControl(store, replica, clock=clock, coordination=coordination)
-        rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination)
+        assemble = Assembly(blobs, settings.runtimes, environments).spec
+        runner = GateRunner(blobs, assemble, clock, environments)
+        gates = GateControl(store, runner, home=settings.home, clock=clock)
+        rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination, gates=gates)
         models = ModelControl(
             store,
             blobs,
             clock=clock,
             permissions=unrestricted(permissions(settings, environments)),
             targets=settings.targets,
+            gates=gates,
         )
-        assemble = Assembly(blobs, settings.runtimes, environments).spec
         yield LocalControl(
             store=store,
             blobs=blobs,
+            artifacts=ArtifactControl(store, blobs, clock=clock, rule=retention_rule(settings)),
             routes=routes,
             models=models,
             batches=BatchScoring(models, assemble, settings.batch),
-            targets=TargetControl(
-                settings.targets, store, gates=OpenGate(), rollouts=rollouts, routes=routes, clock=clock
-            ),
+            targets=TargetControl(settings.targets, store, gates=gates, rollouts=rollouts, routes=routes, clock=clock),
+            gates=gates,
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=rollouts,
             coordination=coordination,

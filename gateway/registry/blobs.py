@@ -163,6 +163,12 @@ class BlobStore:
         short = size_bytes is not None and size < size_bytes
         return BlobCheck(digest, BlobState.TRUNCATED if short else BlobState.ALTERED, found, size)
 
+    def refresh(self, digest: str) -> None:
+        """Makes a blob as young as if it had been put now, so that no collection of garbage takes it that does not know
+        of its new use. For who holds ``registering``."""
+        with explained(f"touch {self.standing(digest)}"):
+            os.utime(self.standing(digest))
+
     def delete(self, digest: str) -> int:
         """Removes a blob; the bytes freed, 0 if there was none."""
         path = self.standing(digest)

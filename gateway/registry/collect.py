@@ -1,4 +1,4 @@
-"""What no version refers to any more, found first and freed on request.
+"""What nothing refers to any more, found first and freed on request.
 
 Safe beside registrations: nothing goes while one is under way (its lock), nor within a grace
 time after it was written, which covers a registration that died and is tried again.
@@ -43,8 +43,8 @@ class CollectPlan:
 def plan(
     referenced: Iterable[str], blobs: BlobStore, *, now: float, grace_s: float = GRACE_S, beside: Iterable[str] = ()
 ) -> CollectPlan:
-    """What could go, given the manifest digests of every version in any catalogue, archived ones too, and the blobs
-    ``beside`` that catalogues name themselves.
+    """What could go, given the manifest digests of every version in any catalogue whose files stay, archived ones too,
+    and the blobs ``beside`` that documents name themselves (manifests of released versions among them).
 
     ``now`` in seconds since the epoch. IntegrityError when a referenced manifest is damaged: what
     it needs cannot be known, so nothing may go.

@@ -116,6 +116,10 @@ class CachedBlobStore(BlobStore):
             super().delete(digest)
         return self.remote.verify(digest, size_bytes)
 
+    def refresh(self, digest: str) -> None:
+        with self._here(digest) as path:
+            self.remote.put(digest, path, now=self._now())
+
     def delete(self, digest: str) -> int:
         entry = self.remote.entry(digest)
         super().delete(digest)

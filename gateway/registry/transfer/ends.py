@@ -68,8 +68,12 @@ class BlobEnd:
         return self._blobs.where
 
     def holds(self, wanted: Collection[tuple[str, int]]) -> frozenset[str]:
-        """Hashed: a damaged blob is sent again, which heals it."""
-        return frozenset(digest for digest, size in wanted if self._blobs.verify(digest, size).state is BlobState.OK)
+        """Hashed: a damaged blob is sent again, which heals it. What is there becomes young again: it may be garbage
+        until the version that it is wanted for is in the catalogue."""
+        found = frozenset(digest for digest, size in wanted if self._blobs.verify(digest, size).state is BlobState.OK)
+        for digest in found:
+            self._blobs.refresh(digest)
+        return found
 
     def read(self, digest: str) -> bytes:
         return self._blobs.read(digest)

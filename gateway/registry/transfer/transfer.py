@@ -1,7 +1,7 @@
-"""Sends versions from one store to another: what the other lacks, several files at once, a version when it is whole.
+"""Sends versions from one store to another: what the other lacks, several files at once.
 
-It may be cut off anywhere. What has arrived counts, file by file; the next run sends the rest. A version can be found at
-the target once its files, then its manifest, then its record are there.
+It may be cut off anywhere. What has arrived counts, file by file; the next run sends the rest. A version can be found
+at the target once its files, then its manifest, then its record are there.
 """
 
 from __future__ import annotations
