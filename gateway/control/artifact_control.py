@@ -98,8 +98,8 @@ class ArtifactControl:
             missing = "; ".join(str(finding) for finding in report.findings if not finding.ok)
             freed = " Its files were given up by gc." if entry.released is not None else ""
             raise Conflict(
-                f"{name}/{number} cannot be restored:{freed} {missing:.1000}. Bring them back first: turnout pull STORE "
-                f"{name}@{entry.digest}, or register the version again from its source"
+                f"{name}/{number} cannot be restored:{freed} {missing:.1000}. Bring them back first: turnout pull "
+                f"STORE {name}@{entry.digest}, or register the version again from its source"
             )
 
         def decide(snapshot: Snapshot) -> Decision:
@@ -107,14 +107,8 @@ class ArtifactControl:
             return Decision(_model(snapshot, name).unarchive(number).to_json(), audit)
 
         written = await self._changes.write(model_key(name), decide, expected=expected)
-        return {
-            "model": name,
-            "version": number,
-            "digest": entry.digest,
         view = {"model": name, "version": number, "digest": entry.digest, "archived": False}
         return view | {"revision": written.revision}
-            "revision": written.revision,
-        }
 
     async def add_signature(self, name: str, number: int, bundle: bytes, *, by: str, actor: str) -> View:
         """Keeps a signature that was checked: ``by`` is the name of the key that it fits."""
