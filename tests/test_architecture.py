@@ -52,7 +52,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | {"trace_context", "runtimes"}
         | WORDS
     ),
-    "registry": frozenset({"settings", "settings_environments", "settings_artifacts", "live_secrets", "runtimes"} | WORDS),
+    "registry": frozenset(
+        {"checkpoints", "settings", "settings_environments", "settings_artifacts", "live_secrets", "runtimes"} | WORDS
+    ),
     "telemetry": frozenset(
         {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
         | {"signatures", "runtimes"}

@@ -14,6 +14,7 @@ from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchScoring
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
+from gateway.control.follow_control import FollowControl
 from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
 from gateway.control.model_control import ModelControl
@@ -49,6 +50,7 @@ class LocalControl:
     gates: GateControl
     tokens: TokenControl
     rollouts: RolloutControl
+    follow: FollowControl
     coordination: Coordination
     checkpoints: CheckpointKeeper
 
@@ -94,7 +96,9 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         yield LocalControl(
             store=store,
             blobs=blobs,
-            artifacts=ArtifactControl(store, blobs, clock=clock, rule=retention_rule(settings)),
+            artifacts=ArtifactControl(
+                store, blobs, clock=clock, rule=retention_rule(settings), environments=environments
+            ),
             routes=routes,
             models=models,
             batches=BatchScoring(models, assemble, settings.batch),
@@ -102,6 +106,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             gates=gates,
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=rollouts,
+            follow=FollowControl(store, clock=clock),
             coordination=coordination,
             checkpoints=CheckpointKeeper(store, settings.home, settings.audit, clock=clock),
         )

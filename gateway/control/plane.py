@@ -19,9 +19,11 @@ from gateway.control.coordination import Alone, Coordination
 from gateway.control.flag_rules import FlagRules
 from gateway.control.flag_watch import FlagWatch
 from gateway.control.flags import Flags
+from gateway.control.follow_control import FollowControl
 from gateway.control.follower import Follower
 from gateway.control.following import Following
-from gateway.control.gatekeeping import OpenGate
+from gateway.control.gate_control import GateControl
+from gateway.control.gate_run import GateRunner
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.jobs import Jobs
@@ -159,6 +161,9 @@ class ControlPlane:
         asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
         self.routes = RouteControl(store, here, asked, clock=clock, coordination=self.coordination)
         self.webhooks = Webhooks(self.secrets.values(settings.webhooks.secrets, "webhooks.secrets"), clock=clock)
+        self.jobs = Jobs(settings.home / "jobs", clock=clock)
+        runner = GateRunner(blobs, assemble, clock, self.environments)
+        self.gates = GateControl(store, runner, home=settings.home, clock=clock, jobs=self.jobs)
         self.rollouts = RolloutControl(
             store,
             here,
@@ -166,6 +171,7 @@ class ControlPlane:
             blobs=blobs,
             coordination=self.coordination,
             known_secrets=self.webhooks.known,
+            gates=self.gates,
         )
         self.collector = Collector(
             coordination=self.coordination,
@@ -183,7 +189,6 @@ class ControlPlane:
             clock=clock,
         )
         self.alarms = Alarms(store, clock)
-        self.jobs = Jobs(settings.home / "jobs", clock=clock)
         self.notifications = Notifications(
             settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
         )
@@ -193,19 +198,21 @@ class ControlPlane:
             clock=clock,
             permissions=permissions(settings, self.environments),
             targets=settings.targets,
+            gates=self.gates,
         )
         self.targets = TargetControl(
-            settings.targets, store, gates=OpenGate(), rollouts=self.rollouts, routes=self.routes, clock=clock
+            settings.targets, store, gates=self.gates, rollouts=self.rollouts, routes=self.routes, clock=clock
         )
         following = Following(
             store=store,
             models=self.models,
             rollouts=self.rollouts,
-            gates=OpenGate(),
+            gates=self.gates,
             jobs=self.jobs,
             resolve=resolving(source_access(settings)),
             clock=clock,
         )
+        self.follow = FollowControl(store, clock=clock)
         self.follower = Follower(following, coordination=self.coordination, reconciler=self.reconciler, clock=clock)
         scoring = BatchScoring(self.models, assemble, settings.batch)
         self.batches = BatchControl(scoring, self.jobs, settings.batch, records=batch_records)
@@ -261,6 +268,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         await self.follower.close()
+        await self.gates.close()
         await self.jobs.close()
         if self.guard is not None:
             await self.guard.close()

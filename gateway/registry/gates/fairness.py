@@ -89,6 +89,7 @@ class GroupCounts:
         if len(judged) < 2:
             return None
         high = max(judged, key=lambda name: judged[name][0] / judged[name][1])
-        low = min(judged, key=lambda name: judged[name][0] / judged[name][1])
+        others = [name for name in judged if name != high]
+        low = min(others, key=lambda name: judged[name][0] / judged[name][1])
         value = judged[high][0] / judged[high][1] - judged[low][0] / judged[low][1]
         return Gap(rate, value, newcombe(judged[high], judged[low], confidence), high, low)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -93,20 +94,25 @@ def bootstrap(sums: Array, value: Callable[[Array], Array], confidence: float) -
     ``sums`` has a row for each block ``[blocks, terms]``. The draws are the same each time, so a report is the same for
     the same data. (nan, nan) where no draw has a figure.
     """
-    blocks = len(sums)
-    draw = np.random.default_rng(SEED)
-    chance = np.full(blocks, 1 / blocks)
-    figures = []
-    for _ in range(0, DRAWS, _DRAWS_AT_ONCE):
-        weights = draw.multinomial(blocks, chance, _DRAWS_AT_ONCE).astype(np.float64)
-        figures.append(value(weights @ sums))
-    drawn = np.concatenate(figures)
+    if not len(sums):
+        return math.nan, math.nan
+    weights = _draws(len(sums))
+    # A stretch at a time: all at once would hold as many rows of every term.
+    stretches = range(0, DRAWS, _DRAWS_AT_ONCE)
+    drawn = np.concatenate([value(weights[at : at + _DRAWS_AT_ONCE] @ sums) for at in stretches])
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return math.nan, math.nan
     rest = (1 - confidence) / 2
     low, high = np.quantile(drawn, [rest, 1 - rest])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=2)
+def _draws(blocks: int) -> Array:
+    """How often each block is drawn, ``[draws, blocks]``; making them takes as long as using them."""
+    draw = np.random.default_rng(SEED)
+    return draw.multinomial(blocks, np.full(blocks, 1 / blocks), DRAWS).astype(np.float64)
 
 
 def _z(confidence: float) -> float:

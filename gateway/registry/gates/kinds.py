@@ -125,8 +125,8 @@ class Gate:
     @classmethod
     def naming(cls, body: Mapping[str, Any]) -> str:
         """The name of a gate that was given none."""
-        told = [str(body[key]) for key in ("metric", "group", "data") if isinstance(body.get(key), str)]
-        return " ".join([cls.kind, *told])
+        data = body.get("data")
+        return cls.kind + (f" on {data}" if isinstance(data, str) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,10 @@ class MetricGate(_OnData):
     sure: bool = False
     confidence: float = 0.95
 
+    @classmethod
+    def naming(cls, body: Mapping[str, Any]) -> str:
+        return f"{body.get('metric')} on {body.get('data')}"
+
     def check(self, data: Mapping[str, DataSet]) -> None:
         _OnData.check(self, data)
         if self.at_least is None and self.at_most is None:
@@ -205,6 +209,10 @@ class ChampionGate(_OnData):
     margin: float = 0.01
     must: str = "not-worse"
     confidence: float = 0.95
+
+    @classmethod
+    def naming(cls, body: Mapping[str, Any]) -> str:
+        return f"{body.get('metric')} beside the champion on {body.get('data')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +241,12 @@ class FairnessGate(_OnData):
     min_rows: int = 30
     sure: bool = False
     confidence: float = 0.95
+
+    @classmethod
+    def naming(cls, body: Mapping[str, Any]) -> str:
+        group = body.get("group")
+        names = " and ".join(map(str, group)) if isinstance(group, list | tuple) else str(group)
+        return f"fairness by {names} on {body.get('data')}"
 
     def check(self, data: Mapping[str, DataSet]) -> None:
         _OnData.check(self, data)

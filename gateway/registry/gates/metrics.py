@@ -18,7 +18,7 @@ from gateway.messages import Array
 __all__ = ["METRICS", "Answers", "Counted", "Metric"]
 
 MOST_CLASSES = 64
-SCORE_BINS = 512
+SCORE_BINS = 256
 _TINY = 1e-15
 
 
@@ -103,7 +103,7 @@ class _Classes:
             self.sums += counted.reshape(self.sums.shape)
 
     def value(self, sums: Array) -> Array:
-        held = sums.reshape(*sums.shape[:-1], MOST_CLASSES, 3)
+        held = sums.reshape(*sums.shape[:-1], MOST_CLASSES, 3)[..., : max(1, len(self.known)), :]
         with np.errstate(divide="ignore", invalid="ignore"):
             each = self.figure(held[..., 0], held[..., 1], held[..., 2])
             return np.asarray(np.nanmean(np.where(held[..., 0] > 0, each, np.nan), axis=-1))

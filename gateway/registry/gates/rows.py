@@ -62,7 +62,7 @@ class Reading:
             output = output[:, 0]
         if output.ndim == 2:
             largest = np.argmax(output, axis=1)
-            return _values(self._data.classes)[largest] if self._data.classes else largest
+            return np.asarray(_values(self._data.classes)[largest] if self._data.classes else largest)
         if output.ndim != 1:
             raise InvalidRegistration(
                 f"output {self._prediction!r} has shape {list(output.shape)}; a prediction is one value a row, or a "

@@ -1,0 +1,397 @@
+"""Gates in control: what a model asks, whether a version has shown it, and what it takes to pass without.
+
+A result counts while the same question would be asked (``gate_asking.Question.basis``), if this home signed it. Runs
+are jobs where a gateway runs, one by one, so that none disturbs another's times; who asks for what is being run already
+waits for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gateway.checkpoints import SigningKey
+from gateway.clock import Clock
+from gateway.control.changes import Changes, Decision
+from gateway.control.gate_asking import Question, model_of, question
+from gateway.control.gate_run import GateRunner
+from gateway.control.gatekeeping import GateOutcome, Override, declaration_digest
+from gateway.control.jobs import Job, JobProgress, Jobs
+from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
+from gateway.errors import Conflict, GateRefused, InvalidRegistration, LoadError
+from gateway.messages import VersionRef
+from gateway.registry import canonical
+from gateway.registry.blobs import BlobStore
+from gateway.registry.gates.declaration import Declaration
+from gateway.registry.gates.records import GATES, keep_record, read_record
+from gateway.registry.gates.report import Report
+from gateway.registry.gates.running import GateProgress
+
+__all__ = ["GateControl", "GateStatistics"]
+
+View = dict[str, Any]
+KIND = "gates"
+_HOUR_S = 3600.0
+_CLOCKS_DIFFER_S = 300.0
+_MAX_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatistics:
+    """Runs of this process by model and outcome (``passed``, ``failed``), and overrides by model."""
+
+    runs: Mapping[tuple[str, str], int]
+    overrides: Mapping[str, int]
+
+
+class GateControl:
+    """``home``: where the key of the records is. ``jobs``: None where nothing is served; a run then goes on in the
+    foreground of who asks. ``progress`` is told of those."""
+
+    def __init__(
+        self,
+        store: Store,
+        runner: GateRunner,
+        *,
+        home: Path,
+        clock: Clock,
+        jobs: Jobs | None = None,
+        progress: GateProgress = lambda _stage, _done, _total: None,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._home = home
+        self._clock = clock
+        self._jobs = jobs
+        self._changes = Changes(store)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="turnout-gates")
+        self._under_way: dict[tuple[VersionRef, str], asyncio.Task[View]] = {}
+        self._runs: Counter[tuple[str, str]] = Counter()
+        self._overrides: Counter[str] = Counter()
+        self._key: SigningKey | None = None
+        self.progress = progress
+
+    def __repr__(self) -> str:
+        return f"<GateControl [{len(self._under_way)} under way]>"
+
+    @property
+    def _blobs(self) -> BlobStore:
+        return self._runner.blobs
+
+    def statistics(self) -> GateStatistics:
+        return GateStatistics(dict(self._runs), dict(self._overrides))
+
+    async def close(self) -> None:
+        """Ends runs that go on in the foreground; the jobs end theirs."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # What is asked
+
+    async def declared(self, model: str) -> View:
+        """``{"model", "revision", "gates", "digest"}``; ``gates`` None where nothing is asked. Raises UnknownModel."""
+        snapshot = await self._store.snapshot()
+        found = model_of(snapshot, model)
+        return {
+            "model": model,
+            "revision": snapshot.documents[_key(model)].revision,
+            "gates": canonical.thaw(found.gates),
+            "digest": declaration_digest(found) or None,
+        }
+
+    async def declare(self, model: str, body: Any, *, actor: str, expected: int | None = None) -> View:
+        """``body``: a declaration whose files are stored; None: nothing is asked from now on.
+
+        Raises InvalidRegistration naming the key that is wrong, UnknownModel, StaleRevision.
+        """
+        declaration = None if body is None else Declaration.from_json(body)
+        for file in () if declaration is None else declaration.blobs():
+            entry = await asyncio.to_thread(self._blobs.entry, file.digest)
+            if entry is None or entry.size_bytes != file.size_bytes:
+                raise InvalidRegistration(
+                    f"{file.name} ({file.digest}) is not stored here; send the file with the gates"
+                )
+        asked = None if declaration is None else declaration.to_json()
+
+        def decide(snapshot: Snapshot) -> Decision:
+            changed = model_of(snapshot, model).with_gates(asked)
+            detail = {"digest": declaration_digest(changed) or None, "gates": asked}
+            return Decision(changed.to_json(), AuditEntry(actor, "gates-declare", str(_key(model)), "", detail))
+
+        await self._changes.write(_key(model), decide, expected=expected)
+        return await self.declared(model)
+
+    def storing(self) -> Any:
+        """Hold it from the first file stored until ``declare`` has returned, so that gc keeps away."""
+        return self._blobs.registering()
+
+    # What was shown
+
+    async def results(self, model: str, selector: str) -> View:
+        """Runs of a version, newest last, with the newest report that this home signed; ``passes``: whether one counts
+        now. Raises UnknownModel, UnknownVersion."""
+        snapshot = await self._store.snapshot()
+        entry = model_of(snapshot, model).resolve(selector)
+        asked = question(snapshot, model, entry.number)
+        newest = next((one["record"] for one in reversed(entry.gates) if one.get("record")), None)
+        report, problem = None, ""
+        if newest is not None:
+            try:
+                report = await asyncio.to_thread(self._read, str(newest))
+            except LoadError as fault:
+                problem = str(fault)
+        counts = None if asked is None else await self._fresh(asked)
+        return {
+            "model": model,
+            "version": entry.number,
+            "results": canonical.thaw(entry.gates),
+            "report": report,
+            "problem": problem,
+            "asked": asked is not None,
+            "passes": asked is None or counts is not None,
+        }
+
+    async def start(
+        self, model: str, selector: str, *, against: str | None = None, actor: str, purpose: str = "asked"
+    ) -> View:
+        """Begins to run the gates as a job and gives it. Conflict where the model asks for nothing."""
+        asked = await self._question(model, selector, against)
+        return self._job(asked, purpose, actor).to_json()
+
+    async def run(
+        self, model: str, selector: str, *, against: str | None = None, actor: str, purpose: str = "asked"
+    ) -> View:
+        """Runs the gates, whatever was shown before, and returns the view of the run at its end; it may be one that did
+        not pass. Conflict where the model asks for nothing."""
+        return await self._shared(await self._question(model, selector, against), purpose, actor)
+
+    async def require(
+        self,
+        model: str,
+        version: int,
+        *,
+        purpose: str,
+        against: int | None = None,
+        override: Override | None = None,
+        actor: str,
+    ) -> GateOutcome:
+        """See ``Gatekeeper``. With ``override`` nothing is run: what was shown last is passed over and written down."""
+        asked = question(await self._store.snapshot(), model, version, against)
+        if asked is None:
+            return GateOutcome()
+        fresh = await self._fresh(asked)
+        if fresh is not None:
+            return GateOutcome(asked.digest, str(fresh["record"]))
+        if override is not None:
+            return await self._overridden(asked, override, purpose, actor)
+        view = await self._shared(asked, purpose, actor)
+        if not view["passed"]:
+            report = view["report"]
+            raise GateRefused(f"{asked.ref} does not pass the gates of its model: {view['why']}", report)
+        return GateOutcome(asked.digest, str(view["record"]), report=view["report"])
+
+    # How
+
+    async def _question(self, model: str, selector: str, against: str | None) -> Question:
+        snapshot = await self._store.snapshot()
+        document = model_of(snapshot, model)
+        entry = document.resolve(selector)
+        beside = None if against is None else document.resolve(_selector(against)).number
+        asked = question(snapshot, model, entry.number, beside)
+        if asked is None:
+            raise Conflict(
+                f"model {model} declares no gates, so there is nothing to run; declare some: "
+                f"turnout gates {model} -f gates.yaml"
+            )
+        return asked
+
+    async def _fresh(self, asked: Question) -> Mapping[str, Any] | None:
+        """The newest result that counts: of this question, passed, young enough, and signed by this home."""
+        for result in reversed(asked.entry.gates):
+            if result.get("basis") != asked.basis or not result.get("passed") or not result.get("record"):
+                continue
+            if not self._young(asked, float(result["at"])):
+                continue
+            try:
+                report = await asyncio.to_thread(self._read, str(result["record"]))
+            except LoadError:
+                continue
+            said = (report.get("basis"), report.get("digest"), report.get("passed"))
+            if said == (asked.basis, asked.entry.digest, True) and self._young(asked, float(report["ended_at"])):
+                return dict(result)
+        return None
+
+    def _young(self, asked: Question, at: float) -> bool:
+        """Of the future, it is of a clock that was wrong."""
+        age_s = self._clock.wall() - at
+        most = asked.declaration.fresh_h
+        return age_s >= -_CLOCKS_DIFFER_S and (most is None or age_s <= most * _HOUR_S)
+
+    async def _overridden(self, asked: Question, override: Override, purpose: str, actor: str) -> GateOutcome:
+        reason = override.reason.strip()
+        if not reason:
+            raise InvalidRegistration("an override needs a reason: say why the version may pass gates that it did not")
+        last = next((one for one in reversed(asked.entry.gates) if one.get("basis") == asked.basis), None)
+        failed = tuple(str(name) for name in (last or {}).get("failed", ()))
+        result = {
+            "overridden": reason[:_MAX_REASON],
+            "passed": False,
+            "failed": list(failed),
+            "at": self._clock.wall(),
+            "basis": asked.basis,
+            "declaration": asked.digest,
+            "purpose": purpose,
+            "by": actor,
+        }
+        await self._write(
+            asked,
+            result,
+            AuditEntry(
+                actor,
+                "gates-override",
+                str(_key(asked.model.name)),
+                reason,
+                {
+                    "version": asked.entry.number,
+                    "purpose": purpose,
+                    "failed": list(failed),
+                    "run": last is not None,
+                },
+            ),
+        )
+        self._overrides[asked.model.name] += 1
+        return GateOutcome(asked.digest, None, overridden=reason, failed=failed)
+
+    async def _shared(self, asked: Question, purpose: str, actor: str) -> View:
+        """One run for all who ask the same at once. Who stops waiting leaves it going on for the others."""
+        place = (asked.ref, asked.basis)
+        running = self._under_way.get(place)
+        if running is None:
+            running = asyncio.ensure_future(self._through(asked, purpose, actor))
+            self._under_way[place] = running
+            running.add_done_callback(partial(self._over, place))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if self._jobs is None:
+                running.cancel()
+            raise
+
+    def _over(self, place: tuple[VersionRef, str], ended: asyncio.Task[View]) -> None:
+        self._under_way.pop(place, None)
+        if not ended.cancelled():
+            ended.exception()  # told to all who still wait; perhaps nobody does
+
+    async def _through(self, asked: Question, purpose: str, actor: str) -> View:
+        if self._jobs is None:
+            return await self._looked(asked, purpose, actor, self.progress, threading.Event())
+        return dict(await self._jobs.outcome(self._job(asked, purpose, actor)))
+
+    def _job(self, asked: Question, purpose: str, actor: str) -> Job:
+        if self._jobs is None:
+            raise Conflict("jobs are of a running gateway; here the gates run in the foreground: turnout gate")
+
+        async def work(progress: JobProgress) -> View:
+            def tell(stage: str, done: int, total: int | None) -> None:
+                progress.tell(done, total, f"rows of {stage}" if done else stage)
+
+            stop = _Stopped(lambda: progress.stopped)
+            return await self._looked(asked, purpose, actor, tell, stop)
+
+        return self._jobs.start(KIND, actor, work, title=f"gates of {asked.ref}", one_by_one=True)
+
+    async def _looked(
+        self, asked: Question, purpose: str, actor: str, progress: GateProgress, stop: threading.Event | _Stopped
+    ) -> View:
+        loop = asyncio.get_running_loop()
+        work = partial(self._runner.run, asked, purpose, progress=progress, stopped=stop.is_set)
+        try:
+            report = await loop.run_in_executor(self._threads, work)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+        return await self._kept(asked, report, purpose, actor)
+
+    async def _kept(self, asked: Question, report: Report, purpose: str, actor: str) -> View:
+        """The record is stored before the catalogue names it. An archived or changed model keeps it all the same."""
+        body = report.to_json()
+        with self._blobs.registering():
+            stored = await asyncio.to_thread(self._keep, body)
+            result = {
+                "record": stored.digest,
+                "size_bytes": stored.size_bytes,
+                "passed": report.passed,
+                "failed": list(report.failed),
+                "at": report.ended_at,
+                "took_s": round(report.ended_at - report.started_at, 3),
+                "basis": report.basis,
+                "declaration": report.declaration,
+                "against": None if report.against is None else report.against["version"],
+                "purpose": purpose,
+                "by": actor,
+            }
+            told = {"version": asked.entry.number, "passed": report.passed, "failed": list(report.failed)}
+            told |= {"record": stored.digest, "purpose": purpose}
+            why = report.sentence()[:_MAX_REASON]
+            await self._write(asked, result, AuditEntry(actor, "gates", str(_key(asked.model.name)), why, told))
+        self._runs[asked.model.name, "passed" if report.passed else "failed"] += 1
+        return {
+            "model": asked.model.name,
+            "version": asked.entry.number,
+            "passed": report.passed,
+            "failed": list(report.failed),
+            "why": report.sentence(),
+            "record": stored.digest,
+            "report": body,
+        }
+
+    async def _write(self, asked: Question, result: View, entry: AuditEntry) -> None:
+        def decide(snapshot: Snapshot) -> Decision:
+            return Decision(model_of(snapshot, asked.model.name).with_gate(asked.entry.number, result).to_json(), entry)
+
+        await self._changes.write(_key(asked.model.name), decide)
+
+    def _signing(self) -> SigningKey:
+        if self._key is None:
+            self._key = SigningKey.of(self._home, GATES)
+        return self._key
+
+    def _keep(self, body: View) -> Any:
+        return keep_record(body, self._signing(), self._blobs)
+
+    def _read(self, digest: str) -> View:
+        return dict(read_record(digest, self._signing().public, self._blobs))
+
+
+class _Stopped:
+    """The job's word, or our own."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set or self._asked()
+
+
+def _key(model: str) -> DocumentKey:
+    return DocumentKey("model", model)
+
+
+def _selector(text: str) -> str:
+    """``3``, ``@champion``, ``champion`` for short, ``@sha256:…``."""
+    return text if text.startswith("@") or text.isdigit() else f"@{text}"
