@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import repeat
 from operator import add
 from sys import intern
@@ -220,5 +220,6 @@ def _name_of(tensor: Sequence[Any]) -> str:
     return str(tensor[0])
 
 
+@lru_cache(maxsize=64)
 def _datatype(kind: str) -> str:
     return datatype_of(np.empty(0, dtype=kind))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import repeat
 from typing import Any
 
@@ -166,7 +167,11 @@ def _rows(columns: list[Sequence[Any]], count: int) -> list[bytes]:
     while len(columns[-1]) == 1 and columns[-1][0] is None:
         columns.pop()
     filled: list[Iterable[Any]] = [repeat(one[0], count) if len(one) == 1 else one for one in columns]
-    return list(map(encoded, zip(*filled, strict=True)))
+    rows = list(zip(*filled, strict=True))
+    if None not in columns[-1]:
+        with suppress(TypeError):  # text that is not Unicode, see ``encoded``
+            return list(map(orjson.dumps, rows))
+    return list(map(encoded, rows))
 
 
 _Kept = tuple[str | None, str | None, list[str] | None, str | None]
