@@ -91,11 +91,17 @@ def _placed(graph: Graph) -> tuple[list[_Box], float, float]:
     for column, members in sorted(columns.items()):
         width = 2 * _PAD + _CHARACTER * max(len(line) for _, lines in members for line in lines)
         y = top + (tallest - heights[column]) / 2
+        if members[0][0].kind == "features":  # beside its data, so that no line to the run crosses it
+            y = max(top, _middle([box for box in boxes if box.node.kind == "data"], y) - _height(members[0][1]) / 2)
         for node, lines in members:
             boxes.append(_Box(node, lines, x, y, width, _height(lines)))
             y += _height(lines) + _GAP
         x += width + _BETWEEN
     return boxes, x - _BETWEEN + _MARGIN, top + tallest + _MARGIN
+
+
+def _middle(boxes: Sequence[_Box], otherwise: float) -> float:
+    return sum(box.y + box.height / 2 for box in boxes) / len(boxes) if boxes else otherwise
 
 
 def _text(node: Node) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ def _drawn(box: _Box) -> str:
         y = box.y + _PAD + 8 + number * _LINE
         last = box.node.digest is not None and number == len(box.lines) - 1
         look = 'fill="#666666"' if number == 0 or last else 'fill="#222222"'
-        look += ' font-weight="bold"' if number == 1 and not last else ""
+        look += ' font-weight="bold"' if number == 1 and line == box.node.title[: len(line)] else ""
         parts.append(f'<text x="{box.x + _PAD:.1f}" y="{y:.1f}" {look} xml:space="preserve">{escape(line)}</text>')
     return "".join([*parts, "</g>"])
 

@@ -10,8 +10,7 @@ recorder       ``record("fraud")``: what a training script says, and what is see
   recorded     the lineage file, put together and without secrets
 command        a training that knows nothing of the recorder, run and recorded
 comparison     what changed from one version to another
-reproduction   a folder with what is needed to train again, what of it can be checked, and the training itself
-  difference   what exactly differs between two files
+reproduction   a version trained again: its folder, what of it can be checked, what exactly differs
 graph          a version and all that it was made from, as nodes and edges
 
 What records a training (``recorder`` and below) imports the standard library and nothing of the gateway's servers.

@@ -144,6 +144,8 @@ def _untracked(root: Path, apart: set[Path]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in sorted(name.decode("utf-8", "replace") for name in names if name):
         path = root / name
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue  # settings, caches, homes: a training that reads one has it among its data
         if path.resolve() not in apart and path.is_file() and len(found) < MAX_UNTRACKED:
             found.append({"name": name, "digest": digest_of_file(path)})
     return found

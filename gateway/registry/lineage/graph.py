@@ -40,16 +40,7 @@ class Graph:
     edges: tuple[tuple[str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        nodes = [
-            {
-                "name": node.name,
-                "kind": node.kind,
-                "title": node.title,
-                "lines": list(node.lines),
-                "digest": node.digest,
-            }
-            for node in self.nodes
-        ]
+        nodes = [asdict(node) | {"lines": list(node.lines)} for node in self.nodes]
         return {"nodes": nodes, "edges": [list(edge) for edge in self.edges]}
 
 

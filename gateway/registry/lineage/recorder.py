@@ -225,7 +225,7 @@ class Run:
         if self._identify:
             run |= {"duration_s": round(time.monotonic() - self._began, 3)}
         body = {
-            "code": self._code | {"files": self._sources(opened.sources)},
+            "code": self._code_with(opened.sources, {output["name"] for output in outputs.values()}),
             "data": [*self._data.values(), *files.gathered(seen, self._root)] or None,
             "parameters": {"values": self._parameters, "seeds": self._seeds},
             "environment": environment.capture(),
@@ -238,6 +238,12 @@ class Run:
 
     def _is_named(self, path: Path, outputs: Mapping[Path, Any]) -> bool:
         return path in outputs or any(path.is_relative_to(named) for named in self._named)
+
+    def _code_with(self, sources: tuple[Path, ...], made: set[str]) -> dict[str, Any]:
+        """What the training makes itself is no code that Git does not know, though it lay there from the last time."""
+        untracked = [row for row in self._code.get("untracked", ()) if row["name"] not in made]
+        found = {name: value for name, value in self._code.items() if name != "untracked"}
+        return found | ({"untracked": untracked} if untracked else {}) | {"files": self._sources(sources)}
 
     def _sources(self, seen: tuple[Path, ...]) -> dict[str, str]:
         """Of the modules that are loaded now, and those that were opened."""
