@@ -181,7 +181,7 @@ class TokenVerbs(Protocol):
         self, name: str, role: str, *, routes: Sequence[str], expires_in_s: float | None
     ) -> Json: ...
 
-    async def rotate_token(self, name: str) -> Json: ...
+    async def rotate_token(self, name: str, *, grace_s: float = 0.0) -> Json: ...
 
     async def revoke_token(self, name: str) -> None: ...
 
@@ -210,6 +210,14 @@ class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TargetVerbs, TokenVerbs, Job
 
     async def drift(self, name: str) -> Json:
         """As ``GET /admin/drift/{route}`` answers."""
+        ...
+
+    async def secrets(self) -> Sequence[Json]:
+        """``{"place", "kind", "source", "read_at", "changed_at", "rotations", "trouble"}`` each."""
+        ...
+
+    async def refresh_secrets(self) -> Json:
+        """``{"rotated": [place], "secrets": [...]}``."""
         ...
 
     async def replicas(self) -> Json:

@@ -188,8 +188,8 @@ class HttpBackend:
         body = {"name": name, "role": role, "routes": list(routes) or None, "expires_in_s": expires_in_s}
         return await self._call("POST", "/tokens", body)
 
-    async def rotate_token(self, name: str) -> Json:
-        return await self._call("POST", f"/tokens/{_part(name)}/rotate")
+    async def rotate_token(self, name: str, *, grace_s: float = 0.0) -> Json:
+        return await self._call("POST", f"/tokens/{_part(name)}/rotate", {"grace_s": grace_s} if grace_s else None)
 
     async def revoke_token(self, name: str) -> None:
         await self._call("DELETE", f"/tokens/{_part(name)}")
@@ -211,6 +211,12 @@ class HttpBackend:
 
     async def drift(self, name: str) -> Json:
         return await self._call("GET", f"/drift/{_part(name)}")
+
+    async def secrets(self) -> Sequence[Json]:
+        return await self._list("/secrets", "secrets")
+
+    async def refresh_secrets(self) -> Json:
+        return await self._send("POST", "/secrets/refresh", timeout=UPLOAD_TIMEOUT)
 
     async def replicas(self) -> Json:
         return await self._call("GET", "/replicas")

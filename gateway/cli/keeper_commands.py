@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.backend import Backend
 from gateway.cli.backup import BackupReport, read_backup, write_backup
 from gateway.cli.connection import local_home, perform
+from gateway.cli.durations import seconds_of
 from gateway.cli.failures import CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
-from gateway.cli.progress import stepwise
 from gateway.control.store_access import last_state_path, store_path
 from gateway.registry.blobs import BlobStore
-from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
-from gateway.registry.opening import open_blobs
 from gateway.settings import client_settings, load_settings
 
 __all__ = ["commands"]
@@ -56,11 +52,20 @@ def create_token(
 
 @token_commands.command("rotate")
 def rotate_token(
-    *, name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")], json: JsonOption = False
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")],
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="TIME", help="The old secret stays good so long: 90s, 15m, 2h, 1d.")
+    ] = "0s",
+    json: JsonOption = False,
 ) -> None:
-    """Give a token a new secret and print it; the old one ends."""
+    """Give a token a new secret and print it; the old one ends, at once or after the grace."""
     output = Output.standard(machine=json)
-    _secret(output, perform(lambda backend: backend.rotate_token(name)))
+    grace_s = seconds_of(grace, "--grace")
+    made = perform(lambda backend: backend.rotate_token(name, grace_s=grace_s))
+    _secret(output, made)
+    if "old_until" in made and not json:
+        output.note(f"The secret before it is good until {when_text(made['old_until'])}.")
 
 
 def _secret(output: Output, made: Mapping[str, Any]) -> None:
@@ -80,10 +85,22 @@ def list_tokens(*, json: JsonOption = False) -> None:
         output.json(found)
         return
     rows = [
-        (token["name"], token["role"], token["routes"] or "all", when_text(token["created_at"]), _expiry(token))
+        (
+            token["name"],
+            token["role"],
+            token["routes"] or "all",
+            when_text(token["created_at"]),
+            _expiry(token),
+            _old(token),
+        )
         for token in found
     ]
-    output.table(("NAME", "ROLE", "ROUTES", "CREATED", "EXPIRES"), rows, empty="No tokens.")
+    output.table(("NAME", "ROLE", "ROUTES", "CREATED", "EXPIRES", "OLD SECRET UNTIL"), rows, empty="No tokens.")
+
+
+def _old(token: Mapping[str, Any]) -> str | None:
+    """Only while a rotation leaves it."""
+    return when_text(token["old_until"]) if "old_until" in token else None
 
 
 def _expiry(token: Mapping[str, Any]) -> str:
@@ -150,60 +167,3 @@ def _report(output: Output, report: BackupReport, sentence: str) -> None:
         output.json(report.to_json())
     else:
         output.line(sentence)
-
-
-@commands.command("gc")
-def collect_garbage(
-    *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    older_than_s: Annotated[
-        float,
-        typer.Option(
-            "--older-than", metavar="SECONDS", min=0, help="Leave younger files: they may be on their way in."
-        ),
-    ] = GRACE_S,
-    json: JsonOption = False,
-) -> None:
-    """Free artifact files that no version refers to. Archived versions are kept."""
-    output = Output.standard(machine=json)
-    home = local_home("gc")
-    blobs = open_blobs(load_settings(overrides={"home": home}))
-    referenced, beside = perform(_digests)
-    found = plan(referenced, blobs, now=time.time(), grace_s=older_than_s, beside=beside)
-    if not json:
-        output.line(_plan_text(found))
-    freed = 0
-    if found.free and not dry_run:
-        _confirm(found, yes=yes)
-        with output.steps() as steps:
-            freed = collect(found, blobs, stepwise(steps, "freeing"))
-        if not json:
-            output.line(f"Freed {bytes_text(freed)}.")
-    if json:
-        output.json({**found.to_json(), "dry_run": dry_run, "freed_bytes": freed})
-
-
-async def _digests(backend: Backend) -> tuple[list[str], list[str]]:
-    """Of manifests, and of the profiles that catalogues name beside them."""
-    versions = [version for model in await backend.models() for version in model["versions"]]
-    captured = [held["digest"] for version in versions for held in version.get("profiles", ())]
-    return [version["digest"] for version in versions], captured
-
-
-def _plan_text(found: CollectPlan) -> str:
-    young = f"; {len(found.recent)} more are too young to go" if found.recent else ""
-    if not found.free:
-        return f"Nothing to free: {found.kept} files are in use{young}."
-    return f"{len(found.free)} files, {bytes_text(found.free_bytes)}, belong to no version{young}."
-
-
-def _confirm(found: CollectPlan, *, yes: bool) -> None:
-    if yes:
-        return
-    try:
-        agreed = typer.confirm(f"Remove {len(found.free)} files for good?", err=True)
-    except typer.Abort:
-        agreed = False
-    if not agreed:
-        raise CommandFailed("nothing was removed; say --yes to remove without being asked")

@@ -37,6 +37,11 @@ JOBS_ARE_A_GATEWAYS = (
     "work itself, and ends with it"
 )
 
+ASK_WHO_READS = (
+    "which secrets are in force is known by the gateway that reads them: set TURNOUT_URL, and TURNOUT_TOKEN, to ask "
+    "it; turnout config check --read tells whether they can be read here"
+)
+
 ASK_A_GATEWAY = (
     "profiles of live rows are made where the rows run: start the gateway, set TURNOUT_URL to it, and ask again; "
     "turnout show tells the profile that a version was registered with"
@@ -215,8 +220,8 @@ class LocalBackend:
             name, role, actor=self._actor, routes=list(routes) or None, expires_in_s=expires_in_s
         )
 
-    async def rotate_token(self, name: str) -> Json:
-        return await self._control.tokens.rotate(name, actor=self._actor)
+    async def rotate_token(self, name: str, *, grace_s: float = 0.0) -> Json:
+        return await self._control.tokens.rotate(name, actor=self._actor, grace_s=grace_s)
 
     async def revoke_token(self, name: str) -> None:
         await self._control.tokens.revoke(name, actor=self._actor)
@@ -238,6 +243,12 @@ class LocalBackend:
 
     async def drift(self, name: str) -> Json:
         raise CommandFailed("drift is judged by a running gateway: set TURNOUT_URL, and TURNOUT_TOKEN, to ask it")
+
+    async def secrets(self) -> Sequence[Json]:
+        raise CommandFailed(ASK_WHO_READS)
+
+    async def refresh_secrets(self) -> Json:
+        raise CommandFailed(ASK_WHO_READS)
 
     async def replicas(self) -> Json:
         return await self._control.replicas()

@@ -21,6 +21,7 @@ __all__ = ["ADMIN_TOKEN_FILE", "TokenControl"]
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 BOOTSTRAP_NAME = "admin"
+MAX_GRACE_S = 30 * 86_400.0
 
 View = dict[str, Any]
 
@@ -40,7 +41,9 @@ class TokenControl:
 
     async def list(self) -> Sequence[View]:
         snapshot = await self._store.snapshot()
-        return [token.view() for token in _tokens(snapshot)]
+        now = self._clock.wall()
+        views = [token.view() for token in _tokens(snapshot)]
+        return [{key: value for key, value in view.items() if key != "old_until" or value > now} for view in views]
 
     async def create(
         self, name: object, role: object, *, actor: str, routes: object = None, expires_in_s: object = None
@@ -70,14 +73,16 @@ class TokenControl:
 
         return (await self._changes.write(key, decide)).revision
 
-    async def rotate(self, name: str, *, actor: str) -> View:
-        """A new secret for the same token; the old one ends."""
-        key, made = _key(name), list[TokenDocument]()
+    async def rotate(self, name: str, *, actor: str, grace_s: object = None) -> View:
+        """A new secret for the same token; the old one ends, or is good for ``grace_s`` more, so that who uses it can
+        be told. A grace of nothing also ends what an earlier one left. Raises InvalidInput, NotFound."""
+        key, made, left_s = _key(name), list[TokenDocument](), _grace(grace_s)
         secret, sha256 = mint()
 
         def decide(snapshot: Snapshot) -> Decision:
-            made[:] = [_token(snapshot, name).rotated(sha256, self._clock.wall())]
-            return Decision(made[0].to_json(), AuditEntry(actor, "token-rotate", str(key)))
+            made[:] = [_token(snapshot, name).rotated(sha256, self._clock.wall(), grace_s=left_s)]
+            detail = {"grace_s": left_s} if left_s else None
+            return Decision(made[0].to_json(), AuditEntry(actor, "token-rotate", str(key), "", detail))
 
         await self._replica.taken((await self._changes.write(key, decide)).revision)
         return {"token": secret, **made[0].view()}
@@ -159,6 +164,15 @@ def _token(snapshot: Snapshot, name: str) -> TokenDocument:
     if found is None or found.body is None:
         raise NotFound(f"no token {name!r:.80}")
     return TokenDocument.from_json(found.body)
+
+
+def _grace(seconds: object) -> float:
+    if seconds is None:
+        return 0.0
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_GRACE_S:
+        problem = FieldProblem("grace_s", "seconds from 0 to 30 days", repr(seconds)[:60])
+        raise InvalidInput("grace_s: expected seconds from 0 to 30 days", problem)
+    return float(seconds)
 
 
 def _expiry(seconds: object, now: float) -> float | None:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -29,6 +29,7 @@ MIGRATIONS: Mapping[int, Migration] = {}
 
 _PREFIX = "turnout_"
 _ID_DIGITS = 16
+MAX_OUTGOING = 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -96,7 +97,8 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class TokenDocument:
-    """A token as stored: everything but the secret. Times in seconds since the epoch."""
+    """A token as stored: everything but the secret. Times in seconds since the epoch. ``outgoing``: hashes of secrets
+    that it had before, and until when each is still good."""
 
     name: str
     sha256: str
@@ -105,17 +107,22 @@ class TokenDocument:
     created_at: float
     rotated_at: float
     expires_at: float | None = None
+    outgoing: tuple[tuple[str, float], ...] = ()
 
     @property
     def token_id(self) -> str:
         return self.sha256[:_ID_DIGITS]
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "sha256": self.sha256, **self.view()}
+        body = {"schema": SCHEMA, "sha256": self.sha256, **self.view()}
+        body.pop("old_until", None)
+        left = [{"sha256": sha256, "until": until} for sha256, until in self.outgoing]
+        return body | ({"outgoing": left} if left else {})
 
     def view(self) -> dict[str, Any]:
-        """What may be shown: not even the hash."""
-        return {
+        """What may be shown: not even the hash. ``old_until``, where a secret before this one is good for a while."""
+        old = {"old_until": max(until for _, until in self.outgoing)} if self.outgoing else {}
+        return old | {
             "name": self.name,
             "role": str(self.role),
             "routes": None if self.routes is None else sorted(self.routes),
@@ -138,12 +145,26 @@ class TokenDocument:
                 created_at=body["created_at"],
                 rotated_at=body["rotated_at"],
                 expires_at=body["expires_at"],
+                outgoing=tuple((row["sha256"], row["until"]) for row in body.get("outgoing", ())),
             )
         except (KeyError, TypeError, InvalidInput, RegistryError) as error:
             raise StoreUnavailable(f"a stored token cannot be read: {error}") from error
 
-    def rotated(self, sha256: str, now: float) -> TokenDocument:
-        return replace(self, sha256=sha256, rotated_at=now)
+    def rotated(self, sha256: str, now: float, *, grace_s: float = 0.0) -> TokenDocument:
+        """With a new secret; the one before, and those before it whose time is not over, are good for ``grace_s`` at
+        most."""
+        until = now + grace_s
+        left = [
+            (old, min(until, ends)) for old, ends in (*self.outgoing, (self.sha256, until)) if min(until, ends) > now
+        ]
+        return replace(self, sha256=sha256, rotated_at=now, outgoing=tuple(left[-MAX_OUTGOING:]))
+
+    def every(self) -> Iterator[TokenDocument]:
+        """It as each of its secrets finds it."""
+        yield replace(self, outgoing=())
+        for sha256, until in self.outgoing:
+            ends = until if self.expires_at is None else min(until, self.expires_at)
+            yield replace(self, sha256=sha256, expires_at=ends, outgoing=())
 
 
 def mint() -> tuple[str, str]:
@@ -199,7 +220,7 @@ class TokenRing:
                 token = TokenDocument.from_json(document.body)
             except StoreUnavailable:
                 continue
-            ring[token.sha256] = token
+            ring |= {one.sha256: one for one in token.every()}
         self._by_digest = ring
 
     def verify(self, secret: str) -> Principal | None:

@@ -201,8 +201,10 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("GET", "/audit/checkpoint", view, keeping.checkpoint, "How the log stands now, signed"),
         _Endpoint("GET", "/tokens", admin, keeping.tokens, "Every token, without its secret"),
         _Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
-        _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token"),
+        _Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token", json),
         _Endpoint("DELETE", "/tokens/{name}", admin, keeping.revoke_token, "Revoke a token"),
+        _Endpoint("GET", "/secrets", admin, keeping.secrets, "Where each secret is read, and when; never a secret"),
+        _Endpoint("POST", "/secrets/refresh", admin, keeping.refresh_secrets, "Read every secret again, now"),
     )
 
 

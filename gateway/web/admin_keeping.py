@@ -67,11 +67,24 @@ class KeepingEndpoints:
         return _secret(made, 201)
 
     async def rotate_token(self, call: AdminCall) -> Response:
-        return _secret(await self._plane.tokens.rotate(call.part("name"), actor=call.actor), 200)
+        body = await call.body(optional=True)
+        only(body, "grace_s")
+        made = await self._plane.tokens.rotate(call.part("name"), actor=call.actor, grace_s=body.get("grace_s"))
+        return _secret(made, 200)
 
     async def revoke_token(self, call: AdminCall) -> Response:
         await self._plane.tokens.revoke(call.part("name"), actor=call.actor)
         return json_response({"name": call.part("name"), "revoked": True})
+
+    async def secrets(self, call: AdminCall) -> Response:
+        """Where each is and when it was read; never a secret."""
+        return json_response({"secrets": [one.to_json() for one in self._plane.secrets.statistics()]})
+
+    async def refresh_secrets(self, call: AdminCall) -> Response:
+        """Reads all again, commands too."""
+        rotated = await self._plane.secrets.look()
+        found = [one.to_json() for one in self._plane.secrets.statistics()]
+        return json_response({"rotated": list(rotated), "secrets": found})
 
 
 def _secret(body: object, status: int) -> Response:

@@ -219,3 +219,57 @@ async def test_a_token_made_elsewhere_is_known_here_without_asking_the_store_per
         store.fail("unplugged")
         await until(lambda: stage.stores.up[-1] is False)
         assert stage.plane.ring.verify(made["token"]) is not None
+
+
+async def test_a_rotated_tokens_old_secret_is_good_for_the_grace_and_no_longer(
+    store: MemoryStore, tokens: TokenControl, clock: ManualClock
+) -> None:
+    """Both stand for the same token meanwhile, each by its own id; a second rotation lengthens nothing, and one without
+    a grace ends all that is left."""
+    first = (await tokens.create("ci", "operator", actor="x", routes=["digits"]))["token"]
+    made = await tokens.rotate("ci", actor="olga", grace_s=600)
+    second = made["token"]
+    assert made["old_until"] == clock.wall() + 600
+    old, new = [(await ring(store, clock)).verify(secret) for secret in (first, second)]
+    assert old == new == Principal("ci", Role.OPERATOR, frozenset({"digits"}))
+    assert old is not None
+    assert new is not None
+    assert old.token_id != new.token_id
+    assert digest_of(first) not in repr(await tokens.list())
+    clock.advance(599)
+    third = (await tokens.rotate("ci", actor="olga", grace_s=600))["token"]
+    assert [(await ring(store, clock)).verify(s) is not None for s in (first, second, third)] == [True, True, True]
+    clock.advance(1)
+    assert [(await ring(store, clock)).verify(s) is not None for s in (first, second, third)] == [False, True, True]
+    fourth = (await tokens.rotate("ci", actor="olga"))["token"]
+    found = [(await ring(store, clock)).verify(s) is not None for s in (first, second, third, fourth)]
+    assert found == [False, False, False, True]
+    assert ["old_until" in row for row in await tokens.list()] == [False]
+
+
+async def test_a_grace_does_not_outlive_the_token(store: MemoryStore, tokens: TokenControl, clock: ManualClock) -> None:
+    """Nor a revocation; and a grace that is none is refused by its name."""
+    await tokens.create("root", "admin", actor="x")
+    first = (await tokens.create("ci", "viewer", actor="x", expires_in_s=60))["token"]
+    await tokens.rotate("ci", actor="x", grace_s=600)
+    clock.advance(60)
+    assert (await ring(store, clock)).verify(first) is None
+    second = (await tokens.create("cd", "viewer", actor="x"))["token"]
+    await tokens.rotate("cd", actor="x", grace_s=600)
+    await tokens.revoke("cd", actor="x")
+    assert (await ring(store, clock)).verify(second) is None
+    for grace in (-1, 31 * 86_400, "soon", True):
+        with pytest.raises(InvalidInput, match="grace_s"):
+            await tokens.rotate("ci", actor="x", grace_s=grace)
+
+
+async def test_a_token_that_was_never_rotated_with_a_grace_is_stored_as_before(
+    store: MemoryStore, tokens: TokenControl
+) -> None:
+    """The release before reads it; of one with a grace it ends the old secret at once."""
+    await tokens.create("ci", "viewer", actor="x")
+    await tokens.rotate("ci", actor="x")
+    body = next(iter((await store.snapshot()).documents.values())).body
+    assert body is not None
+    assert "outgoing" not in body
+    assert "old_until" not in body

@@ -195,6 +195,8 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/models/digits/versions/1/profiles"),
         ("GET", "/notifications"),
         ("GET", "/alarms"),
+        ("GET", "/targets"),
+        ("GET", "/models/digits/targets"),
         ("GET", "/jobs"),
         ("GET", "/jobs/some-job"),
     ],
@@ -215,6 +217,8 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("POST", "/models/digits/versions/6/archive"),
         ("POST", "/models/digits/versions/1/profiles"),
         ("PUT", "/models/digits/versions/1/profiles"),
+        ("PUT", "/models/digits/targets/staging"),
+        ("DELETE", "/models/digits/targets/staging"),
         ("POST", "/notifications/test"),
         ("DELETE", "/jobs/some-job"),
         ("POST", "/batch"),
@@ -227,6 +231,8 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("POST", "/tokens"),
         ("POST", "/tokens/viewer/rotate"),
         ("DELETE", "/tokens/viewer"),
+        ("GET", "/secrets"),
+        ("POST", "/secrets/refresh"),
     ],
 }
 
