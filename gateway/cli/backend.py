@@ -103,6 +103,14 @@ class RolloutVerbs(Protocol):
     async def rollout_report(self, name: str, rollout: str) -> Json: ...
 
 
+class FollowVerbs(Protocol):
+    """``{"route", "revision", "model", "follow": {...}, "status": {...} or None}``."""
+
+    async def followed(self, name: str) -> Json: ...
+
+    async def follow_again(self, name: str) -> Json: ...
+
+
 class ModelVerbs(Protocol):
     """Models and their versions. ``selector`` is a number, ``@alias`` or ``@sha256:...``."""
 
@@ -186,7 +194,7 @@ class TokenVerbs(Protocol):
     async def revoke_token(self, name: str) -> None: ...
 
 
-class Backend(RouteVerbs, RolloutVerbs, ModelVerbs, TargetVerbs, TokenVerbs, JobVerbs, Protocol):
+class Backend(RouteVerbs, RolloutVerbs, FollowVerbs, ModelVerbs, TargetVerbs, TokenVerbs, JobVerbs, Protocol):
     """All of it, and the audit log. ``place`` says where, for people."""
 
     @property

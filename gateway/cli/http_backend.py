@@ -122,6 +122,12 @@ class HttpBackend:
     async def abort_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
         return await self._call("DELETE", f"/routes/{_part(name)}/rollout", {"reason": reason}, expected=expected)
 
+    async def followed(self, name: str) -> Json:
+        return await self._call("GET", f"/routes/{_part(name)}/follow")
+
+    async def follow_again(self, name: str) -> Json:
+        return await self._call("POST", f"/routes/{_part(name)}/follow/again")
+
     async def rollout_reports(self, name: str) -> Sequence[Json]:
         return await self._list(f"/routes/{_part(name)}/rollouts", "rollouts")
 

@@ -118,6 +118,12 @@ class LocalBackend:
     async def abort_rollout(self, name: str, *, reason: str, expected: int | None) -> Json:
         return await self._control.rollouts.abort(name, reason=reason, actor=self._actor, expected=expected)
 
+    async def followed(self, name: str) -> Json:
+        return await self._control.follow.get(name)
+
+    async def follow_again(self, name: str) -> Json:
+        return await self._control.follow.again(name, actor=self._actor)
+
     async def rollout_reports(self, name: str) -> Sequence[Json]:
         return await self._control.rollouts.reports(name)
 

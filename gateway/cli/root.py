@@ -7,6 +7,8 @@ from gateway.cli import (
     decisions_commands,
     drift_command,
     explain_command,
+    follow_command,
+    gc_command,
     keeper_commands,
     lineage_commands,
     model_commands,
@@ -22,6 +24,7 @@ from gateway.cli import (
     target_commands,
     transfer_commands,
     truth_command,
+    verify_command,
 )
 from gateway.cli.demo import command as demo
 from gateway.cli.entry import frame
@@ -34,6 +37,7 @@ for group in (
     demo,
     register,
     model_commands,
+    verify_command,
     target_commands,
     lineage_commands,
     reproduce_command,
@@ -41,6 +45,7 @@ for group in (
     predict_command,
     route_commands,
     rollout_command,
+    follow_command,
     explain_command,
     drift_command,
     truth_command,
@@ -49,6 +54,7 @@ for group in (
     transfer_commands,
     audit_commands,
     decisions_commands,
+    gc_command,
     keeper_commands,
 ):
     application.add_typer(group.commands)

@@ -18,6 +18,7 @@ from gateway.web.admin_call import AdminCall
 from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Decisions
 from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
+from gateway.web.admin_follow import FollowEndpoints
 from gateway.web.admin_jobs import JOB_QUERY, JOBS_QUERY, JobEndpoints
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
@@ -67,6 +68,7 @@ class AdminPlane:
             *_route_calls(RouteEndpoints(plane.routes)),
             _explain_call(ExplainEndpoint(plane.routes)),
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
+            *_follow_calls(FollowEndpoints(plane.follow)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
             *_profile_calls(ProfileEndpoints(plane.profiles)),
             *_target_calls(TargetEndpoints(plane.targets)),
@@ -127,6 +129,14 @@ def _rollout_calls(rollouts: RolloutEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("POST", f"{one}/resume", operate, rollouts.resume, "Go on after a pause"),
         _Endpoint("GET", many, view, rollouts.reports, "Ended rollouts, newest first"),
         _Endpoint("GET", f"{many}/{{rollout}}", view, rollouts.report, "A report; last names the newest"),
+    )
+
+
+def _follow_calls(follow: FollowEndpoints) -> Sequence[_Endpoint]:
+    one, json = "/routes/{route}/follow", ("application/json",)
+    return (
+        _Endpoint("GET", one, Role.VIEWER, follow.get, "How far the route is with the name that it follows"),
+        _Endpoint("POST", f"{one}/again", Role.OPERATOR, follow.again, "Import once more what was refused", json),
     )
 
 
