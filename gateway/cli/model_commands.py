@@ -8,16 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.backend import Backend, TargetMove
-from gateway.cli.connection import local_home, perform
-from gateway.cli.failures import FAILED, USAGE, CommandFailed
+from gateway.cli.connection import perform
+from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.cli.profile_command import profile_lines
-from gateway.cli.progress import stepwise
 from gateway.cli.references import numbered, reference
 from gateway.cli.target_commands import ConfigOption, OverrideOption, ReasonOption, promote_to
-from gateway.registry.opening import open_blobs
-from gateway.registry.verify import verify
-from gateway.settings import load_settings
 
 __all__ = ["VersionArgument", "commands"]
 
@@ -118,53 +114,6 @@ def _show_version(output: Output, found: Mapping[str, Any]) -> None:
         output.line(line)
     for record in manifest["evaluation"]:
         output.line("evaluation  " + "  ".join(f"{key}={value}" for key, value in record.items() if value is not None))
-
-
-@commands.command("verify")
-def verify_versions(
-    *,
-    version: Annotated[str | None, typer.Argument(metavar="[MODEL/3]", help="One version.")] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every version in the home (also without MODEL/3).")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Hash every stored byte of a version again. Exit status 1 when one is not what the manifest names."""
-    output = Output.standard(machine=json)
-    if version is not None and everything:
-        raise CommandFailed("give MODEL/3 or --all, not both", status=USAGE)
-    home = local_home("verify")
-    targets = perform(lambda backend: _targets(backend, version))
-    reports, blobs = [], open_blobs(load_settings(overrides={"home": home}))
-    with output.steps() as steps:
-        for name, digest in targets:
-            report = verify(digest, blobs, stepwise(steps, f"hashing {name}"))
-            reports.append((name, report))
-    if json:
-        output.json([{"version": name, **report.to_json()} for name, report in reports])
-    for name, report in () if json else reports:
-        output.line(f"{name}  {'ok' if report.ok else 'DAMAGED'}  {report.digest}")
-        for finding in report.findings:
-            if not finding.ok:
-                output.line(f"  {finding}")
-    if not all(report.ok for _, report in reports):
-        raise typer.Exit(FAILED)
-
-
-async def _targets(backend: Backend, version: str | None) -> list[tuple[str, str]]:
-    """Name and manifest digest of what is to be verified, archived versions included."""
-    if version is None:
-        return [
-            (f"{model['name']}/{row['number']}", row["digest"])
-            for model in await backend.models()
-            for row in model["versions"]
-        ]
-    model_name, selector = reference(version)
-    if selector is None:
-        model = await backend.model(model_name)
-        return [(f"{model_name}/{row['number']}", row["digest"]) for row in model["versions"]]
-    found = await backend.version(model_name, selector)
-    return [(f"{found['model']}/{found['version']}", found["digest"])]
 
 
 @commands.command("archive")

@@ -17,6 +17,9 @@ from gateway.errors import Conflict, StoreUnavailable, UnknownModel
 from gateway.registry.blobs import BlobStore, Progress
 from gateway.registry.catalogue import ModelDocument
 from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
+from gateway.registry.environments import Environments
+from gateway.registry.environments.environments import EnvironmentEntry
+from gateway.registry.loading import read_manifest
 from gateway.registry.remote.cached import CachedBlobStore
 from gateway.registry.retention import RetentionRule, surplus
 from gateway.registry.transfer.ends import RemoteEnd
@@ -31,27 +34,47 @@ View = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class GarbagePlan:
-    """What would be freed, and why: ``releasing`` are versions whose files go by the rules of retention."""
+    """What would be freed, and why: ``releasing`` are versions whose files go by the rules of retention,
+    ``environments`` those that no version needs whose files stay."""
 
     found: CollectPlan
     releasing: Mapping[str, tuple[int, ...]]
+    environments: tuple[EnvironmentEntry, ...] = ()
+
+    @property
+    def free_bytes(self) -> int:
+        return self.found.free_bytes + sum(entry.size_bytes for entry in self.environments)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.found.free or self.releasing or self.environments)
 
     @property
     def released(self) -> list[str]:
         return [f"{model}/{number}" for model, numbers in sorted(self.releasing.items()) for number in numbers]
 
     def to_json(self) -> View:
-        return {**self.found.to_json(), "released": self.released}
+        environments = [entry.to_json() for entry in self.environments]
+        return {**self.found.to_json(), "released": self.released, "environments": environments}
 
 
 class ArtifactControl:
     """On the documents of ``store`` and the bytes of ``blobs``."""
 
-    def __init__(self, store: Store, blobs: BlobStore, *, clock: Clock, rule: RetentionRule | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        *,
+        clock: Clock,
+        rule: RetentionRule | None = None,
+        environments: Environments | None = None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._rule = rule or RetentionRule()
+        self._environments = environments
         self._changes = Changes(store)
 
     def __repr__(self) -> str:
@@ -128,7 +151,9 @@ class ArtifactControl:
         """What could be freed now. Raises StoreUnavailable, IntegrityError: then it cannot be known."""
         desired, snapshot = await self._read()
         releasing = self._surplus(desired, snapshot)
-        return GarbagePlan(await self._plan(named_in(desired, snapshot, releasing), grace_s), releasing)
+        named = named_in(desired, snapshot, releasing)
+        environments = await asyncio.to_thread(self._environments_of, named, grace_s)
+        return GarbagePlan(await self._plan(named, grace_s), releasing, environments)
 
     async def free(self, shown: GarbagePlan, *, actor: str, progress: Progress | None = None) -> int:
         """Frees what was shown and is still not needed; the bytes freed. Raises Conflict while a registration is under
@@ -136,10 +161,12 @@ class ArtifactControl:
         for name in shown.releasing:
             await self._release(name, shown.releasing[name], actor)
         desired, snapshot = await self._read()
-        again = await self._plan(named_in(desired, snapshot), 0.0)
+        named = named_in(desired, snapshot)
+        again = await self._plan(named, 0.0)
+        freed = await asyncio.to_thread(self._remove, shown.environments, named)
         still = {entry.digest for entry in again.free}
         sure = replace(shown.found, free=tuple(entry for entry in shown.found.free if entry.digest in still))
-        return await asyncio.to_thread(collect, sure, self._blobs, progress)
+        return freed + await asyncio.to_thread(collect, sure, self._blobs, progress)
 
     async def _plan(self, named: Named, grace_s: float) -> CollectPlan:
         return await asyncio.to_thread(self._planned, named, self._clock.wall(), grace_s)
@@ -152,6 +179,21 @@ class ArtifactControl:
                 manifests.add(record.digest)
                 beside |= record.beside
         return plan(manifests, self._blobs, now=now, grace_s=grace_s, beside=beside)
+
+    def _environments_of(self, named: Named, grace_s: float) -> tuple[EnvironmentEntry, ...]:
+        if self._environments is None:
+            return ()
+        locks = set()
+        for digest in named.manifests:
+            lock = read_manifest(digest, self._blobs).environment
+            locks |= set() if lock is None else {lock.digest}
+        return self._environments.unneeded(locks, now=self._clock.wall(), grace_s=grace_s)
+
+    def _remove(self, shown: Iterable[EnvironmentEntry], named: Named) -> int:
+        still = {entry.digest for entry in self._environments_of(named, 0.0)}
+        if self._environments is None:
+            return 0
+        return sum(self._environments.remove(entry.digest) for entry in shown if entry.digest in still)
 
     async def _read(self) -> tuple[Desired, Snapshot]:
         snapshot = await self._store.snapshot()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import RegistryError
-from gateway.registry.blobs import BlobCheck, BlobState, BlobStore, Progress
+from gateway.registry.blob_records import BlobCheck, BlobState, Progress
 from gateway.registry.manifest import Manifest
 
-__all__ = ["Finding", "VerifyReport", "verify"]
+__all__ = ["Finding", "Provable", "VerifyReport", "verify"]
 
 _ADVICE = {
     BlobState.MISSING: "restore it from a backup, or register the version again from its source",
@@ -69,22 +70,50 @@ class VerifyReport:
         return {"digest": self.digest, "ok": self.ok, "files": [finding.to_json() for finding in self.findings]}
 
 
-def verify(manifest_digest: str, blobs: BlobStore, progress: Progress | None = None) -> VerifyReport:
-    """Reads and hashes everything the version needs. Raises only for a malformed digest."""
-    check = blobs.verify(manifest_digest)
+class Provable(Protocol):
+    """Where blobs can be read to their end: a BlobStore, or one at a URL."""
+
+    def verify(self, digest: str, size_bytes: int | None = None) -> BlobCheck: ...
+
+    def read(self, digest: str) -> bytes: ...
+
+
+def verify(
+    manifest_digest: str,
+    blobs: Provable,
+    progress: Progress | None = None,
+    *,
+    known: dict[str, BlobCheck] | None = None,
+    files: bool = True,
+    beside: Iterable[str] = (),
+) -> VerifyReport:
+    """Reads and hashes everything the version needs, and what its catalogue names ``beside``. Raises for a malformed
+    digest, and RegistryError when a store at a URL cannot be asked.
+
+    ``known``: what was hashed already; it is added to. ``files`` False: they were given up, and are not asked for.
+    """
+    seen = {} if known is None else known
+
+    def checked(digest: str, size: int | None = None) -> BlobCheck:
+        if digest not in seen:
+            seen[digest] = blobs.verify(digest, size)
+        return seen[digest]
+
+    check = checked(manifest_digest)
     first = _finding("(manifest)", check, None)
     if not first.ok:
         return VerifyReport(manifest_digest, (first,))
     try:
-        parts = Manifest.from_bytes(blobs.read(manifest_digest)).blobs()
+        parts = Manifest.from_bytes(blobs.read(manifest_digest)).blobs() if files else ()
     except RegistryError as error:  # sound bytes that are no manifest: somebody stored them by hand
         return VerifyReport(manifest_digest, (_unreadable(check, str(error)),))
     findings, done, total = [first], 0, sum(size for _, _, size in parts)
     for name, digest, size in parts:
-        findings.append(_finding(name, blobs.verify(digest, size), size))
+        findings.append(_finding(name, checked(digest, size), size))
         done += size
         if progress is not None:
             progress(done, total)
+    findings += [_finding(f"(beside: {digest[:19]}…)", checked(digest), None) for digest in beside]
     return VerifyReport(manifest_digest, tuple(findings))
 
 

@@ -100,6 +100,11 @@ class RemoteBlobs:
             yield path
             path.unlink(missing_ok=True)
 
+    def read(self, digest: str) -> bytes:
+        """A small one, proved."""
+        with self.fetched(digest) as path, path.open("rb") as file:
+            return b"".join(self.form.chunks(file))
+
     def verify(self, digest: str, size_bytes: int | None = None) -> BlobCheck:
         """Reads all of it over the network; nothing is kept."""
         with self._temporary(f"verifying-{digest.removeprefix(DIGEST_PREFIX)}") as path:

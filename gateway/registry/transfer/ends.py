@@ -96,7 +96,7 @@ class RemoteEnd:
     """An object store, with the records of what is in it."""
 
     def __init__(self, remote: RemoteBlobs) -> None:
-        self._remote = remote
+        self.remote = self._remote = remote
         self._objects = remote.objects
 
     @property
@@ -114,8 +114,7 @@ class RemoteEnd:
         return frozenset(digest for digest, size in wanted if sizes.get(digest) == size)
 
     def read(self, digest: str) -> bytes:
-        with self._remote.fetched(digest) as path, path.open("rb") as file:
-            return b"".join(self._remote.form.chunks(file))
+        return self._remote.read(digest)
 
     @contextmanager
     def give(self, digest: str, size_bytes: int) -> Iterator[Piece]:
