@@ -103,10 +103,12 @@ def _arms(arms: Iterable[ArmSpec]) -> tuple[Arm, ...]:
 def _rule(route: str, document: RouteDocument, rule: RuleSpec | FlagRuleSpec, flags: FlagRules | None) -> Rule:
     if isinstance(rule, FlagRuleSpec):
         choose = (flags or without_flags()).compile(route, document, rule)
-        return Rule(rule.name, _never, (), choose, frozenset(rule.versions()) or document.answering())
+        named = frozenset(rule.versions()) or document.answering()
+        return Rule(rule.name, _never, (), choose, named, condition=rule.flag)
     use = rule.use if isinstance(rule.use, int) else _arms(rule.use)
     assignment = document.status.assignment.rules.get(rule.name)
-    return Rule(rule.name, compile_condition(rule.condition, name=rule.name), use, assignment=assignment)
+    matches = compile_condition(rule.condition, name=rule.name)
+    return Rule(rule.name, matches, use, assignment=assignment, condition=rule.condition)
 
 
 def _never(context: Mapping[str, Any]) -> bool:  # noqa: ARG001 (a condition's shape)

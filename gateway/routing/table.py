@@ -55,7 +55,8 @@ class Rule:
     """A feature flag of the route: when ``matches`` the context, ``use`` one version, or another split.
 
     ``assignment`` says which keys each arm of that split has. With ``choose``, a flag of a provider says which version;
-    ``may_choose`` are those that it names in advance.
+    ``may_choose`` are those that it names in advance. ``condition`` is what ``matches`` was made of (JSON Logic), or
+    the flag's name: for the record, nothing is decided by it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Rule:
     choose: Choose | None = None
     may_choose: frozenset[int] = frozenset()
     assignment: Assignment | None = None
+    condition: Any = None
 
     def versions(self) -> frozenset[int]:
         if self.choose is not None:

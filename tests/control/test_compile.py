@@ -17,6 +17,7 @@ from gateway.control.transitions import Catalogue
 from gateway.errors import InvalidInput
 from gateway.routing.table import Recording, Route, Shadow
 from gateway.routing.truth import Truth
+from gateway.telemetry.decisions.told import route_body
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)))
 
@@ -66,6 +67,14 @@ def test_what_is_recorded_of_a_route_is_its_operators_wish() -> None:
     assert compiled(begun({}, decisions={"record": False}), Phase.SHADOWING).recording is None
     with pytest.raises(InvalidInput, match="on_full"):
         begun({}, decisions={"record": False, "on_full": "refuse"})
+
+
+def test_rules_are_told_to_the_record_with_their_conditions() -> None:
+    """So the log alone says why a rule picked a version, also when the route has long changed."""
+    condition = {"==": [{"var": "tier"}, "gold"]}
+    rules = [{"name": "gold", "if": condition, "use": 3}, {"name": "beta", "flag": "new-model"}]
+    told = route_body(compiled(begun({}, rules=rules), Phase.STEPPING))["rules"]
+    assert told == [{"name": "gold", "if": condition, "use": 3}, {"name": "beta", "flag": "new-model"}]
 
 
 def test_how_labels_are_compared_stands_in_the_route_as_its_operator_wrote_it() -> None:

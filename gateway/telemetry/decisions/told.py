@@ -51,14 +51,11 @@ def _decisions(recording: Recording | None) -> dict[str, Any] | None:
 
 def _rule(rule: Rule, places: Places | None) -> dict[str, Any]:
     if rule.choose is not None:
-        return {"name": rule.name, "flag": True}
+        return {"name": rule.name, "flag": rule.condition or True}
+    when = {"name": rule.name} if rule.condition is None else {"name": rule.name, "if": rule.condition}
     if isinstance(rule.use, int):
-        return {"name": rule.name, "use": rule.use}
-    return {
-        "name": rule.name,
-        "weights": _weights(rule.use),
-        "intervals": [] if places is None else _intervals(places),
-    }
+        return when | {"use": rule.use}
+    return when | {"weights": _weights(rule.use), "intervals": [] if places is None else _intervals(places)}
 
 
 def _weights(arms: tuple[Arm, ...]) -> dict[str, int]:

@@ -16,7 +16,8 @@ __all__ = ["full_view", "short_view"]
 
 KEY_SPACE = 2**32
 _SHORT = ("decision", "request", "route", "model", "version", "answered", "code", "reason", "revision", "duration_us")
-_TIMES = ("queue_us", "compute_us", "decode_us", "decide_us", "encode_us")
+_RULE = ("if", "flag", "use")
+"""What a rule's record may say of it: its condition in JSON Logic, or the flag that was asked; the version it picks."""
 
 
 def short_view(hit: Hit) -> dict[str, Any]:
@@ -55,8 +56,7 @@ def _why(record: Mapping[str, Any], standing: Standing, place: int) -> dict[str,
         why["rule"] = reason[5:]
         rules = [rule for rule in entry.get("rules") or () if rule.get("name") == reason[5:]]
         split = rules[0] if rules and "weights" in rules[0] else entry
-        if rules and "use" in rules[0]:
-            why["use"] = rules[0]["use"]
+        why |= {name: rules[0][name] for name in _RULE if rules and name in rules[0]}
     why["weights"] = split.get("weights")
     why["known_good"] = entry.get("known_good")
     if record["bucket"] is not None and (interval := _interval(record["bucket"], split)) is not None:

@@ -396,7 +396,10 @@ def test_a_decision_by_a_rule_says_which_and_what_it_uses(tmp_path: Path) -> Non
     """A version, or weights of its own; those of the route stand beside the one that uses none."""
     route = {
         **TABLE["routes"]["digits"],  # type: ignore[index]
-        "rules": [{"name": "vip", "use": 4}, {"name": "few", "weights": {"3": 9, "4": 1}, "intervals": []}],
+        "rules": [
+            {"name": "vip", "if": {"==": [{"var": "tier"}, "vip"]}, "use": 4},
+            {"name": "few", "weights": {"3": 9, "4": 1}, "intervals": []},
+        ],
     }
     part = open_part(tmp_path)
     part.told("table", {"revision": 7, "routes": {"digits": route}})
@@ -406,4 +409,5 @@ def test_a_decision_by_a_rule_says_which_and_what_it_uses(tmp_path: Path) -> Non
     part.close()
     vip, few = (opened(tmp_path).one(decision_id(number))["why"] for number in range(2))
     assert (vip["rule"], vip["use"], vip["weights"]) == ("vip", 4, {"3": 95, "4": 5})
-    assert (few["rule"], few["weights"]) == ("few", {"3": 9, "4": 1})
+    assert vip["if"] == {"==": [{"var": "tier"}, "vip"]}
+    assert (few["rule"], few["weights"], "if" in few) == ("few", {"3": 9, "4": 1}, False)
