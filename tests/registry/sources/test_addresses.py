@@ -238,7 +238,7 @@ def test_an_archive_that_means_harm_is_refused_whole(tmp_path: Path, name: str) 
     (tmp_path / "out").mkdir()
     make, words = HOSTILE[name]
     _refused(make(tmp_path / "in"), tmp_path / "out", words)
-    assert not [path for path in tmp_path.rglob("evil*")]
+    assert not list(tmp_path.rglob("evil*"))
     assert not Path("/tmp/evil.onnx").exists()
 
 
