@@ -86,7 +86,9 @@ class RouteVerbs(Protocol):
 class RolloutVerbs(Protocol):
     """Rollouts: ``{"route", "revision", "running", "split", "rollout": {...}, "live": {...}}``."""
 
-    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json: ...
+    async def start_rollout(
+        self, name: str, plan: Json, *, expected: int | None, override: str | None = None
+    ) -> Json: ...
 
     async def rollout(self, name: str) -> Json: ...
 
@@ -132,7 +134,9 @@ class ModelVerbs(Protocol):
 
     async def use_profile(self, model: str, selector: str, digest: str | None) -> Json: ...
 
-    async def set_alias(self, model: str, alias: str, version: int) -> Json: ...
+    async def set_alias(self, model: str, alias: str, version: int, *, override: str | None = None) -> Json:
+        """``override``: why gates that refuse do not count."""
+        ...
 
     async def drop_alias(self, model: str, alias: str) -> None: ...
 
@@ -180,6 +184,26 @@ class JobVerbs(Protocol):
     async def cancel_job(self, job_id: str) -> Json: ...
 
 
+class GateVerbs(Protocol):
+    """What a model asks of its versions: ``{"model", "revision", "gates", "digest"}``; and what they showed."""
+
+    async def gates(self, model: str) -> Json: ...
+
+    async def put_gates(self, model: str, body: Any, folder: Path, steps: Steps) -> Json:
+        """Files that ``body`` names are in ``folder``, or below it; they are stored with it."""
+        ...
+
+    async def drop_gates(self, model: str) -> Json: ...
+
+    async def run_gates(self, model: str, selector: str, against: str | None, steps: Steps) -> Json:
+        """``{"model", "version", "passed", "failed", "why", "record", "report"}``."""
+        ...
+
+    async def gate_results(self, model: str, selector: str) -> Json:
+        """``{"model", "version", "results": [...], "report", "problem", "asked", "passes"}``."""
+        ...
+
+
 class TokenVerbs(Protocol):
     """Tokens: the secret is in the answer of ``create_token`` and ``rotate_token``, and nowhere else."""
 
@@ -194,7 +218,9 @@ class TokenVerbs(Protocol):
     async def revoke_token(self, name: str) -> None: ...
 
 
-class Backend(RouteVerbs, RolloutVerbs, FollowVerbs, ModelVerbs, TargetVerbs, TokenVerbs, JobVerbs, Protocol):
+class Backend(
+    RouteVerbs, RolloutVerbs, FollowVerbs, ModelVerbs, TargetVerbs, GateVerbs, TokenVerbs, JobVerbs, Protocol
+):
     """All of it, and the audit log. ``place`` says where, for people."""
 
     @property

@@ -6,7 +6,8 @@ import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -14,12 +15,14 @@ import httpx
 
 from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
+from gateway.cli.gate_progress import metered, staged
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.cli.upload import registration_request
 from gateway.control.batch_control import Batch
 from gateway.control.explain import Question
-from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError, Unauthenticated
+from gateway.errors import BadRequest, FieldProblem, GateRefused, InvalidInput, TurnoutError, Unauthenticated
+from gateway.registry.gates.storing import local_files, renamed
 from gateway.web.problems import TABLE
 
 __all__ = ["HttpBackend", "is_loopback", "open_http"]
@@ -104,8 +107,11 @@ class HttpBackend:
     async def restore(self, name: str, revision: int) -> Json:
         return await self._call("POST", f"/routes/{_part(name)}/restore", {"revision": revision})
 
-    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json:
-        return await self._call("POST", f"/routes/{_part(name)}/rollout", plan, expected=expected)
+    async def start_rollout(self, name: str, plan: Json, *, expected: int | None, override: str | None = None) -> Json:
+        body = {**plan} if override is None else {**plan, "override": override}
+        headers = {} if expected is None else {"if-match": f'"{expected}"'}
+        path = f"/routes/{_part(name)}/rollout"
+        return await self._send("POST", path, json=body, headers=headers, timeout=GATES_TIMEOUT)
 
     async def rollout(self, name: str) -> Json:
         return await self._call("GET", f"/routes/{_part(name)}/rollout")
@@ -162,8 +168,10 @@ class HttpBackend:
             "PUT", f"/models/{_part(model)}/versions/{_part(selector)}/profiles", {"digest": digest}
         )
 
-    async def set_alias(self, model: str, alias: str, version: int) -> Json:
-        return await self._call("PUT", f"/models/{_part(model)}/aliases/{_part(alias)}", {"version": version})
+    async def set_alias(self, model: str, alias: str, version: int, *, override: str | None = None) -> Json:
+        body = {"version": version} | ({} if override is None else {"override": override})
+        path = f"/models/{_part(model)}/aliases/{_part(alias)}"
+        return await self._send("PUT", path, json=body, timeout=GATES_TIMEOUT)
 
     async def drop_alias(self, model: str, alias: str) -> None:
         await self._call("DELETE", f"/models/{_part(model)}/aliases/{_part(alias)}")
@@ -186,6 +194,42 @@ class HttpBackend:
     async def demote_from(self, move: TargetMove, *, roll_back: bool) -> Json:
         body = {"version": move.version, "reason": move.reason, "roll_back": roll_back}
         return await self._call("DELETE", f"/models/{_part(move.model)}/targets/{_part(move.target)}", body)
+
+    async def gates(self, model: str) -> Json:
+        return await self._call("GET", f"/models/{_part(model)}/gates")
+
+    async def put_gates(self, model: str, body: Any, folder: Path, steps: Steps) -> Json:
+        path = f"/models/{_part(model)}/gates"
+        found = local_files(body, folder)
+        if not found:
+            return await self._call("PUT", path, body)
+        sent = {name: f"{index}/{file.name}" for index, (name, file) in enumerate(found.items())}
+        with ExitStack() as stack:
+            files = [
+                ("file", (sent[name], stack.enter_context(metered(file, stepwise(steps, file.name)))))
+                for name, file in found.items()
+            ]
+            fields = {"gates": json.dumps(renamed(body, sent))}
+            return await self._send("PUT", path, data=fields, files=files, timeout=GATES_TIMEOUT)
+
+    async def drop_gates(self, model: str) -> Json:
+        return await self._call("DELETE", f"/models/{_part(model)}/gates")
+
+    async def run_gates(self, model: str, selector: str, against: str | None, steps: Steps) -> Json:
+        path = f"/models/{_part(model)}/versions/{_part(selector)}/gates"
+        job = await self._call("POST", path, {} if against is None else {"against": against})
+        told = staged(steps)
+        while job["state"] in ("queued", "running"):
+            job = await self._send("GET", f"/jobs/{_part(job['id'])}", params={"wait_s": "1"})
+            progress = job["progress"]
+            told(str(progress["unit"]) or "waiting", int(progress["done"]), progress["total"])
+        if job["state"] != "done":
+            raise CommandFailed(f"job {job['id']} is {job['state']}: {(job['problem'] or {}).get('detail', '')}")
+        view: Json = job["result"]
+        return view
+
+    async def gate_results(self, model: str, selector: str) -> Json:
+        return await self._call("GET", f"/models/{_part(model)}/versions/{_part(selector)}/gates")
 
     async def tokens(self) -> Sequence[Json]:
         return await self._list("/tokens", "tokens")
@@ -304,6 +348,8 @@ class HttpBackend:
             detail += " (no token was given: set TURNOUT_TOKEN)"
         if meaning in (BadRequest, InvalidInput):
             return (BadRequest if meaning is BadRequest else InvalidInput)(detail, *problems)
+        if meaning is GateRefused:
+            return GateRefused(detail, body.get("report"))
         if meaning is None or meaning is TurnoutError:
             return CommandFailed(f"{self._address} answered {response.status_code}: {detail}", problems=problems)
         return meaning(detail)

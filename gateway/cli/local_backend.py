@@ -8,9 +8,11 @@ import pwd
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
+from gateway.cli.gate_progress import staged
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.control.batch_control import Batch
@@ -18,6 +20,7 @@ from gateway.control.explain import Question
 from gateway.control.gatekeeping import Override
 from gateway.control.local_control import LocalControl, open_control
 from gateway.control.target_control import Move
+from gateway.registry.gates.storing import local_files, with_stored_files
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 from gateway.telemetry.decisions.reader import opened
@@ -100,8 +103,9 @@ class LocalBackend:
     async def restore(self, name: str, revision: int) -> Json:
         return await self._control.routes.restore(name, revision, actor=self._actor)
 
-    async def start_rollout(self, name: str, plan: Json, *, expected: int | None) -> Json:
-        return await self._control.rollouts.start(name, plan, actor=self._actor, expected=expected)
+    async def start_rollout(self, name: str, plan: Json, *, expected: int | None, override: str | None = None) -> Json:
+        leave = None if override is None else Override(override)
+        return await self._control.rollouts.start(name, plan, actor=self._actor, expected=expected, override=leave)
 
     async def rollout(self, name: str) -> Json:
         return await self._control.rollouts.get(name)
@@ -180,8 +184,9 @@ class LocalBackend:
     async def use_profile(self, model: str, selector: str, digest: str | None) -> Json:
         raise CommandFailed(ASK_A_GATEWAY)
 
-    async def set_alias(self, model: str, alias: str, version: int) -> Json:
-        return await self._control.models.set_alias(model, alias, version, actor=self._actor)
+    async def set_alias(self, model: str, alias: str, version: int, *, override: str | None = None) -> Json:
+        leave = None if override is None else Override(override)
+        return await self._control.models.set_alias(model, alias, version, actor=self._actor, override=leave)
 
     async def drop_alias(self, model: str, alias: str) -> None:
         await self._control.models.drop_alias(model, alias, actor=self._actor)
@@ -217,6 +222,27 @@ class LocalBackend:
 
     async def cancel_job(self, job_id: str) -> Json:
         raise CommandFailed(JOBS_ARE_A_GATEWAYS)
+
+    async def gates(self, model: str) -> Json:
+        return await self._control.gates.declared(model)
+
+    async def put_gates(self, model: str, body: Any, folder: Path, steps: Steps) -> Json:
+        gates, files = self._control.gates, local_files(body, folder)
+        with gates.storing() as blobs:
+            stored = await asyncio.to_thread(
+                with_stored_files, body, files, blobs, lambda name: stepwise(steps, f"storing {name}")
+            )
+            return await gates.declare(model, stored, actor=self._actor)
+
+    async def drop_gates(self, model: str) -> Json:
+        return await self._control.gates.declare(model, None, actor=self._actor)
+
+    async def run_gates(self, model: str, selector: str, against: str | None, steps: Steps) -> Json:
+        self._control.gates.progress = staged(steps)
+        return await self._control.gates.run(model, selector, against=against, actor=self._actor)
+
+    async def gate_results(self, model: str, selector: str) -> Json:
+        return await self._control.gates.results(model, selector)
 
     async def tokens(self) -> Sequence[Json]:
         return await self._control.tokens.list()

@@ -151,7 +151,7 @@ def promote_version(
     if target is not None:
         promote_to(output, TargetMove(model, 0, target, reason, override), selector, config)
     elif alias is not None:
-        _point(output, model, selector, alias)
+        _point(output, model, selector, alias, override)
 
 
 @commands.command("alias")
@@ -160,6 +160,7 @@ def alias_version(
     version: VersionArgument,
     alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias to move or drop.")],
     drop: Annotated[bool, typer.Option("--drop", help="Remove the alias instead; then MODEL alone is enough.")] = False,
+    override: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
     """Point an alias at a version, or --drop it."""
@@ -174,16 +175,18 @@ def alias_version(
         return
     if selector is None:
         raise CommandFailed(f"{version!r} names no version; write {model}/3 {alias}", status=USAGE)
-    _point(output, model, selector, alias)
+    _point(output, model, selector, alias, override)
 
 
-def _point(output: Output, model: str, selector: str, alias: str) -> None:
+def _point(output: Output, model: str, selector: str, alias: str, override: str | None) -> None:
     async def work(backend: Backend) -> tuple[int, Mapping[str, Any]]:
         number = int((await backend.version(model, selector))["version"])
-        return number, await backend.set_alias(model, alias, number)
+        return number, await backend.set_alias(model, alias, number, override=override)
 
     number, found = perform(work)
     if output.machine:
         output.json(found)
     else:
         output.line(f"{model}@{alias} is {model}/{number}")
+        if override is not None:
+            output.note(f"Its gates, if it had not passed them, were overridden: {override}")

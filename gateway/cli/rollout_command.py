@@ -16,6 +16,7 @@ from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
 from gateway.cli.rollout_view import picture, sentence
+from gateway.cli.target_commands import OverrideOption
 from gateway.control.rollout_report import report_text
 from gateway.errors import NotFound
 
@@ -48,6 +49,7 @@ def rollout(
     resume: Annotated[bool, typer.Option("--resume", help="Go on after a pause.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Go back to the weights before it.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Print the report of the last that has ended.")] = False,
+    override: OverrideOption = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, with --pause and --abort.")] = "",
     if_match: Annotated[
         int | None,
@@ -66,8 +68,10 @@ def rollout(
         if chosen:
             raise CommandFailed(f"--{chosen[0]} is for a rollout that runs; leave version and plan out", status=USAGE)
         body = _plan(version, steps, plan, preset)
-        view = perform(lambda backend: backend.start_rollout(route, body, expected=if_match))
+        view = perform(lambda backend: backend.start_rollout(route, body, expected=if_match, override=override))
         _told(output, view, began=True, quiet=watch)
+    elif override is not None:
+        raise CommandFailed("--override is for a rollout that begins; name its version too", status=USAGE)
     elif "report" in chosen:
         found = perform(lambda backend: backend.rollout_report(route, "last"))
         output.json(found) if json else output.line(report_text(found).rstrip("\n"))

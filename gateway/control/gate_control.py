@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,9 +133,11 @@ class GateControl:
         await self._changes.write(_key(model), decide, expected=expected)
         return await self.declared(model)
 
-    def storing(self) -> Any:
-        """Hold it from the first file stored until ``declare`` has returned, so that gc keeps away."""
-        return self._blobs.registering()
+    @contextmanager
+    def storing(self) -> Iterator[BlobStore]:
+        """Where files of a declaration go. Held until ``declare`` has returned, it keeps gc away."""
+        with self._blobs.registering():
+            yield self._blobs
 
     # What was shown
 

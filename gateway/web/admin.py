@@ -19,6 +19,7 @@ from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Deci
 from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
 from gateway.web.admin_follow import FollowEndpoints
+from gateway.web.admin_gates import GateEndpoints
 from gateway.web.admin_jobs import JOB_QUERY, JOBS_QUERY, JobEndpoints
 from gateway.web.admin_keeping import KeepingEndpoints
 from gateway.web.admin_models import ModelEndpoints
@@ -72,6 +73,7 @@ class AdminPlane:
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
             *_profile_calls(ProfileEndpoints(plane.profiles)),
             *_target_calls(TargetEndpoints(plane.targets)),
+            *_gate_calls(GateEndpoints(plane.gates, uploads)),
             _truth_call(TruthEndpoint(services)),
             _drift_call(DriftEndpoint(services)),
             *_keeping_calls(KeepingEndpoints(plane)),
@@ -180,6 +182,21 @@ def _profile_calls(profiles: ProfileEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("GET", many, view, profiles.get, "What the version's traffic is counted with, and what was captured"),
         _Endpoint("POST", many, operate, profiles.capture, "Make a profile of live rows", json),
         _Endpoint("PUT", many, operate, profiles.use, "Count with a captured profile, or the manifest's again", json),
+    )
+
+
+def _gate_calls(gates: GateEndpoints) -> Sequence[_Endpoint]:
+    view, operate, admin, json = Role.VIEWER, Role.OPERATOR, Role.ADMIN, ("application/json",)
+    one, many = "/models/{model}/gates", "/models/{model}/versions/{version}/gates"
+    return (
+        _Endpoint("GET", one, view, gates.declared, "What versions of the model must pass"),
+        _Endpoint(
+            *("PUT", one, admin, gates.declare, "Say what versions must pass, with the files for it"),
+            ("application/json", "multipart/form-data"),
+        ),
+        _Endpoint("DELETE", one, admin, gates.withdraw, "Ask nothing of versions any more"),
+        _Endpoint("GET", many, view, gates.results, "What the version showed at its gates, with the newest report"),
+        _Endpoint("POST", many, operate, gates.run, "Run the gates of the version now, as a job", json),
     )
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gateway.control.model_control import ModelControl
 from gateway.web.admin_call import AdminCall, field, json_response, only
+from gateway.web.admin_gates import override_in
 from gateway.web.admin_registration import read_registration
 from gateway.web.admin_upload import Uploads, is_multipart
 
@@ -46,10 +47,13 @@ class ModelEndpoints:
 
     async def set_alias(self, call: AdminCall) -> Response:
         body = await call.body()
-        only(body, "version")
-        version = field(body, "version", int, "a version's number")
+        only(body, "version", "override")
+        version, override = field(body, "version", int, "a version's number"), override_in(call, body)
         view = await self._models.set_alias(
-            call.part("model"), call.part("alias"), version, actor=call.actor, expected=call.expected()
+            *(call.part("model"), call.part("alias"), version),
+            actor=call.actor,
+            expected=call.expected(),
+            override=override,
         )
         return json_response(view, revision=view["revision"])
 

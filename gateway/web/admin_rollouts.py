@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_report import report_text
 from gateway.web.admin_call import AdminCall, field, json_response, only
+from gateway.web.admin_gates import override_in
 
 __all__ = ["RolloutEndpoints"]
 
@@ -18,8 +19,12 @@ class RolloutEndpoints:
         self._rollouts = rollouts
 
     async def start(self, call: AdminCall) -> Response:
-        body = await call.body()
-        view = await self._rollouts.start(call.part("route"), body, actor=call.actor, expected=call.expected())
+        body = dict(await call.body())
+        override = override_in(call, body)
+        body.pop("override", None)
+        view = await self._rollouts.start(
+            call.part("route"), body, actor=call.actor, expected=call.expected(), override=override
+        )
         return _answer(view, 201)
 
     async def get(self, call: AdminCall) -> Response:
