@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.messages import Arrays
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
-from gateway.registry.environments import EnvironmentRefused, Environments, Told
+from gateway.registry.environments import EnvironmentRefused, Environments, Told, child_python
 from gateway.registry.examples import from_canonical
 from gateway.registry.manifest import FileEntry, Manifest
 from gateway.registry.profile_reading import plan_of
@@ -88,7 +88,8 @@ def interpreter_of(
         return manifest.runtime.interpreter
     if environments is None:
         raise EnvironmentRefused(f"{manifest.model} has an environment of its own, and none are built here")
-    return str(environments.interpreter(lock.digest) or environments.build(blobs.read(lock.digest), progress=told))
+    built = environments.interpreter(lock.digest)
+    return child_python(built or environments.build(blobs.read(lock.digest), progress=told))
 
 
 def version_pieces(

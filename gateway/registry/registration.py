@@ -19,7 +19,7 @@ from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.attachments import Attachments, read_evaluation, read_golden, read_recorded, read_signature
 from gateway.registry.blobs import BlobStore, Progress, Stored
-from gateway.registry.environments import Environments, Told
+from gateway.registry.environments import Environments, Told, child_python
 from gateway.registry.examples import Example
 from gateway.registry.inspection import Inspector
 from gateway.registry.loading import file_refs
@@ -268,7 +268,7 @@ def _environment(
     if allowed.environments is None:
         raise InvalidRegistration("no environments are built here; register the version where a gateway's home is")
     python = allowed.environments.build(lock, progress=told)
-    return _reference(blobs.put_file(lock)), str(python)
+    return _reference(blobs.put_file(lock)), child_python(python)
 
 
 def _manifest(

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from gateway.registry.environments.building import Told
-from gateway.registry.environments.environments import FOLDER, EnvironmentEntry, Environments
+from gateway.registry.environments.environments import FOLDER, Environments
 from gateway.registry.environments.lock import Lock, read_lock
 from gateway.registry.environments.mismatch import EnvironmentRefused, Mismatch
+from gateway.registry.environments.own import child_python
+from gateway.registry.environments.record import EnvironmentEntry
 
-__all__ = ["FOLDER", "EnvironmentEntry", "EnvironmentRefused", "Environments", "Lock", "Mismatch", "Told", "read_lock"]
+__all__ = [
+    "FOLDER",
+    "EnvironmentEntry",
+    "EnvironmentRefused",
+    "Environments",
+    "Lock",
+    "Mismatch",
+    "Told",
+    "child_python",
+    "read_lock",
+]

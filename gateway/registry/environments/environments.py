@@ -4,62 +4,43 @@
     FOLDER/.building-<sha256>-*   one that is being built, or was when its builder died
     FOLDER/.lock-<sha256>         held while it is built or removed; the kernel lets go when its holder dies
 
-An environment can always be built again, so nothing here is worth a backup.
+Where the gateway's own interpreter has all that the lock file names, the folder says just that. An environment can
+always be built again, so nothing here is worth a backup.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import platform
 import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gateway.errors import RegistryError, StorageFull
 from gateway.registry import canonical
-from gateway.registry.disk import explained, sync_folder, write_whole
+from gateway.registry.disk import explained, sync_folder
 from gateway.registry.environments.building import LOCK, Build, Told
 from gateway.registry.environments.contents import altered, differences, folder_bytes, installed, python_of
 from gateway.registry.environments.lock import MAX_LOCK_BYTES, Lock, read_lock
 from gateway.registry.environments.mismatch import EnvironmentRefused, Mismatch
+from gateway.registry.environments.own import OWN, lacking_here
+from gateway.registry.environments.record import EnvironmentEntry, read_record, write_record
 from gateway.registry.names import check_digest
 from gateway.registry.offered import read_offered
 from gateway.settings_environments import EnvironmentSettings
 
-__all__ = ["FOLDER", "EnvironmentEntry", "Environments"]
+__all__ = ["FOLDER", "Environments"]
 
 FOLDER = "environments"
 """In the home."""
 
-_BUILDING, _GONE, _LOCK, _RECORD = ".building-", ".gone-", ".lock-", "environment.json"
+_BUILDING, _GONE, _LOCK = ".building-", ".gone-", ".lock-"
 _LOOK_S = 0.1
 _SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentEntry:
-    """One that is built. ``built_at`` in seconds since the epoch."""
-
-    digest: str
-    size_bytes: int
-    built_at: float
-    python: str
-    packages: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "digest": self.digest,
-            "size_bytes": self.size_bytes,
-            "built_at": self.built_at,
-            "python": self.python,
-            "packages": self.packages,
-        }
 
 
 class Environments:
@@ -81,9 +62,13 @@ class Environments:
         return read_lock(data, indexes=self._settings.indexes)
 
     def interpreter(self, lock_digest: str) -> Path | None:
-        """The Python of the environment; None where it is not built here, or files of it are gone or cut off."""
+        """The Python of the environment; None where it is not built here, or files of it are gone or cut off, or it was
+        the gateway's own and that has changed."""
         folder = self._place(lock_digest)
-        if self._record(folder) is None or next(altered(folder, hashed=False), None) is not None:
+        record = read_record(folder)
+        if record is not None and record.own:
+            return None if self._lacking(folder, lock_digest) else OWN
+        if record is None or next(altered(folder, hashed=False), None) is not None:
             return None
         python = python_of(folder)
         return python if os.access(python, os.X_OK) else None
@@ -109,12 +94,12 @@ class Environments:
     def check(self, lock_digest: str) -> tuple[Mismatch, ...]:
         """What is not as the lock file says: nothing, if the environment is sound. Reads all of it, runs nothing."""
         folder = self._place(lock_digest)
-        if self._record(folder) is None:
+        record = read_record(folder)
+        if record is None:
             return (Mismatch("environment", lock_digest, None),)
-        try:
-            text = (folder / LOCK).read_bytes()
-        except OSError:
-            text = b""
+        if record.own:
+            return self._lacking(folder, lock_digest)
+        text = self._lock_text(folder)
         if canonical.digest_of(text) != lock_digest:
             return (Mismatch("environment", lock_digest, canonical.digest_of(text)),)
         wrong = differences(self.read(text), installed(folder))
@@ -124,15 +109,8 @@ class Environments:
 
     def entries(self) -> tuple[EnvironmentEntry, ...]:
         """Those that are built, by digest."""
-        found = []
-        for folder in sorted(self._folder.glob("[0-9a-f]*")):
-            record = self._record(folder)
-            if record is not None:
-                digest, packages = canonical.DIGEST_PREFIX + folder.name, len(record["packages"])
-                found.append(
-                    EnvironmentEntry(digest, record["size_bytes"], record["built_at"], record["python"], packages)
-                )
-        return tuple(found)
+        found = [read_record(folder) for folder in sorted(self._folder.glob("[0-9a-f]*"))]
+        return tuple(entry for entry in found if entry is not None)
 
     def unneeded(self, needed: Collection[str], *, now: float, grace_s: float) -> tuple[EnvironmentEntry, ...]:
         """Those that none of the lock files ``needed`` (digests) asks for, and that were not built just now."""
@@ -143,14 +121,14 @@ class Environments:
     def remove(self, lock_digest: str) -> int:
         """The bytes freed; 0 where it is not there, or is being built."""
         folder = self._place(lock_digest)
-        record = self._record(folder)
+        record = read_record(folder)
         if record is None:
             return 0
         with self._lock(lock_digest) as lock:
             if not _taken(lock):
                 return 0
             self._dispose(folder)
-        return int(record["size_bytes"])
+        return record.size_bytes
 
     def sweep(self) -> None:
         """Removes what dead builders left."""
@@ -167,6 +145,18 @@ class Environments:
         if build is not None:
             build.end(_closing())
 
+    def _lock_text(self, folder: Path) -> bytes:
+        try:
+            return (folder / LOCK).read_bytes()
+        except OSError:
+            return b""
+
+    def _lacking(self, folder: Path, lock_digest: str) -> tuple[Mismatch, ...]:
+        text = self._lock_text(folder)
+        if canonical.digest_of(text) != lock_digest:
+            return (Mismatch("environment", lock_digest, canonical.digest_of(text)),)
+        return lacking_here(self.read(text))
+
     def _built(self, lock: Lock, digest: str, told: Told) -> Path:
         """Under the environment's lock: what is left of an earlier build is a dead builder's."""
         name, target = digest.removeprefix(canonical.DIGEST_PREFIX), self._place(digest)
@@ -174,8 +164,12 @@ class Environments:
             shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}-", dir=self._folder))
         try:
-            version = self._run(Build(lock, folder, self._settings, room_bytes=self._room(), told=told))
-            self._seal(folder, lock, version)
+            if self._settings.own and not lock.hashed and not lacking_here(lock):
+                (folder / LOCK).write_bytes(lock.text)
+                self._seal(folder, lock, platform.python_version(), own=True)
+            else:
+                version = self._run(Build(lock, folder, self._settings, room_bytes=self._room(), told=told))
+                self._seal(folder, lock, version, own=False)
             if target.exists():  # one that is no longer whole
                 self._dispose(target)
             folder.rename(target)
@@ -183,7 +177,7 @@ class Environments:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return python_of(target)
+        return self.interpreter(digest) or python_of(target)
 
     def _run(self, build: Build) -> str:
         self._build = build
@@ -194,26 +188,21 @@ class Environments:
         finally:
             self._build = None
 
-    def _seal(self, folder: Path, lock: Lock, version: str) -> None:
+    def _seal(self, folder: Path, lock: Lock, version: str, *, own: bool) -> None:
         """Written last: a folder without it is no environment."""
-        found = installed(folder)
+        found = {package.name: package.version for package in lock.packages} if own else installed(folder)
         wrong = differences(lock, found)
         if wrong:
             raise EnvironmentRefused(
                 f"the environment is not what its lock file says: {'; '.join(map(str, wrong[:_SHOWN]))}"
             )
-        if "numpy" not in found:
+        if "numpy" not in found and not own:
             raise EnvironmentRefused(
                 "the lock file's packages do not have numpy among them, which every version's process needs; add it, "
                 "like numpy==2.2.6"
             )
-        record = {
-            "lock": canonical.digest_of(lock.text),
-            "python": version,
-            "packages": found,
-            "size_bytes": folder_bytes(folder),
-        }
-        write_whole(folder / _RECORD, json.dumps(record, indent=1, sort_keys=True).encode())
+        digest = canonical.digest_of(lock.text)
+        write_record(folder, lock=digest, python=version, packages=found, size_bytes=folder_bytes(folder), own=own)
 
     def _room(self) -> int:
         used = sum(entry.size_bytes for entry in self.entries())
@@ -224,19 +213,6 @@ class Environments:
                 f"{self._settings.max_bytes}; free some with turnout gc, or raise it"
             )
         return room
-
-    def _record(self, folder: Path) -> dict[str, Any] | None:
-        try:
-            path = folder / _RECORD
-            record = json.loads(path.read_bytes())
-            return {
-                "size_bytes": int(record["size_bytes"]),
-                "built_at": path.stat().st_mtime,
-                "python": str(record["python"]),
-                "packages": dict(record["packages"]),
-            }
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
 
     def _place(self, lock_digest: str) -> Path:
         return self._folder / check_digest(lock_digest).removeprefix(canonical.DIGEST_PREFIX)

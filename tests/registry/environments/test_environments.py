@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ import pytest
 
 from gateway.errors import RegistryError, StorageFull
 from gateway.registry.canonical import digest_of
-from gateway.registry.environments import EnvironmentRefused, Environments
+from gateway.registry.environments import EnvironmentRefused, Environments, child_python
 from gateway.registry.environments.building import Build
 from gateway.settings_environments import EnvironmentSettings
 from loadtests.live_gateway import wait_until
@@ -33,8 +34,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A numpy that has nothing in it but its name, and two versions of a toy."""
     folder = tmp_path_factory.mktemp("wheels")
     wheel(folder, "numpy", "99.1")
-    for version in ("1.0", "2.0"):
-        wheel(folder, "toy", version)
+    for number in ("1.0", "2.0"):
+        wheel(folder, "toy", number)
     wheel(folder, "large", "1.0", {"large/data.txt": "0123456789abcdef" * 500_000})
     return folder
 
@@ -246,6 +247,26 @@ def test_a_record_that_is_none_counts_as_not_built(environments: Environments, t
         assert environments.interpreter(digest_of(LOCK)) is None
         assert environments.entries() == ()
     assert environments.build(LOCK).exists()
+
+
+def test_what_the_gateway_has_itself_is_not_built(tmp_path: Path) -> None:
+    """Its own interpreter runs the version, as long as it has those packages; one of hashes is always built."""
+    lock = f"# python {sys.version_info[0]}.{sys.version_info[1]}\nnumpy=={version('numpy')}\n".encode()
+    environments = Environments(tmp_path / "environments", EnvironmentSettings(wheels=(tmp_path,), offline=True))
+    python = environments.build(lock)
+    assert (python, child_python(python)) == (Path(sys.executable), None)
+    assert environments.interpreter(digest_of(lock)) == python
+    assert environments.check(digest_of(lock)) == ()
+    assert [(entry.own, entry.packages) for entry in environments.entries()] == [(True, 1)]
+    (tmp_path / "environments" / digest_of(lock).removeprefix("sha256:") / "lock.txt").write_bytes(b"numpy==1.0\n")
+    assert environments.interpreter(digest_of(lock)) is None
+    assert [one.what for one in environments.check(digest_of(lock))] == ["environment"]
+    for other in (lock.strip() + b" --hash=sha256:" + b"0" * 64, b"numpy==99.1\n"):
+        with pytest.raises(EnvironmentRefused):
+            environments.build(other)
+    strict = EnvironmentSettings(wheels=(tmp_path,), offline=True, own=False)
+    with pytest.raises(EnvironmentRefused):
+        Environments(tmp_path / "strict", strict).build(lock)
 
 
 def test_a_build_says_what_it_is(settings: EnvironmentSettings, tmp_path: Path) -> None:
