@@ -34,6 +34,7 @@ MAX_PATCH_BYTES = 128 * 1024
 MAX_UNTRACKED = 100
 MAX_FILES = 2000
 GIT_S = 60.0
+_DIFF = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
 def capture(folder: Path, *, keep_patch: bool = True, apart: Iterable[Path] = ()) -> dict[str, Any]:
@@ -45,11 +46,12 @@ def capture(folder: Path, *, keep_patch: bool = True, apart: Iterable[Path] = ()
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if commit is None:
         return found | {"clean": False}
-    patch = _git_bytes(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD") or b""
+    left_out = [path.resolve() for path in apart]
+    patch = _git_bytes(root, *_DIFF, "HEAD", "--", ".", *_excluded(left_out, root)) or b""
     found |= {"commit": commit, "tree": _git(root, "rev-parse", "HEAD^{tree}"), "clean": not patch}
     if patch:
         found["patch"] = _patch(patch, keep=keep_patch)
-    untracked = _untracked(root, {path.resolve() for path in apart})
+    untracked = _untracked(root, set(left_out))
     return found | ({"untracked": untracked} if untracked else {})
 
 
@@ -137,6 +139,11 @@ def _patch(patch: bytes, *, keep: bool) -> dict[str, Any]:
         return found | {"content": patch.decode("utf-8")}
     except UnicodeDecodeError:
         return found
+
+
+def _excluded(paths: Sequence[Path], root: Path) -> list[str]:
+    inside = [path.relative_to(root.resolve()) for path in paths if path.is_relative_to(root.resolve())]
+    return [f":(top,exclude,literal){path.as_posix()}" for path in inside]
 
 
 def _untracked(root: Path, apart: set[Path]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -96,15 +96,7 @@ class Run:
         return f"<Run {self.model} [{len(self._data)} data | {len(self._metrics)} metrics | {self.file}]>"
 
     def __enter__(self) -> Self:
-        self._root = code.root_of(self._folder) or self._folder
-        self._code = code.capture(self._folder, keep_patch=self._keep_patch, apart=[self.file])
-        command = code.started()
-        if command is not None:
-            self._code["entry_point"] = code.entry_point(command, self._folder)
-        if self._identify:
-            self._run |= {"id": uuid.uuid4().hex, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
-            self._said["author"] = self._said["author"] or code.author(self._folder)
-        self._began = time.monotonic()
+        self.begin(code.started())
         WATCH.start(self._tell)
         return self
 
@@ -114,6 +106,21 @@ class Run:
         WATCH.stop(self._tell)
         if kind is None:
             recorded.write_file(self.file, self.to_json())
+
+    def begin(self, command: Sequence[str] | None) -> None:
+        """What is known before the training: the block's beginning does it."""
+        self._root = code.root_of(self._folder) or self._folder
+        self._code = code.capture(self._folder, keep_patch=self._keep_patch, apart=[self.file])
+        if command is not None:
+            self._code["entry_point"] = code.entry_point(command, self._folder)
+        if self._identify:
+            self._run |= {"id": uuid.uuid4().hex, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            self._said["author"] = self._said["author"] or code.author(self._folder)
+        self._began = time.monotonic()
+
+    def saw(self, opened: Iterable[Opened]) -> None:
+        """Files that another process opened for this training."""
+        self._opened.extend(opened)
 
     def data(self, name: str, source: Any, /, **known: Any) -> str:
         """A data input: a file or folder, or arrays or a table in memory. Gives its digest, ``sha256:…``.
@@ -215,6 +222,15 @@ class Run:
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
+    def environment(self) -> dict[str, Any]:
+        """What the training runs with: this process."""
+        return environment.capture()
+
+    def loaded(self) -> list[Path]:
+        """Source files of the modules that this process has."""
+        names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        return [Path(name).absolute() for name in names if name]
+
     def to_json(self) -> dict[str, Any]:
         """The lineage as it stands now: the body of the lineage file. Hashes what was read and written so far."""
         opened = files.sort_opened(list(self._opened), apart=[self.file])
@@ -228,7 +244,7 @@ class Run:
             "code": self._code_with(opened.sources, {output["name"] for output in outputs.values()}),
             "data": [*self._data.values(), *files.gathered(seen, self._root)] or None,
             "parameters": {"values": self._parameters, "seeds": self._seeds},
-            "environment": environment.capture(),
+            "environment": self.environment(),
             "features": self._features,
             "run": run,
             "evaluation": self._metrics or None,
@@ -247,8 +263,7 @@ class Run:
 
     def _sources(self, seen: tuple[Path, ...]) -> dict[str, str]:
         """Of the modules that are loaded now, and those that were opened."""
-        loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        return code.source_files([*(Path(name).absolute() for name in loaded if name), *seen], self._root)
+        return code.source_files([*self.loaded(), *seen], self._root)
 
     def _digest_of(self, dataset: Path | str | None) -> str | None:
         if dataset is None:

@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ _MOST = 100_000
 """Paths that are kept; a program that opens more has its data told as folders by ``run.data``."""
 
 Opened = tuple[str, str, int, int]
-"""``read`` or ``write``, the path, and the file's time (ns) and size when it was first read; -1 where unknown."""
+"""``read`` or ``write``, the path, and the file's time (ns) and size when it was first opened; -1 where unknown. A
+watched interpreter tells itself as ``python``."""
 
 
 class Watch:
@@ -109,11 +111,13 @@ def read_log(folder: Path) -> list[Opened]:
 
 def _watch_this_interpreter(folder: Path) -> None:
     """Runs as ``sitecustomize``: begins to watch, and then lets the interpreter's own one run."""
-    WATCH.start(_beside(folder))
+    tell = _beside(folder)
+    tell(("python", sys.executable, -1, -1))
+    WATCH.start(tell)
     sys.path[:] = [place for place in sys.path if Path(place) != folder]
-    sys.modules.pop("sitecustomize", None)
-    with suppress(ModuleNotFoundError):
-        __import__("sitecustomize")
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(module_from_spec(spec))
 
 
 if __name__ == "sitecustomize":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
