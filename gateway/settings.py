@@ -73,6 +73,7 @@ __all__ = [
     "load_settings",
     "notification_address",
     "secret_of",
+    "watched_environment",
 ]
 
 _PREFIX = "TURNOUT_"
@@ -384,6 +385,12 @@ def foreign_environment() -> dict[str, str]:
     """The environment of a client of another system: this one's, where its vendor looks for addresses and secrets
     (``MLFLOW_…``, ``WANDB_…``, ``AWS_…``), with nothing of Turnout's own."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
+
+
+def watched_environment(folder: Path) -> dict[str, str]:
+    """The environment for a training that is watched: this one's, with ``folder`` first on Python's path."""
+    places = [str(folder), *(place for place in [os.environ.get("PYTHONPATH")] if place)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def recorder_environment() -> dict[str, str]:
