@@ -17,8 +17,7 @@ from gateway.errors import Conflict, StoreUnavailable, UnknownModel
 from gateway.registry.blobs import BlobStore, Progress
 from gateway.registry.catalogue import ModelDocument
 from gateway.registry.collect import GRACE_S, CollectPlan, collect, plan
-from gateway.registry.environments import Environments
-from gateway.registry.environments.environments import EnvironmentEntry
+from gateway.registry.environments import EnvironmentEntry, Environments
 from gateway.registry.loading import read_manifest
 from gateway.registry.remote.cached import CachedBlobStore
 from gateway.registry.retention import RetentionRule, surplus

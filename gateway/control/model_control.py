@@ -18,7 +18,6 @@ from gateway.registry.blobs import BlobStore, Progress
 from gateway.registry.catalogue import ModelDocument
 from gateway.registry.collect import GRACE_S, collect, plan
 from gateway.registry.environments import Told
-from gateway.registry.environments.collecting import collect_environments
 from gateway.registry.loading import read_manifest
 from gateway.registry.manifest import Manifest
 from gateway.registry.names import check_model_name
@@ -210,18 +209,7 @@ class ModelControl:
         now = self._clock.wall()
         found = await asyncio.to_thread(plan, digests, self._blobs, now=now, grace_s=grace_s, beside=beside)
         freed = await asyncio.to_thread(collect, found, self._blobs) if apply else 0
-        used = [entry.digest for model in desired.models.values() for entry in model.versions if not entry.archived]
-        environments = await self._collect_environments(used, now=now, grace_s=grace_s, apply=apply)
-        return found.to_json() | {"freed_bytes": freed, "environments": environments}
-
-    async def _collect_environments(self, used: Sequence[str], *, now: float, grace_s: float, apply: bool) -> View:
-        """Those of this machine."""
-        environments = self._permissions.environments
-        if environments is None:
-            return {"free": [], "free_bytes": 0, "freed_bytes": 0}
-        return await asyncio.to_thread(
-            collect_environments, used, self._blobs, environments, now=now, grace_s=grace_s, apply=apply
-        )
+        return found.to_json() | {"freed_bytes": freed}
 
     async def _change(
         self,

@@ -162,6 +162,7 @@ class Environments:
         name, target = digest.removeprefix(canonical.DIGEST_PREFIX), self._place(digest)
         for left in self._folder.glob(f"{_BUILDING}{name}-*"):
             shutil.rmtree(left, ignore_errors=True)
+        self.sweep()
         folder = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}-", dir=self._folder))
         try:
             if self._settings.own and not lock.hashed and not lacking_here(lock):
