@@ -22,6 +22,7 @@ import uvloop
 from gateway.clock import SystemClock
 from gateway.control.alarms import Alarm
 from gateway.control.batch_records import BatchRecords
+from gateway.control.gate_schedule import standing
 from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.recording_watch import RecordingWatch
@@ -64,6 +65,7 @@ from gateway.telemetry.drift_families import DriftFamilies
 from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.feedback.desk import JoinedLabel, TruthDesk
 from gateway.telemetry.feedback.families import TruthFamilies
+from gateway.telemetry.gate_families import GateFacts, GateFamilies
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
 from gateway.telemetry.request_log import EventLines
@@ -173,6 +175,7 @@ class Gateway:
         metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
         metrics.registry.register(NotificationFamilies(lambda: _notification_facts(control, clock)))
         metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
+        metrics.registry.register(GateFamilies(lambda: _gate_facts(control)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock, before=observer.flush)
         self._ends.callback(endpoint.close)
         recording = () if recorder is None else self._recording(recorder, metrics, clock)
@@ -505,6 +508,12 @@ def _store_facts(control: ControlPlane) -> StoreFacts:
     return StoreFacts(
         now.durability.state, now.refused is not None, now.replicas, len(list(control.reconciler.overrides.unstored()))
     )
+
+
+def _gate_facts(control: ControlPlane) -> GateFacts:
+    """On the thread of a scrape, of one state."""
+    desired, found = control.reconciler.desired, control.gates.statistics()
+    return GateFacts(found.runs, found.overrides, standing(desired))
 
 
 def _standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> StandingFacts:

@@ -22,6 +22,8 @@ EventName = Literal[
     "data-pipeline-cleared",
     "decision-log",
     "decision-log-cleared",
+    "gates",
+    "gates-cleared",
     "lift",
 ]
 EVENTS: tuple[str, ...] = get_args(EventName)

@@ -209,6 +209,7 @@ _ALARMS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("drift", "routing"): ("Drift on {subject}: its versions get different inputs", _DRIFT_OVER),
     ("drift", "model"): ("Drift on {subject}: a version answers otherwise than it did on such inputs", _DRIFT_OVER),
     ("data-pipeline", ""): ("The data that {subject} gets are broken", "The data that {subject} gets are sound again"),
+    ("gates", ""): ("In service, and not through its gates: {subject}", "Through its gates again: {subject}"),
     ("decision-log", ""): ("Decisions are not all recorded: {subject}", "Decisions are all recorded again: {subject}"),
 }
 """By kind and, of drift, by who is to blame."""

@@ -24,6 +24,7 @@ from gateway.control.follower import Follower
 from gateway.control.following import Following
 from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
+from gateway.control.gate_schedule import GateSchedule
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.jobs import Jobs
@@ -189,6 +190,9 @@ class ControlPlane:
             clock=clock,
         )
         self.alarms = Alarms(store, clock)
+        self.gate_schedule = GateSchedule(
+            self.gates, self.alarms, coordination=self.coordination, reconciler=self.reconciler, clock=clock
+        )
         self.notifications = Notifications(
             settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
         )
@@ -253,6 +257,7 @@ class ControlPlane:
         self.driver.start()
         self.follower.start()
         self.alarms.start()
+        self.gate_schedule.start()
         self.secrets.start()
         self.notifications.start()
         self.presence.start()
@@ -268,6 +273,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         await self.follower.close()
+        await self.gate_schedule.close()
         await self.gates.close()
         await self.jobs.close()
         if self.guard is not None:
