@@ -75,6 +75,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | {"settings_batch"}
     ),
     "secret_command": frozenset({"errors"}),
+    "secret_text": frozenset(),
     "live_secrets": frozenset({"settings", "settings_groups", "clock", "errors"}),
     "settings_artifacts": frozenset({"settings_groups"}),
     "settings_batch": frozenset({"settings_groups"}),

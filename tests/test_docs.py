@@ -80,7 +80,7 @@ def test_the_reference_names_every_command_with_every_option(words: tuple[str, .
 def test_the_reference_names_no_command_that_is_not_there() -> None:
     """What the page promises can be typed."""
     known = {" ".join(words) for words in ALL_COMMANDS}
-    written = set(re.findall(r"`turnout ((?:(?:tokens|audit|store|decisions) )?[a-z][a-z-]+)", COMMANDS))
+    written = set(re.findall(r"`turnout ((?:(?:tokens|audit|store|decisions|config) )?[a-z][a-z-]+)", COMMANDS))
     assert {f"turnout {words}" for words in written} <= known
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.cli import (
     audit_commands,
+    config_commands,
     decisions_commands,
     drift_command,
     explain_command,
@@ -57,6 +58,7 @@ for group in (
     store_commands,
     transfer_commands,
     audit_commands,
+    config_commands,
     decisions_commands,
     gc_command,
     keeper_commands,
