@@ -6,6 +6,7 @@ empty, and what was downloaded is hashed here again.
 place      what a name says
 commits    the commit that it stands for
 tree       the files of the commit, whether Git or DVC keeps them
+hashes     computed here, over bytes that are here
 lineage    what stages say of them
 """
 
@@ -17,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dvc.exceptions
-import dvc.scm
 from fsspec.callbacks import Callback
 
 from . import commits
@@ -27,6 +26,10 @@ from .place import Place, parse
 from .tree import Tree
 
 Told = Callable[[int, int], None]
+
+
+_OF_REMOTES = ("botocore", "aiobotocore", "aiohttp", "google", "azure", "paramiko", "asyncssh")
+"""Packages whose own errors come through: none of them is installed for certain."""
 
 
 def fetch(request: dict[str, Any], told: Told) -> dict[str, Any]:
@@ -38,8 +41,7 @@ def fetch(request: dict[str, Any], told: Told) -> dict[str, Any]:
         total = tree.size(files)
         _check_limits(len(files), total, request["limits"])
         progress = _Progress(told, total)
-        for file in files:
-            tree.download(file, folder / "files", progress)
+        tree.check_listings([tree.download(file, folder / "files", progress) for file in files], final=True)
         return {**_identified(tree), **lineage_of(tree), "tags": _tags(tree)}
 
 
@@ -55,8 +57,34 @@ def _tree(request: dict[str, Any], scratch: Path) -> Iterator[Tree]:
     try:
         with Tree.opened(place, checkout, scratch) as tree:
             yield tree
-    except (dvc.exceptions.DvcException, dvc.scm.SCMError) as error:
-        raise ValueError(f"DVC says: {_said(error)}") from error
+    except Exception as error:  # DVC's and its remotes' own errors, of which each remote has its kind
+        known = _in_words(error)
+        if known is error:
+            raise
+        raise known from error
+
+
+def _in_words(error: Exception) -> Exception:
+    """What ``child.py`` understands. DVC wraps what a remote said, so causes are looked at first."""
+    causes = list(_causes(error))
+    away = next((cause for cause in causes if type(cause).__module__.partition(".")[0] in _OF_REMOTES), None)
+    if away is not None and not isinstance(away, PermissionError | FileNotFoundError):
+        return ConnectionError(f"the remote does not answer: {away}")
+    if isinstance(error, ValueError | LookupError | ConnectionError | TimeoutError | PermissionError):
+        return error
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return LookupError(f"no remote of the repository has it ({_said(error)}); run `dvc push` where it was made")
+    return ValueError(f"DVC says: {_said(error)}") if _is_dvc(error) else error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_dvc(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("dvc", "dvc_data", "dvc_objects", "scmrepo")
 
 
 def _said(error: BaseException) -> str:

@@ -51,7 +51,7 @@ def _here(place: Place, scratch: Path, directories: list[str] | None) -> Checkou
     folder = Path(place.repository).resolve()
     if not folder.is_dir():
         raise LookupError(f"{folder} is no folder of this machine; expected a Git repository with DVC")
-    if directories is not None and not any(folder.is_relative_to(allowed) for allowed in directories):
+    if directories is not None and not any(folder.is_relative_to(Path(found).resolve()) for found in directories):
         raise ValueError(f"{folder} is outside the folders that may be registered from ({', '.join(directories)})")
     try:
         top = git(folder, "rev-parse", "--show-toplevel")

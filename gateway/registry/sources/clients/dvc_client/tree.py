@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,23 @@ from dvc.config import Config
 from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import Stage
-from dvc_data.hashfile.hash import file_md5
-from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree as Listing
-from dvc_objects.fs.local import LocalFileSystem
 
 from .commits import Checkout
+from .hashes import ALGORITHMS, hash_of, hash_of_listing
 from .place import Place
 
 _OF_TOOLS = (".dvc", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore", ".gitattributes", ".gitkeep")
-_HASHES = ("md5", "md5-dos2unix")
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """``name`` is below what was asked for; ``algorithm`` ``git`` is Git's own id of a file that DVC has no part in."""
+    """``name`` is below what was asked for; ``algorithm`` ``git`` is Git's own id of a file that DVC has no part in.
+    ``digest`` None: the commit has one of the folder that it is in, and none of the file."""
 
     name: str
     path: str
     size: int | None
-    digest: str
+    digest: str | None
     algorithm: str
 
 
@@ -48,6 +45,7 @@ class Tree:
     """From the repository's top."""
     project: Repo | None = None
     _blobs: dict[str, str] | None = None
+    _unproven: set[str] = field(default_factory=set)
 
     @classmethod
     @contextmanager
@@ -90,9 +88,7 @@ class Tree:
             files = [self._tracked(posixpath.basename(self.path), self.path, found)]
         else:
             files = sorted(self._below(self.path), key=lambda file: file.name)
-        for out in self.outs():
-            if out.hash_info and out.hash_info.isdir:
-                self._check_listing(self.named(out.fs_path), out.hash_info)
+        self.check_listings(files, final=False)
         return files
 
     def index_stages(self) -> list[Stage]:
@@ -119,30 +115,44 @@ class Tree:
                     path = posixpath.join(root, name)
                     yield self._tracked(posixpath.relpath(path, top), path.lstrip("/"), info)
 
-    def _check_listing(self, folder: str, known: HashInfo) -> None:
-        """A folder's hash is of its listing, which a remote keeps as a file like any other."""
-        listing = Listing()  # type: ignore[no-untyped-call]
-        for file in self._below(folder):
-            listing.add(tuple(file.name.split("/")), None, HashInfo(file.algorithm, file.digest))
-        listing.digest(name=known.name or "md5")
-        if listing.oid != known.value:
+    def check_listings(self, files: list[Tracked], *, final: bool) -> None:
+        """A folder's hash is of its listing, which a remote keeps as a file like any other. ``final``: all files are
+        here; before, a folder with files whose own hash nobody has told is passed over."""
+        here = {file.path: file for file in files}
+        if not final:
+            self._unproven = {file.path for file in files if file.digest is None}
+        for out in self.outs():
+            if not (out.hash_info and out.hash_info.isdir and out.hash_info.value):
+                continue
+            folder, algorithm = self.named(out.fs_path), out.hash_info.name or "md5"
+            rows = [here.get(file.path, file) for file in self._below(folder)]
+            known = [(posixpath.relpath(row.path, folder), row.digest) for row in rows if row.digest is not None]
+            if len(known) == len(rows):
+                self._check_listing(folder, hash_of_listing(known, algorithm), algorithm, out.hash_info.value)
+                self._unproven -= {row.path for row in rows}
+        if final and self._unproven:
             raise ValueError(
-                f"{folder}: the remote's listing of the folder has {known.name} {listing.oid}, and commit "
-                f"{self.checkout.commit} says {known.value}: it was changed or damaged there, and nothing of it was "
-                "taken"
+                f"{', '.join(sorted(self._unproven)[:5])}: commit {self.checkout.commit} holds no MD5 of it, or one of "
+                "its folder only, so nobody can tell whether its bytes are the right ones; register the whole folder, "
+                "or add the file with `dvc add` and commit that"
+            )
+
+    def _check_listing(self, folder: str, found: str, algorithm: str, promised: str) -> None:
+        if found != promised:
+            raise ValueError(
+                f"{folder}: the remote's listing of the folder has {algorithm} {found}, and commit "
+                f"{self.checkout.commit} says {promised}: it was changed or damaged there, and nothing of it was taken"
             )
 
     def _tracked(self, name: str, path: str, info: dict[str, Any]) -> Tracked:
         if "fs_info" in info:
             return self._of_git(name, path, info)
         entry = info["dvc_info"]["entry"]
+        size = entry.meta.size if entry.meta else None
         known = entry.hash_info
-        if known is None or known.name not in _HASHES or not known.value:
-            raise ValueError(
-                f"{path}: commit {self.checkout.commit} holds no MD5 of it, so nobody can tell whether its bytes are "
-                "the right ones; add it with `dvc add` and commit that"
-            )
-        return Tracked(name, path, entry.meta.size if entry.meta else None, known.value, known.name)
+        if known is None or known.name not in ALGORITHMS or not known.value:
+            return Tracked(name, path, size, None, "md5")
+        return Tracked(name, path, size, known.value, known.name)
 
     def _of_git(self, name: str, path: str, info: dict[str, Any]) -> Tracked:
         if self._blobs is None:
@@ -163,32 +173,42 @@ class Tree:
             return known.hash_info.value, known.hash_info.name
         files = self.files()
         if info["type"] != "directory":
-            return files[0].digest, files[0].algorithm
+            return files[0].digest or "", files[0].algorithm
         listed = "".join(f"{file.name}\0{file.algorithm}:{file.digest}\n" for file in files)
         return hashlib.sha256(listed.encode()).hexdigest(), "sha256-of-listing"
 
     def refuse_changed(self, files: list[Tracked]) -> None:
-        """A file of DVC's that was made again and not added: Git does not see it."""
+        """A file of DVC's that was made again, or came into a folder, and was not added: Git does not see it."""
         if not self.checkout.looked_at:
             return
-        for file in files:
-            here = self.checkout.folder / file.path
-            if file.algorithm == "git" or not here.is_file():
-                continue
-            resized = file.size is not None and here.stat().st_size != file.size
-            if resized or _md5(here, file.algorithm) != file.digest:
-                raise ValueError(
-                    f"{here} is not what the commit says ({file.algorithm} {file.digest}): `dvc add` or `dvc commit` "
-                    f"it and commit that, or name the commit: dvc:{self.place.repository}@HEAD:{self.place.path}"
-                )
+        changed = [file.path for file in files if self._changed(file)]
+        listed = {file.path for file in files}
+        for out in self.outs():
+            folder = self.checkout.folder / self.named(out.fs_path)
+            if out.hash_info and out.hash_info.isdir and self.named(out.fs_path).startswith(self.path):
+                here = {str(path.relative_to(self.checkout.folder)) for path in folder.rglob("*") if path.is_file()}
+                changed += sorted(path for path in here - listed if not path.endswith(_OF_TOOLS))
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed[:5])}: what lies in {self.checkout.folder} is not what the commit says; `dvc add` "
+                f"or `dvc commit` it and commit that, or name the commit: "
+                f"dvc:{self.place.repository}@HEAD:{self.place.path}"
+            )
+
+    def _changed(self, file: Tracked) -> bool:
+        here = self.checkout.folder / file.path
+        if file.algorithm == "git" or file.digest is None or not here.is_file():
+            return False
+        resized = file.size is not None and here.stat().st_size != file.size
+        return resized or hash_of(here, file.algorithm) != file.digest
 
     def size(self, files: list[Tracked]) -> int:
         """In bytes. DVC knows the size of a folder, and of none of the files in it."""
         known = sum(file.size or 0 for file in files)
         return max(known, sum(out.meta.size or 0 for out in self.outs() if out.meta))
 
-    def download(self, file: Tracked, folder: Path, progress: Any) -> None:
-        """Into ``folder``, and hashed there. ValueError where the bytes are not those that the commit means."""
+    def download(self, file: Tracked, folder: Path, progress: Any) -> Tracked:
+        """Into ``folder``, with the hash of what came. ValueError where it is not what the commit means."""
         target = folder / file.name
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{file.name!r} leads out of the folder it belongs to")
@@ -200,15 +220,13 @@ class Tree:
                 f"{file.path}: commit {self.checkout.commit} names {file.algorithm} {file.digest}, and no remote of "
                 "the repository has it; run `dvc push` where it was made"
             ) from error
-        self._check(file, target)
-
-    def _check(self, file: Tracked, target: Path) -> None:
-        found = _git_id(target) if file.algorithm == "git" else _md5(target, file.algorithm)
-        if found != file.digest:
+        found = hash_of(target, file.algorithm)
+        if file.digest is not None and found != file.digest:
             raise ValueError(
                 f"{file.path}: the remote's file has {file.algorithm} {found}, and commit {self.checkout.commit} says "
                 f"{file.digest}: it was changed or damaged there, and nothing of it was taken"
             )
+        return replace(file, digest=found)
 
 
 def _declared(repo: Repo, place: Place) -> str:
@@ -233,16 +251,3 @@ def _configuration(checkout: Checkout, scratch: Path, root: str) -> dict[str, An
         return {**own, "remote": dict(known["remote"])}
     place = known["cache"].get("dir") or str(dvc_folder / "cache")  # never pushed: what DVC itself would look in
     return {**own, "core": {"remote": "own-cache"}, "remote": {"own-cache": {"url": place}}}
-
-
-def _md5(path: Path, algorithm: str) -> str:
-    here = LocalFileSystem()  # type: ignore[no-untyped-call]
-    return str(file_md5(str(path), here, name=algorithm))
-
-
-def _git_id(path: Path) -> str:
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
