@@ -22,17 +22,20 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["INDEX", "is_complete", "key", "main"]
+__all__ = ["INDEX", "NAMES", "is_complete", "key", "main"]
 
 INDEX = "models.json"
+NAMES = ("linear", "perceptron", "cnn", "faulty")
 _HERE = Path(__file__).parent
+_LINEAGE = tuple(_HERE.parent / "registry" / "lineage" / name for name in ("environment.py", "fitted.py"))
 _SOURCES = ("digits.py", "faulty_model.py", "records.py", "training.py", "workshop.py")
 _PACKAGES = ("numpy", "scikit-learn", "skops", "skl2onnx", "onnx", "torch")
 
 
 def key(folder: Path) -> str:
     """What the models depend on: the code, the packages, Python, and the place that the faulty one points at."""
-    parts = [hashlib.sha256((_HERE / name).read_bytes()).hexdigest() for name in _SOURCES]
+    sources = [*(_HERE / name for name in _SOURCES), *_LINEAGE]
+    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     parts += [f"{name} {version(name)}" for name in _PACKAGES]
     parts += [platform.python_version(), platform.machine(), str(folder.resolve())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -54,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m gateway.examples.digits", description="Trains the example versions.")
     parser.add_argument("folder", type=Path, help="where artifacts and models.json go")
     parser.add_argument("--again", action="store_true", help="train even when everything is there")
+    parser.add_argument("--only", choices=NAMES, help="train this one, and leave models.json alone")
     told = parser.parse_args(arguments)
     try:
-        if not told.again and is_complete(told.folder):
+        if not (told.again or told.only) and is_complete(told.folder):
             return 0
         command = [sys.executable, "-m", "gateway.examples.workshop", str(told.folder), key(told.folder)]
+        command += [told.only] if told.only else []
     except PackageNotFoundError as error:
         sys.stderr.write(f"{error}; training the examples needs turnout[examples]: pip install 'turnout[examples]'\n")
         return 1

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from gateway import __version__
+from gateway.registry.lineage import environment
 
 __all__ = ["SEED", "SIGNATURE", "Array", "Digits", "evaluation", "example", "lineage", "write_json"]
 
@@ -53,31 +54,63 @@ class Digits:
         return cls(train, train_labels, test, test_labels, digest)
 
 
-def lineage(digits: Digits, sources: Sequence[Path], parameters: Mapping[str, Any], packages: Sequence[str]) -> Any:
-    """Code by digest, data by digest, parameters and the packages that trained it: enough to do it again."""
+def lineage(
+    digits: Digits,
+    *,
+    name: str,
+    sources: Sequence[Path],
+    parameters: Mapping[str, Any],
+    packages: Sequence[str],
+    features: Mapping[str, Any] | None,
+    outputs: Mapping[str, Path],
+) -> Any:
+    """Code, data, parameters, packages and what came out, each by digest: enough to do it again and compare.
+
+    Without a commit, a time or an author's name, so that training again on the next day gives the same version; the
+    code is told by its files, which are the installed package's.
+    """
+    command = ["python", "-m", "gateway.examples.digits", ".", "--only", name]
     return {
         "code": {
-            "module": "gateway.examples.digits",
-            "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources},
+            "package": "turnout",
+            "version": __version__,
+            "files": {f"gateway/examples/{path.name}": _sha256(path) for path in sources},
+            "entry_point": {"command": command, "folder": "."},
         },
-        "data": {
-            "name": "sklearn.datasets.load_digits",
-            "sha256": digits.sha256,
-            "train_rows": len(digits.train_labels),
-            "test_rows": len(digits.test_labels),
-            "split": {"test_share": TEST_SHARE, "stratified": True, "seed": SEED},
+        "data": [
+            {
+                "name": "sklearn.datasets.load_digits",
+                "digest": f"sha256:{digits.sha256}",
+                "of": "values",
+                "rows": len(digits.train_labels) + len(digits.test_labels),
+                "split": {"train_rows": len(digits.train_labels), "test_share": TEST_SHARE, "stratified": True},
+            }
+        ],
+        "parameters": {"values": dict(parameters), "seeds": {"split": SEED, "training": SEED}},
+        "environment": environment.capture(tuple(packages)),
+        "features": features,
+        "run": {
+            "system": "turnout",
+            "outputs": [
+                {"name": place, "digest": _sha256(path), "size_bytes": path.stat().st_size}
+                for place, path in sorted(outputs.items())
+            ],
         },
-        "parameters": dict(parameters) | {"seed": SEED},
-        "environment": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "author": "turnout examples",
     }
 
 
-def evaluation(predicted: Array, labels: Array, *, slice_name: str | None = None) -> list[dict[str, Any]]:
-    """Accuracy on held-out rows, with its 95% Wilson score interval."""
-    hits, rows = int((predicted == labels).sum()), len(labels)
+def _sha256(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def evaluation(digits: Digits, predicted: Array, *, slice_name: str | None = None) -> list[dict[str, Any]]:
+    """Accuracy on the held-out rows, with its 95% Wilson score interval and the digest of those rows."""
+    hits, rows = int((predicted == digits.test_labels).sum()), len(digits.test_labels)
     low, high = wilson(hits, rows)
-    record = {"metric": "accuracy", "value": round(hits / rows, 6), "n": rows, "interval": [low, high]}
+    held_out = "sha256:" + hashlib.sha256(digits.test_pixels.tobytes() + digits.test_labels.tobytes()).hexdigest()
+    record: dict[str, Any] = {"metric": "accuracy", "value": round(hits / rows, 6), "n": rows, "interval": [low, high]}
+    record |= {"dataset": held_out}
     return [record | ({"slice": slice_name} if slice_name else {})]
 
 

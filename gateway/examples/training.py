@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gateway.examples.records import SEED, Array, Digits
+from gateway.registry.lineage.fitted import describe
 
 __all__ = ["Trained", "cnn", "linear", "lookup", "perceptron"]
 
@@ -40,6 +41,8 @@ class Trained:
     packages: tuple[str, ...]
     notes: str
     signature_needed: bool = True
+    features: dict[str, Any] | None = None
+    """The steps before the model itself, as the lineage tells them."""
 
 
 def linear(digits: Digits) -> Trained:
@@ -55,6 +58,7 @@ def linear(digits: Digits) -> Trained:
         parameters=parameters,
         packages=("numpy", "scikit-learn", "skops"),
         notes="Logistic regression: small, fast, easy to explain. The known good to start from.",
+        features=describe(model.steps[:-1]),
     )
 
 
@@ -71,6 +75,7 @@ def perceptron(digits: Digits) -> Trained:
         parameters=parameters | {"hidden_layer_sizes": [128]},
         packages=("numpy", "scikit-learn", "skl2onnx", "onnx"),
         notes="Multilayer perceptron as ONNX: better, and fast in batches.",
+        features=describe(model.steps[:-1]),
         signature_needed=False,
     )
 

@@ -23,12 +23,15 @@ _HERE = Path(__file__).parent
 _SOURCES = tuple(_HERE / name for name in ("records.py", "training.py", "workshop.py"))
 
 
-def main(folder: Path, key: str) -> None:
-    """Everything is in place before ``models.json`` says so."""
+def main(folder: Path, key: str, only: str | None = None) -> None:
+    """Everything is in place before ``models.json`` says so. ``only`` one of them: it is trained, and nothing said."""
     torch.set_num_threads(1)
     with threadpoolctl.threadpool_limits(1):  # one thread, so that sums come out the same every time
         digits = Digits.load()
         folder.mkdir(parents=True, exist_ok=True)
+        if only is not None:
+            _one(folder, digits, only)
+            return
         good = [_made(folder, digits, make) for make in (linear, perceptron, cnn)]
         faulty = _faulty(folder, digits)
     held_out = {"pixels": digits.test_pixels.astype(int).tolist(), "labels": digits.test_labels.tolist()}
@@ -38,6 +41,13 @@ def main(folder: Path, key: str) -> None:
     index = {"schema": 1, "model": "digits", "key": key, "versions": good, "faulty": faulty, "files": files}
     write_json(folder / "models.json.new", index)
     (folder / "models.json.new").replace(folder / "models.json")
+
+
+def _one(folder: Path, digits: Digits, name: str) -> None:
+    if name == "faulty":
+        _faulty(folder, digits)
+    else:
+        _made(folder, digits, {"linear": linear, "perceptron": perceptron, "cnn": cnn}[name])
 
 
 def _made(folder: Path, digits: Digits, make: Callable[[Digits], Trained]) -> dict[str, Any]:
@@ -66,9 +76,20 @@ def _faulty(folder: Path, digits: Digits) -> dict[str, Any]:
 def _described(folder: Path, digits: Digits, trained: Trained, source: str, began: float) -> dict[str, Any]:
     """Writes what goes with the artifact; the entry of the index, with paths relative to the folder."""
     place = folder / trained.name
-    figures = evaluation(trained.predicted, digits.test_labels)
+    figures = evaluation(digits, trained.predicted)
+    artifact = folder / source
+    made = sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]
+    told = lineage(
+        digits,
+        name=trained.name,
+        sources=_SOURCES,
+        parameters=trained.parameters,
+        packages=trained.packages,
+        features=trained.features,
+        outputs={path.relative_to(folder).as_posix(): path for path in made if path.is_file()},
+    )
     write_json(place / "evaluation.json", figures)
-    write_json(place / "lineage.json", lineage(digits, _SOURCES, trained.parameters, trained.packages))
+    write_json(place / "lineage.json", told)
     write_json(place / "example.json", example(digits.test_pixels[0]))
     if trained.signature_needed:
         write_json(place / "signature.json", SIGNATURE)
@@ -90,4 +111,4 @@ def _described(folder: Path, digits: Digits, trained: Trained, source: str, bega
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *sys.argv[3:4])

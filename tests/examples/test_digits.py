@@ -17,6 +17,7 @@ from gateway.examples.digits import is_complete
 from gateway.examples.records import SIGNATURE, wilson
 from gateway.messages import Signature
 from gateway.registry.blobs import BlobStore
+from gateway.registry.lineage.kinds import data_digests
 from gateway.registry.loading import load_spec
 from gateway.registry.manifest import Manifest
 from gateway.registry.registration import RegistrationOptions, prepare
@@ -93,7 +94,7 @@ def test_all_register_with_one_signature(registered: tuple[BlobStore, list[Manif
     assert [manifest.format for manifest in manifests] == ["sklearn", "onnx", "torch", "python"]
     assert {manifest.signature for manifest in manifests} == {Signature.from_json(SIGNATURE)}
     assert all(manifest.evaluation[0].value > 0.93 for manifest in manifests)
-    assert all(manifest.lineage.data["sha256"] == manifests[0].lineage.data["sha256"] for manifest in manifests)
+    assert len({data_digests(manifest.lineage.to_json()) for manifest in manifests}) == 1
 
 
 def test_what_is_served_scores_what_the_manifest_says(
@@ -172,8 +173,10 @@ def test_the_digests_in_the_lineage_are_those_of_the_code(folder: Path, index: d
     """Lineage is truth, not decoration."""
     body = json.loads((folder / index["versions"][2]["lineage"]).read_bytes())
     source = ROOT / "gateway" / "examples" / "training.py"
-    assert body["code"]["sha256"]["training.py"] == hashlib.sha256(source.read_bytes()).hexdigest()
-    assert body["environment"]["torch"]
+    digest = "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
+    assert body["code"]["files"]["gateway/examples/training.py"] == digest
+    assert body["environment"]["packages"]["torch"]
+    assert {output["name"] for output in body["run"]["outputs"]} == {"cnn/model.pt2"}
 
 
 def test_the_interval_is_wilsons() -> None:

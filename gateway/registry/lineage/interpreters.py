@@ -46,7 +46,7 @@ def folder_of_package(interpreter: str, package: str) -> Path | None:
 def _said(command: list[str], what: str) -> str:
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=ASK_S, stdin=subprocess.DEVNULL
+            command, cwd="/", capture_output=True, text=True, check=False, timeout=ASK_S, stdin=subprocess.DEVNULL
         )
     except OSError as error:
         raise RegistryError(f"{what} cannot be asked: {command[0]}: {error.strerror}") from error
