@@ -37,8 +37,8 @@ MAX_NAME = 300
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """``name`` is the same from the raising to the clearing: ``drift/digits/3/inputs``. ``kind`` is ``drift``,
-    ``data-pipeline``, ``gates`` or ``decision-log``; ``subject`` what it is about: ``route/digits`` or ``model/digits``;
-    ``by`` who watches. ``reason`` is a sentence on what was found, ``advice`` one on what to do, ``numbers`` the figures
+    ``data-pipeline``, ``gates`` or ``decision-log``; ``subject`` what it is about: ``route/digits``, ``model/digits``;
+    ``by`` who watches. ``reason``: a sentence on what was found, ``advice`` one on what to do, ``numbers`` the figures
     that it was found by, with their names for people."""
 
     name: str
