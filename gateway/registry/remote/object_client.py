@@ -288,7 +288,7 @@ def main() -> int:
     try:
         client = Client(first["url"], first["options"])
     except Exception as error:  # noqa: BLE001 - an unknown scheme, a missing package, an option that the client does not know
-        answers.say({"id": 0, "error": "unusable", "message": f"{error:.1000}" if str(error) else repr(error)})
+        answers.say({"id": 0, "error": "unusable", "message": f"{str(error) or repr(error):.1000}"})
         return 1
     answers.say({"id": 0, "result": None})
     with ThreadPoolExecutor(first["parallel"]) as pool:

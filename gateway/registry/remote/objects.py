@@ -7,11 +7,13 @@ an event loop in a thread of their own, and a connection that hangs there can on
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,8 +169,12 @@ class _Client:
             raise RegistryError(f"the client of {place.url} cannot be started: {error.strerror or error}") from error
         opened = self._calls[0] = _Call(None, time.monotonic())
         self.alive = True
-        for target in (self._read, self._listen):
-            threading.Thread(target=target, name="turnout-objects", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=target, name="turnout-objects", daemon=True)
+            for target in (self._read, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
         first = {"url": place.url, "options": dict(place.options), "parallel": place.parallel, "idle_s": _IDLE_S}
         self._send(first)
         answer = self._wait(opened, f"open {place.url}")
@@ -188,8 +194,11 @@ class _Client:
         return self._wait(call, f"{verb} {what.get('name', '')}")
 
     def close(self) -> None:
+        """Returns when the process and both threads have ended."""
         self._process.kill()
         self._process.wait()
+        for thread in self._threads:
+            thread.join()
 
     def said(self) -> str:
         words = self._tail.decode("utf-8", "replace").strip()
@@ -218,28 +227,36 @@ class _Client:
         return call.answer
 
     def _read(self) -> None:
-        pipe = self._process.stdout
-        for line in pipe or ():
-            answer = json.loads(line)
-            call = self._calls.get(answer["id"])
-            if call is None:
-                continue
-            call.heard_at = time.monotonic()
-            if "done" in answer:
-                if call.told is not None:
-                    call.told(answer["done"])
-                continue
-            call.answer = answer
-            del self._calls[answer["id"]]
-            call.ended.set()
+        pipe, into = self._process.stdout, self._process.stdin
+        if pipe is None or into is None:
+            return
+        with pipe:
+            for line in pipe:
+                self._take(json.loads(line))
         with self._lock:
             self.alive = False
+            with suppress(OSError):
+                into.close()
         self._process.wait()
         for call in self._calls.values():
             call.ended.set()
 
+    def _take(self, answer: dict[str, Any]) -> None:
+        call = self._calls.get(answer["id"])
+        if call is None:
+            return
+        call.heard_at = time.monotonic()
+        if "done" not in answer:
+            call.answer = answer
+            del self._calls[answer["id"]]
+            call.ended.set()
+        elif call.told is not None:
+            call.told(answer["done"])
+
     def _listen(self) -> None:
         """What it says in its own words, the end of it."""
         pipe = self._process.stderr
-        while pipe is not None and (data := pipe.read1(4096)):  # type: ignore[attr-defined]
-            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        if pipe is not None:
+            with pipe:
+                while data := os.read(pipe.fileno(), 4096):
+                    self._tail = (self._tail + data)[-_TAIL_BYTES:]

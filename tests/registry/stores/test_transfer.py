@@ -1,0 +1,225 @@
+"""Versions between stores: by reference, whole or not to be seen, and going on after any cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Conflict, IntegrityError, RegistryError, UnknownModel, UnknownVersion
+from gateway.registry.blobs import BlobStore
+from gateway.registry.catalogue import CatalogueEntry
+from gateway.registry.manifest import FileEntry, Manifest
+from gateway.registry.remote.objects import ObjectPlace, ObjectStore
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.sealing.forms import PLAIN
+from gateway.registry.transfer.ends import BlobEnd, RemoteEnd
+from gateway.registry.transfer.records import VersionRecord, choose
+from gateway.registry.transfer.transfer import transfer
+from loadtests.live_gateway import wait_until
+from tests.registry.builders import SIGNATURE, stored_manifest
+from tests.registry.stores.conftest import Bucket, Folder, object_name, on_both
+
+Place = Folder | Bucket
+Ended = Callable[[str], RemoteEnd]
+
+
+def record_of(manifest: Manifest, number: int = 1, **entry: object) -> VersionRecord:
+    return VersionRecord(manifest.model, CatalogueEntry(number, manifest.digest, 1000.0, **entry))  # type: ignore[arg-type]
+
+
+def large_version(blobs: BlobStore, files: int, size: int, model: str = "large") -> Manifest:
+    """Many files, each of its own bytes."""
+    entries = []
+    for place in range(files):
+        stored = blobs.put_bytes(os.urandom(size))
+        entries.append(FileEntry(f"part-{place:04}.bin", stored.sha256, stored.size_bytes))
+    script = blobs.put_bytes(b'{"delay_ms": 0}')
+    entries.append(FileEntry("script.echo.json", script.sha256, script.size_bytes))
+    manifest = Manifest(model, "echo", "script.echo.json", tuple(entries), SIGNATURE)
+    blobs.put_bytes(manifest.canonical())
+    return manifest
+
+
+@pytest.fixture
+def end(place: Place, tmp_path: Path) -> Iterator[Ended]:
+    """The store at the place, or at a name beside it."""
+    opened: list[ObjectStore] = []
+
+    def open_end(name: str = "") -> RemoteEnd:
+        url = f"{place.url}/{name}".rstrip("/")
+        objects = ObjectStore(ObjectPlace(url, dict(place.options), silence_s=60.0))
+        opened.append(objects)
+        return RemoteEnd(RemoteBlobs(objects, tmp_path / "scratch", PLAIN))
+
+    yield open_end
+    for objects in opened:
+        objects.close()
+
+
+@on_both
+def test_a_version_goes_there_and_comes_back_the_same(end: Ended, tmp_path: Path) -> None:
+    """Every blob, the manifest and the record; what is there already is not sent again."""
+    here, back = BlobStore(tmp_path / "here"), BlobStore(tmp_path / "back")
+    first, second = stored_manifest(here), stored_manifest(here, b'{"delay_ms": 7}')
+    there = end("store")
+    done = transfer(BlobEnd(here), there, [record_of(first)])
+    assert (done.versions, done.files, done.files_there) == (1, 2, 0)
+    done = transfer(BlobEnd(here), there, [record_of(first), record_of(second, 2)])
+    assert (done.versions, done.files, done.files_there) == (2, 1, 2)  # the example is the same
+    arrived: list[VersionRecord] = []
+    told: list[tuple[int, int]] = []
+    transfer(there, BlobEnd(back, arrived.append), there.records(), progress=lambda *bar: told.append(bar))
+    assert back.digests() == here.digests()
+    assert sorted(map(str, arrived)) == ["digits/1", "digits/2"]
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_a_version_that_lacks_a_file_is_not_to_be_seen(end: Ended, place: Folder, tmp_path: Path) -> None:
+    """A damaged file stops its version, and what is sent under a false name is refused where it starts."""
+    here, there = BlobStore(tmp_path / "here"), end()
+    sound, damaged = stored_manifest(here), stored_manifest(here, b'{"delay_ms": 7}', "other")
+    path = here.path(damaged.files[0].digest)
+    path.chmod(0o644)
+    path.write_bytes(b'{"delay_ms": 8}')
+    with pytest.raises(IntegrityError, match=r"Nothing was sent: run turnout verify"):
+        transfer(BlobEnd(here), there, [record_of(sound), record_of(damaged)], parallel=1)
+    assert [str(record) for record in there.records()] == ["digits/1"]
+    assert object_name(damaged.files[0].digest) not in place.names()
+    assert object_name(damaged.digest) not in place.names()
+
+
+def test_what_arrives_altered_is_refused(end: Ended, place: Folder, tmp_path: Path) -> None:
+    """An object that somebody wrote over does not enter the home, and neither does its version."""
+    here, back, there = BlobStore(tmp_path / "here"), BlobStore(tmp_path / "back"), end()
+    manifest = stored_manifest(here)
+    transfer(BlobEnd(here), there, [record_of(manifest)])
+    place.put(object_name(manifest.files[0].digest), b'{"delay_ms": 8}')
+    arrived: list[VersionRecord] = []
+    with pytest.raises(IntegrityError, match="was altered"):
+        transfer(there, BlobEnd(back, arrived.append), there.records())
+    assert arrived == []
+    assert manifest.digest not in back.digests()
+
+
+def test_a_damaged_file_of_the_home_is_healed_by_pulling(end: Ended, tmp_path: Path) -> None:
+    """What is there is hashed before it counts as there."""
+    here, there = BlobStore(tmp_path / "here"), end()
+    manifest = stored_manifest(here)
+    transfer(BlobEnd(here), there, [record_of(manifest)])
+    path = here.path(manifest.files[0].digest)
+    path.chmod(0o644)
+    path.write_bytes(b'{"delay_ms": 8}')
+    transfer(there, BlobEnd(here), there.records())
+    assert here.read(manifest.files[0].digest) == b'{"delay_ms": 0}'
+
+
+def test_a_record_is_believed_only_where_it_belongs(end: Ended, place: Folder) -> None:
+    """One copied to another model's place, one that is no JSON, one nested without end."""
+    there = end()
+    record = VersionRecord("fraud", CatalogueEntry(1, "sha256:" + "a" * 64, 1.0))
+    for content in (record.to_bytes(), b"{", b"[" * 100_000):
+        place.put(f"versions/digits/{'a' * 64}.json", content)
+        with pytest.raises(RegistryError, match=f"versions/digits/{'a' * 64}.json"):
+            there.records()
+
+
+def test_versions_are_chosen_by_number_alias_and_digest() -> None:
+    """Two that share a number are told apart by their digests, never guessed."""
+    digests = ["sha256:" + letter * 64 for letter in "abc"]
+    records = [VersionRecord("fraud", CatalogueEntry(n, d, 1.0)) for n, d in zip((1, 2, 2), digests, strict=True)]
+    aliases = {("fraud", "champion"): digests[0]}
+
+    def found(reference: str) -> list[str]:
+        return [record.digest for record in choose(reference, records, aliases, "the store")]
+
+    assert found("fraud") == digests
+    assert found("fraud/1") == found("fraud@champion") == found("fraud@" + "sha256:aaaa") == digests[:1]
+    with pytest.raises(Conflict, match="fits several versions in the store"):
+        found("fraud/2")
+    with pytest.raises(UnknownVersion, match="it has 1, 2, 2"):
+        found("fraud@staging")
+    with pytest.raises(UnknownModel, match="'digits'"):
+        found("digits/1")
+
+
+SYNC = """
+import sys
+from pathlib import Path
+from gateway.registry.blobs import BlobStore
+from gateway.registry.remote.objects import ObjectPlace, ObjectStore
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.sealing.forms import PLAIN
+from gateway.registry.transfer.ends import BlobEnd, RemoteEnd
+from gateway.registry.transfer.records import VersionRecord
+from gateway.registry.transfer.transfer import transfer
+import json
+home, url, options, record, way = sys.argv[1:]
+objects = ObjectStore(ObjectPlace(url, json.loads(options)))
+remote = RemoteEnd(RemoteBlobs(objects, Path(home) / "transfers", PLAIN))
+local = BlobEnd(BlobStore(Path(home)))
+record = VersionRecord.from_bytes(Path(record).read_bytes(), sys.argv[4])
+ends = (local, remote) if way == "push" else (remote, local)
+print(json.dumps(transfer(*ends, [record], parallel=2).to_json()), flush=True)
+objects.close()
+"""
+
+
+def _sync(home: Path, bucket: Bucket, record: Path, way: str) -> subprocess.Popen[bytes]:
+    words = [str(home), bucket.url, json.dumps(dict(bucket.options)), str(record), way]
+    return subprocess.Popen([sys.executable, "-c", SYNC, *words], stdout=subprocess.PIPE)
+
+
+def _cut(running: subprocess.Popen[bytes], seen: Callable[[], int], enough: int) -> None:
+    """kill -9 once so many files are there."""
+    wait_until(lambda: seen() >= enough or running.poll() is not None, within_s=60, what=f"{enough} files")
+    assert running.poll() is None, "it was done before it could be cut"
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+
+
+def _finished(running: subprocess.Popen[bytes]) -> dict[str, int]:
+    out, _ = running.communicate(timeout=120)
+    assert running.returncode == 0
+    found: dict[str, int] = json.loads(out)
+    return found
+
+
+def test_a_sync_cut_twice_by_kill_9_goes_on_and_ends_equal(bucket: Bucket, tmp_path: Path) -> None:
+    """To S3 and back: after each cut only whole files can be seen and no version, and the next run sends the rest."""
+    home, back = tmp_path / "home", tmp_path / "back"
+    blobs = BlobStore(home)
+    manifest = large_version(blobs, files=120, size=4096)
+    record = tmp_path / record_of(manifest).name
+    record.parent.mkdir(parents=True)
+    record.write_bytes(record_of(manifest).to_bytes())
+    sent = 0
+    for enough in (20, 60):
+        _cut(_sync(home, bucket, record, "push"), lambda: len(bucket.names()), enough)
+        names = bucket.names()
+        assert not [name for name in names if not name.startswith("blobs/sha256/")]
+        assert object_name(manifest.digest) not in names
+        for name in names[:: max(1, len(names) // 10)]:
+            assert hashlib.sha256(bucket.get(name)).hexdigest() == Path(name).name
+        sent = len(names)
+    done = _finished(_sync(home, bucket, record, "push"))
+    assert (done["files"] + done["files_there"], done["files_there"] >= sent) == (121, True)
+    wanted = sorted([*(object_name(digest) for digest in blobs.digests()), record_of(manifest).name])
+    assert sorted(bucket.names()) == wanted
+
+    here = BlobStore(back)
+    for enough in (20, 60):
+        _cut(_sync(back, bucket, record, "pull"), lambda: len(here.digests()), enough)
+        assert manifest.digest not in here.digests()
+        assert all(here.verify(digest).state == "ok" for digest in here.digests())
+        sent = len(here.digests())
+    done = _finished(_sync(back, bucket, record, "pull"))
+    assert done["files_there"] >= sent
+    assert here.digests() == blobs.digests()
