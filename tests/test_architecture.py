@@ -31,7 +31,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "batch": frozenset({"codec", "registry", "recording", "serving", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
-        | {"batch", "signatures", "live_secrets"}
+        | {"batch", "intervals", "signatures", "live_secrets"}
         | WORDS
     ),
     "workers": frozenset(
@@ -53,11 +53,20 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | WORDS
     ),
     "registry": frozenset(
-        {"checkpoints", "settings", "settings_environments", "settings_artifacts", "live_secrets", "runtimes"} | WORDS
+        {
+            "checkpoints",
+            "intervals",
+            "settings",
+            "settings_environments",
+            "settings_artifacts",
+            "live_secrets",
+            "runtimes",
+        }
+        | WORDS
     ),
     "telemetry": frozenset(
         {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
-        | {"signatures", "runtimes"}
+        | {"intervals", "signatures", "runtimes"}
         | WORDS
     ),
     "dataplane": frozenset({"routing", "serving", "shadowing", "events", "clock"} | WORDS),
@@ -66,6 +75,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "routing": WORDS,
     "codec": WORDS | {"runtimes"},
     "checkpoints": frozenset({"errors"}),
+    "intervals": frozenset(),
     "signatures": frozenset(),
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(

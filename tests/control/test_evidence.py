@@ -25,11 +25,12 @@ from gateway.control.evidence import (
     judge,
 )
 from gateway.control.statistics import e_values
-from gateway.control.statistics.confidence import DifferenceTest, nearest, share_interval, share_log_e
+from gateway.control.statistics.confidence import DifferenceTest, nearest, share_log_e
 from gateway.control.statistics.e_values import ODDS, harm_gain, log_normaliser, share_gain, share_of_bad_gain
 from gateway.control.statistics.sample_ratio import log_ratio_e
 from gateway.control.statistics.scores import SCALE, Scores, scaled
 from gateway.control.tallies import BASELINE, CANDIDATE, Counter, tally
+from gateway.intervals import share_sequence
 from tests.control.chances import most
 
 RATES = [0.0, 1e-6, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0]
@@ -352,9 +353,9 @@ def test_intervals_hold_the_truth_at_every_look() -> None:
                 missed += 1
                 break
     assert missed <= most(60, 0.1)
-    low, high = share_interval(1_000, 20, 0.05, 0.1)
+    low, high = share_sequence(20, 1_000, 0.05, centre=0.1)
     assert 0.005 < low < 0.02 < high < 0.05
-    assert share_interval(0, 0, 0.05, 0.1) == (0.0, 1.0)
+    assert share_sequence(0, 0, 0.05, centre=0.1) == (0.0, 1.0)
 
 
 def test_a_candidate_whose_harm_is_at_the_limit_is_seldom_called_healthy() -> None:

@@ -9,8 +9,7 @@ linear functions and so concave; it is 0 at q, where its slope is that of minus 
 point of a convex set makes that slope point nowhere upward within it. (For "<= d" the same.) Half the stake guesses
 that both arms have one rate, half that each has its own. Blocks end by their number of units alone.
 
-**One share** (disagreement): a Beta mixture of likelihoods over the likelihood of each p is a martingale under p
-(Robbins 1970); the p at which it stays below 1/level are the interval.
+**One share** (disagreement): as ``gateway.intervals.share_sequence``, whose mixture is a test as well.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from math import lgamma, log
+from math import log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.control.statistics.e_values import divergence
+from gateway.intervals import log_likelihood, log_mixture
 
-__all__ = ["DifferenceTest", "expected_health_gain", "nearest", "share_interval", "share_log_e"]
+__all__ = ["DifferenceTest", "expected_health_gain", "nearest", "share_log_e"]
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +36,6 @@ LEARN_UNITS = 50
 """Rates are guessed from so many units before any bet: 2.5 of a candidate with 5% of the keys."""
 PRIOR_UNITS = 20.0
 """The candidate's own rate is guessed as if so many units had shown the baseline's."""
-_STEPS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,40 +158,9 @@ def expected_health_gain(candidate_rate: float, baseline_rate: float, share: flo
     return divergence(candidate_rate, q_a) + ratio * divergence(baseline_rate, q_b)
 
 
-def share_interval(units: int, bad: int, level: float, centre: float) -> tuple[float, float]:
-    """Of one share, at every time at once; ``centre`` is where its prior lies."""
-    floor = _log_mixture(units, bad, centre) - log(1.0 / level)
-    middle = bad / units if units else centre
-    return _edge(units, bad, floor, 0.0, middle), _edge(units, bad, floor, 1.0, middle)
-
-
 def share_log_e(units: int, bad: int, limit: float) -> float:
-    """Against "the share is the limit or more": the same mixture, as long as the share found lies below it."""
+    """Against "the share is the limit or more": the mixture of ``share_sequence``, as long as the share found lies
+    below it."""
     if not units or bad / units >= limit:
         return 0.0
-    return _log_mixture(units, bad, limit) - _log_likelihood(units, bad, limit)
-
-
-def _log_mixture(units: int, bad: int, centre: float) -> float:
-    a, b = 0.5, 0.5 * (1.0 - centre) / centre
-    mixed = lgamma(bad + a) + lgamma(units - bad + b) - lgamma(units + a + b)
-    return mixed + lgamma(a + b) - lgamma(a) - lgamma(b)
-
-
-def _log_likelihood(units: int, bad: int, p: float) -> float:
-    if (p <= 0.0 and bad) or (p >= 1.0 and bad < units):
-        return -np.inf
-    return (bad * log(p) if bad else 0.0) + ((units - bad) * log(1.0 - p) if bad < units else 0.0)
-
-
-def _edge(units: int, bad: int, floor: float, outside: float, inside: float) -> float:
-    """Where the likelihood falls to the floor, between the most likely share and the end; the end if it never does."""
-    if _log_likelihood(units, bad, outside) >= floor:
-        return outside
-    for _ in range(_STEPS):
-        middle = 0.5 * (outside + inside)
-        if _log_likelihood(units, bad, middle) >= floor:
-            inside = middle
-        else:
-            outside = middle
-    return outside
+    return log_mixture(bad, units, limit) - log_likelihood(bad, units, limit)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from gateway.control.statistics.confidence import share_interval, share_log_e
+from gateway.control.statistics.confidence import share_log_e
 from gateway.control.statistics.e_values import Mixture, divergence, share_gain
 from gateway.control.statistics.findings import Finding
 from gateway.control.tallies import CANDIDATE
+from gateway.intervals import share_sequence
 
 __all__ = ["OneSample"]
 
@@ -40,7 +41,7 @@ class OneSample:
         return replace(self, harm=harm, units=self.units + new, bad=self.bad + new_bad, taken=(bad + good, bad))
 
     def finding(self, limit: float, level: float) -> Finding:
-        low, high = share_interval(self.units, self.bad, level, limit)
+        low, high = share_sequence(self.bad, self.units, level, centre=limit)
         found = self.bad / self.units if self.units else None
         pace = 0.0 if found is None else divergence(found, limit)
         harms = found is not None and found > limit

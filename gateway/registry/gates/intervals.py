@@ -1,6 +1,6 @@
 """Intervals and tests for figures of rows, single and paired. Pure.
 
-Wilson's interval for a proportion; Newcombe's (method 10 of Statistics in Medicine 17, 1998, 873-890) for the
+Newcombe's (method 10 of Statistics in Medicine 17, 1998, 873-890) for the
 difference of two; Tango's score interval (Statistics in Medicine 17, 1998, 891-908) and McNemar's exact test for two
 proportions of the same rows; and for all else the percentile bootstrap of sums over blocks of rows.
 """
@@ -14,11 +14,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from gateway.intervals import Interval, wilson
 from gateway.messages import Array
 
-__all__ = ["BLOCKS", "bootstrap", "mcnemar", "newcombe", "tango", "wilson"]
-
-Interval = tuple[float, float]
+__all__ = ["BLOCKS", "bootstrap", "mcnemar", "newcombe", "tango"]
 
 BLOCKS = 1000
 """Sums are kept for so many blocks of rows. Of fewer rows, each is a block of its own: the plain bootstrap."""
@@ -29,21 +28,11 @@ _DRAWS_AT_ONCE = 100
 _HALVINGS = 60
 
 
-def wilson(hits: float, n: float, confidence: float) -> Interval:
-    """Of ``hits / n``; (0, 1) where there are no rows."""
-    if n <= 0:
-        return 0.0, 1.0
-    z, share = _z(confidence), hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def newcombe(first: tuple[float, float], second: tuple[float, float], confidence: float) -> Interval:
     """Of ``first - second``, each ``(hits, n)``, of different rows."""
     one, other = first[0] / first[1], second[0] / second[1]
-    one_low, one_high = wilson(*first, confidence)
-    other_low, other_high = wilson(*second, confidence)
+    one_low, one_high = wilson(*first, 1 - confidence)
+    other_low, other_high = wilson(*second, 1 - confidence)
     difference = one - other
     below = math.hypot(one - one_low, other_high - other)
     above = math.hypot(one_high - one, other - other_low)

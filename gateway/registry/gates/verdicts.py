@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from gateway.intervals import wilson
 from gateway.registry.gates.fairness import GroupCounts
-from gateway.registry.gates.intervals import bootstrap, mcnemar, tango, wilson
+from gateway.registry.gates.intervals import bootstrap, mcnemar, tango
 from gateway.registry.gates.kinds import ChampionGate, FairnessGate, MetricGate
 from gateway.registry.gates.metrics import METRICS, Counted
 from gateway.registry.gates.report import Finding, State
@@ -104,7 +105,7 @@ def _value(counted: Counted) -> float:
 def _interval(name: str, counted: Counted, confidence: float) -> tuple[float, float]:
     if METRICS[name].proportion:
         rows, hits = counted.sums.sum(axis=0)
-        return wilson(hits, rows, confidence)
+        return wilson(hits, rows, 1 - confidence)
     return bootstrap(_used(counted.sums), counted.value, confidence)
 
 

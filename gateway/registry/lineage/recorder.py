@@ -15,7 +15,6 @@ library and a few small modules; what registers runs as ``turnout register``, in
 from __future__ import annotations
 
 import json
-import math
 import random
 import subprocess
 import sys
@@ -29,10 +28,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway.errors import RegistryError
+from gateway.intervals import Interval, wilson
 from gateway.registry.lineage import code, environment, files, fitted, recorded
 from gateway.registry.lineage.watching import WATCH, Opened
 
-__all__ = ["Run", "record", "wilson"]
+__all__ = ["Run", "record"]
 
 REGISTER_S = 900.0
 
@@ -192,7 +192,9 @@ class Run:
         """A share (accuracy, recall): ``hits`` of ``n``, with its 95% Wilson score interval."""
         if not 0 <= hits <= n or n == 0:
             raise RegistryError(f"metric {name!r}: {hits} of {n} is no share; expected 0 to n of at least one row")
-        self.metric(name, int(hits) / int(n), n=int(n), interval=wilson(hits, n), slice=slice, dataset=dataset)
+        self.metric(
+            name, int(hits) / int(n), n=int(n), interval=_rounded(wilson(hits, n)), slice=slice, dataset=dataset
+        )
 
     def features(self, fitted_steps: Any, /) -> str:
         """Feature steps: a fitted transformer or pipeline, or a list of ``(name, step)``. Gives the fitted digest."""
@@ -277,12 +279,8 @@ class Run:
         raise RegistryError(f"evaluation set {str(dataset)!r}: expected a file, the name of a data input, or a digest")
 
 
-def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson (1927): an interval for a proportion that stays sound near 0 and 1."""
-    share, square = hits / rows, z * z
-    centre = (share + square / (2 * rows)) / (1 + square / rows)
-    half = z / (1 + square / rows) * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
-    return round(centre - half, 6), round(centre + half, 6)
+def _rounded(interval: Interval) -> Interval:
+    return round(interval[0], 6), round(interval[1], 6)
 
 
 def _in_memory(source: Any) -> dict[str, Any]:

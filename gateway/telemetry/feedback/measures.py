@@ -12,8 +12,8 @@ from fractions import Fraction
 from math import sqrt
 from typing import Any, NamedTuple
 
+from gateway.intervals import ALPHA, Interval, mean_sequence, share_sequence, wilson
 from gateway.telemetry.feedback.exact import Exact
-from gateway.telemetry.feedback.intervals import ALPHA, Interval, mean_sequence, share_sequence, wilson
 from gateway.telemetry.feedback.sums import BINS, Group, longest_delay_of
 
 __all__ = ["Measure", "arrival", "calibration", "classes", "error_size", "measures", "share"]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from itertools import permutations
 from typing import Any
 
+from gateway.intervals import ALPHA
 from gateway.messages import VersionRef
 from gateway.routing.truth import REGRESSION, Truth
 from gateway.telemetry.feedback.estimate import estimates
-from gateway.telemetry.feedback.intervals import ALPHA
 from gateway.telemetry.feedback.ledger import DAY_MS, Ledger
 from gateway.telemetry.feedback.measures import arrival, calibration, classes, error_size, measures, share
 from gateway.telemetry.feedback.nouns import Series

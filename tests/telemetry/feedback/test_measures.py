@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.intervals import mean_sequence, share_sequence, wilson
 from gateway.routing.truth import Slice, Truth
 from gateway.telemetry.feedback.estimate import estimates
 from gateway.telemetry.feedback.exact import ZERO, Exact
-from gateway.telemetry.feedback.intervals import mean_sequence, share_sequence, wilson
 from gateway.telemetry.feedback.measures import calibration, measures
 from gateway.telemetry.feedback.reading import bets, outcome_of
 from gateway.telemetry.feedback.report import gaps
