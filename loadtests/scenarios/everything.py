@@ -27,6 +27,8 @@ __all__ = ["everything"]
 _ON, _OFF = "on", "off"
 _CLIENTS = 64
 _SLICES = 4
+_WARM_S = 5
+"""Drift looks at a new version for the first time meanwhile, which is the one long look."""
 _REFERENCE_ROWS = 2000
 _OFF_SETTINGS: dict[str, Any] = {
     "request_log": "off", "decisions": {"enabled": False}, "drift": {"enabled": False}, "trace_exporter": "none",
@@ -69,7 +71,7 @@ def _measure(work: _Work, plan: Plan) -> list[dict[str, _Turn]]:
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(_gateway(plan.folder, work, name)) for name in (_ON, _OFF)]
         for server in servers:
-            server.closed(work.model.json(), clients=_CLIENTS, seconds=1)
+            server.closed(work.model.json(), clients=_CLIENTS, seconds=_WARM_S)
         rounds = []
         for number in range(plan.rounds):
             found: dict[str, list[_Turn]] = {_ON: [], _OFF: []}
