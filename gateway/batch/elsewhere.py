@@ -43,7 +43,6 @@ async def scored_elsewhere(plan: BatchPlan, told: Told, recorded: Recorded | Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=_LINE_BYTES,
-        process_group=0,
     )
     said = asyncio.create_task(_tail(child.stderr))
     try:
@@ -59,7 +58,9 @@ async def scored_elsewhere(plan: BatchPlan, told: Told, recorded: Recorded | Non
             )
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+            os.killpg(child.pid, signal.SIGKILL)  # a group that it makes itself; one that has not begun has none yet
+        with suppress(ProcessLookupError):
+            child.kill()
         await child.wait()
         said.cancel()
     if last["event"] == "failed":

@@ -30,6 +30,7 @@ FORMATS: Mapping[str, str] = {
 }
 MISSING = ("refuse", "nan")
 DEFAULT_BATCH_ROWS = 256
+PART_ROWS = 65_536
 MOST_BATCH_ROWS = 1 << 20
 
 
@@ -64,7 +65,8 @@ class BatchOptions:
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """``version`` as people write it, ``fraud/3``; ``digest`` is its manifest's. ``batch_rows``: rows that the version
-    is given at once, the last of the file but for. ``told``: whoever started it takes each part's records."""
+    is given at once, the last of the file but for. ``told``: whoever started it takes each part's records.
+    ``part_rows``: rows of a part, about; fewer where they are large. ``priority``: ``idle``, ``nice`` or ``normal``."""
 
     version: str
     digest: str
@@ -78,6 +80,8 @@ class BatchPlan:
     timeout_s: float = 120.0
     options: BatchOptions = field(default_factory=BatchOptions)
     told: bool = False
+    part_rows: int = PART_ROWS
+    priority: str = "idle"
 
     def identity(self, input_sha256: str) -> str:
         """Of what would make other answers, or the same in another form."""
@@ -90,6 +94,7 @@ class BatchPlan:
                     "input": input_sha256,
                     "format": format_of(self.target),
                     "batch_rows": self.batch_rows,
+                    "part_rows": self.part_rows,
                     "key": options.key,
                     "ids": list(options.ids),
                     "columns": list(options.columns),
@@ -112,6 +117,8 @@ class BatchPlan:
             "retry": self.retry,
             "timeout_s": self.timeout_s,
             "told": self.told,
+            "part_rows": self.part_rows,
+            "priority": self.priority,
             "options": {
                 "key": options.key,
                 "ids": list(options.ids),
@@ -138,6 +145,8 @@ class BatchPlan:
             retry=body["retry"],
             timeout_s=body["timeout_s"],
             told=body["told"],
+            part_rows=body["part_rows"],
+            priority=body["priority"],
             options=BatchOptions(**options),
         )
 
@@ -151,8 +160,8 @@ def plan_for(
     told: bool = False,
     timeout_s: float = 120.0,
 ) -> BatchPlan:
-    """``spec`` is what serving would run. Raises InvalidInput for files that no batch reads or writes, and for more
-    rows at once than the version takes."""
+    """``spec`` is what serving would run. Without a number of rows the version is given no more at once than online.
+    Raises InvalidInput for files that no batch reads or writes."""
     signature = spec.load.signature
     if signature is None:
         raise InvalidInput(f"{spec.ref} has no signature, so no file's columns can be its inputs; register it again")
@@ -161,8 +170,6 @@ def plan_for(
     if source.resolve() == target.resolve():
         raise InvalidInput(f"{target}: the answers would replace the rows; name another output")
     rows = options.batch_rows or min(DEFAULT_BATCH_ROWS, spec.batch.max_rows)
-    if rows > spec.batch.max_rows:
-        raise InvalidInput(f"batch_rows is {rows}; {spec.ref} takes at most {spec.batch.max_rows} rows at once")
     return BatchPlan(
         version=str(spec.ref),
         digest=spec.digest,

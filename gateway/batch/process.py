@@ -1,4 +1,4 @@
-"""Scores one batch and ends: ``python -m gateway.batch.process``, behind everybody else on the machine.
+"""Scores one batch and ends: ``python -m gateway.batch.process``, mostly behind everybody else on the machine.
 
 The plan is a line of JSON on standard input. Lines of JSON on standard output tell of it: ``began``, ``answered``,
 ``records``, ``part``, and at last ``done`` or ``failed``. Where the plan says that records are taken, a part is gone on
@@ -17,7 +17,7 @@ from gateway.batch.parts import Part
 from gateway.batch.plan import BatchPlan
 from gateway.batch.scoring import score
 from gateway.errors import InvalidInput, TurnoutError
-from runtimes.process import be_nice, die_with, name_process, step_back
+from runtimes.process import be_nice, die_with, name_process, own_group, step_back
 
 __all__ = ["main"]
 
@@ -56,11 +56,14 @@ class Pipe:
 
 def main() -> int:
     request: Mapping[str, Any] = json.loads(sys.stdin.buffer.readline())
+    own_group()
     die_with(request["parent"])
     name_process("turnout-batch")
-    be_nice()
-    step_back()
     plan = BatchPlan.from_json(request["plan"])
+    if plan.priority != "normal":
+        be_nice()
+    if plan.priority == "idle":
+        step_back()  # and so the version's process, which is started from here
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     pipe = Pipe(out, sys.stdin.buffer, told=plan.told)

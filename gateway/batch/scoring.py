@@ -32,7 +32,6 @@ __all__ = ["Listener", "receipt_of", "score"]
 
 _BLOCK_ROWS = 4096
 _BLOCK_BYTES = 32 << 20
-_PART_ROWS = 65_536
 _PART_BYTES = 64 << 20
 
 
@@ -265,8 +264,8 @@ def _sizes(plan: BatchPlan) -> tuple[int, int]:
     signature, batch = plan.signature, plan.batch_rows
     in_bytes = sum(_row_bytes(spec, batched=signature.batched) for spec in signature.inputs)
     out_bytes = sum(_row_bytes(spec, batched=signature.batched) for spec in signature.outputs)
-    block = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, in_bytes)) // batch) * batch
-    part = max(1, min(_PART_ROWS, _PART_BYTES // max(1, out_bytes)) // block) * block
+    block = max(1, min(_BLOCK_ROWS, plan.part_rows, _BLOCK_BYTES // max(1, in_bytes)) // batch) * batch
+    part = max(1, min(plan.part_rows, _PART_BYTES // max(1, out_bytes)) // block) * block
     return block, part
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,8 +64,8 @@ class BatchScoring:
         found = await self._versions.version(model, selector)
         ref = VersionRef(model, int(found["version"]))
         spec = await asyncio.to_thread(self._assemble, ref, str(found["digest"]))
-        timeout_s = self._settings.timeout_s
-        return ref, plan_for(spec, batch.source, batch.target, batch.options, told=told, timeout_s=timeout_s)
+        plan = plan_for(spec, batch.source, batch.target, batch.options, told=told, timeout_s=self._settings.timeout_s)
+        return ref, replace(plan, priority=self._settings.priority)
 
     async def score(self, batch: Batch, told: Told) -> Mapping[str, Any]:
         """The receipt. Nothing of it stands in a decision log: nobody who writes one is here."""

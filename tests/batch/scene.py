@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gateway.batch.parts import Part
-from gateway.batch.plan import BatchOptions, BatchPlan, plan_for
+from gateway.batch.plan import PART_ROWS, BatchOptions, BatchPlan, plan_for
 from gateway.control.assembly import Assembly
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
@@ -44,11 +45,19 @@ def version(folder: Path, source: str = SUMS, *, model: str = "sums", **options:
 
 
 def plan(
-    made: tuple[BlobStore, str], source: Path, target: Path, *, told: bool = False, timeout_s: float = 60.0, **asked: Any
+    made: tuple[BlobStore, str],
+    source: Path,
+    target: Path,
+    *,
+    told: bool = False,
+    part_rows: int = PART_ROWS,
+    priority: str = "normal",
+    **asked: Any,
 ) -> BatchPlan:
     blobs, digest = made
     spec = Assembly(blobs, RuntimeSettings()).spec(VersionRef("sums", 1), digest)
-    return plan_for(spec, source, target, BatchOptions(**asked), told=told, timeout_s=timeout_s)
+    made_of = plan_for(spec, source, target, BatchOptions(**asked), told=told, timeout_s=60.0)
+    return replace(made_of, part_rows=part_rows, priority=priority)
 
 
 def numbers(rows: int, columns: int = 4, *, seed: int = 1) -> np.ndarray[Any, Any]:
@@ -56,13 +65,14 @@ def numbers(rows: int, columns: int = 4, *, seed: int = 1) -> np.ndarray[Any, An
 
 
 class Heard:
-    """A listener that keeps what it hears; it may cut the work off after some parts."""
+    """A listener that keeps what it hears. One that dies does so when so many parts that were not there before are on
+    the disk, as a process would: nothing of ours catches it."""
 
-    def __init__(self, *, die_after_parts: int | None = None) -> None:
+    def __init__(self, *, dies_after: int = 0) -> None:
         self.parts: list[Part] = []
-        self.began_at: tuple[int, int | None, int] | None = None
+        self.began_at: tuple[int, int | None, int] = (0, None, 0)
         self.done: list[int] = []
-        self._left = die_after_parts
+        self._left = dies_after
 
     def began(self, done: int, total: int | None, batch_rows: int) -> None:
         self.began_at = (done, total, batch_rows)
@@ -72,8 +82,10 @@ class Heard:
 
     def part(self, part: Part) -> None:
         self.parts.append(part)
-        if self._left is not None and len(self.parts) >= self._left:
-            raise KeyboardInterrupt
+        if part.first >= self.began_at[0]:
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
 
 
 def answers(x: np.ndarray[Any, Any], batch_rows: int) -> Mapping[str, np.ndarray[Any, Any]]:
