@@ -27,10 +27,12 @@ class InterpreterSettings(Group):
 class MlflowSettings(Group):
     """``tracking_uri`` of the MLflow server; ``registry_uri`` where models are registered elsewhere than runs. With
     ``write_back``, an alias that moves here is moved in MLflow too, under the name that ``aliases`` gives it there, and
-    what becomes of a version on routes is written to it as tags."""
+    what becomes of a version on routes is written to it as tags; ``routes`` names, for a route, the alias there that is
+    to be at its known good."""
 
     tracking_uri: Annotated[str, _ADDRESS] | None = None
     registry_uri: Annotated[str, _ADDRESS] | None = None
     write_back: bool = False
     aliases: dict[str, str] = Field(default_factory=dict)
+    routes: dict[str, str] = Field(default_factory=dict)
     retry_s: Seconds = 30.0

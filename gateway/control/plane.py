@@ -31,6 +31,8 @@ from gateway.control.jobs import Jobs
 from gateway.control.judge import GuardPolicy
 from gateway.control.kept_rollbacks import KeptRollbacks
 from gateway.control.memory_budget import MemoryLimits
+from gateway.control.mlflow_standing import Naming
+from gateway.control.mlflow_writer import MlflowWriter
 from gateway.control.model_control import ModelControl
 from gateway.control.notifications import Notifications
 from gateway.control.presence import Presence
@@ -43,7 +45,7 @@ from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.shared_state import SharedState
-from gateway.control.source_access import resolving, source_access
+from gateway.control.source_access import mlflow_teller, resolving, source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
 from gateway.control.target_control import TargetControl
@@ -218,6 +220,15 @@ class ControlPlane:
         )
         self.follow = FollowControl(store, clock=clock)
         self.follower = Follower(following, coordination=self.coordination, reconciler=self.reconciler, clock=clock)
+        self.mlflow = MlflowWriter(
+            store=store,
+            coordination=self.coordination,
+            reconciler=self.reconciler,
+            naming=Naming(settings.registry.mlflow.aliases, settings.registry.mlflow.routes),
+            tell=mlflow_teller(settings),
+            clock=clock,
+            retry_s=settings.registry.mlflow.retry_s,
+        )
         scoring = BatchScoring(self.models, assemble, settings.batch)
         self.batches = BatchControl(scoring, self.jobs, settings.batch, records=batch_records)
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
@@ -256,6 +267,7 @@ class ControlPlane:
         self.collector.start()
         self.driver.start()
         self.follower.start()
+        self.mlflow.start()
         self.alarms.start()
         self.gate_schedule.start()
         self.secrets.start()
@@ -273,6 +285,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         await self.follower.close()
+        await self.mlflow.close()
         await self.gate_schedule.close()
         await self.gates.close()
         await self.jobs.close()

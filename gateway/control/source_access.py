@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gateway.registry.registration import Permissions
-from gateway.registry.sources import Resolved, SourceAccess, resolve_source
+from gateway.registry.sources import Resolved, SourceAccess, resolve_source, tell_mlflow
 from gateway.settings import Settings
 
-__all__ = ["resolving", "source_access", "unrestricted"]
+__all__ = ["mlflow_teller", "resolving", "source_access", "unrestricted"]
 
 
 def source_access(settings: Settings) -> SourceAccess:
@@ -39,3 +40,15 @@ def resolving(access: SourceAccess) -> Callable[[str], Awaitable[Resolved]]:
         return await asyncio.to_thread(resolve_source, place, access)
 
     return resolve
+
+
+def mlflow_teller(settings: Settings) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]] | None:
+    """What writes to MLflow, where the settings want that; None: nothing does."""
+    if not settings.registry.mlflow.write_back:
+        return None
+    access = source_access(settings)
+
+    async def tell(writes: Sequence[Mapping[str, Any]]) -> None:
+        await asyncio.to_thread(tell_mlflow, writes, access)
+
+    return tell

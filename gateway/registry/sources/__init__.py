@@ -13,12 +13,14 @@ provenance    what the other system says of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway.errors import InvalidRegistration
 from gateway.registry.sources.access import ForeignPlace, SourceAccess, foreign_place, is_archive
+from gateway.registry.sources.calling import call
 from gateway.registry.sources.fetching import fetched, resolve
 from gateway.registry.sources.file import Source, SourceFile, SourceLimits, from_path
 from gateway.registry.sources.provenance import Provenance, Resolved
@@ -36,6 +38,7 @@ __all__ = [
     "open_source",
     "opened",
     "resolve_source",
+    "tell_mlflow",
 ]
 
 
@@ -85,3 +88,10 @@ def resolve_source(place: str, access: SourceAccess | None = None) -> Resolved:
     if foreign is None:
         raise InvalidRegistration(f"{place!r} names nothing of another system; expected mlflow:…, dvc:… or wandb:…")
     return resolve(foreign, access or SourceAccess())
+
+
+def tell_mlflow(writes: Sequence[Mapping[str, Any]], access: SourceAccess) -> None:
+    """Sets aliases and tags in MLflow (``tell`` of its client says how one looks). Blocks, and raises as ``call``."""
+    call(
+        "tell", ForeignPlace("mlflow", "mlflow", "models:/"), access, more={"writes": [dict(write) for write in writes]}
+    )

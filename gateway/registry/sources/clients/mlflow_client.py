@@ -90,6 +90,8 @@ def tell(request: dict[str, Any]) -> dict[str, Any]:
     written = 0
     with _in_words():
         for write in request["writes"]:
+            if write.get("server") not in (None, _server(mlflow.get_registry_uri())):
+                continue  # imported from another MLflow than the one of the settings
             present = dict(client.get_registered_model(write["name"]).aliases)
             for alias, version in write.get("aliases", {}).items():
                 if str(present.get(alias)) != str(version):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -135,19 +135,24 @@ def _run(run: Any, logged: Any) -> dict[str, Any] | None:
 
 
 def _evaluation(run: Any, logged: Any, remarks: list[str]) -> Iterator[dict[str, Any]]:
-    """The logged model's own metrics, with the dataset of each; else those of its run, of which it says less."""
-    own = list(getattr(logged, "metrics", None) or ())
-    rows: Iterable[tuple[str, float, str | None, str | None]] = (
-        [(metric.key, metric.value, metric.dataset_name, metric.dataset_digest) for metric in own]
-        if own
-        else [(name, value, None, None) for name, value in (run.data.metrics if run else {}).items()]
-    )
+    """The logged model's own metrics, with the dataset of each; of others those of its run, which says less of them."""
+    own = [
+        (metric.key, metric.value, metric.dataset_name, metric.dataset_digest)
+        for metric in getattr(logged, "metrics", None) or ()
+    ]
+    named = {name for name, *_ in own}
+    rows = own + [(name, value, None, None) for name, value in _metrics(run).items() if name not in named]
     for name, value, dataset, digest in sorted(rows, key=lambda row: (row[0], row[2] or "")):
         if not isinstance(value, int | float) or not math.isfinite(value):
             remarks.append(f"metric {name} is {value} in MLflow, which is no figure; it was left out")
             continue
         record: dict[str, Any] = {"metric": name, "value": value, "slice": dataset}
         yield {**record, "dataset": f"mlflow:{digest}"} if digest else record
+
+
+def _metrics(run: Any) -> Mapping[str, float]:
+    found: Mapping[str, float] = run.data.metrics if run else {}
+    return found
 
 
 def _tags(tags: Mapping[str, str], remarks: list[str]) -> Iterator[tuple[str, str]]:

@@ -139,12 +139,10 @@ def _of_frame(columns: list[str], rows: list[Any], tensors: list[Any] | None) ->
 
 def _untyped(name: str, values: Any) -> dict[str, Any]:
     """A tensor that says its own type: JSON numbers are doubles to whoever trained on them."""
-    shape, flat = [], values
-    while isinstance(flat, list) and flat:
-        shape.append(len(flat))
-        flat = flat[0] if not isinstance(flat[0], list) else [item for row in flat for item in row]
-        if not isinstance(flat, list):
-            break
+    shape, inner = [], values
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
     flat = _flat(values)
     if any(isinstance(value, str) for value in flat):
         return {"name": name, "datatype": "BYTES", "shape": shape, "data": flat}
