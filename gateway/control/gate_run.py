@@ -108,7 +108,7 @@ class GateRunner:
 
     def _signed(self, asked: Question) -> Mapping[str, Any]:
         return {
-            gate.name: signed_by(asked.entry.digest, gate.keys, self.blobs)
+            gate.name: signed_by(asked.entry, gate.keys, self.blobs)
             for gate in asked.declaration.gates
             if isinstance(gate, AuthorGate)
         }

@@ -47,9 +47,8 @@ def environment(gate: EnvironmentGate, found: Mapping[str, Any]) -> Finding:
 
 
 def author(gate: AuthorGate, signed: Mapping[str, Any]) -> Finding:
-    """``signed``: ``{"key": …, "problem": …}``: which of the keys has signed the manifest, or why none has."""
-    problem = str(signed.get("problem") or "")
-    if problem or not signed.get("key"):
-        said = problem or "its manifest is not signed"
-        return Finding(gate.name, gate.kind, State.FAILED, f"{said}; {len(gate.keys)} keys are allowed", dict(signed))
-    return Finding(gate.name, gate.kind, State.PASSED, f"its manifest is signed by {signed['key']}", dict(signed))
+    """``signed``: ``{"by", "problem"}``: which of the authors has signed the manifest, or why none counts."""
+    if signed.get("by") is None:
+        said = str(signed.get("problem") or "its manifest is not signed")
+        return Finding(gate.name, gate.kind, State.FAILED, said, dict(signed))
+    return Finding(gate.name, gate.kind, State.PASSED, f"its manifest is signed by {signed['by']}", dict(signed))

@@ -69,6 +69,13 @@ def _names(take: Fields, key: str) -> tuple[str, ...]:
     return names
 
 
+def _keys(take: Fields, key: str) -> Mapping[str, str]:
+    found = take.mapping(key)
+    if not found or not all(isinstance(text, str) and "PUBLIC KEY" in text for text in found.values()):
+        raise InvalidRegistration(f"{take.place}.{key}: expected public keys (PEM text), by the name of each author")
+    return found
+
+
 def _text(take: Fields, key: str) -> str:
     return take.text(key)
 
@@ -348,12 +355,12 @@ class EnvironmentGate(Gate):
 
 @dataclass(frozen=True, slots=True)
 class AuthorGate(Gate):
-    """The manifest is signed by one of ``keys``: public keys, as text (PEM)."""
+    """The manifest is signed by one of ``keys``: the public keys of authors (PEM), by the name of each."""
 
     kind: ClassVar[str] = "author"
-    readers: ClassVar[Mapping[str, Reader]] = {"keys": _names}
+    readers: ClassVar[Mapping[str, Reader]] = {"keys": _keys}
 
-    keys: tuple[str, ...]
+    keys: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def figure(name: str, given: Answers, pieces: int = 7) -> float:
     """In several pieces, as data comes."""
     counted = METRICS[name].count(BLOCKS)
     edges = np.linspace(0, len(given.truth), pieces + 1).astype(int)
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         cut = slice(begin, end)
         score = None if given.score is None else given.score[cut]
         at = None if given.truth_at is None else given.truth_at[cut]
@@ -125,5 +126,7 @@ def test_a_group_of_few_rows_is_not_judged() -> None:
     counts = GroupCounts(("group",))
     counts.add({"group": group}, Answers(truth, said, 1))
     judged, all_of_them = counts.gap("demographic_parity", 30, 0.95), counts.gap("demographic_parity", 1, 0.95)
-    assert judged is not None and judged.value == 0.0
-    assert all_of_them is not None and all_of_them.value == 1.0
+    assert judged is not None
+    assert judged.value == 0.0
+    assert all_of_them is not None
+    assert all_of_them.value == 1.0
