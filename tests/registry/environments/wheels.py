@@ -6,9 +6,10 @@ import base64
 import hashlib
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
-__all__ = ["sha256_of", "wheel"]
+__all__ = ["installed_wheel", "sha256_of", "wheel"]
 
 
 def wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
@@ -33,3 +34,25 @@ def sha256_of(path: Path) -> str:
 
 def _digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def installed_wheel(folder: Path, name: str) -> Path:
+    """A wheel of a package as it is installed here, so that no index is asked for it: not compressed, without tests."""
+    found = distribution(name)
+    about = f"{name}-{found.version}.dist-info"
+    files = [file for file in found.files or () if {"..", "tests"}.isdisjoint(file.parts)]
+    files = [file for file in files if file.suffix != ".pyc"]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{found.version}-{_tag(found)}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            if file.name not in ("INSTALLER", "REQUESTED", "direct_url.json", "RECORD"):
+                archive.write(str(file.locate()), str(file))
+        archive.writestr(f"{about}/RECORD", "".join(f"{name},,\n" for name in archive.namelist()))
+    return path
+
+
+def _tag(found: Distribution) -> str:
+    """The last of those that the wheel says: its name has them all folded into one."""
+    lines = (found.read_text("WHEEL") or "").splitlines()
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Tag:")][-1]
