@@ -1,6 +1,6 @@
 """Makes a real Git repository with DVC: a pipeline that trains on two versions of its data, pushed to a real remote.
 
-    python dvc_project.py FOLDER REMOTE_URL [ENDPOINT_URL]
+    python dvc_project.py FOLDER REMOTE_URL
 
     FOLDER/data/raw.csv        tracked by ``dvc add``; has more rows in the second commit
     stage prepare              raw.csv → data/train.csv, data/test.csv; parameter prepare.test_rows
@@ -48,7 +48,7 @@ folder.mkdir(parents=True, exist_ok=True)
 """
 
 SERVING = """
-import json, pathlib
+import json
 import numpy as np
 
 SIGNATURE = {
@@ -58,8 +58,8 @@ SIGNATURE = {
 
 
 class Model:
-    def __init__(self):
-        self.centroids = np.array(json.loads((pathlib.Path(__file__).parent / "centroids.json").read_text()))
+    def __init__(self, files):
+        self.centroids = np.array(json.loads(files.read("centroids.json")))
 
     def predict(self, inputs):
         gaps = ((inputs["x"][:, None, :] - self.centroids[None]) ** 2).sum(axis=2)
@@ -118,16 +118,13 @@ def raw_data(rows: int) -> str:
     return "\n".join(["amount,hour,fraud", *lines]) + "\n"
 
 
-def make(folder: Path, remote: str, endpoint: str | None) -> list[str]:
+def make(folder: Path, remote: str) -> list[str]:
     folder.mkdir(parents=True)
     git(folder, "init", "-q", "-b", "main")
     git(folder, "config", "user.email", "ada@example.com")
     git(folder, "config", "user.name", "Ada")
     Repo.init(str(folder)).close()
-    more = "" if endpoint is None else f"    endpointurl = {endpoint}\n"
-    (folder / ".dvc" / "config").write_text(
-        f"[core]\n    remote = store\n['remote \"store\"']\n    url = {remote}\n{more}"
-    )
+    (folder / ".dvc" / "config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n    url = {remote}\n")
     for name, text in {
         "prepare.py": PREPARE,
         "train.py": TRAIN,
@@ -160,5 +157,5 @@ if __name__ == "__main__":
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     standard_output = os.dup(1)
     os.dup2(2, 1)
-    made = make(Path(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+    made = make(Path(sys.argv[1]), sys.argv[2])
     os.write(standard_output, "\n".join(made).encode())

@@ -52,7 +52,7 @@ class Project:
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=_environment(self.repo.parent),
+            env={**_environment(self.repo.parent), **_KEYS},
         )
 
 
@@ -60,12 +60,12 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / "site"), "HOME": str(folder)}
 
 
-def made(folder: Path, remote: str, *more: str) -> tuple[str, str]:
+def made(folder: Path, remote: str) -> tuple[str, str]:
     """The project's commits. ``remote`` is read from within ``.dvc``."""
     script = Path(__file__).parent / "dvc_project.py"
     done = subprocess.run(
-        [sys.executable, str(script), str(folder / "repo"), remote, *more],
-        env={**_environment(folder), **_KEYS},
+        [sys.executable, str(script), str(folder / "repo"), remote],
+        env=_environment(folder),
         check=False,
         capture_output=True,
         text=True,
@@ -197,9 +197,7 @@ def test_a_tree_with_changes_that_no_commit_holds_is_refused(own: Project, acces
     (own.repo / "other.csv.dvc").unlink()
     (own.repo / "scratch.txt").write_text("a file of nobody's interest")
     (own.repo / MODEL / "centroids.json").write_text("[[9, 9], [0, 0]]")
-    with pytest.raises(
-        InvalidRegistration, match=r"centroids.json: what lies in .* not what the commit says"
-    ):
+    with pytest.raises(InvalidRegistration, match=r"centroids.json: what lies in .* not what the commit says"):
         resolve_or_fetch(place, access)
     with opened(f"dvc:{own.repo}@HEAD:{MODEL}", access=access) as source:
         assert b"9, 9" not in _read(source)["centroids.json"]
@@ -261,7 +259,7 @@ def test_a_repository_elsewhere_is_fetched_as_one_commit(own: Project, access: S
     bare = own.repo.parent / "bare.git"
     own.git("clone", "-q", "--bare", str(own.repo), str(bare))
     head = own.git("rev-parse", "HEAD")
-    for revision in ("", "@main", f"@{head[:9]}", f"@{head}"):
+    for revision in ("", f"@{head[:9]}"):
         found = resolve_source(f"dvc:file://{bare}{revision}:{MODEL}", access)
         assert found.identity["version"] == head, revision
     assert resolve_source(f"dvc:{bare}:fraud#prod", access).identity["version"] == "v1.0.0"
@@ -440,7 +438,7 @@ _SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_reques
 
 def test_a_remote_in_an_object_store_is_read_checked_and_missed(
     object_store: tuple[str, Callable[[], None]],
-    tmp_path: Path,
+    own: Project,
     access: SourceAccess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -448,11 +446,15 @@ def test_a_remote_in_an_object_store_is_read_checked_and_missed(
     url, end = object_store
     for name, value in (_KEYS | {"AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(name, value)
-    made(tmp_path, "s3://models/dvc", url)
-    place = f"dvc:{tmp_path / 'repo'}:{MODEL}"
+    store = f"    url = s3://models/dvc\n    endpointurl = {url}\n"
+    (own.repo / ".dvc" / "config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n{store}")
+    own.python("from dvc.repo import Repo; Repo('.').push()")
+    own.git("commit", "-qam", "a remote in an object store")
+    shutil.rmtree(own.remote)
+    place = f"dvc:{own.repo}:{MODEL}"
     with opened(place, access=access) as source:
-        assert _read(source) == {path.name: path.read_bytes() for path in (tmp_path / "repo" / MODEL).iterdir()}
-    centroids = _md5(tmp_path / "repo" / MODEL / "centroids.json")
+        assert _read(source) == {path.name: path.read_bytes() for path in (own.repo / MODEL).iterdir()}
+    centroids = _md5(own.repo / MODEL / "centroids.json")
     _overwrite(f"{url}/models/dvc/files/md5/{centroids[:2]}/{centroids[2:]}")
     with pytest.raises(InvalidRegistration, match=rf"the remote's file has md5 .* says {centroids}"):
         resolve_or_fetch(place, access)

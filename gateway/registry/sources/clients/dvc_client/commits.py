@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import gto.api
 
 from .place import Place
 
@@ -120,8 +119,9 @@ def _alias(place: Place, commit: str) -> str | None:
 
 def _by_gto(place: Place, folder: Path) -> tuple[str, str]:
     """Commit and version. As ``gto show`` has it: what was withdrawn or deprecated is not there."""
+    api = importlib.import_module("gto.api")  # as much to start as all of DVC, and most names are not GTO's
     try:
-        found = gto.api.show(str(folder), place.shortcut)
+        found = api.show(str(folder), place.shortcut)
     except Exception as error:  # GTO's own errors: an artifact that was never registered
         raise LookupError(f"{place.shortcut}: {error}") from error
     if not found:
