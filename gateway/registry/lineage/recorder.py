@@ -133,7 +133,8 @@ class Run:
             if not path.exists():
                 raise RegistryError(f"data input {name!r}: there is no {path}; give the file or folder that is read")
             self._named.add(path)
-            found = files.data_input(path, self._root, name=name)
+            with WATCH.apart():
+                found = files.data_input(path, self._root, name=name)
         else:
             found = {"name": name, **_in_memory(source)}
         self._data[name] = found | {"found": "named"} | recorded.plain(known)
@@ -208,7 +209,10 @@ class Run:
         """Registers what was trained, with the lineage so far: ``turnout register MODEL SOURCE`` and these options, at
         the gateway or home that the environment names. Gives ``{"model", "version", "digest", …}``; RegistryError says
         what the command said."""
-        path = Path(source)
+        with WATCH.apart():
+            return self._register(Path(source), [str(option) for option in options])
+
+    def _register(self, path: Path, options: Sequence[str]) -> dict[str, Any]:
         made = sorted(path.rglob("*")) if path.is_dir() else [path]
         for each in made:
             if each.is_file():
@@ -216,8 +220,8 @@ class Run:
         with tempfile.TemporaryDirectory(prefix="turnout-lineage-") as folder:
             lineage = Path(folder) / "lineage.json"
             recorded.write_file(lineage, self.to_json())
-            command = [sys.executable, "-m", "gateway.cli", "register", self.model, str(source), "--json"]
-            command += ["--lineage", str(lineage), *map(str, options)]
+            command = [sys.executable, "-m", "gateway.cli", "register", self.model, str(path), "--json"]
+            command += ["--lineage", str(lineage), *options]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=REGISTER_S)
         if done.returncode:
             raise RegistryError(f"{self.model} was not registered: {done.stderr.strip() or done.stdout.strip()}")
@@ -235,6 +239,10 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """The lineage as it stands now: the body of the lineage file. Hashes what was read and written so far."""
+        with WATCH.apart():
+            return self._body()
+
+    def _body(self) -> dict[str, Any]:
         opened = files.sort_opened(list(self._opened), apart=[self.file])
         written = [path for path in (*opened.written, *self._outputs) if path.is_file()]
         outputs = {path: files.output_file(path, self._root) for path in written}
@@ -273,7 +281,8 @@ class Run:
         if isinstance(dataset, str) and dataset in self._data:
             return str(self._data[dataset]["digest"])
         if Path(dataset).is_file():
-            return files.digest_of_file(Path(dataset))
+            with WATCH.apart():
+                return files.digest_of_file(Path(dataset))
         if isinstance(dataset, str) and ":" in dataset:
             return dataset
         raise RegistryError(f"evaluation set {str(dataset)!r}: expected a file, the name of a data input, or a digest")

@@ -12,7 +12,8 @@ later can be told from one that is what was read.
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -47,6 +48,16 @@ class Watch:
 
     def stop(self, tell: Callable[[Opened], None]) -> None:
         self._listeners = {other: seen for other, seen in self._listeners.items() if other != tell}
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What this thread opens within is the recorder's own, and is not told."""
+        before = getattr(self._own, "busy", False)
+        self._own.busy = True
+        try:
+            yield
+        finally:
+            self._own.busy = before
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._listeners:
