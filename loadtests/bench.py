@@ -30,6 +30,7 @@ from loadtests.scenarios import (
     everything,
     evidence,
     fair,
+    gates,
     long,
     overhead,
     replicas,
@@ -84,11 +85,12 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "false-rollbacks": evidence.false_rollbacks,
     "detection": evidence.detecting,
     "drift": drift.drift,
+    "gates": gates.gates,
     "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""
 
-SIMULATED = frozenset({"false-rollbacks", "detection", "drift"})
+SIMULATED = frozenset({"false-rollbacks", "detection", "drift", "gates"})
 """Neither rounds nor seconds; their outcome says what was run."""
 
 EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": long.soak}

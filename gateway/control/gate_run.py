@@ -59,19 +59,19 @@ class GateRunner:
             environment=self._environment(manifest, version.problem),
             load_timeout_s=120.0,
         )
-        findings = run_gates(request, self.blobs, progress=progress, stopped=stopped)
+        ran = run_gates(request, self.blobs, progress=progress, stopped=stopped)
         return Report(
             model=asked.model.name,
             version=asked.entry.number,
             digest=asked.entry.digest,
-            findings=findings,
+            findings=ran.findings,
             declaration=asked.digest,
             basis=asked.basis,
             against=None if asked.champion is None else _named(asked.champion),
             purpose=purpose,
             started_at=started,
             ended_at=self.clock.wall(),
-            machine=_machine(),
+            machine={**_machine(), **ran.memory},
         )
 
     def _champion(self, asked: Question, entry: CatalogueEntry) -> Side:

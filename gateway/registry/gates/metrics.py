@@ -173,11 +173,12 @@ def _log_loss(rows: Answers) -> tuple[Any, ...]:
     if rows.score is None:
         raise InvalidRegistration("log_loss needs probabilities; name the output with them under score")
     if rows.score.ndim == 1:
-        score = np.clip(rows.score, _TINY, 1 - _TINY)
+        # In doubles: 1 less a trillionth is 1 in singles, and its loss without end.
+        score = np.clip(rows.score.astype(np.float64), _TINY, 1 - _TINY)
         return 1.0, -np.log(np.where(rows.truth == rows.positive, score, 1 - score))
     if rows.truth_at is None:
         raise InvalidRegistration("log_loss of several classes needs them in the order of the output, under classes")
-    own = rows.score[np.arange(len(rows.score)), rows.truth_at]
+    own = rows.score[np.arange(len(rows.score)), rows.truth_at].astype(np.float64)
     return 1.0, -np.log(np.clip(own, _TINY, 1.0))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -62,7 +63,9 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-gates-")))
         files = _Files(folder, {digest: int(handle) for digest, handle in told["files"].items()})
         _Run(GateRequest.from_json(told["request"]), files, tell, stack).through()
-    tell({"end": True})
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    tell({"end": {"peak_bytes": own, "largest_child_bytes": children}})
     return 0
 
 

@@ -1,8 +1,8 @@
 """What the process that runs gates is given, and what it says: JSON both ways.
 
 It is given one request on standard input, and says lines on standard output: ``{"stage": …, "done": n, "total": n}``
-while it goes on, ``{"finding": …}`` for each gate, and ``{"end": true}`` last. Files are descriptors that it inherits,
-so that nothing can be put in their place meanwhile.
+while it goes on, ``{"finding": …}`` for each gate, and last ``{"end": {"peak_bytes", …}}``. It inherits files as
+descriptors, so that nothing can be put in their place meanwhile.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 from gateway.errors import IntegrityError, RegistryError
@@ -23,7 +24,7 @@ from gateway.registry.gates.report import Finding, State
 from gateway.registry.gates.request import GateRequest
 from gateway.registry.inspection import end_group, tail_of
 
-__all__ = ["GateProgress", "run_gates"]
+__all__ = ["GateProgress", "GateRun", "run_gates"]
 
 POLL_S = 0.2
 MAX_LINE_BYTES = 8 << 20
@@ -32,14 +33,23 @@ GateProgress = Callable[[str, int, int | None], None]
 """Told the gate, or the data, that is being looked at, rows done, and rows in all where that is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class GateRun:
+    """``findings`` in the declaration's order. ``memory``: what the process of the gates, and the largest of those that
+    it started, held at most; nothing of one that broke off."""
+
+    findings: tuple[Finding, ...]
+    memory: Mapping[str, int]
+
+
 def run_gates(
     request: GateRequest,
     blobs: BlobStore,
     *,
     progress: GateProgress = lambda _stage, _done, _total: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> tuple[Finding, ...]:
-    """A finding for each gate, in the declaration's order. Blocks; ends the process when ``stopped`` says so.
+) -> GateRun:
+    """A finding for each gate. Blocks; ends the process when ``stopped`` says so.
 
     Nothing is raised for what is wrong with the version, the data or the process: those are findings.
     """
@@ -53,11 +63,12 @@ def run_gates(
         )
         try:
             _ask(child, {"parent": os.getpid(), "request": request.to_json(), "files": files})
-            found, ended = _followed(child, request.declaration.timeout_s, progress, stopped)
+            found, ended, memory = _followed(child, request.declaration.timeout_s, progress, stopped)
         finally:
             end_group(child)
         missed = ended or f"the process of the gates ended with {_status(child.returncode)}{tail_of(said)}"
-    return tuple(found.get(gate.name) or _not_reached(gate, missed) for gate in request.declaration.gates)
+    findings = [found.get(gate.name) or _not_reached(gate, missed) for gate in request.declaration.gates]
+    return GateRun(tuple(findings), memory)
 
 
 def _opened(request: GateRequest, blobs: BlobStore, stack: ExitStack) -> dict[str, int]:
@@ -79,17 +90,17 @@ def _ask(child: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
 
 def _followed(
     child: subprocess.Popen[bytes], timeout_s: float, progress: GateProgress, stopped: Callable[[], bool]
-) -> tuple[dict[str, Finding], str]:
-    """What was found, and why the rest was not, if that is known here."""
+) -> tuple[dict[str, Finding], str, Mapping[str, int]]:
+    """What was found, why the rest was not, if that is known here, and what the process held."""
     found: dict[str, Finding] = {}
     deadline = time.monotonic() + timeout_s
     if child.stdout is None:
-        return found, "the process of the gates says nothing"
+        return found, "the process of the gates says nothing", {}
     for line in _lines(child.stdout):
         if stopped():
-            return found, "the run was cancelled"
+            return found, "the run was cancelled", {}
         if time.monotonic() > deadline:
-            return found, f"the gates were not done within {timeout_s:g} s (timeout_s of the declaration)"
+            return found, f"the gates were not done within {timeout_s:g} s (timeout_s of the declaration)", {}
         if line is None:
             continue
         try:
@@ -100,10 +111,10 @@ def _followed(
             elif "stage" in told:
                 progress(str(told["stage"]), int(told["done"]), told["total"])
             elif "end" in told:
-                return found, "it was not looked at"
+                return found, "it was not looked at", dict(told["end"])
         except (ValueError, TypeError, KeyError, RegistryError) as error:
-            return found, f"the process of the gates said what is none of its words: {error}"
-    return found, ""
+            return found, f"the process of the gates said what is none of its words: {error}", {}
+    return found, "", {}
 
 
 def _lines(out: IO[bytes]) -> Iterator[bytes | None]:
