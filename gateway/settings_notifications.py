@@ -25,6 +25,8 @@ EventName = Literal[
     "gates",
     "gates-cleared",
     "lift",
+    "follow-offer",
+    "follow-trouble",
 ]
 EVENTS: tuple[str, ...] = get_args(EventName)
 """All that can be told."""

@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def columns(name: str = "columns", depth: float = 1.0) -> Mapping[str, Any]:
             signature=signature,
             input_example=table[:2],
             registered_model_name=name,
-            pip_requirements=["scikit-learn==1.6.1", "skops==0.11"],
+            pip_requirements=[f"{package}=={version(package)}" for package in ("numpy", "scikit-learn", "skops")],
         )
         mlflow.log_metric("holdout_accuracy", 0.9, model_id=logged.model_id)
     return _asked(logged.model_uri, table[::EVERY])
@@ -172,13 +173,23 @@ def _asked(uri: str, rows: pd.DataFrame) -> Mapping[str, Any]:
     return {"inputs": inputs, "outputs": {name: frame[name].tolist() for name in frame}, "uri": uri}
 
 
-def second() -> Mapping[str, Any]:
-    """The next version of what ``columns`` logged, with another strength of regularisation."""
-    return columns("columns", 0.01)
+def round_trip() -> Mapping[str, Any]:
+    """One version more of a model ``round``."""
+    return columns("round")
+
+
+def species() -> Mapping[str, Any]:
+    """One version of a model ``species``."""
+    return columns("species")
+
+
+def sparse() -> Mapping[str, Any]:
+    """The next, regularised so strongly that it answers otherwise."""
+    return columns("species", 0.001)
 
 
 KINDS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
-    made.__name__: made for made in (columns, arrays, graph, program, coded, pickled, second)
+    made.__name__: made for made in (columns, arrays, graph, program, coded, pickled, round_trip, species, sparse)
 }
 
 

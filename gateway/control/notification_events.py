@@ -124,6 +124,45 @@ def _lift(record: AuditRecord) -> Notice:
     )
 
 
+_FOLLOWED: Mapping[str, tuple[str, str, str]] = {
+    "follow-offered": (
+        "follow-offer",
+        "{version} is there to be rolled out on route {route}",
+        "Roll it out, if it is meant: turnout rollout {route} {number}",
+    ),
+    "follow-refused": (
+        "follow-trouble",
+        "What route {route} follows points at a version that is refused",
+        "Mend what it says and have it tried again: turnout follow {route} --again. Traffic is not touched",
+    ),
+    "follow-unreachable": (
+        "follow-trouble",
+        "What route {route} follows cannot be asked",
+        "Nothing changes until it answers again; see whether the other system is up",
+    ),
+}
+"""By action of the audit log: event, title, advice."""
+
+
+def _followed(record: AuditRecord) -> Notice:
+    route, state = _route(record), dict((record.entry.detail or {}).get("follow") or {})
+    event, title, advice = _FOLLOWED[record.entry.action]
+    number, identity = state.get("version"), dict(state.get("identity") or {})
+    words = {"route": route, "number": number, "version": _version(_model(record), number)}
+    numbers = {"Follows": str(state.get("source", "-"))}
+    if identity:
+        numbers["Points at"] = f"{identity.get('name')} version {identity.get('version')}"
+    return _notice(
+        record,
+        event,
+        title=title.format(**words),
+        reason=record.entry.reason or "it passed its gates",
+        advice=advice.format(**words),
+        numbers=numbers,
+        path=f"/admin/routes/{route}/follow",
+    )
+
+
 def _test(record: AuditRecord) -> Notice:
     return _notice(
         record,
@@ -217,6 +256,7 @@ _MAKERS: Mapping[str, Callable[[AuditRecord], Notice]] = {
     "rollback": _rollback,
     "guard-no-target": _impossible,
     "lift": _lift,
+    **dict.fromkeys(_FOLLOWED, _followed),
     RAISED: _alarm,
     CLEARED: _alarm,
     TEST: _test,

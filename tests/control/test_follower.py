@@ -21,6 +21,7 @@ from gateway.control.follow_state import FollowPhase, FollowState
 from gateway.control.follower import Follower
 from gateway.control.following import Followed, Following
 from gateway.control.gatekeeping import GateOutcome, OpenGate, Override
+from gateway.control.notification_events import notice_of
 from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import (
@@ -202,6 +203,10 @@ async def test_a_name_that_moves_is_imported_and_offered(tmp_path: Path) -> None
         assert here.scene.arms() == {1: 100}
         assert (await here.scene.plane.routes.get(MODEL))["status"]["rollout"] is None
         assert await here.actions() == ["follow-moved", "follow-current", "follow-moved", "follow-offered"]
+        notices = [notice_of(record) for record in await here.scene.store.audit()]
+        (offer,) = [notice for notice in notices if notice is not None]
+        assert (offer.event, offer.title) == ("follow-offer", "digits/3 is there to be rolled out on route digits")
+        assert offer.numbers == {"Follows": SOURCE, "Points at": "digits version 3"}
         (job,) = here.scene.plane.jobs.list(kind="import")[:1]
         assert (job.state, job.actor) == ("done", "follow")
 
@@ -294,6 +299,10 @@ async def test_a_system_that_is_down_changes_nothing_and_is_shown(tmp_path: Path
         state = await here.look()
         assert (state["state"], state["before"], state["version"]) == ("unreachable", "offered", 2)
         assert "connection refused" in state["problem"]
+        (record,) = [one for one in await here.scene.store.audit() if one.entry.action == "follow-unreachable"]
+        notice = notice_of(record)
+        assert notice is not None
+        assert (notice.event, notice.reason) == ("follow-trouble", "mlflow: connection refused")
         here.shelf.down = SourceUnavailable("mlflow: no route to host")
         since = state["since"]
         assert (await here.look())["since"] == since
