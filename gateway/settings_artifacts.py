@@ -50,11 +50,11 @@ class PlaceSettings(Group):
 
 class SigningSettings(Group):
     """Public keys (PEM, elliptic curve) of those whose signatures count, by name. ``require`` says when a version must
-    have one: when it comes from another store (``pull``), before an alias takes it (``alias``), whenever it is
-    loaded (``load``)."""
+    have one: when it comes from another store (``pull``), before an alias, a rollout or a target takes it
+    (``promotion``), whenever it is loaded (``load``)."""
 
     keys: dict[PlaceName, Path] = Field(default_factory=dict)
-    require: tuple[Literal["pull", "alias", "load"], ...] = ()
+    require: tuple[Literal["pull", "promotion", "load"], ...] = ()
 
     @model_validator(mode="after")
     def _known(self) -> SigningSettings:

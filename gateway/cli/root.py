@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.cli import (
+    artifact_commands,
     audit_commands,
     config_commands,
     decisions_commands,
@@ -21,6 +22,7 @@ from gateway.cli import (
     reproduce_command,
     rollout_command,
     route_commands,
+    search_command,
     serve,
     simulate,
     store_commands,
@@ -41,11 +43,13 @@ for group in (
     register,
     model_commands,
     verify_command,
+    artifact_commands,
     target_commands,
     record_command,
     lineage_commands,
     reproduce_command,
     profile_command,
+    search_command,
     predict_command,
     route_commands,
     rollout_command,

@@ -12,6 +12,7 @@ import typer
 import yaml
 from rich.text import Text
 
+from gateway.cli.artifact_commands import restore_version
 from gateway.cli.backend import Backend
 from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
@@ -197,12 +198,19 @@ def show_history(*, route: RouteArgument, json: JsonOption = False) -> None:
 @commands.command("restore")
 def restore_revision(
     *,
-    route: RouteArgument,
-    revision: Annotated[int, typer.Argument(metavar="REVISION", min=1, help="A revision that history lists.")],
+    route: Annotated[str, typer.Argument(metavar="ROUTE|MODEL/3", help="A route, or an archived version.")],
+    revision: Annotated[
+        int | None, typer.Argument(metavar="[REVISION]", min=1, help="A revision that history lists.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Go back to a past document of a route, as a new revision."""
+    """Go back to a past document of a route, as a new revision; or bring an archived version back (MODEL/3)."""
     output = Output.standard(machine=json)
+    if revision is None:
+        if "/" not in route:
+            raise CommandFailed(f"which revision of route {route}? turnout history {route} lists them", status=USAGE)
+        restore_version(route, output)
+        return
     view = perform(lambda backend: backend.restore(route, revision))
     _changed(
         output, view, f"route {route} is as in revision {revision}: {_split_text(view)} (revision {view['revision']})"

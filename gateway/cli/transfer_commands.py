@@ -14,6 +14,8 @@ from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text
 from gateway.cli.place import HOME, actor, home_settings, opened_control, opened_place
 from gateway.cli.progress import stepwise
+from gateway.control.local_control import LocalControl
+from gateway.registry.signing.signatures import Authors
 from gateway.registry.transfer.ends import BlobEnd, End, RemoteEnd
 from gateway.registry.transfer.records import AliasRecord, VersionRecord, choose
 from gateway.registry.transfer.transfer import Progress, TransferReport, transfer
@@ -134,15 +136,24 @@ async def _into_home(move: _Move, settings: Settings) -> dict[str, Any]:
         with opened_place(move.source, settings) as there:
             records, aliases = await asyncio.to_thread(there.records), await asyncio.to_thread(there.aliases)
             chosen = _chosen(records, aliases, move, there.where)
+            signing = settings.registry.signing
+            authors = Authors.of_settings(signing) if "pull" in signing.require else None
             arrived: list[VersionRecord] = []
             with control.blobs.registering():
                 try:
                     report = await _transferred(move, there, BlobEnd(control.blobs, arrived.append), chosen)
                 finally:
-                    adopted = [
-                        await control.artifacts.adopt(record, origin=there.where, actor=actor()) for record in arrived
-                    ]
+                    adopted = [await _adopted(control, record, there.where, authors) for record in arrived]
     return {**report.to_json(), "moved": [f"{view['model']}/{view['version']}" for view in adopted], "adopted": adopted}
+
+
+async def _adopted(
+    control: LocalControl, record: VersionRecord, origin: str, authors: Authors | None
+) -> dict[str, Any]:
+    """IntegrityError, and it does not enter the catalogue, when the settings ask for a signature that it lacks."""
+    if authors is not None:
+        await asyncio.to_thread(authors.require, f"{record} of {origin}", record.entry, control.blobs)
+    return await control.artifacts.adopt(record, origin=origin, actor=actor())
 
 
 async def _transferred(move: _Move, source: End, target: End, chosen: Sequence[VersionRecord]) -> TransferReport:

@@ -12,6 +12,7 @@ from gateway.control.artifact_control import ArtifactControl, retention_rule
 from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchScoring
+from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
 from gateway.control.follow_control import FollowControl
@@ -22,6 +23,7 @@ from gateway.control.plane import permissions
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.route_control import RouteControl
+from gateway.control.signature_rule import signed_gate
 from gateway.control.source_access import unrestricted
 from gateway.control.store_access import AnyStore, coordination_for, open_store, store_view
 from gateway.control.target_control import TargetControl
@@ -46,6 +48,7 @@ class LocalControl:
     models: ModelControl
     artifacts: ArtifactControl
     batches: BatchScoring
+    catalogue: CatalogueControl
     targets: TargetControl
     gates: GateControl
     tokens: TokenControl
@@ -84,14 +87,15 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         assemble = Assembly(blobs, settings.runtimes, environments).spec
         runner = GateRunner(blobs, assemble, clock, environments)
         gates = GateControl(store, runner, home=settings.home, clock=clock)
-        rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination, gates=gates)
+        gatekeeper = signed_gate(settings, store, blobs, gates)
+        rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination, gates=gatekeeper)
         models = ModelControl(
             store,
             blobs,
             clock=clock,
             permissions=unrestricted(permissions(settings, environments)),
             targets=settings.targets,
-            gates=gates,
+            gates=gatekeeper,
         )
         yield LocalControl(
             store=store,
@@ -102,7 +106,10 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             routes=routes,
             models=models,
             batches=BatchScoring(models, assemble, settings.batch),
-            targets=TargetControl(settings.targets, store, gates=gates, rollouts=rollouts, routes=routes, clock=clock),
+            catalogue=CatalogueControl(store, blobs, settings.home),
+            targets=TargetControl(
+                settings.targets, store, gates=gatekeeper, rollouts=rollouts, routes=routes, clock=clock
+            ),
             gates=gates,
             tokens=TokenControl(store, replica, clock=clock),
             rollouts=rollouts,

@@ -13,6 +13,7 @@ from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchControl, BatchScoring
 from gateway.control.batch_records import BatchRecords
+from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
@@ -45,6 +46,7 @@ from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.shared_state import SharedState
+from gateway.control.signature_rule import signed_gate, signed_loads
 from gateway.control.source_access import mlflow_teller, resolving, source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
@@ -60,6 +62,7 @@ from gateway.events import Observer
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
+from gateway.registry.catalogue import CatalogueEntry
 from gateway.registry.environments import FOLDER, Environments
 from gateway.registry.registration import Permissions
 from gateway.serving.engine import VersionSpec
@@ -118,7 +121,7 @@ class ControlPlane:
             store=store,
             fleet=fleet,
             dataplane=dataplane,
-            assemble=assemble,
+            assemble=signed_loads(settings, blobs, assemble, self._entry),
             clock=clock,
             observer=observer,
             default_route=settings.default_route,
@@ -165,8 +168,14 @@ class ControlPlane:
         self.routes = RouteControl(store, here, asked, clock=clock, coordination=self.coordination)
         self.webhooks = Webhooks(self.secrets.values(settings.webhooks.secrets, "webhooks.secrets"), clock=clock)
         self.jobs = Jobs(settings.home / "jobs", clock=clock)
-        runner = GateRunner(blobs, assemble, clock, self.environments)
-        self.gates = GateControl(store, runner, home=settings.home, clock=clock, jobs=self.jobs)
+        self.gates = GateControl(
+            store,
+            GateRunner(blobs, assemble, clock, self.environments),
+            home=settings.home,
+            clock=clock,
+            jobs=self.jobs,
+        )
+        gatekeeper = signed_gate(settings, store, blobs, self.gates)
         self.rollouts = RolloutControl(
             store,
             here,
@@ -174,7 +183,7 @@ class ControlPlane:
             blobs=blobs,
             coordination=self.coordination,
             known_secrets=self.webhooks.known,
-            gates=self.gates,
+            gates=gatekeeper,
         )
         self.collector = Collector(
             coordination=self.coordination,
@@ -204,16 +213,16 @@ class ControlPlane:
             clock=clock,
             permissions=permissions(settings, self.environments),
             targets=settings.targets,
-            gates=self.gates,
+            gates=gatekeeper,
         )
         self.targets = TargetControl(
-            settings.targets, store, gates=self.gates, rollouts=self.rollouts, routes=self.routes, clock=clock
+            settings.targets, store, gates=gatekeeper, rollouts=self.rollouts, routes=self.routes, clock=clock
         )
         following = Following(
             store=store,
             models=self.models,
             rollouts=self.rollouts,
-            gates=self.gates,
+            gates=gatekeeper,
             jobs=self.jobs,
             resolve=resolving(source_access(settings)),
             clock=clock,
@@ -229,8 +238,10 @@ class ControlPlane:
             clock=clock,
             retry_s=settings.registry.mlflow.retry_s,
         )
-        scoring = BatchScoring(self.models, assemble, settings.batch)
-        self.batches = BatchControl(scoring, self.jobs, settings.batch, records=batch_records)
+        self.catalogue = CatalogueControl(store, blobs, settings.home)
+        self.batches = BatchControl(
+            BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records
+        )
         self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
@@ -252,6 +263,9 @@ class ControlPlane:
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self.reconciler!r}>"
+
+    def _entry(self, ref: VersionRef) -> CatalogueEntry:
+        return self.reconciler.desired.models[ref.model].version(ref.number)
 
     async def start(self, home: Path | None = None, *, last: Snapshot | None = None) -> None:
         """Returns when tokens and routes are known here and flags have data, or could not get any in time; versions

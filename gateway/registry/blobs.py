@@ -27,7 +27,7 @@ from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobS
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.disk import explained, sync_folder
 from gateway.registry.names import check_digest
-from gateway.registry.sealing.forms import PLAIN, Chunks, Form, Readable, digest_in
+from gateway.registry.sealing.forms import PLAIN, Chunks, Form, Readable, proved
 
 __all__ = ["BlobCheck", "BlobEntry", "BlobState", "BlobStatistics", "BlobStore", "Progress", "Stored"]
 
@@ -152,7 +152,7 @@ class BlobStore:
         """Reads the blob to its end and says what is there; ``size_bytes`` tells truncated from altered."""
         try:
             with self.standing(digest).open("rb") as file:
-                found = digest_in(self.form, file)
+                found, problem = proved(self.form, file)
                 size = self.form.size(os.fstat(file.fileno()).st_size)
         except FileNotFoundError:
             return BlobCheck(digest, BlobState.MISSING, None, 0)
@@ -161,7 +161,20 @@ class BlobStore:
         if found == digest:
             return BlobCheck(digest, BlobState.OK, found, size)
         short = size_bytes is not None and size < size_bytes
-        return BlobCheck(digest, BlobState.TRUNCATED if short else BlobState.ALTERED, found, size)
+        return BlobCheck(digest, BlobState.TRUNCATED if short else BlobState.ALTERED, found, size, problem)
+
+    @contextmanager
+    def at_rest(self, digest: str) -> Iterator[Path]:
+        """The file with the bytes at rest, here on this machine."""
+        yield self.standing(digest)
+
+    def reseal(self, digest: str) -> Stored:
+        """Writes a blob anew in the store's form, whatever it was in. Its age stays."""
+        path = self.standing(digest)
+        stored_at = path.stat().st_mtime
+        stored = self._put(Chunks(self.stream(digest)), self.form.size(path.stat().st_size), digest, None, digest)
+        os.utime(path, (stored_at, stored_at))
+        return stored
 
     def refresh(self, digest: str) -> None:
         """Makes a blob as young as if it had been put now, so that no collection of garbage takes it that does not know

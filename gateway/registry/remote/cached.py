@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import IntegrityError, NotFound, RegistryError
-from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobStatistics
+from gateway.registry.blob_records import BlobCheck, BlobEntry, BlobState, BlobStatistics, Stored
 from gateway.registry.blobs import BlobStore
 from gateway.registry.disk import explained
 from gateway.registry.remote.objects import ObjectStore
@@ -115,6 +115,15 @@ class CachedBlobStore(BlobStore):
         if self.standing(digest).exists() and super().verify(digest, size_bytes).state is not BlobState.OK:
             super().delete(digest)
         return self.remote.verify(digest, size_bytes)
+
+    @contextmanager
+    def at_rest(self, digest: str) -> Iterator[Path]:
+        with self._here(digest) as path:
+            yield path
+
+    def reseal(self, digest: str) -> Stored:
+        """At the object store too."""
+        return self.put_chunks(self.stream(digest), 0, expected=digest)
 
     def refresh(self, digest: str) -> None:
         with self._here(digest) as path:

@@ -11,9 +11,11 @@ from gateway.errors import IntegrityError
 from gateway.registry.blob_records import Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 
-__all__ = ["CHUNK_BYTES", "PLAIN", "Chunks", "Form", "Plain", "Readable", "digest_in"]
+__all__ = ["CHUNK_BYTES", "MAGIC", "PLAIN", "Chunks", "Form", "Plain", "Readable", "digest_in", "proved"]
 
 CHUNK_BYTES = 1024 * 1024
+MAGIC = b"turnout-sealed-1\n"
+"""How a sealed file begins."""
 
 
 class Readable(Protocol):
@@ -85,7 +87,11 @@ class Plain:
         return Stored(DIGEST_PREFIX + digest.hexdigest(), done)
 
     def chunks(self, file: IO[bytes]) -> Iterator[bytes]:
+        first = True
         while chunk := file.read(CHUNK_BYTES):
+            if first and chunk.startswith(MAGIC):
+                raise IntegrityError("it is sealed, and no key is set: name its key under registry.encryption.key")
+            first = False
             yield chunk
 
     def size(self, stored_bytes: int) -> int:
@@ -100,12 +106,16 @@ class Plain:
 PLAIN = Plain()
 
 
-def digest_in(form: Form, file: IO[bytes]) -> str | None:
-    """Of the plain bytes in a file at rest; None when they cannot be read."""
+def proved(form: Form, file: IO[bytes]) -> tuple[str | None, str]:
+    """The digest of the plain bytes in a file at rest; None when they cannot be read, and why."""
     digest = hashlib.sha256()
     try:
         for chunk in form.chunks(file):
             digest.update(chunk)
-    except IntegrityError:
-        return None
-    return DIGEST_PREFIX + digest.hexdigest()
+    except IntegrityError as error:
+        return None, str(error)
+    return DIGEST_PREFIX + digest.hexdigest(), ""
+
+
+def digest_in(form: Form, file: IO[bytes]) -> str | None:
+    return proved(form, file)[0]

@@ -31,11 +31,10 @@ from gateway.errors import IntegrityError, SettingsError
 from gateway.registry.blob_records import Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.sealing.copies import PlainCopies
-from gateway.registry.sealing.forms import CHUNK_BYTES, Readable
+from gateway.registry.sealing.forms import CHUNK_BYTES, MAGIC, Readable
 
 __all__ = ["MAGIC", "Sealed", "SealingKey", "key_name_of"]
 
-MAGIC = b"turnout-sealed-1\n"
 _NAME_BYTES, _SALT_BYTES, _TAG_BYTES, _KEY_BYTES = 8, 32, 16, 32
 _HEADER_BYTES = len(MAGIC) + _NAME_BYTES + _SALT_BYTES
 
