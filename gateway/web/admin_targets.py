@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from gateway.control.gatekeeping import Override
 from gateway.control.target_control import Move, TargetControl
 from gateway.control.tokens import Principal, Role
 from gateway.errors import Forbidden
 from gateway.settings import TargetSettings
 from gateway.web.admin_call import AdminCall, field, json_response, only
+from gateway.web.admin_gates import override_in
 
 __all__ = ["TargetEndpoints"]
 
@@ -29,11 +29,8 @@ class TargetEndpoints:
         """Answers when the gates have been passed and the version stands there."""
         body = await call.body()
         only(body, "version", "reason", "override")
-        why = field(body, "override", str, "text: why gates that refuse do not count", required=False)
-        if why is not None:
-            call.principal.require_everywhere(Role.ADMIN)
+        override = override_in(call, body)
         move = _move(call, field(body, "version", int, "a version's number"), body.get("reason"))
-        override = None if why is None else Override(why)
         view = await self._targets.promote(move, override=override, expected=call.expected())
         return json_response(view, revision=view["revision"])
 
