@@ -143,6 +143,14 @@ class HttpBackend:
     async def models(self) -> Sequence[Json]:
         return await self._list("/models", "models")
 
+    async def listed_models(self, *, limit: int | None, after: str | None) -> Json:
+        query = {"brief": "true"} | ({} if limit is None else {"limit": str(limit)})
+        return await self._send("GET", "/models", params=query | ({} if after is None else {"after": after}))
+
+    async def search(self, terms: Mapping[str, Sequence[str]], *, limit: int, after: str | None) -> Json:
+        query: dict[str, Any] = {name: list(texts) for name, texts in terms.items()} | {"limit": str(limit)}
+        return await self._send("GET", "/catalogue", params=query | ({} if after is None else {"after": after}))
+
     async def model(self, name: str) -> Json:
         return await self._call("GET", f"/models/{_part(name)}")
 

@@ -16,12 +16,14 @@ from gateway.cli.gate_progress import staged
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.control.batch_control import Batch
+from gateway.control.catalogue_control import Page
 from gateway.control.explain import Question
 from gateway.control.gatekeeping import Override
 from gateway.control.local_control import LocalControl, open_control
 from gateway.control.target_control import Move
 from gateway.registry.gates.storing import local_files, with_stored_files
 from gateway.registry.registration import RegistrationOptions
+from gateway.registry.search import read_query
 from gateway.settings import load_settings
 from gateway.telemetry.decisions.reader import opened
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
@@ -136,6 +138,14 @@ class LocalBackend:
 
     async def models(self) -> Sequence[Json]:
         return await self._control.models.list()
+
+    async def listed_models(self, *, limit: int | None, after: str | None) -> Json:
+        found = await self._control.catalogue.models(Page(after, limit), brief=True)
+        return {"models": found.rows, "next": found.following}
+
+    async def search(self, terms: Mapping[str, Sequence[str]], *, limit: int, after: str | None) -> Json:
+        found = await self._control.catalogue.search(read_query(terms), Page(after, limit))
+        return {"versions": found.rows, "next": found.following, "unreadable": found.unreadable}
 
     async def model(self, name: str) -> Json:
         return await self._control.models.get(name)

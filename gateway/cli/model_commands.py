@@ -26,26 +26,35 @@ NumberArgument = Annotated[str, typer.Argument(metavar="MODEL/3", help="A versio
 
 
 @commands.command("models")
-def list_models(*, json: JsonOption = False) -> None:
-    """List the models with their newest version and their aliases."""
+def list_models(
+    *,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many models.")] = None,
+    after: Annotated[str | None, typer.Option("--after", metavar="MODEL", help="Models behind this name.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the models with their newest version and their aliases. See search for their versions."""
     output = Output.standard(machine=json)
-    found = perform(lambda backend: backend.models())
-    if json:
-        output.json(found)
+    if json and limit is None and after is None:
+        output.json(perform(lambda backend: backend.models()))
         return
-    rows = [_model_row(model) for model in found]
+    page = perform(lambda backend: backend.listed_models(limit=limit, after=after))
+    if json:
+        output.json(page)
+        return
+    rows = [_model_row(model) for model in page["models"]]
     output.table(
         ("MODEL", "VERSIONS", "NEWEST", "REGISTERED", "ALIASES"),
         rows,
         empty="No models yet. Register one with: turnout register MODEL SOURCE",
     )
+    if page["next"] is not None:
+        output.note(f"There are more: turnout models --after {page['next']}")
 
 
 def _model_row(model: Mapping[str, Any]) -> tuple[object, ...]:
-    versions = model["versions"]
-    newest = versions[-1] if versions else {}
+    newest = model["newest"] or {}
     aliases = {f"@{alias}": number for alias, number in model["aliases"].items()}
-    return model["name"], len(versions), newest.get("number"), when_text(newest.get("created_at")), aliases or None
+    return model["name"], model["count"], newest.get("number"), when_text(newest.get("created_at")), aliases or None
 
 
 @commands.command("show")

@@ -62,15 +62,21 @@ class ModelControl:
         return [_model_view(snapshot, name) for name in names]
 
     async def get(self, name: str) -> View:
-        return _model_view(await self._store.snapshot(), name)
+        return _model_view(await self._about(name), name)
+
+    async def _about(self, name: str) -> Snapshot:
+        """The model's document alone, where it is there; all of them to tell which are, where it is not."""
+        key = model_key(name)
+        found = await self._store.read(key)
+        return await self._store.snapshot() if found is None else Snapshot(found.revision, {key: found})
 
     async def resolve(self, name: str, selector: str) -> VersionRef:
         """``3``, ``@champion`` or ``@sha256:…``. Raises UnknownModel, UnknownVersion."""
-        return VersionRef(name, _model(await self._store.snapshot(), name).resolve(selector).number)
+        return VersionRef(name, _model(await self._about(name), name).resolve(selector).number)
 
     async def version(self, name: str, selector: str) -> View:
         """Everything known of a version, its manifest included. IntegrityError when that is damaged."""
-        model = _model(await self._store.snapshot(), name)
+        model = _model(await self._about(name), name)
         entry = model.resolve(selector)
         manifest = await asyncio.to_thread(read_manifest, entry.digest, self._blobs)
         return {

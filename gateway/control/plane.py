@@ -14,6 +14,7 @@ from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchControl, BatchScoring
 from gateway.control.batch_records import BatchRecords
 from gateway.control.catalogue_control import CatalogueControl
+from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
@@ -238,6 +239,7 @@ class ControlPlane:
             clock=clock,
             retry_s=settings.registry.mlflow.retry_s,
         )
+        self.catalogue = CatalogueControl(store, blobs, settings.home)
         self.catalogue = CatalogueControl(store, blobs, settings.home)
         self.batches = BatchControl(
             BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records

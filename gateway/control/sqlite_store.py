@@ -23,7 +23,15 @@ from typing import TypeVar
 from gateway.clock import Clock, SystemClock
 from gateway.control.audit import canonical
 from gateway.control.sqlite_schema import migrate, refuse_newer, unavailable
-from gateway.control.sqlite_tables import parse, read_living, read_record, read_snapshot, state_revision, write
+from gateway.control.sqlite_tables import (
+    KnownBodies,
+    parse,
+    read_living,
+    read_record,
+    read_snapshot,
+    state_revision,
+    write,
+)
 from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot, Terms
 from gateway.errors import StoreUnavailable
 
@@ -58,6 +66,7 @@ class SqliteStore:
         self._file: tuple[int, int] | None = None
         self._data_version = -1
         self._revision = -1
+        self._bodies: KnownBodies = {}
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path} [revision {self._revision}]>"
@@ -121,7 +130,10 @@ class SqliteStore:
         return self._revision
 
     async def snapshot(self) -> Snapshot:
-        return await self._call(read_snapshot)
+        return await self._call(self._snapshot)
+
+    def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
+        return read_snapshot(connection, self._bodies)
 
     async def read(self, key: DocumentKey) -> Document | None:
         def work(connection: sqlite3.Connection) -> Document | None:

@@ -11,7 +11,11 @@ from gateway.control.audit import GENESIS, canonical, seal
 from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
 from gateway.errors import StaleRevision
 
-__all__ = ["parse", "read_living", "read_record", "read_snapshot", "state_revision", "write"]
+__all__ = ["KnownBodies", "parse", "read_living", "read_record", "read_snapshot", "state_revision", "write"]
+
+
+KnownBodies = dict[tuple[str, str], tuple[str | None, Body | None]]
+"""By kind and name of a document: its text as stored, and what that says."""
 
 
 def parse(body: str | None) -> Body | None:
@@ -32,15 +36,33 @@ def state_revision(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def read_snapshot(connection: sqlite3.Connection) -> Snapshot:
+def read_snapshot(connection: sqlite3.Connection, known: KnownBodies | None = None) -> Snapshot:
+    """``known`` is filled, and spares parsing again what has the very same text as before: of ten thousand versions in
+    a hundred documents that is nine tenths of the time."""
     connection.execute("BEGIN")
     try:
         revision = state_revision(connection)
         rows = connection.execute("SELECT kind, name, revision, body, written_at FROM living").fetchall()
     finally:
         connection.execute("ROLLBACK")
-    documents = (Document(DocumentKey(kind, name), at, parse(body), written) for kind, name, at, body, written in rows)
+    parsed = _parsed([(kind, name, body) for kind, name, _, body, _ in rows], {} if known is None else known)
+    documents = (
+        Document(DocumentKey(kind, name), at, body, written)
+        for (kind, name, at, _, written), body in zip(rows, parsed, strict=True)
+    )
     return Snapshot(revision, {document.key: document for document in documents})
+
+
+def _parsed(rows: Sequence[tuple[str, str, str | None]], known: KnownBodies) -> list[Body | None]:
+    found = []
+    for kind, name, text in rows:
+        held = known.get((kind, name))
+        if held is None or held[0] != text:
+            held = known[kind, name] = text, parse(text)
+        found.append(held[1])
+    for gone in known.keys() - {(kind, name) for kind, name, _ in rows}:
+        del known[gone]
+    return found
 
 
 def read_living(connection: sqlite3.Connection, key: DocumentKey) -> Document | None:

@@ -15,6 +15,7 @@ from gateway.control.plane import ControlPlane
 from gateway.control.tokens import Role
 from gateway.web.admin_batch import BatchEndpoint
 from gateway.web.admin_call import AdminCall
+from gateway.web.admin_catalogue import MODELS_QUERY, SEARCH_QUERY, CatalogueEndpoints
 from gateway.web.admin_decisions import DECISIONS_QUERY, DecisionEndpoints, Decisions
 from gateway.web.admin_drift import DriftEndpoint
 from gateway.web.admin_explain import EXPLAIN_QUERY, ExplainEndpoint
@@ -71,6 +72,7 @@ class AdminPlane:
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_follow_calls(FollowEndpoints(plane.follow)),
             *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
+            *_catalogue_calls(CatalogueEndpoints(plane.catalogue)),
             *_profile_calls(ProfileEndpoints(plane.profiles)),
             *_target_calls(TargetEndpoints(plane.targets)),
             *_gate_calls(GateEndpoints(plane.gates, uploads)),
@@ -162,7 +164,6 @@ def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
     view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
     one = "/models/{model}"
     return (
-        _Endpoint("GET", "/models", view, models.list, "Every model"),
         _Endpoint("GET", one, view, models.get, "A model: versions and aliases"),
         _Endpoint(
             *("POST", f"{one}/versions", operate, models.register, "Register a version"),
@@ -172,6 +173,14 @@ def _model_calls(models: ModelEndpoints) -> Sequence[_Endpoint]:
         _Endpoint("PUT", f"{one}/aliases/{{alias}}", operate, models.set_alias, "Point an alias at a version", json),
         _Endpoint("DELETE", f"{one}/aliases/{{alias}}", operate, models.drop_alias, "Drop an alias"),
         _Endpoint("POST", f"{one}/versions/{{version}}/archive", operate, models.archive, "Archive a version"),
+    )
+
+
+def _catalogue_calls(catalogue: CatalogueEndpoints) -> Sequence[_Endpoint]:
+    found = "Versions by name, tags, metrics, lineage, format, time"
+    return (
+        _Endpoint("GET", "/models", Role.VIEWER, catalogue.models, "Every model", query=MODELS_QUERY),
+        _Endpoint("GET", "/catalogue", Role.VIEWER, catalogue.search, found, query=SEARCH_QUERY),
     )
 
 

@@ -88,6 +88,11 @@ class AdminCall:
         text = sent.strip().removeprefix("W/").strip('"')
         return _whole("If-Match", text, least=0)
 
+    def has(self, etag: str) -> bool:
+        """Whether the caller says (``If-None-Match``) that it has the answer of this tag."""
+        sent = self.exchange.headers.get("if-none-match", "")
+        return etag in [one.strip().removeprefix("W/").strip('"') for one in sent.split(",")]
+
     def wait_s(self) -> float | None:
         """How long ``?wait=applied`` waits (``&timeout_s=``); None without it. Raises BadRequest."""
         wait = self.request.query_params.get("wait")

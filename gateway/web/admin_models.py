@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from gateway.control.model_control import ModelControl
 from gateway.web.admin_call import AdminCall, field, json_response, only
+from gateway.web.admin_catalogue import not_modified
 from gateway.web.admin_gates import override_in
 from gateway.web.admin_registration import read_registration
 from gateway.web.admin_upload import Uploads, is_multipart
@@ -24,11 +25,11 @@ class ModelEndpoints:
         self._sources = sources
         self._uploads = uploads
 
-    async def list(self, call: AdminCall) -> Response:
-        return json_response({"models": await self._models.list()})
-
     async def get(self, call: AdminCall) -> Response:
+        """304 to who has it as it stands."""
         view = await self._models.get(call.part("model"))
+        if call.has(str(view["revision"])):
+            return not_modified(str(view["revision"]))
         return json_response(view, revision=view["revision"])
 
     async def version(self, call: AdminCall) -> Response:

@@ -182,6 +182,7 @@ CALLS: Mapping[str, list[tuple[str, str]]] = {
         ("GET", "/routes/digits/rollouts"),
         ("GET", "/routes/digits/rollouts/last"),
         ("GET", "/models"),
+        ("GET", "/catalogue"),
         ("GET", "/models/digits"),
         ("GET", "/models/digits/versions/1"),
         ("GET", "/versions"),
