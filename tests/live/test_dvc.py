@@ -14,7 +14,7 @@ import pytest
 
 from loadtests.live_gateway import LiveGateway
 
-SCRIPT = Path(__file__).parent.parent / "registry" / "dvc_project.py"
+SCRIPT = Path(__file__).parent.parent / "registry" / "sources" / "dvc_project.py"
 ROWS = [[88.0, 3.0], [29.0, 14.0]]
 
 

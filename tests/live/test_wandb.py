@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.live_gateway import LiveGateway
-from tests.registry.wandb_stand_in import API_KEY, Artifact, Run, WandbStandIn
-
+from tests.registry.sources.wandb_stand_in import API_KEY, Artifact, Run, WandbStandIn
 
 SERVING = b"""
 import json

@@ -15,7 +15,7 @@ from gateway.registry.lineage.kinds import read_kinds
 from gateway.registry.sources import Source, SourceAccess, opened, resolve_source
 from gateway.registry.sources.clients.wandb_client.place import Place, parse
 from loadtests.live_gateway import free_port
-from tests.registry.wandb_stand_in import API_KEY, Artifact, Run, WandbStandIn
+from tests.registry.sources.wandb_stand_in import API_KEY, Artifact, Run, WandbStandIn
 
 PLACE = "wandb:acme/fraud/model"
 FILES = {"model.py": b"class Model: ...", "weights/centroids.json": b"[[1, 2], [3, 4]]"}
