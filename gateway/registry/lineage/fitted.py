@@ -14,10 +14,12 @@ import hashlib
 import types
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gateway.errors import RegistryError
 from gateway.registry import canonical
+from gateway.registry.lineage.files import digest_of_file
 
 __all__ = ["describe", "fitted_digest"]
 
@@ -31,11 +33,9 @@ _CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, 
 
 def describe(fitted: Any) -> dict[str, Any]:
     """``{"steps": [{"name", "kind", "parameters", "digest"}], "digest"}`` of a fitted transformer, a pipeline of them,
-    or a list of ``(name, transformer)``. RegistryError for what cannot be taken apart."""
-    rows = [
-        {"name": name, "kind": _kind(step), "parameters": _parameters(step), "digest": fitted_digest(step)}
-        for name, step in _steps(fitted)
-    ]
+    or a list of ``(name, transformer)``, or ``(name, Path)`` of a file that holds one. RegistryError for what cannot be
+    taken apart."""
+    rows = [{"name": name, **_step(step)} for name, step in _steps(fitted)]
     text = canonical.dumps([[row["name"], row["digest"]] for row in rows])
     return {"steps": rows, "digest": canonical.digest_of(text)}
 
@@ -49,6 +49,12 @@ def fitted_digest(value: Any) -> str:
             f"a fitted {_kind(value)} cannot be taken apart for its digest: {error}. Save it to a file and name that "
             "instead: run.features([(name, Path(file))])"
         ) from error
+
+
+def _step(step: Any) -> dict[str, Any]:
+    if isinstance(step, Path):
+        return {"kind": "file", "parameters": {}, "digest": digest_of_file(step)}
+    return {"kind": _kind(step), "parameters": _parameters(step), "digest": fitted_digest(step)}
 
 
 def _steps(fitted: Any) -> list[tuple[str, Any]]:
