@@ -38,7 +38,7 @@ from gateway.settings_environments import EnvironmentSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget, check_address
 from gateway.settings_sinks import SinkSettings
-from gateway.settings_sources import InterpreterSettings, MlflowSettings
+from gateway.settings_sources import InterpreterSettings, MlflowSettings, WandbSettings
 from gateway.settings_targets import TargetSettings, sound_targets
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
@@ -167,6 +167,7 @@ class RegistrySettings(ArtifactSettings):
     resolve_timeout_s: Seconds = 60.0
     interpreters: InterpreterSettings = InterpreterSettings()
     mlflow: MlflowSettings = MlflowSettings()
+    wandb: WandbSettings = WandbSettings()
     environments: EnvironmentSettings = EnvironmentSettings()
 
 

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from gateway.settings_groups import Group, Seconds
 
-__all__ = ["InterpreterSettings", "MlflowSettings"]
+__all__ = ["InterpreterSettings", "MlflowSettings", "WandbSettings"]
 
 _ADDRESS = Field(pattern=r"^[a-z][a-z0-9+.-]*:[^@]*$|^[^:@]+$")
-"""No password stands in an address, which is shown: MLflow's client finds it in variables of its own."""
+"""No password stands in an address, which is shown: a vendor's client finds it in variables of its own."""
 
 
 class InterpreterSettings(Group):
@@ -36,3 +36,9 @@ class MlflowSettings(Group):
     aliases: dict[str, str] = Field(default_factory=dict)
     routes: dict[str, str] = Field(default_factory=dict)
     retry_s: Seconds = 30.0
+
+
+class WandbSettings(Group):
+    """``base_url`` of a W&B server of one's own, or of a dedicated one; null: as the SDK finds it."""
+
+    base_url: Annotated[str, _ADDRESS] | None = None

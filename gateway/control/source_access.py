@@ -21,7 +21,10 @@ def source_access(settings: Settings) -> SourceAccess:
     interpreters = registry.interpreters.model_dump(exclude_none=True)
     return SourceAccess(
         interpreters=interpreters,
-        settings={"mlflow": {name: value for name, value in addresses.items() if value is not None}},
+        settings={
+            "mlflow": {name: value for name, value in addresses.items() if value is not None},
+            "wandb": registry.wandb.model_dump(exclude_none=True),
+        },
         directories=registry.source_directories,
         timeout_s=registry.fetch_timeout_s,
         resolve_timeout_s=registry.resolve_timeout_s,
@@ -42,11 +45,12 @@ def resolving(access: SourceAccess) -> Callable[[str], Awaitable[Resolved]]:
     return resolve
 
 
-def mlflow_teller(settings: Settings) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]] | None:
+def mlflow_teller(
+    settings: Settings, access: SourceAccess
+) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]] | None:
     """What writes to MLflow, where the settings want that; None: nothing does."""
     if not settings.registry.mlflow.write_back:
         return None
-    access = source_access(settings)
 
     async def tell(writes: Sequence[Mapping[str, Any]]) -> None:
         await asyncio.to_thread(tell_mlflow, writes, access)
