@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gateway.clock import Clock, Timer
@@ -21,6 +22,9 @@ log = logging.getLogger("turnout.control")
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
+ASSEMBLED_AT_ONCE = 16
+"""In threads of their own: one may wait minutes for its environment to be built, and the few that everybody shares, six
+on two cores, are what the store and large bodies need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Loads:
         self._observer = observer
         self._changed = changed
         self._budget = budget
+        self._threads = ThreadPoolExecutor(ASSEMBLED_AT_ONCE, thread_name_prefix="turnout-load")
         self._tasks: dict[VersionRef, asyncio.Task[None]] = {}
         self._failures: dict[VersionRef, Failure] = {}
         self._retries: dict[VersionRef, Timer] = {}
@@ -98,10 +103,11 @@ class Loads:
         tasks = list(self._tasks.values())
         self.forget(frozenset())
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _load(self, ref: VersionRef, digest: str) -> None:
         try:
-            spec = await asyncio.to_thread(self._assemble, ref, digest)
+            spec = await asyncio.get_running_loop().run_in_executor(self._threads, self._assemble, ref, digest)
             await self._ensure(spec)
         except ServiceDraining as error:
             self._fail(ref, digest, str(error), told=True)

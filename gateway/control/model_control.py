@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +116,14 @@ class ModelControl:
         it leaves at most blobs that nobody refers to, which gc removes.
         """
         with self._blobs.registering():
-            async with self._preparing:
-                prepared = await asyncio.to_thread(
+            prepared = await self._prepared(
+                partial(
                     prepare_version,
                     *(model, source, options, self._blobs, progress),
                     permissions=self._permissions,
                     told=told,
                 )
+            )
             digest, key = prepared.manifest.digest, model_key(model)
             imported, tags = _imported(prepared, self._clock), {**prepared.tags, **options.tags}
             made: list[tuple[int, bool]] = []
@@ -150,6 +152,19 @@ class ModelControl:
             "revision": written.revision,
             **({} if imported is None else {"imported": imported, "remarks": list(prepared.remarks)}),
         }
+
+    async def _prepared(self, work: Callable[[], Prepared]) -> Prepared:
+        """In a thread, whose place is taken until it has ended: a client that gives up over a long build and asks again
+        waits for the one that is under way, and takes no further thread."""
+        await self._preparing.acquire()
+        running = asyncio.get_running_loop().run_in_executor(None, work)
+        running.add_done_callback(self._ended)
+        return await asyncio.shield(running)
+
+    def _ended(self, running: asyncio.Future[Prepared]) -> None:
+        self._preparing.release()
+        if not running.cancelled():
+            running.exception()  # nobody may be left who waits for it
 
     async def set_alias(
         self,

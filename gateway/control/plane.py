@@ -14,7 +14,6 @@ from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchControl, BatchScoring
 from gateway.control.batch_records import BatchRecords
 from gateway.control.catalogue_control import CatalogueControl
-from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
@@ -66,6 +65,7 @@ from gateway.registry.blobs import BlobStore
 from gateway.registry.catalogue import CatalogueEntry
 from gateway.registry.environments import FOLDER, Environments
 from gateway.registry.registration import Permissions
+from gateway.registry.sources import SourceAccess
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.settings import Settings
@@ -112,6 +112,7 @@ class ControlPlane:
         self.coordination = coordination or Alone(settings.home, clock)
         self.blobs = blobs
         self.fleet = fleet
+        self._access = source_access(settings)
         self.environments = Environments(settings.home / FOLDER, settings.registry.environments)
         self.ring = TokenRing(clock)
         self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
@@ -212,34 +213,37 @@ class ControlPlane:
             store,
             blobs,
             clock=clock,
-            permissions=permissions(settings, self.environments),
+            permissions=permissions(settings, self.environments, self._access),
             targets=settings.targets,
             gates=gatekeeper,
         )
         self.targets = TargetControl(
             settings.targets, store, gates=gatekeeper, rollouts=self.rollouts, routes=self.routes, clock=clock
         )
-        following = Following(
-            store=store,
-            models=self.models,
-            rollouts=self.rollouts,
-            gates=gatekeeper,
-            jobs=self.jobs,
-            resolve=resolving(source_access(settings)),
+        self.follow = FollowControl(store, clock=clock)
+        self.follower = Follower(
+            Following(
+                store=store,
+                models=self.models,
+                rollouts=self.rollouts,
+                gates=gatekeeper,
+                jobs=self.jobs,
+                resolve=resolving(self._access),
+                clock=clock,
+            ),
+            coordination=self.coordination,
+            reconciler=self.reconciler,
             clock=clock,
         )
-        self.follow = FollowControl(store, clock=clock)
-        self.follower = Follower(following, coordination=self.coordination, reconciler=self.reconciler, clock=clock)
         self.mlflow = MlflowWriter(
             store=store,
             coordination=self.coordination,
             reconciler=self.reconciler,
             naming=Naming(settings.registry.mlflow.aliases, settings.registry.mlflow.routes),
-            tell=mlflow_teller(settings),
+            tell=mlflow_teller(settings, self._access),
             clock=clock,
             retry_s=settings.registry.mlflow.retry_s,
         )
-        self.catalogue = CatalogueControl(store, blobs, settings.home)
         self.catalogue = CatalogueControl(store, blobs, settings.home)
         self.batches = BatchControl(
             BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records
@@ -300,6 +304,8 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
+        self._access.stopping.set()
+        self.environments.close()
         await self.follower.close()
         await self.mlflow.close()
         await self.gate_schedule.close()
@@ -317,7 +323,6 @@ class ControlPlane:
         await self.presence.close()
         await self.coordination.close()
         await self.rollbacks.close()
-        self.environments.close()
         await self.reconciler.close()
         await self.flags.close()
         await self.secrets.close()
@@ -380,7 +385,7 @@ class ControlPlane:
         return here + self._elsewhere(ref)
 
 
-def permissions(settings: Settings, environments: Environments) -> Permissions:
+def permissions(settings: Settings, environments: Environments, access: SourceAccess | None = None) -> Permissions:
     """What the settings allow and assume at registration."""
     runtimes = settings.runtimes
     return Permissions(
@@ -388,6 +393,6 @@ def permissions(settings: Settings, environments: Environments) -> Permissions:
         allow_inline=runtimes.allow_inline,
         default_device=runtimes.device,
         default_threads=runtimes.threads,
-        access=source_access(settings),
+        access=access or source_access(settings),
         environments=environments,
     )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -48,7 +49,7 @@ class SourceAccess:
     """``interpreters``: by client, the one that has its vendor's packages; this one where none is named. ``settings``:
     by client, what it is told (addresses; never secrets, which it finds where its vendor looks for them). ``folder``:
     where fetched files lie until they are stored; the system's own folder for such files where None. ``directories``:
-    folders of this machine that a system may point at; None: all."""
+    folders of this machine that a system may point at; None: all. ``stopping``: once it is set, calls end at once."""
 
     interpreters: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class SourceAccess:
     directories: tuple[Path, ...] | None = None
     timeout_s: float = 3600.0
     resolve_timeout_s: float = 60.0
+    stopping: Event = field(default_factory=Event, compare=False)
 
 
 def foreign_place(place: str) -> ForeignPlace | None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import IO, Any
 
 from gateway.errors import InvalidRegistration, RegistryError, SourceUnavailable, StorageFull
@@ -63,6 +64,7 @@ def call(
         child = _started(place, access, said, bounds)
         try:
             conversation = _Conversation(child, place, folder, bounds, progress)
+            conversation.stopping = access.stopping
             return conversation.hold(json.dumps(request).encode(), time.monotonic() + timeout_s, timeout_s, said)
         finally:
             end_group(child)
@@ -102,6 +104,7 @@ class _Conversation:
         limits: SourceLimits,
         progress: Progress | None,
     ) -> None:
+        self.stopping = Event()
         self._child = child
         self._place = place
         self._folder = folder
@@ -119,6 +122,8 @@ class _Conversation:
             while time.monotonic() < deadline:
                 ready = selector.select(min(_LOOK_S, max(0.0, deadline - time.monotonic())))
                 self._look()
+                if self.stopping.is_set():
+                    raise SourceUnavailable(f"{self._place.text}: broken off, since the gateway is shutting down")
                 if not ready:
                     continue
                 data = stdout.read(65536)
