@@ -213,6 +213,15 @@ def test_a_server_that_is_gone_is_told_from_a_version_that_is_not_there(tmp_path
         resolve_source("mlflow:models:/columns@champion", access)
 
 
+def test_where_no_mlflow_is_named_none_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's own default is a new database in whatever folder it runs in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InvalidRegistration, match=r"set registry.mlflow.tracking_uri"):
+        resolve_source("mlflow:models:/columns@champion", SourceAccess())
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interpreter_without_mlflow_says_what_to_install(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     """MLflow's pins clash with others', so that it often lives in an interpreter of its own."""
     access = SourceAccess(interpreters={"mlflow": "/usr/bin/python3"}, folder=tmp_path)

@@ -3,8 +3,8 @@
     python -E child.py SYSTEM    imports SYSTEM_client from beside this file; never the gateway
 
 A request is ``{"verb", "place", "folder", "limits": {"files", "bytes"}, "settings": {…}, …}``. An answer is any number
-of ``{"progress": {"done", "total"}}``, then one ``{"result": …}`` or ``{"error": {"kind", "message"}}``. What the vendor
-prints goes to standard error. A client fetches files into ``folder/files``, and what goes beside them into
+of ``{"progress": {"done", "total"}}``, then one ``{"result": …}`` or ``{"error": {"kind", "message"}}``. What the
+vendor prints goes to standard error. A client fetches files into ``folder/files``, and what goes beside them into
 ``folder/beside``.
 """
 

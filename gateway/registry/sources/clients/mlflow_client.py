@@ -29,6 +29,7 @@ from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
+    MLFLOW_TRACKING_URI,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -122,6 +123,11 @@ def _client(request: Mapping[str, Any]) -> Any:
             variable.set(value)
     if settings.get("tracking_uri"):
         mlflow.set_tracking_uri(settings["tracking_uri"])
+    elif not MLFLOW_TRACKING_URI.is_set():  # MLflow would make an empty database in this folder, and look there
+        raise ValueError(
+            "no MLflow is named: set registry.mlflow.tracking_uri in the settings "
+            "(TURNOUT_REGISTRY__MLFLOW__TRACKING_URI), or MLFLOW_TRACKING_URI"
+        )
     if settings.get("registry_uri"):
         mlflow.set_registry_uri(settings["registry_uri"])
     return mlflow.MlflowClient()
