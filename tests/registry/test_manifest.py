@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -138,6 +138,79 @@ def test_any_change_of_any_field_is_refused_or_gets_another_digest(manifest: Man
     except RegistryError:
         return
     assert changed.digest != manifest.digest
+
+
+def _whole() -> Manifest:
+    """A version that says everything that can be said."""
+    blob = BlobRef("b" * 64, 5)
+    signature = Signature((TensorSpec("x", "FP32", ("batch", 4)),), (TensorSpec("y", "FP32", ("batch",)),))
+    return Manifest(
+        model="digits",
+        format="onnx",
+        entry="model.onnx",
+        files=(FileEntry("model.onnx", "a" * 64, 10), FileEntry("weights.bin", "c" * 64, 11)),
+        signature=signature,
+        runtime=RuntimePlan("cuda:1", 2, "inline", "/usr/bin/python3", 8, 9, 10, "fp16", True, True, {"k": [1]}),
+        effects=Effects(False),
+        example=blob,
+        golden=blob,
+        environment=blob,
+        lineage=Lineage(**{item.name: {"of": [item.name]} for item in fields(Lineage)}),
+        evaluation=(EvaluationRecord("accuracy", 0.9, 100, "night", (0.8, 2.0), "sha256:" + "d" * 64),),
+        profile=ProfilePlace(blob, "reference.csv", blob),
+    )
+
+
+_OTHER = {"format": "torch", "entry": "weights.bin", "placement": "process", "device": "cpu", "precision": "bf16"}
+_OTHER |= {"datatype": "FP64"}
+"""Fields that take few values: another of them."""
+
+
+def _variants(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """This value with a single field changed, however deep, for each. By walking the records, so that a field that is
+    added to one, and forgotten in its JSON, is found. What is no value of its field is left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts: Any = [(item.name, getattr(value, item.name)) for item in fields(value) if item.compare]
+    elif isinstance(value, Mapping):
+        parts = list(value.items())
+    elif isinstance(value, tuple):
+        parts = list(enumerate(value))
+    else:
+        yield place, _OTHER.get(place.rpartition(".")[2], _changed(value))
+        return
+    for name, part in parts:
+        for spot, other in _variants(part, f"{place}.{name}"):
+            try:
+                if isinstance(value, tuple):
+                    yield spot, (*value[:name], other, *value[name + 1 :])
+                elif isinstance(value, Mapping):
+                    yield spot, {**value, name: other}
+                else:
+                    yield spot, replace(value, **{name: other})
+            except (RegistryError, ValueError):
+                assert spot == ".files.0.name", spot  # the entry is one of the files
+
+
+def test_every_field_of_the_manifest_is_covered_by_the_digest() -> None:
+    """Each one, flipped, is another version; none is left out."""
+    whole = _whole()
+    variants = dict(_variants(whole))
+    for place, other in variants.items():
+        assert other.digest != whole.digest, place
+    assert {place.split(".")[1] for place in variants} == {item.name for item in fields(Manifest) if item.compare}
+    assert {place.split(".")[2] for place in variants if place.startswith(".lineage")} == {
+        item.name for item in fields(Lineage)
+    }
+    assert len({other.digest for other in variants.values()}) == len(variants)
+
+
+def test_lineage_recorded_later_is_left_out_where_there_is_none() -> None:
+    """So that versions registered before these places existed keep their digests."""
+    body = _plain().to_json()
+    assert "environment" not in body
+    assert not {"run", "features", "source"} & body["lineage"].keys()
+    assert "dataset" not in EvaluationRecord("accuracy", 0.9).to_json()
+    assert ("(environment)", "sha256:" + "b" * 64, 5) in _whole().blobs()
 
 
 def _plain() -> Manifest:
