@@ -96,6 +96,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folder | Bucket:
     return found
 
 
+Place = Folder | Bucket
+
 on_both = pytest.mark.parametrize("place", ["folder", "s3"], indirect=True)
 
 
