@@ -23,6 +23,7 @@ from loadtests.peers import PEERS
 from loadtests.scenarios import (
     batches,
     calm,
+    catalogue,
     cost,
     counting,
     decision_log,
@@ -86,11 +87,12 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "detection": evidence.detecting,
     "drift": drift.drift,
     "gates": gates.gates,
+    "catalogue": catalogue.catalogue,
     "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""
 
-SIMULATED = frozenset({"false-rollbacks", "detection", "drift", "gates"})
+SIMULATED = frozenset({"false-rollbacks", "detection", "drift", "gates", "catalogue"})
 """Neither rounds nor seconds; their outcome says what was run."""
 
 EXTRA: Mapping[str, Callable[[Plan], Outcome]] = {"sweep": cost.sweep, "soak": long.soak}
