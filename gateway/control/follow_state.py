@@ -75,7 +75,11 @@ class FollowState:
         return self.moved(self.before, at=at)
 
     def sees(self, identity: Identity) -> bool:
-        return bool(self.identity) and dict(self.identity) == dict(identity)
+        """The version that it saw last; or the same bytes under a later name, as after a commit in a repository of DVC
+        that leaves the model as it was."""
+        if not self.identity or identity.get("digest") is None:
+            return bool(self.identity) and dict(self.identity) == dict(identity)
+        return all(self.identity.get(name) == identity.get(name) for name in ("system", "name", "digest", "algorithm"))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -549,3 +549,16 @@ def test_a_state_reads_back_as_it_was_written() -> None:
     assert "follow" not in document.to_json()["status"]
     following = replace(document, status=replace(plain, follow=away))
     assert RouteDocument.from_json(following.to_json()) == following
+
+
+def test_a_commit_that_leaves_the_model_as_it_was_is_nothing_new() -> None:
+    """The same bytes under a later name are the same; without a digest only the name counts."""
+    seen = {"system": "dvc", "name": "repo:m", "version": "aaa", "digest": "12ab", "algorithm": "md5", "url": "repo"}
+    state = FollowState(SOURCE, FollowPhase.CURRENT, 3.0, seen, 2)
+    assert state.sees(seen)
+    assert state.sees(seen | {"version": "bbb"})
+    assert not state.sees(seen | {"version": "bbb", "digest": "34cd"})
+    assert not state.sees(seen | {"name": "repo:other"})
+    unknown = replace(state, identity=seen | {"digest": None})
+    assert not unknown.sees(seen | {"digest": None, "version": "bbb"})
+    assert not FollowState(SOURCE, FollowPhase.IMPORTING, 3.0).sees(seen)
