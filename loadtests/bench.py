@@ -35,6 +35,7 @@ from loadtests.scenarios import (
     long,
     overhead,
     replicas,
+    sync,
     traces,
     truth,
 )
@@ -76,6 +77,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "decisions": decision_log.decision_log,
     "traces": traces.traces,
     "truth": truth.truth,
+    "sync": sync.sync,
     "memory": overhead.memory,
     "workers": cost.workers,
     "batch-size": batches.batch_size,
