@@ -30,6 +30,7 @@ __all__ = ["OnnxRuntime", "load"]
 _state = onnxruntime.capi.onnxruntime_pybind11_state
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|bad_alloc|smaller than requested bytes", re.IGNORECASE)
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_NOWHERE = "/not-among-the-files-of-this-version"
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 _TYPES = {
     "tensor(bool)": "BOOL",
@@ -153,6 +154,8 @@ def load(spec: LoadSpec, files: Files) -> Runtime:
     # Idle threads that spin take the processor from the versions beside this one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    # Else weights that the version does not have are looked for in the folder that this process happens to run in.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
     model = files.read(spec.entry)
     others = [name for name in files.names() if name != spec.entry]
     buffers = [files.read(name) for name in others]
