@@ -18,6 +18,9 @@ from gateway.examples.records import SIGNATURE, wilson
 from gateway.messages import Signature
 from gateway.registry.blobs import BlobStore
 from gateway.registry.lineage.kinds import data_digests
+from gateway.registry.lineage.reproduction.asked import Asked
+from gateway.registry.lineage.reproduction.folder import reproduce
+from gateway.registry.lineage.reproduction.training import train_again
 from gateway.registry.loading import load_spec
 from gateway.registry.manifest import Manifest
 from gateway.registry.registration import RegistrationOptions, prepare
@@ -177,6 +180,29 @@ def test_the_digests_in_the_lineage_are_those_of_the_code(folder: Path, index: d
     assert body["code"]["files"]["gateway/examples/training.py"] == digest
     assert body["environment"]["packages"]["torch"]
     assert {output["name"] for output in body["run"]["outputs"]} == {"cnn/model.pt2"}
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "linear"), (1, "perceptron"), (2, "cnn"), (3, "faulty")])
+def test_each_is_trained_again_from_its_manifest_alone(
+    registered: tuple[BlobStore, list[Manifest]], tmp_path: Path, place: int, name: str
+) -> None:
+    """The good ones come out byte for byte. The faulty one names where its table is, and that is all that differs."""
+    blobs, manifests = registered
+    manifest = manifests[place]
+    version = {"model": "digits", "version": place + 1, "digest": manifest.digest, "manifest": manifest.to_json()}
+    made = reproduce(version, Asked(tmp_path / "again", tmp_path, sys.executable))
+    assert made.complete, made.checks
+    assert made.kinds.code.entry_point is not None
+    assert made.kinds.code.entry_point.command[-2:] == ("--only", name)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    trained = train_again(made, version, sys.executable, environment=environment, stored=blobs.path, timeout_s=100)
+    if name != "faulty":
+        assert trained.same, (trained, (made.folder / "training.log").read_text())
+        return
+    differing = {file.name: file.differences for file in trained.files if file.state != "same"}
+    assert differing.keys() == {"settings.json"}
+    [told] = differing["settings.json"]
+    assert told.startswith("#table: ")
 
 
 def test_the_interval_is_wilsons() -> None:
