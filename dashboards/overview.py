@@ -186,6 +186,14 @@ def _watched() -> list[Panel]:
             none="no log",
         ),
         number(
+            "Recorders replaced",
+            "sum(increase(gateway_recorder_restarts_total[1h]))",
+            says="In the last hour: they write request log, decisions, spans and labels. Requests are not affected.",
+            unit="short",
+            steps=((1, WARN), (3, BAD)),
+            none="nothing is recorded",
+        ),
+        number(
             "Not durable since",
             "max(gateway_decision_log_unsynced_seconds)",
             says="Age of the oldest decision record that a crash of the machine would lose.",

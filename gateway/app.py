@@ -68,6 +68,7 @@ from gateway.telemetry.feedback.families import TruthFamilies
 from gateway.telemetry.gate_families import GateFacts, GateFamilies
 from gateway.telemetry.metrics import Metrics, VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
+from gateway.telemetry.recorder_families import RecorderFamilies
 from gateway.telemetry.request_log import EventLines
 from gateway.telemetry.sink_families import SinkFamilies
 from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
@@ -299,6 +300,7 @@ class Gateway:
 
     def _recording(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> Iterable[Observer]:
         """After the metrics among the observers: what is kept of a trace becomes an exemplar of what was counted."""
+        metrics.registry.register(RecorderFamilies(lambda: recorder.statistics().restarts))
         yield recorder if self._settings.server.workers == 1 else Losses(recorder)
         if "request_log" in recorder.options:
             yield EventLines(recorder.tell, clock=clock)

@@ -57,6 +57,7 @@ def test_killing_the_recorder_under_traffic_costs_no_answer_and_is_counted(tmp_p
                 running(gateway, but=before)
                 after(traffic, 200)
         assert failed(traffic.answers) == []
+        assert "gateway_recorder_restarts_total 2.0" in gateway.metrics()
         answers = len(traffic.answers)
         assert gateway.terminate() == 0
         home = gateway.home

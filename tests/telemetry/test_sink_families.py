@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
+from gateway.telemetry.recorder_families import RecorderFamilies
 from gateway.telemetry.sink_families import SinkFamilies
 
 
@@ -43,3 +44,13 @@ def test_a_target_shows_every_outcome_from_the_first() -> None:
     assert found['gateway_notifications_total{outcome="given-up",target="ops"}'] == 2
     assert found['gateway_notifications_total{outcome="delivered",target="ops"}'] == 0
     assert found['gateway_notification_oldest_seconds{target="ops"}'] == 30
+
+
+def test_replaced_recorders_are_counted_from_nothing_on() -> None:
+    """A counter that is there before the first death: an increase needs a series to rise from."""
+    restarts = [0]
+    registry = CollectorRegistry()
+    registry.register(RecorderFamilies(lambda: restarts[0]))
+    assert shown(registry)["gateway_recorder_restarts_total"] == 0
+    restarts[0] = 3
+    assert shown(registry)["gateway_recorder_restarts_total"] == 3

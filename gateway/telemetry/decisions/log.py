@@ -131,10 +131,10 @@ class DecisionLog:
         if found.resumable:
             self._descriptor = os.open(raw_path(self._folder, found.number), os.O_WRONLY | os.O_CLOEXEC)
             self._offset = os.lseek(self._descriptor, 0, os.SEEK_END)
-            self._syncer = Syncer(Mark(self._number, 0, self._link, self._synced_at))
+            self._syncer = Syncer(Mark(self._number, 0, self._link, self._synced_at), self._folder)
         else:
             self._descriptor, self._offset = self._open_segment()
-            self._syncer = Syncer(Mark(self._number - 1, 0, self._link, self._synced_at))
+            self._syncer = Syncer(Mark(self._number - 1, 0, self._link, self._synced_at), self._folder)
         self._told_start(found, 0 if signed is None else signed.size)
         self._flush()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 __all__ = ["Mark", "Syncer"]
@@ -21,11 +23,15 @@ class Mark(NamedTuple):
 
 class Syncer:
     """Takes a descriptor of its own for each request, and closes it. What is asked while it is busy is done together:
-    of marks in one segment, the last."""
+    of marks in one segment, the last. With the first of a segment its ``folder`` is made durable: a file whose name
+    a power failure takes is a file that is gone. ``fsync`` is the system's own."""
 
-    def __init__(self, done: Mark) -> None:
+    def __init__(self, done: Mark, folder: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
         # Written by the thread alone, whole values at once.
         self.done = done
+        self._folder = folder
+        self._fsync = fsync
+        self._entered: int | None = None
         self.fault: str | None = None
         self._asked: queue.SimpleQueue[tuple[int, Mark] | None] = queue.SimpleQueue()
         self._idle = threading.Event()
@@ -58,7 +64,8 @@ class Syncer:
         while (asked := self._asked.get()) is not None:
             descriptor, mark = asked
             try:
-                os.fsync(descriptor)
+                self._fsync(descriptor)
+                self._enter(mark.segment)
                 self.done, self.fault = mark, None
             except OSError as error:
                 self.fault = f"what was recorded cannot be made durable: {error.strerror}"
@@ -66,3 +73,13 @@ class Syncer:
                 os.close(descriptor)
             if self._asked.empty():
                 self._idle.set()
+
+    def _enter(self, segment: int) -> None:
+        if segment == self._entered:
+            return
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._fsync(folder)
+        finally:
+            os.close(folder)
+        self._entered = segment
