@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,8 @@ class HttpBackend:
         path = f"/models/{_part(registration.model)}/versions"
         request = registration_request(registration, steps)
         if request.body is not None:
-            return await self._send("POST", path, json=request.body, timeout=UPLOAD_TIMEOUT)
+            job = await self._call("POST", path, {**request.body, "background": True})
+            return await self._finished(job, stepwise(steps, f"importing {registration.model}"))
         return await self._send("POST", path, data=request.fields, files=request.files, timeout=UPLOAD_TIMEOUT)
 
     async def profiles(self, model: str, selector: str) -> Json:
@@ -288,6 +289,17 @@ class HttpBackend:
     async def _list(self, path: str, name: str) -> Sequence[Json]:
         rows: Sequence[Json] = (await self._call("GET", path))[name]
         return rows
+
+    async def _finished(self, job: Json, told: Callable[[int, int], None]) -> Json:
+        """Waits for the job, with its progress."""
+        while job["state"] in ("queued", "running"):
+            job = await self._send("GET", f"/jobs/{_part(job['id'])}", params={"wait_s": "1"})
+            told(int(job["progress"]["done"]), int(job["progress"]["total"] or 0))
+        if job["state"] != "done":
+            detail = (job["problem"] or {}).get("detail", "ask again")
+            raise CommandFailed(f"job {job['id']} is {job['state']}: {detail}")
+        result: Json = job["result"]
+        return result
 
     async def predict(self, batch: Batch, steps: Steps) -> Json:
         job = await self._call("POST", "/batch", _batch_body(batch))

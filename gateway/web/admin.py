@@ -71,7 +71,7 @@ class AdminPlane:
             _explain_call(ExplainEndpoint(plane.routes)),
             *_rollout_calls(RolloutEndpoints(plane.rollouts)),
             *_follow_calls(FollowEndpoints(plane.follow)),
-            *_model_calls(ModelEndpoints(plane.models, sources=sources, uploads=uploads)),
+            *_model_calls(ModelEndpoints(plane.models, plane.jobs, sources=sources, uploads=uploads)),
             *_catalogue_calls(CatalogueEndpoints(plane.catalogue)),
             *_profile_calls(ProfileEndpoints(plane.profiles)),
             *_target_calls(TargetEndpoints(plane.targets)),

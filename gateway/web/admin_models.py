@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from starlette.responses import Response
 
+from gateway.control.jobs import Job, JobProgress, Jobs
 from gateway.control.model_control import ModelControl
 from gateway.web.admin_call import AdminCall, field, json_response, only
 from gateway.web.admin_catalogue import not_modified
@@ -18,10 +20,12 @@ __all__ = ["ModelEndpoints"]
 
 
 class ModelEndpoints:
-    """``sources``: folders of this machine that ``file:`` may name. ``uploads`` takes artifacts that are sent."""
+    """``sources``: folders of this machine that ``file:`` may name. ``uploads`` takes artifacts that are sent. ``jobs``
+    has imports that nobody waits at the line for."""
 
-    def __init__(self, models: ModelControl, *, sources: Sequence[Path], uploads: Uploads) -> None:
+    def __init__(self, models: ModelControl, jobs: Jobs, *, sources: Sequence[Path], uploads: Uploads) -> None:
         self._models = models
+        self._jobs = jobs
         self._sources = sources
         self._uploads = uploads
 
@@ -36,15 +40,38 @@ class ModelEndpoints:
         return json_response(await self._models.version(call.part("model"), call.part("version")))
 
     async def register(self, call: AdminCall) -> Response:
-        """201 for a new version, 200 for one that was registered already."""
+        """201 for a new version, 200 for one that was registered already; 202 with a job for ``"background": true``."""
+        body = {} if is_multipart(call.exchange) else dict(await call.body())
+        if field(body, "background", bool, "true or false", required=False):
+            return json_response((await self._begin(call.part("model"), body, call.actor)).to_json(), 202)
+        body.pop("background", None)
         async with self._uploads.folder() as folder:
             if is_multipart(call.exchange):
                 upload = await self._uploads.receive(call.exchange, folder)
                 asked = read_registration(upload.fields, folder, upload=upload, sources=self._sources)
             else:
-                asked = read_registration(await call.body(), folder, upload=None, sources=self._sources)
+                asked = read_registration(body, folder, upload=None, sources=self._sources)
             found = await self._models.register(call.part("model"), asked.source, asked.options, actor=call.actor)
         return json_response(found, 201 if found["created"] else 200, revision=found["revision"])
+
+    async def _begin(self, model: str, body: Mapping[str, Any], actor: str) -> Job:
+        """What is wrong with the words is said now, and what is wrong with the source by the job."""
+        said = {name: value for name, value in body.items() if name != "background"}
+        async with self._uploads.folder() as folder:
+            read_registration(said, folder, upload=None, sources=self._sources)
+
+        async def work(progress: JobProgress) -> Mapping[str, Any]:
+            async with self._uploads.folder() as folder:
+                asked = read_registration(said, folder, upload=None, sources=self._sources)
+                return await self._models.register(
+                    model,
+                    asked.source,
+                    asked.options,
+                    actor=actor,
+                    progress=lambda done, total: progress.tell(done, total, "bytes"),
+                )
+
+        return self._jobs.start("import", actor, work, title=f"{model} from {said['source']}"[:200])
 
     async def set_alias(self, call: AdminCall) -> Response:
         body = await call.body()
