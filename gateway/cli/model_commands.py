@@ -109,6 +109,7 @@ def _show_version(output: Output, found: Mapping[str, Any]) -> None:
             ("tags", found["tags"] or None),
             ("archived", "yes: kept and retrievable, not routable" if found["archived"] else None),
             ("runs", {key: value for key, value in runtime.items() if value not in (None, {})}),
+            ("environment", _environment(manifest)),
             ("retry", "no: its effects must not repeat" if not manifest["effects"]["retry"] else None),
             ("files", f"{len(sizes)}, {bytes_text(sum(sizes))}"),
         ]
@@ -199,3 +200,8 @@ def _point(output: Output, model: str, selector: str, alias: str, override: str 
         output.line(f"{model}@{alias} is {model}/{number}")
         if override is not None:
             output.note(f"Its gates, if it had not passed them, were overridden: {override}")
+
+
+def _environment(manifest: Mapping[str, Any]) -> str | None:
+    lock = manifest.get("environment")
+    return None if lock is None else f"of its lock file, sha256:{lock['sha256']}"

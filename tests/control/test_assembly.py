@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.control.assembly import Assembly
+from gateway.errors import InvalidRegistration
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
-from gateway.registry.registration import RegistrationOptions, prepare
+from gateway.registry.environments import EnvironmentRefused, Environments
+from gateway.registry.registration import Permissions, RegistrationOptions, prepare
 from gateway.serving.engine import VersionSpec
-from gateway.settings import RuntimeSettings
+from gateway.settings import EnvironmentSettings, RuntimeSettings
+from tests.registry.environments.wheels import wheel
 
 REF = VersionRef("digits", 1)
 
@@ -51,3 +57,50 @@ def test_graphs_are_captured_for_the_batch_sizes_of_the_warm_up(tmp_path: Path) 
     assert spec.load.graph_rows == (1, 2, 4, 8, 12)
     assert spec.load.memory_limit_bytes == 1 << 30
     assert assembled(tmp_path, {"max_rows": 12}).load.graph_rows == ()
+
+
+def test_a_version_with_a_lock_file_is_started_with_its_environment(tmp_path: Path) -> None:
+    """Built where it is missing, at the load as at registration; without a place for environments, it is refused."""
+    wheel(tmp_path / "wheels", "numpy", "99.1")
+    environments = Environments(
+        tmp_path / "environments", EnvironmentSettings(wheels=(tmp_path / "wheels",), offline=True)
+    )
+    source, lock = tmp_path / "digits.echo.json", tmp_path / "lock.txt"
+    source.write_text(json.dumps({}))
+    lock.write_text("numpy==99.1\n")
+    blobs, allowed = BlobStore(tmp_path / "home"), Permissions(environments=environments)
+    signature = tmp_path / "signature.json"
+    tensor = {"name": "x", "datatype": "FP32", "shape": ["batch", 4]}
+    signature.write_text(json.dumps({"inputs": [tensor], "outputs": [tensor]}))
+    options = RegistrationOptions(prove=False, environment=lock, signature=signature)
+    manifest = prepare("digits", source, options, blobs, permissions=allowed)
+    assert manifest.environment is not None
+    assert blobs.read(manifest.environment.digest) == lock.read_bytes()
+    built = environments.interpreter(manifest.environment.digest)
+    shutil.rmtree(tmp_path / "environments")
+    spec = Assembly(blobs, RuntimeSettings(), environments).spec(REF, manifest.digest)
+    assert (spec.interpreter, Path(spec.interpreter or "").exists()) == (str(built), True)
+    with pytest.raises(EnvironmentRefused, match="none are built here"):
+        Assembly(blobs, RuntimeSettings()).spec(REF, manifest.digest)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"interpreter": "/usr/bin/python3"}, "interpreter"),
+        ({"placement": "inline"}, "placement inline"),
+        ({"environment": Path("/nowhere/lock.txt")}, "cannot be read"),
+    ],
+)
+def test_an_environment_goes_with_a_process_of_its_own(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """And not with what says otherwise where the version runs."""
+    source, lock = tmp_path / "digits.echo.json", tmp_path / "lock.txt"
+    source.write_text(json.dumps({}))
+    lock.write_text("numpy==99.1\n")
+    allowed = Permissions(environments=Environments(tmp_path / "environments"), allow_inline=("digits",))
+    asked = RegistrationOptions(**{"prove": False, "environment": lock, **options})
+    with pytest.raises(InvalidRegistration, match=words):
+        prepare("digits", source, asked, BlobStore(tmp_path / "home"), permissions=allowed)
+    plain = RegistrationOptions(prove=False, environment=lock)
+    with pytest.raises(InvalidRegistration, match="no environments are built here"):
+        prepare("digits", source, plain, BlobStore(tmp_path / "home"))

@@ -15,6 +15,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from gateway.registry.canonical import digest_of
+from gateway.registry.environments import Environments
 from loadtests.live_gateway import LiveGateway, wait_until
 from tests.registry.environments.wheels import installed_wheel, wheel
 
@@ -114,6 +115,7 @@ def test_an_environment_that_is_gone_is_built_again_at_the_load(gateway: LiveGat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_versions_of_scikit_learn_answer_side_by_side(tmp_path: Path) -> None:
     """One trained and loaded by the gateway's scikit-learn, one by an older release out of a real package index."""
     older = "1.8.0" if version("scikit-learn") != "1.8.0" else "1.7.2"
@@ -131,23 +133,23 @@ def test_two_versions_of_scikit_learn_answer_side_by_side(tmp_path: Path) -> Non
     example = tmp_path / "example.json"
     rows = load_iris().data[::30]
     example.write_text(json.dumps({"inputs": rows.tolist()}))
+    text = "\n".join(pins) + "\n"
+    python = Environments(tmp_path / "home" / "environments").build(text.encode())
+    for interpreter, name in ((sys.executable, "here"), (python, "older")):
+        command = [interpreter, "-c", code, str(tmp_path / f"{name}.skops")]
+        trained = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        assert (trained == older) is (name == "older")
     with LiveGateway(tmp_path / "home", settings={"runtimes": {"preload": ["sklearn"]}}) as gateway:
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / "here.skops")], check=True, capture_output=True)
-        body = {"source": f"file:{tmp_path / 'here.skops'}", "example": f"file:{example}"}
-        gateway.admin("POST", "/models/iris/versions", body, expect=201, timeout=120.0)
-        text = "\n".join(pins) + "\n"
-        made = gateway.admin(
-            "POST", "/models/iris/versions", {**body, "environment": text, "verify": False}, expect=201, timeout=600.0
-        )
-        python = gateway.home / "environments" / digest_of(text.encode()).removeprefix("sha256:") / "bin" / "python"
-        trained = subprocess.run([python, "-c", code, str(tmp_path / "older.skops")], check=True, capture_output=True)
-        assert trained.stdout.decode().strip() == older
-        body |= {"source": f"file:{tmp_path / 'older.skops'}", "environment": text}
-        made = gateway.admin("POST", "/models/iris/versions", body, expect=201, timeout=600.0)
-        split = [{"version": 1, "weight": 50}, {"version": made["version"], "weight": 50}]
+        body = {"example": f"file:{example}"}
+        here = {**body, "source": f"file:{tmp_path / 'here.skops'}"}
+        there = {**body, "source": f"file:{tmp_path / 'older.skops'}", "environment": text}
+        for asked in (here, there):
+            gateway.admin("POST", "/models/iris/versions", asked, expect=201, timeout=300.0)
+        split = [{"version": number, "weight": 50} for number in (1, 2)]
         gateway.put_route("iris", {"model": "iris", "split": split, "pin": "allowed"})
-        for number in (1, made["version"]):
-            headers = {"x-model-version": str(number)}
-            found = gateway.predict("iris", rows.tolist(), headers=headers).json()
-            assert found["model_version"] == str(number)
+        for number in (1, 2):
+            found = gateway.predict("iris", rows.tolist(), headers={"x-model-version": str(number)}).json()
+            assert found["version"] == number
             assert [int(value) for value in next(iter(found["outputs"].values()))] == [0, 0, 1, 1, 2]
+        used = {one.cmdline()[0] for one in gateway.descendants() if one.cmdline()}
+        assert str(python) in used
