@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,10 @@ def answer(gateway: LiveGateway, toy: str) -> float:
     return float(gateway.predict(f"toy-{toy}", [[1.0, 2.0]]).json()["outputs"]["y"][0])
 
 
+def answers(gateway: LiveGateway, toy: str) -> bool:
+    return gateway.predict(f"toy-{toy}", [[1.0, 2.0]]).status_code == 200
+
+
 def test_two_versions_of_a_package_answer_side_by_side(gateway: LiveGateway, versions: dict[str, int]) -> None:
     """One model file, two lock files: two versions, each with its own package, in one gateway that has neither."""
     assert sorted(versions.values()) == [1, 2]
@@ -108,8 +113,7 @@ def test_an_environment_that_is_gone_is_built_again_at_the_load(gateway: LiveGat
     gateway.stop()
     gateway.start()
     for toy, expected in (("1.0", 6.0), ("2.0", 30.0)):
-        route = f"toy-{toy}"
-        wait_until(lambda route=route: gateway.predict(route, [[1.0, 2.0]]).status_code == 200, within_s=110.0)
+        wait_until(partial(answers, gateway, toy), within_s=110.0, what="the load")
         assert answer(gateway, toy) == expected
     assert all((folder / "environment.json").exists() for folder in folders.values())
 
