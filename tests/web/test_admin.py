@@ -592,6 +592,22 @@ async def test_a_form_that_is_none_is_refused(admin: Admin) -> None:
         problem(response, 400, "bad-request")
 
 
+async def test_a_registration_may_be_a_job(admin: Admin) -> None:
+    """202 and how far it is; what is wrong with the words is said at once, with the source by the job."""
+    (admin.sources / ARTIFACT[0]).write_bytes(ARTIFACT[1])
+    body = {"verify": False, "signature": SIGNATURE, "background": True}
+    wrong = await admin.call("POST", "/models/echo/versions", {**body, "source": "file:/nowhere"})
+    problem(wrong, 422, "invalid-registration")
+    begun = await admin.call("POST", "/models/echo/versions", {**body, "source": f"file:{admin.sources / ARTIFACT[0]}"})
+    assert (begun.status_code, begun.json()["kind"]) == (202, "import")
+    job = (await admin.call("GET", f"/jobs/{begun.json()['id']}?wait_s=60")).json()
+    assert (job["state"], job["result"]["version"], job["result"]["created"]) == ("done", 1, True)
+    begun = await admin.call("POST", "/models/echo/versions", {**body, "source": "https://nobody.invalid/m.onnx"})
+    job = (await admin.call("GET", f"/jobs/{begun.json()['id']}?wait_s=60")).json()
+    assert job["state"] == "failed"
+    assert "needs its digest" in job["problem"]["detail"]
+
+
 async def test_a_version_is_registered_from_a_folder_that_the_settings_allow_and_from_no_other(admin: Admin) -> None:
     """``file:`` inside it; not beside it, not through a link, not by dots."""
     (admin.sources / ARTIFACT[0]).write_bytes(ARTIFACT[1])
