@@ -26,7 +26,7 @@ from runtimes.channel import pack_strings, unpack_strings
 from runtimes.process import be_nice, cap_threads, die_with
 from runtimes.signature import DATATYPES
 
-__all__ = ["main", "read_frame", "write_frame"]
+__all__ = ["main", "peak_bytes", "read_frame", "write_frame"]
 
 MAX_FRAME_BYTES = 1 << 30
 
@@ -118,6 +118,12 @@ def _measured(runtime: Runtime, inputs: Arrays, rows: int | None, calls: int) ->
         wall.append(time.perf_counter() - began)
         processor.append(time.process_time() - used)
     return {"wall_s": wall, "processor_s": processor, **_memory()}
+
+
+def peak_bytes() -> int:
+    """The most that this process has held; 0 where the system does not tell. Not what getrusage says: that counts the
+    parent too, as it was when it forked."""
+    return _memory().get("peak_bytes", 0)
 
 
 def _memory() -> dict[str, int]:

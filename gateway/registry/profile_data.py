@@ -60,8 +60,9 @@ class Reference(Protocol):
 
     def batches(self) -> Iterator[Batch]: ...
 
-    def rows(self) -> Iterator[Rows]:
-        """The same, with what stands beside."""
+    def rows(self, most_bytes: int | None = None) -> Iterator[Rows]:
+        """The same, with what stands beside; in stretches of about ``most_bytes`` if that is given. Those of
+        ``batches`` stay as they are, since a profile depends on them."""
         ...
 
 
@@ -118,9 +119,9 @@ class _Numpy:
         for rows in self.rows():
             yield rows.inputs, rows.outputs
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self, most_bytes: int | None = None) -> Iterator[Rows]:
         widest = max(math.prod(self._heads[spec.name].shape[1:]) * 8 for spec in self._used)
-        each = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, widest)))
+        each = _rows_in(most_bytes or BATCH_BYTES, widest)
         names = dict.fromkeys((*(spec.name for spec in self._used), *self._beside))
         readers = {name: self._reader(name) for name in names}
         try:
@@ -210,6 +211,10 @@ def _require_fit(path: Path, spec: TensorSpec, head: _Head, rows: int) -> None:
         raise InvalidRegistration(f"reference {path}: {spec.name!r} has shape {list(head.shape)}; expected [{told}]")
 
 
+def _rows_in(most_bytes: int, row_bytes: int) -> int:
+    return max(1, min(BATCH_ROWS, most_bytes // max(1, row_bytes)))
+
+
 def _require_column(path: Path, name: str, head: _Head, rows: int) -> None:
     if not head.shape or head.shape[0] != rows or math.prod(head.shape[1:]) != 1:
         raise InvalidRegistration(
@@ -249,7 +254,7 @@ def _octets(array: Array) -> Array:
 
 
 class _Columns(Protocol):
-    def __call__(self, path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list[Array]]: ...
+    def __call__(self, path: Path, wanted: Sequence[tuple[str, str]], each: int) -> Iterator[list[Array]]: ...
 
 
 class _Table:
@@ -276,12 +281,13 @@ class _Table:
         for rows in self.rows():
             yield rows.inputs, rows.outputs
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self, most_bytes: int | None = None) -> Iterator[Rows]:
         wanted: list[tuple[str, str]] = []
         for tensors in (self._given, self._outputs):
             wanted += [(column, self._specs[name].datatype) for name, columns in tensors.items() for column in columns]
         wanted += [(name, BESIDE) for name in self._beside]
-        for columns in self._read(self._path, wanted):
+        each = BATCH_ROWS if most_bytes is None else _rows_in(most_bytes, 8 * len(wanted))
+        for columns in self._read(self._path, wanted, each):
             rest = iter(columns)
             sides = []
             for tensors in (self._given, self._outputs):
@@ -381,7 +387,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _csv_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list[Array]]:
+def _csv_batches(path: Path, wanted: Sequence[tuple[str, str]], each: int) -> Iterator[list[Array]]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.reader(file)
         header = next(reader)
@@ -395,7 +401,7 @@ def _csv_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list
                     f"reference {path}, line {number}: {len(row)} fields; the header names {len(header)}"
                 )
             rows.append(row)
-            if len(rows) == BATCH_ROWS:
+            if len(rows) == each:
                 yield [
                     _csv_column(path, rows, place, name, kind)
                     for place, (name, kind) in zip(places, wanted, strict=True)
@@ -438,11 +444,11 @@ def _parquet_columns(path: Path) -> list[str]:
     return list(_parquet().ParquetFile(path).schema_arrow.names)
 
 
-def _parquet_batches(path: Path, wanted: Sequence[tuple[str, str]]) -> Iterator[list[Array]]:
+def _parquet_batches(path: Path, wanted: Sequence[tuple[str, str]], each: int) -> Iterator[list[Array]]:
     columns = [column for column, _ in wanted]
     # Page by page: without a buffer size it takes in a whole row group, which may be as large as the file.
     with _parquet().ParquetFile(path, buffer_size=_PAGE_BYTES, pre_buffer=False) as file:
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+        batches = file.iter_batches(batch_size=each, columns=columns)
         while (batch := _next_of(path, batches)) is not None:
             yield [_arrow_column(path, batch.column(column), column, datatype) for column, datatype in wanted]
 

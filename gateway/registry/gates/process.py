@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,8 @@ from gateway.registry.gates.report import Finding, State
 from gateway.registry.gates.request import GateRequest, Side
 from gateway.registry.gates.rows import rows_of
 from gateway.registry.inspection import TrialFailed
+from runtimes.answering import peak_bytes
+from runtimes.example import synthetic_inputs
 from runtimes.process import be_nice, die_with
 
 __all__ = ["main"]
@@ -62,10 +63,9 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="turnout-gates-")))
         files = _Files(folder, {digest: int(handle) for digest, handle in told["files"].items()})
-        _Run(GateRequest.from_json(told["request"]), files, tell, stack).through()
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    tell({"end": {"peak_bytes": own, "largest_child_bytes": children}})
+        run = _Run(GateRequest.from_json(told["request"]), files, tell, stack)
+        run.through()
+        tell({"end": {"peak_bytes": peak_bytes(), "largest_child_bytes": run.largest_child_bytes()}})
     return 0
 
 
@@ -128,6 +128,14 @@ class _Run:
             took = (time.monotonic() - began) / len(gates)
             for finding in findings:
                 self._tell({"finding": {**finding.to_json(), "took_s": round(took, 3)}})
+
+    def largest_child_bytes(self) -> int:
+        """Of the versions that were asked."""
+        held = [0]
+        for asked in self._asked.values():
+            with suppress(TurnoutError):  # one that broke off tells nothing, and has been told of
+                held.append(asked.answering.measure(synthetic_inputs(asked.signature), 0).peak_bytes or 0)
+        return max(held)
 
     def _findings(self, gates: list[Gate]) -> list[Finding]:
         gate = gates[0]

@@ -16,6 +16,9 @@ from gateway.registry.profile_data import UNREADABLE, Rows, open_reference
 
 __all__ = ["Reading", "blocks_of", "rows_of"]
 
+STRETCH_BYTES = 4 << 20
+"""Of features, in doubles. While a stretch is read, typed and sent, there are some six of it."""
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -23,7 +26,7 @@ def rows_of(path: Path, data: DataSet, signature: Signature) -> Iterator[Rows]:
     """In stretches, until the data's end or its limit. InvalidRegistration for data that does not fit."""
     left = data.rows
     try:
-        for rows in open_reference(path, signature, data.beside).rows():
+        for rows in open_reference(path, signature, data.beside).rows(STRETCH_BYTES):
             count = len(rows.beside[data.label])
             if left is not None and count >= left:
                 yield Rows(*({name: array[:left] for name, array in side.items()} for side in rows))

@@ -303,6 +303,24 @@ async def test_what_cannot_be_looked_at_is_refused_in_words(tmp_path: Path) -> N
         assert "holds text" in again["accuracy on strange"]
 
 
+async def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """A hundred times the rows, 160 MB more of them, and the run holds no more than a few batches: it streams."""
+    async with workshop(tmp_path) as w:
+        version = await w.register(width=1024)
+        held = {}
+        for rows in (400, 40_000):
+            x = np.zeros((rows, 1024), np.float32)
+            x[:, :2] = np.random.default_rng(1).random((rows, 2), np.float32)
+            path = tmp_path / f"{rows}.npz"
+            np.savez(path, x=x, y=(x[:, 0] > 0.5).astype(np.int64))
+            await w.declare([ACCURATE], data={"h": {"file": str(path), "label": "y", "prediction": "label"}})
+            view = await w.run(version)
+            assert view["passed"], view["why"]
+            held[rows] = view["report"]["machine"]
+        assert held[40_000]["peak_bytes"] - held[400]["peak_bytes"] < 100e6
+        assert held[40_000]["largest_child_bytes"] - held[400]["largest_child_bytes"] < 60e6
+
+
 async def test_evaluation_data_that_was_altered_in_the_store_is_not_gone_by(tmp_path: Path) -> None:
     """Its digest is the declaration's."""
     async with workshop(tmp_path) as w:
