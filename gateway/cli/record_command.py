@@ -54,9 +54,9 @@ def record_command(
         str | None, typer.Option("--parent", metavar="MODEL/3", help="The version that this one grows out of.")
     ] = None,
     notes: Annotated[str | None, typer.Option("--notes", metavar="TEXT", help="Kept with the version.")] = None,
-    keep_patch: Annotated[
-        bool, typer.Option("--keep-patch/--no-patch", help="Keep what is not committed, or its digest alone.")
-    ] = True,
+    no_patch: Annotated[
+        bool, typer.Option("--no-patch", help="Of changes that are not committed, keep the digest alone.")
+    ] = False,
     register: Annotated[
         str | None, typer.Option("--register", metavar="SOURCE", help="Then register what it made, with the lineage.")
     ] = None,
@@ -68,7 +68,7 @@ def record_command(
         raise CommandFailed("--register needs --model MODEL: what shall be registered as which model?", status=USAGE)
     name = check_model_name(model) if model is not None else None
     target = file or Path(f"{name}.lineage.json" if name else "lineage.json")
-    run = CommandRun(name or "", target.absolute(), parent, None, notes, keep_patch=keep_patch, identify=True)
+    run = CommandRun(name or "", target.absolute(), parent, None, notes, keep_patch=not no_patch, identify=True)
     inputs, given = _pairs(data or [], "--data"), _pairs(param or [], "--param")
     for label, path in inputs.items():
         if not Path(path).exists():

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.registry.lineage.kinds import DataInput, Kinds, read_kinds
+from gateway.registry.lineage.kinds import read_kinds
+from gateway.registry.lineage.places import DataInput, Kinds
 
 __all__ = ["Change", "Comparison", "Section", "compare"]
 

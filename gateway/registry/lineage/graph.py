@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.registry.lineage.kinds import Code, DataInput, Environment, Kinds, read_kinds
+from gateway.registry.lineage.kinds import read_kinds
+from gateway.registry.lineage.places import Code, DataInput, Environment, Kinds
 
 __all__ = ["Graph", "Node", "draw_graph", "short"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gateway.errors import RegistryError
 from gateway.registry.lineage import environment
-from gateway.registry.lineage.kinds import Environment, read_kinds
+from gateway.registry.lineage.kinds import read_kinds
+from gateway.registry.lineage.places import Environment
 
 __all__ = ["capture_of", "environment_of", "folder_of_package"]
 

@@ -1,145 +1,37 @@
 """The kinds of lineage, typed: read from whatever JSON stands in a manifest, each with a digest.
 
 Lineage arrives from our recorder, from other registries and from people, so reading is lenient: what has the expected
-name and type becomes a field, and everything else stays in the JSON, which the digest covers. What the recorder writes:
-
-    code         {"repository", "commit", "tree", "clean", "patch": {"digest", "size_bytes", "content"?},
-                  "untracked": [{"name", "digest"}], "files": {"train.py": "sha256:…"},
-                  "entry_point": {"command": ["python", "train.py"], "folder": "."}}
-    data         [{"name", "digest", "size_bytes", "rows", "schema": {"columns": …, "digest"}, "path", "dvc": {…},
-                   "croissant": {…}, "url", "found"}, …]
-    parameters   {"values": {…}, "seeds": {…}}
-    environment  {"lock", "packages": {"numpy": "2.1.0"}, "python", "implementation", "os", "machine", "libc",
-                  "cpu": {"model", "features", "cores"}, "cuda": {…}}
-    features     {"steps": [{"name", "kind", "parameters", "digest"}], "digest"}
-    run          {"id", "system", "started_at", "duration_s", "outputs": [{"name", "digest", "size_bytes"}], "parent"}
-
-A digest is written ``algorithm:hexadecimal``.
+name and type becomes a field, and everything else stays in the JSON, which the digest covers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
 from gateway.registry import canonical
+from gateway.registry.lineage.places import (
+    KINDS,
+    Code,
+    DataInput,
+    EntryPoint,
+    Environment,
+    Features,
+    Kinds,
+    NamedDigest,
+    Parameters,
+    RunRecord,
+)
 
-__all__ = [
-    "KINDS",
-    "Code",
-    "DataInput",
-    "EntryPoint",
-    "Environment",
-    "Features",
-    "Kinds",
-    "NamedDigest",
-    "Parameters",
-    "RunRecord",
-    "data_digests",
-    "read_kinds",
-]
-
-KINDS = ("code", "data", "parameters", "environment", "metrics")
+__all__ = ["data_digests", "read_kinds"]
 
 _ALGORITHMS = ("sha256", "sha512", "sha1", "md5", "xxh128", "xxh64", "blake2b", "etag")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{8,128}(\.dir)?")
 _SIZES = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedDigest:
-    name: str
-    digest: str
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
-    """``command`` as it was typed, its first word ``python`` where an interpreter stood; ``folder`` below the code."""
-
-    command: tuple[str, ...]
-    folder: str = "."
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """``clean`` False: files of the commit were changed; ``patch`` says how, with its text where it was kept."""
-
-    repository: str | None = None
-    commit: str | None = None
-    tree: str | None = None
-    clean: bool | None = None
-    patch: Json = field(default_factory=dict)
-    untracked: tuple[NamedDigest, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    entry_point: EntryPoint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DataInput:
-    """``digest`` of the snapshot as the training read it, of whatever algorithm its keeper uses."""
-
-    name: str
-    digest: str | None = None
-    rows: int | None = None
-    size_bytes: int | None = None
-    schema: str | None = None
-    path: str | None = None
-    url: str | None = None
-    dvc: Json | None = None
-    croissant: Json | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    values: Json = field(default_factory=dict)
-    seeds: Json = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """``lock`` is the digest of the lock file that ``packages`` make, a line ``name==version`` each."""
-
-    lock: str | None = None
-    packages: Mapping[str, str] = field(default_factory=dict)
-    python: str | None = None
-    os: str | None = None
-    machine: str | None = None
-    cpu: Json = field(default_factory=dict)
-    cuda: Json | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    steps: tuple[Json, ...] = ()
-    digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    id: str | None = None
-    system: str | None = None
-    started_at: str | None = None
-    duration_s: float | None = None
-    outputs: tuple[NamedDigest, ...] = ()
-    parent: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """A version's lineage and evaluation, typed; ``digests`` has those kinds of which anything is known."""
-
-    code: Code
-    data: tuple[DataInput, ...]
-    parameters: Parameters
-    environment: Environment
-    features: Features
-    run: RunRecord
-    digests: Mapping[str, str]
 
 
 def read_kinds(lineage: Any, evaluation: Sequence[Any] = ()) -> Kinds:

@@ -30,6 +30,7 @@ from typing import Any, Self
 from gateway.errors import RegistryError
 from gateway.intervals import Interval, wilson
 from gateway.registry.lineage import code, environment, files, fitted, recorded
+from gateway.registry.lineage.values import in_memory
 from gateway.registry.lineage.watching import WATCH, Opened
 
 __all__ = ["Run", "record"]
@@ -136,7 +137,7 @@ class Run:
             with WATCH.apart():
                 found = files.data_input(path, self._root, name=name)
         else:
-            found = {"name": name, **_in_memory(source)}
+            found = {"name": name, **in_memory(source)}
         self._data[name] = found | {"found": "named"} | recorded.plain(known)
         return str(found["digest"])
 
@@ -290,18 +291,3 @@ class Run:
 
 def _rounded(interval: Interval) -> Interval:
     return round(interval[0], 6), round(interval[1], 6)
-
-
-def _in_memory(source: Any) -> dict[str, Any]:
-    """A table with named columns, or arrays: rows, columns and a digest of what is in them."""
-    columns = getattr(source, "columns", None)
-    if columns is not None and hasattr(source, "__getitem__"):
-        parts = {str(name): source[name] for name in columns}
-        kinds = {name: str(getattr(part, "dtype", type(part).__name__)) for name, part in parts.items()}
-        values = {name: getattr(part, "to_numpy", lambda part=part: part)() for name, part in parts.items()}
-        return {"digest": fitted.fitted_digest(values), "rows": len(source), "schema": files.schema(kinds)}
-    first = source[0] if isinstance(source, tuple) and source else source
-    shape = getattr(first, "shape", None)
-    rows = int(shape[0]) if shape else len(first) if hasattr(first, "__len__") else None
-    found = {"digest": fitted.fitted_digest(source), "of": "values"}
-    return found if rows is None else found | {"rows": rows}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.errors import RegistryError
-from gateway.registry.lineage.kinds import Code
+from gateway.registry.lineage.places import Code
 
 __all__ = ["apply_patch", "check_out", "holds", "tree_of"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.errors import RegistryError
 from gateway.registry.lineage.files import digest_of_file
 from gateway.registry.lineage.interpreters import folder_of_package
-from gateway.registry.lineage.kinds import Code
+from gateway.registry.lineage.places import Code
 from gateway.registry.lineage.reproduction.asked import MAX_TOLD, Asked, Check, inside
 from gateway.registry.lineage.reproduction.checkout import apply_patch, check_out, holds, tree_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.registry.lineage.files import digest_of_file, digest_of_folder
-from gateway.registry.lineage.kinds import DataInput, Kinds
+from gateway.registry.lineage.places import DataInput, Kinds
 from gateway.registry.lineage.reproduction.asked import Asked, Check, inside
 
 __all__ = ["data_again"]

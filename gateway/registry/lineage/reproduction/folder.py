@@ -20,7 +20,8 @@ from typing import Any
 
 from gateway.errors import RegistryError
 from gateway.registry.lineage.environment import lock_text
-from gateway.registry.lineage.kinds import Kinds, read_kinds
+from gateway.registry.lineage.kinds import read_kinds
+from gateway.registry.lineage.places import Kinds
 from gateway.registry.lineage.reproduction.asked import Asked, Check
 from gateway.registry.lineage.reproduction.code import code_again
 from gateway.registry.lineage.reproduction.data import data_again

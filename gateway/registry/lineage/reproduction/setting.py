@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import RegistryError
 from gateway.registry.lineage.environment import lock_digest
 from gateway.registry.lineage.interpreters import environment_of
-from gateway.registry.lineage.kinds import Kinds
+from gateway.registry.lineage.places import Kinds
 from gateway.registry.lineage.reproduction.asked import MAX_TOLD, Check
 
 __all__ = ["environment_again", "parameters_again"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.errors import RegistryError
 from gateway.registry.lineage.files import digest_of_file
-from gateway.registry.lineage.kinds import RunRecord
+from gateway.registry.lineage.places import RunRecord
 from gateway.registry.lineage.recorded import HIDDEN, read_file
 from gateway.registry.lineage.reproduction.asked import inside
 from gateway.registry.lineage.reproduction.difference import explain_difference
