@@ -103,11 +103,12 @@ class Following:
             resolved = await self.resolve(spec.source)
         except RegistryError as error:
             return await self._write(route, spec, fence, _unreachable(error))
-        state = await self._write(route, spec, fence, lambda old, at: old.answered(at=at))
-        if state.sees(resolved.identity) and state.version is not None and state.phase in _SETTLED:
-            return await self._advance(route, spec, state, fence)
-        if state.sees(resolved.identity) and state.phase is FollowPhase.REFUSED:
-            return state
+        if state.sees(resolved.identity):
+            state = await self._write(route, spec, fence, lambda old, at: old.answered(at=at))
+            if state.version is not None and state.phase in _SETTLED:
+                return await self._advance(route, spec, state, fence)
+            if state.phase is FollowPhase.REFUSED:
+                return state
         state = await self._write(route, spec, fence, lambda old, at: _seen(old, resolved, at))
         return await self._imported(route, spec, state, fence)
 

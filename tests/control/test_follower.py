@@ -320,6 +320,7 @@ async def test_a_system_that_was_never_there_is_shown_too(tmp_path: Path) -> Non
         assert (await here.look())["state"] == "unreachable"
         here.shelf.down = None
         assert (await here.look())["state"] == "current"
+        assert await here.actions() == ["follow-unreachable", "follow-moved", "follow-current"]
 
 
 async def test_looks_at_a_system_that_is_down_become_rarer(tmp_path: Path) -> None:

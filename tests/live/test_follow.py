@@ -12,7 +12,7 @@ from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.mlflow_server import MlflowServer
 
 PLAN = {"steps": [{"weight": 50, "min_requests": 10, "min_s": 0.5}], "shadow": None, "bake": None}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FOLLOW = {"source": "mlflow:models:/species@champion", "every_s": 1.0, "then": "start", "plan": PLAN}
 
@@ -35,7 +35,7 @@ def trained(server: MlflowServer) -> Mapping[str, Any]:
 @pytest.fixture(scope="module")
 def gateway(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     settings = {
-        "registry": {"mlflow": {"tracking_uri": server.url}, "resolve_timeout_s": 30.0},
+        "registry": {"mlflow": {"tracking_uri": server.url}, "resolve_timeout_s": 100.0},
         "runtimes": {"preload": ["sklearn"]},
     }
     with LiveGateway(tmp_path_factory.mktemp("gateway") / "home", settings=settings) as running:
@@ -53,7 +53,7 @@ def until(gateway: LiveGateway, *states: str) -> Mapping[str, Any]:
         return state if state.get("state") in states else None
 
     try:
-        found: Mapping[str, Any] = wait_until(reached, within_s=110.0, what=f"the state {' or '.join(states)}")
+        found: Mapping[str, Any] = wait_until(reached, within_s=180.0, what=f"the state {' or '.join(states)}")
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {state_of(gateway)}\n{gateway.log()}") from None
     return found
@@ -75,7 +75,7 @@ def test_a_model_is_served_from_training_to_rollout(
     assert (made["version"], made["imported"]["alias"]) == (1, "champion")
     spec = {"model": "species", "split": [{"version": 1, "weight": 100}], "pin": "allowed", "follow": FOLLOW}
     gateway.put_route("species", spec, wait=False)
-    wait_until(lambda: gateway.resident().get("species/1", {}).get("state") == "active", within_s=110.0)
+    wait_until(lambda: gateway.resident().get("species/1", {}).get("state") == "active", within_s=180.0)
     assert answers(gateway, trained, "species")
     assert until(gateway, "current")["identity"]["version"] == "1"
 
@@ -93,7 +93,7 @@ def test_a_model_is_served_from_training_to_rollout(
     assert (rollout["rollout"]["candidate"], rollout["rollout"]["by"]) == (2, "follow")
     lineage = gateway.admin("GET", "/models/species/versions/2")["manifest"]["lineage"]
     assert lineage["source"]["version"] == "2"
-    wait_until(lambda: gateway.resident().get("species/2", {}).get("state") == "active", within_s=110.0)
+    wait_until(lambda: gateway.resident().get("species/2", {}).get("state") == "active", within_s=180.0)
     wait_until(lambda: answers(gateway, trained, "sparse", **{"x-model-version": "2"}), within_s=60.0)
 
     server.set_alias("species", "champion", 1)
@@ -112,9 +112,9 @@ def test_a_gateway_that_is_killed_goes_on_following(
     gateway.put_route("species", {**spec, "follow": {**FOLLOW, "then": "offer"}}, wait=False)
     seen = len(gateway.admin("GET", "/models/species")["versions"])
     server.set_alias("species", "champion", 2)
-    wait_until(lambda: state_of(gateway).get("identity", {}).get("version") == "2", within_s=110.0, what="the move")
+    wait_until(lambda: state_of(gateway).get("identity", {}).get("version") == "2", within_s=180.0, what="the move")
     gateway.kill()
     gateway.start()
     assert until(gateway, "offered", "ended")["version"] == 2
     assert len(gateway.admin("GET", "/models/species")["versions"]) == seen
-    wait_until(lambda: answers(gateway, trained, "species"), within_s=110.0)
+    wait_until(lambda: answers(gateway, trained, "species"), within_s=180.0)
