@@ -1,4 +1,4 @@
-"""Data that a training has in memory: a table with named columns, or arrays; rows, columns and a digest of the values."""
+"""Data in memory, as a training has it: a table with named columns, or arrays; rows, columns, and a digest."""
 
 from __future__ import annotations
 
