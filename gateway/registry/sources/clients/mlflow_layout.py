@@ -74,7 +74,7 @@ def lay_out(work: Path, folder: Path, asked: str | None, entry: str | None) -> d
         "options": laid.options,
         "pickled": laid.pickled,
         "added": laid.added,
-        "example": None if laid.format == "onnx" else _example(model, beside, laid.signature, remarks),
+        "example": None if laid.format == "onnx" else _example(model, beside, laid, remarks),
         "environment": None if laid.format == "onnx" else _environment(model, beside, remarks),
         "lineage": _lineage(model),
         "remarks": remarks,
@@ -198,13 +198,13 @@ def _is_pickle(path: Path) -> bool:
     return len(begins) == 2 and begins[0] == 0x80 and 2 <= begins[1] <= 5
 
 
-def _example(model: Model, beside: Path, signature: Mapping[str, Any] | None, remarks: list[str]) -> str | None:
+def _example(model: Model, beside: Path, laid: Laid, remarks: list[str]) -> str | None:
     info = model.body.get("saved_input_example_info")
     if not isinstance(info, dict) or not info.get("artifact_path"):
         return None
     try:
         body = json.loads(_text(model.inside(info["artifact_path"], "input example")))
-        inputs = mlflow_signature.example(body, signature)
+        inputs = mlflow_signature.example(body, laid.signature, bare=laid.format == "torch")
     except (ValueError, RecursionError, OSError) as error:
         remarks.append(f"the model's input example was left out: {str(error)[:200]}")
         return None

@@ -107,8 +107,10 @@ def _tensor(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"datatype": datatype, "shape": shape}
 
 
-def example(body: Any, signature: Mapping[str, Any] | None) -> Any:
-    """The inputs of a request, out of an input example as MLflow saves it; None where it does not fit."""
+def example(body: Any, signature: Mapping[str, Any] | None, *, bare: bool = False) -> Any:
+    """The inputs of a request, out of an input example as MLflow saves it; None where it does not fit.
+
+    ``bare``: the artifact knows its inputs' names and types, so that a single tensor needs none."""
     tensors = list(signature["inputs"]) if signature else None
     if isinstance(body, dict) and isinstance(body.get("columns"), list) and isinstance(body.get("data"), list):
         return _of_frame([str(name) for name in body["columns"]], body["data"], tensors)
@@ -121,7 +123,7 @@ def example(body: Any, signature: Mapping[str, Any] | None) -> Any:
         return body
     if tensors is not None:
         return {tensors[0]["name"]: body}
-    return [_untyped("x", body)]
+    return body if bare else [_untyped("x", body)]
 
 
 def _of_frame(columns: list[str], rows: list[Any], tensors: list[Any] | None) -> Any:
