@@ -21,6 +21,7 @@ from loadtests.measurement import Outcome, Skipped
 from loadtests.page import Result, machine, read_results, render, rewrite, unexplained, write_results
 from loadtests.peers import PEERS
 from loadtests.scenarios import (
+    batch,
     batches,
     calm,
     catalogue,
@@ -90,6 +91,7 @@ WORK: Mapping[str, Callable[[Plan], Outcome]] = {
     "drift": drift.drift,
     "gates": gates.gates,
     "catalogue": catalogue.catalogue,
+    "batch": batch.batch,
     "gpu": _gpu,
 }
 """What a plain run measures, in the order of the page."""

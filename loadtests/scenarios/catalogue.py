@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = ["catalogue"]
 
 MODELS, VERSIONS = 100, 100
 _CALLS = 10
+_THREADS = 16
 _SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 4]}],
@@ -47,7 +49,7 @@ def catalogue(plan: Plan) -> Outcome:
         headers = {"authorization": f"Bearer {live.token}"}
 
         def ask(path: str, **more: str) -> Callable[[], httpx.Response]:
-            return lambda: live.client.get(f"/admin{path}", headers=headers | more)
+            return lambda: live.client.get(f"/admin{path}", headers=headers | more, timeout=300)
 
         first = _once(ask("/catalogue?metric=accuracy>=0.95&limit=100"))
         tag = ask("/models?brief=true&limit=100")().headers["etag"]
@@ -91,13 +93,16 @@ async def _fill(home: Path, folder: Path, models: int, versions: int) -> None:
     try:
         for number in range(models):
             name = f"model-{number:03d}"
-            entries = []
-            for version in range(1, versions + 1):
-                place = number * versions + version
-                manifest = replace(base, model=name, lineage=_lineage(place), evaluation=_evaluation(place))
-                digest = blobs.put_bytes(manifest.canonical()).digest
-                tags = {"team": "abc"[place % 3], "run": str(place)}
-                entries.append(CatalogueEntry(version, digest, 1.7e9 + place * 60, tags))
+            places = range(number * versions + 1, (number + 1) * versions + 1)
+            manifests = (
+                replace(base, model=name, lineage=_lineage(place), evaluation=_evaluation(place)) for place in places
+            )
+            with ThreadPoolExecutor(_THREADS) as pool:  # each waits for the disk
+                digests = [one.digest for one in pool.map(blobs.put_bytes, (made.canonical() for made in manifests))]
+            entries = [
+                CatalogueEntry(version, digest, 1.7e9 + place * 60, {"team": "abc"[place % 3], "run": str(place)})
+                for version, (place, digest) in enumerate(zip(places, digests, strict=True), 1)
+            ]
             aliases = {"champion": versions, "challenger": versions // 2}
             body = ModelDocument(name, tuple(entries), aliases, next_number=versions + 1).to_json()
             await store.commit([Change(DocumentKey("model", name), body, 0)], AuditEntry("bench", "register", name))
