@@ -182,6 +182,7 @@ def test_the_digests_in_the_lineage_are_those_of_the_code(folder: Path, index: d
     assert {output["name"] for output in body["run"]["outputs"]} == {"cnn/model.pt2"}
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("place", "name"), [(0, "linear"), (1, "perceptron"), (2, "cnn"), (3, "faulty")])
 def test_each_is_trained_again_from_its_manifest_alone(
     registered: tuple[BlobStore, list[Manifest]], tmp_path: Path, place: int, name: str
@@ -195,7 +196,7 @@ def test_each_is_trained_again_from_its_manifest_alone(
     assert made.kinds.code.entry_point is not None
     assert made.kinds.code.entry_point.command[-2:] == ("--only", name)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    trained = train_again(made, version, sys.executable, environment=environment, stored=blobs.path, timeout_s=100)
+    trained = train_again(made, version, sys.executable, environment=environment, stored=blobs.path, timeout_s=300)
     if name != "faulty":
         assert trained.same, (trained, (made.folder / "training.log").read_text())
         return

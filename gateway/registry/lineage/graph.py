@@ -76,7 +76,7 @@ def short(digest: str | None) -> str:
 def _version(version: Json) -> Node:
     manifest = version["manifest"]
     size = sum(file["size_bytes"] for file in manifest["files"])
-    lines = [f"{manifest['format']}, {len(manifest['files'])} files, {size} bytes"]
+    lines = [f"{manifest['format']}, {_count(len(manifest['files']), 'file')}, {size} bytes"]
     aliases = [f"@{alias}" for alias in version.get("aliases") or ()]
     lines += [" ".join(aliases)] if aliases else []
     lineage = manifest["lineage"]
@@ -180,9 +180,9 @@ def _code_lines(code: Code) -> Iterator[str]:
         kept = "kept" if code.patch.get("content") else "not kept"
         yield f"patch {short(str(code.patch.get('digest')))} ({kept})"
     if code.untracked:
-        yield f"{len(code.untracked)} files that Git does not know"
+        yield f"{_count(len(code.untracked), 'file')} that Git does not know"
     if code.files:
-        yield f"{len(code.files)} source files"
+        yield _count(len(code.files), "source file")
 
 
 def _environment_lines(environment: Environment) -> Iterator[str]:
@@ -196,11 +196,15 @@ def _environment_lines(environment: Environment) -> Iterator[str]:
     if environment.cuda:
         yield "CUDA " + ", ".join(f"{name} {value}" for name, value in environment.cuda.items())
     if environment.packages:
-        yield f"{len(environment.packages)} packages"
+        yield _count(len(environment.packages), "package")
 
 
 def _some(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(lines) if len(lines) <= MAX_ROWS else (*lines[: MAX_ROWS - 1], f"and {len(lines) - MAX_ROWS + 1} more")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _value(value: Any) -> str:

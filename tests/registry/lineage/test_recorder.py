@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.errors import RegistryError
@@ -159,6 +160,20 @@ def test_a_dvc_pointer_beside_the_data_is_kept(tmp_path: Path, monkeypatch: pyte
         run.data("train", "train.csv")
     [row] = json.loads((tmp_path / "l.json").read_text())["data"]
     assert row["dvc"] == {"file": "train.csv.dvc", "md5": "5" * 32}
+
+
+def test_data_in_memory_is_named_by_its_values(tmp_path: Path) -> None:
+    """Arrays and tables: equal values have one digest, one value more has another."""
+    rows = np.arange(6.0).reshape(3, 2)
+    table = np.rec.fromarrays([rows[:, 0], rows[:, 1]], names="a,b")
+    with record("fraud", file=tmp_path / "l.json") as run:
+        first = run.data("arrays", (rows, rows[:, 0]))
+        assert run.data("again", (rows.copy(), rows[:, 0].copy())) == first
+        assert run.data("other", (rows + 1, rows[:, 0])) != first
+        run.data("table", table, url="https://example.org/t")
+    found = {row["name"]: row for row in json.loads((tmp_path / "l.json").read_text())["data"]}
+    assert (found["arrays"]["rows"], found["arrays"]["of"]) == (3, "values")
+    assert (found["table"]["rows"], found["table"]["url"]) == (3, "https://example.org/t")
 
 
 def test_what_cannot_be_a_metric_or_an_input_is_refused_in_words(tmp_path: Path) -> None:

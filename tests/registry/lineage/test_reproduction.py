@@ -62,7 +62,7 @@ def _train(made: Reproduction, version: Mapping[str, Any], stored: Mapping[str, 
         sys.executable,
         environment=environment | {"PYTHONPATH": str(ROOT)},
         stored=(stored or {}).get,
-        timeout_s=100,
+        timeout_s=300,
     )
 
 
