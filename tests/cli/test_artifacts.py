@@ -1,0 +1,138 @@
+"""Artifacts by command: between stores, signed, sealed anew, archived and restored, freed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Turnout, echo_source
+
+
+def settled(store: Path) -> list[str]:
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def other(local: Turnout) -> dict[str, str]:
+    """A second home."""
+    home = local.folder / "other-home"
+    home.mkdir()
+    return {"TURNOUT_HOME": str(home)}
+
+
+def test_versions_go_to_a_store_and_into_another_home(local: Turnout, other: dict[str, str]) -> None:
+    """By number, alias or whole model; named stores come from the settings; aliases are not moved by a pull."""
+    store = local.folder / "store"
+    stores = {"TURNOUT_REGISTRY__STORES": json.dumps({"central": {"url": store.as_uri()}})}
+    local.done("register", "digits", echo_source(local.folder, "first", delay_ms=0))
+    local.done("register", "digits", echo_source(local.folder, "second", delay_ms=1))
+    local.done("promote", "digits/2", "--alias", "champion")
+    sent = local("push", "central", "digits/2", "--json", **stores)
+    assert (sent.status, sent.json["versions"], sent.json["moved"]) == (0, 1, ["digits/2"]), sent.err
+    assert local.done("push", store, "digits", "--json").json["files_there"] > 0
+    pulled = local("pull", store, "digits@champion", **other)
+    assert pulled.out.splitlines()[0].startswith("digits/2  sha256:"), pulled.err
+    assert local("alias", "digits/2", "x", **other).status == 0
+    versions = {row["number"]: row["digest"] for row in local("models", "--json", **other).json[0]["versions"]}
+    here = {row["number"]: row["digest"] for row in local.done("models", "--json").json[0]["versions"]}
+    assert versions == {2: here[2]}
+    again = local("sync", store, "home", "--json", **other)
+    adopted = {view["number_there"]: view["version"] for view in again.json["adopted"]}
+    assert adopted == {1: 3, 2: 2}, "a number that was passed is not given again"
+    assert local("verify", "--all", **other).out.count(" ok ") == 2
+    assert local("verify", "--store", store).out.count(" ok ") == 2
+    assert local("sync", store, local.folder / "mirror").status == 0
+    assert settled(local.folder / "mirror") == settled(store)
+
+
+def test_what_cannot_be_moved_is_said(local: Turnout) -> None:
+    """A store that nobody named, a version that is not there, nothing asked for."""
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    for words, status, said in (
+        (["push", "central", "digits"], 1, "no store is named 'central'"),
+        (["pull", local.folder / "empty", "digits/1"], 1, "has no versions of model 'digits'"),
+        (["push", local.folder / "store", "digits/9"], 1, "of digits it has 1"),
+        (["push", local.folder / "store"], 2, "name versions, or give --all"),
+        (["sync", "home", "home"], 2, "both home"),
+    ):
+        failed = local(*words)
+        assert (failed.status, said in failed.err) == (status, True), failed.err
+
+
+def test_a_damaged_object_is_named_by_verify_and_never_pulled(local: Turnout, other: dict[str, str]) -> None:
+    """Exit status 1 each time; pushed again from the home that has it, it is sound."""
+    store = local.folder / "store"
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    local.done("push", store, "--all")
+    victim = max((store / "blobs").rglob("*/*/*"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(b"altered")
+    found = local("verify", "--store", store, "--all")
+    assert (found.status, "DAMAGED" in found.out) == (1, True)
+    refused = local("pull", store, "--all", **other)
+    assert (refused.status, "was altered" in refused.err) == (1, True)
+    assert local("models", "--json", **other).json == []
+    victim.unlink()
+    local.done("push", store, "--all")
+    assert local("pull", store, "--all", **other).status == 0
+
+
+def test_only_what_an_author_signed_is_promoted_and_pulled(local: Turnout, other: dict[str, str]) -> None:
+    """Where the settings ask for it; the signature goes along with the version."""
+    key, public = local.folder / "alice", local.folder / "alice.pub"
+    make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
+    show = ["openssl", "ec", "-in", str(key), "-pubout", "-out", str(public)]
+    for command in (make, show):
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+    asked = {
+        "TURNOUT_REGISTRY__SIGNING__KEYS": json.dumps({"alice": str(public)}),
+        "TURNOUT_REGISTRY__SIGNING__REQUIRE": '["pull", "promotion"]',
+    }
+    store = local.folder / "store"
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    local.done("push", store, "--all")
+    for words in (["promote", "digits/1", "--alias", "champion"], ["pull", store, "--all"]):
+        refused = local(*words, **asked, **(other if words[0] == "pull" else {}))
+        assert (refused.status, "must be signed by one of alice" in refused.err) == (1, True), refused.err
+    assert local("signatures", "digits/1", **asked).status == 1
+    signed = local("sign", "digits/1", "--key", key, **asked)
+    assert "digits/1 signed by alice" in signed.out, signed.err
+    assert local("promote", "digits/1", "--alias", "champion", **asked).status == 0
+    local.done("push", store, "--all")
+    assert local("pull", store, "--all", **asked, **other).status == 0
+    assert local("signatures", "digits/1", "--json", **asked, **other).json[0]["by"] == "alice"
+
+
+def test_artifacts_are_sealed_anew_and_an_archived_version_comes_back(local: Turnout) -> None:
+    """rekey seals what was plain; without the key nothing can be read, and it is said why."""
+    key = local.folder / "key"
+    key.write_text("cd" * 32)
+    sealed = {"TURNOUT_REGISTRY__ENCRYPTION__KEY": json.dumps({"file": str(key)})}
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    assert "name the key" in local("rekey").err
+    planned = local("rekey", "--dry-run", "--json", **sealed).json
+    assert local("rekey", "--json", **sealed).json["files"] == planned["files"] > 0
+    assert local("verify", "--all", **sealed).status == 0
+    blind = local("verify", "--all")
+    assert (blind.status, "it is sealed, and no key is set" in blind.out) == (1, True)
+    assert local("archive", "digits/1", **sealed).status == 0
+    assert local("restore", "digits/1", **sealed).out.startswith("digits/1 is back")
+    assert "which revision of route live" in local("restore", "live").err
+
+
+def test_gc_says_which_versions_no_rule_keeps(local: Turnout) -> None:
+    """Their manifests stay, so that show and verify still know them."""
+    rule = {"TURNOUT_REGISTRY__RETENTION__KEEP_LAST": "1"}
+    for number in range(2):
+        local.done("register", "digits", echo_source(local.folder, f"v{number}", delay_ms=number))
+    shown = local("gc", "--older-than", "0", "--dry-run", **rule)
+    assert "Used by nothing and kept by no rule, so their files go: digits/1." in shown.out
+    assert "Freed" in local("gc", "--older-than", "0", "--yes", **rule).out
+    assert "its files were given up by gc" in local("verify", "--all", **rule).out
+    assert local("show", "digits/1").status == 0
+    refused = local("restore", "digits/1", **rule)
+    assert (refused.status, "Its files were given up by gc" in refused.err) == (1, True)
+    local.done("register", "digits", echo_source(local.folder, "v0", delay_ms=0))
+    assert local("restore", "digits/1", **rule).status == 0
