@@ -15,6 +15,7 @@ from gateway.cli.failures import CommandFailed
 from gateway.cli.output import JsonOption, Output, bytes_text, when_text
 from gateway.control.store_access import last_state_path, store_path
 from gateway.registry.blobs import BlobStore
+from gateway.registry.opening import open_blobs
 from gateway.settings import client_settings, load_settings
 
 __all__ = ["commands"]
@@ -124,15 +125,33 @@ def revoke_token(
 def back_up(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write; a file there is replaced.")],
+    without_decisions: Annotated[
+        bool, typer.Option("--without-decisions", help="Leave the decision log out, which may be large.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Save the home (store and artifacts) as one archive, also while a gateway runs on it."""
+    """Save the home (store, artifacts, labels, decisions) as one archive, also while a gateway runs on it."""
     output = Output.standard(machine=json)
     home = local_home("backup")
     _refuse_shared(home)
     with output.steps() as steps:
-        report = write_backup(store_path(home), BlobStore(home), file, steps)
-    _report(output, report, f"{report.file}: {report.artifacts} artifacts, {bytes_text(report.size_bytes)}")
+        report = write_backup(
+            store_path(home), _artifacts(home, output), file, steps, home=home, decisions=not without_decisions
+        )
+    held = f"{report.artifacts} artifacts, {report.records} files of labels and decisions"
+    _report(output, report, f"{report.file}: {held}, {bytes_text(report.size_bytes)}")
+
+
+def _artifacts(home: Path, output: Output) -> BlobStore:
+    """What goes into the archive, in plain; a store at a URL keeps its own."""
+    settings = load_settings(overrides={"home": home})
+    registry = settings.registry
+    if registry.url is not None:
+        output.note(f"Artifacts are at {registry.url} and not in the archive: turnout sync home STORE makes a copy.")
+        return BlobStore(home)
+    if registry.encryption.key is not None:
+        output.note("The archive holds the artifacts in plain: keep it as you keep the key.")
+    return open_blobs(settings)
 
 
 def _refuse_shared(home: Path) -> None:

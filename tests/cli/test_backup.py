@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from gateway.cli.failures import CommandFailed
 from gateway.control.audit import Verification, verify_store
 from gateway.control.sqlite_store import SqliteStore
 from gateway.control.store import AuditEntry, Change, Document, DocumentKey
+from gateway.control.store_access import store_path
 from gateway.errors import IntegrityError
 from gateway.registry.blobs import BlobStore
+from gateway.telemetry.decisions.verify import verify
+from loadtests.live_gateway import LiveGateway, wait_until
 
 STORE = Path("store.sqlite")
 KEY = DocumentKey("model", "digits")
@@ -125,3 +129,55 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="no backup made by turnout backup"):
         read_backup(other, tmp_path / "fresh", STORE, no_steps)
     assert not (tmp_path.parent / "escape").exists()
+
+
+def test_labels_and_decisions_are_in_it_while_they_are_written(tmp_path: Path) -> None:
+    """A restored home proves its log, from the first record to what was written last, and has the labels; the log may
+    be left out. Keys that sign and hash are in neither."""
+    with LiveGateway(tmp_path / "live", settings={"telemetry": {"decisions": {"segment_bytes": 65_536}}}) as gateway:
+        gateway.register_echo("digits", "digits", {"outputs": {"y": 1.0}})
+        gateway.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 1}]})
+        for _ in range(60):
+            assert gateway.predict("digits", [[1, 2, 3, 4]]).status_code == 200
+        wait_until(lambda: "gateway_decision_log_records_total 60.0" in gateway.metrics(), what="the records")
+        home = gateway.home
+        archive, small = tmp_path / "whole.tar", tmp_path / "small.tar"
+        whole = write_backup(store_path(home), BlobStore(home), archive, no_steps, home=home)
+        less = write_backup(store_path(home), BlobStore(home), small, no_steps, home=home, decisions=False)
+    assert whole.records > less.records == 1
+    with tarfile.open(archive) as opened:
+        names = opened.getnames()
+    assert "home/labels.db" in names
+    assert not [name for name in names if "key" in name or "secret" in name or "token" in name]
+    fresh = tmp_path / "fresh"
+    report = read_backup(archive, fresh, store_path(home).relative_to(home), no_steps)
+    assert report.records == whole.records
+    proved = verify(fresh / "decisions")
+    assert (proved.faults, proved.records) == ([], 60)
+    assert (fresh / "labels.db").stat().st_mode & 0o777 == 0o600
+    read_backup(small, tmp_path / "other", store_path(home).relative_to(home), no_steps)
+    assert not (tmp_path / "other" / "decisions").exists()
+
+
+def test_an_archive_whose_records_are_cut_off_or_led_astray_makes_no_home(home: Path, tmp_path: Path) -> None:
+    """Every file that it lists must be there, and none goes anywhere but its place."""
+    archive = saved(home, tmp_path / "backup.tar")
+    for names, listed in ((["home/../../outside"], "[]"), ([], '["labels.db"]'), ([], None)):
+        changed = tmp_path / "changed.tar"
+        with tarfile.open(archive) as source, tarfile.open(changed, "w") as target:
+            for member in source:
+                if member.name != "turnout-records.json":
+                    target.addfile(member, source.extractfile(member))
+            for name in names:
+                target.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+            if listed is not None:
+                member = tarfile.TarInfo("turnout-records.json")
+                member.size = len(listed)
+                target.addfile(member, io.BytesIO(listed.encode()))
+        if names:
+            read_backup(changed, tmp_path / "fine", STORE, no_steps)
+            assert not (tmp_path / "outside").exists()
+            continue
+        with pytest.raises(CommandFailed, match="cut short"):
+            read_backup(changed, tmp_path / "none", STORE, no_steps)
+        assert not (tmp_path / "none").exists()
