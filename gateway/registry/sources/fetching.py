@@ -51,7 +51,8 @@ def fetched(
 
 def resolve(place: ForeignPlace, access: SourceAccess) -> Resolved:
     """What the name points at now; nothing is fetched. Raises as ``call`` does."""
-    answer = call("resolve", place, access)
+    with _folder(access) as folder:
+        answer = call("resolve", place, access, folder=folder)
     with _refusing(place):
         return Resolved.from_json(answer, place.scheme)
 

@@ -12,6 +12,7 @@ from gateway.errors import InvalidRegistration
 from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.fields import Fields
+from gateway.registry.lineage.recorded import plain
 from gateway.registry.names import check_file_name, check_tags
 from gateway.registry.parts import EvaluationRecord, Lineage
 
@@ -101,8 +102,9 @@ def _identity(take: Fields, system: str) -> Mapping[str, str | None]:
 
 
 def _lineage(body: Any) -> Mapping[str, Any]:
+    """What is called a secret there is not kept: a run's configuration holds what its author put in."""
     lineage = Lineage.from_json(body, "the source's lineage").to_json()
-    return {place: value for place, value in lineage.items() if value is not None}
+    return {place: plain(value) for place, value in lineage.items() if value is not None}
 
 
 def _evaluation(take: Fields) -> tuple[EvaluationRecord, ...]:

@@ -319,6 +319,34 @@ def test_what_was_imported_from_another_repository_keeps_its_locked_commit(
     assert (parent["repository"], parent["path"], parent["rev"]) == (str(own.repo), MODEL, "fraud@v1.0.0")
 
 
+def test_a_repository_may_hold_several_projects(own: Project, access: SourceAccess, tmp_path: Path) -> None:
+    """Named by the repository's top or by the project's folder, it is one model, with the project's own remote."""
+    mono = tmp_path / "mono"
+    mono.mkdir()
+    shutil.copytree(own.repo, mono / "fraud", ignore=shutil.ignore_patterns(".git", "cache", "tmp"))
+    shutil.copytree(own.remote, mono / "stored")
+    (mono / "fraud" / ".dvc" / "config").write_text(
+        "[core]\n    remote = s\n['remote \"s\"']\n    url = ../../stored\n"
+    )
+    (mono / ".gitignore").write_text("stored\n")
+    top = Project(mono, mono / "stored", own.commits)
+    for words in (["init", "-q", "-b", "main"], ["config", "user.email", "a@b.c"], ["config", "user.name", "A"]):
+        top.git(*words)
+    top.git("add", "-A")
+    top.git("commit", "-qm", "one of several")
+    with opened(f"dvc:{mono}:fraud/{MODEL}", access=access) as source:
+        files, whole = _read(source), source.provenance
+    with opened(f"dvc:{mono / 'fraud'}:{MODEL}", access=access) as source:
+        assert _read(source) == files
+        part = source.provenance
+    assert files.keys() == {"model.py", "centroids.json"}
+    assert whole is not None
+    assert part is not None
+    assert whole.identity["digest"] == part.identity["digest"]
+    assert {row["name"] for row in part.lineage["data"]} == {"fraud/data/raw.csv", "fraud/data/train.csv"}
+    assert part.lineage["parameters"] == whole.lineage["parameters"]
+
+
 def test_a_listing_that_leads_out_of_its_folder_writes_nothing_there(
     own: Project, access: SourceAccess, tmp_path: Path
 ) -> None:

@@ -6,15 +6,17 @@ import base64
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gateway.errors import InvalidRegistration, SourceUnavailable
 from gateway.registry.lineage.kinds import read_kinds
 from gateway.registry.sources import Source, SourceAccess, opened, resolve_source
 from gateway.registry.sources.clients.wandb_client.place import Place, parse
-from loadtests.live_gateway import free_port
+from loadtests.live_gateway import free_port, wait_until
 from tests.registry.sources.wandb_stand_in import API_KEY, Artifact, Run, WandbStandIn
 
 PLACE = "wandb:acme/fraud/model"
@@ -147,6 +149,92 @@ def test_an_artifact_with_references_is_refused_by_name(server: WandbStandIn, ac
         _fetch(f"{PLACE}:prod", access)
 
 
+def test_an_entry_of_the_registry_is_the_artifact_that_it_links_to(server: WandbStandIn, access: SourceAccess) -> None:
+    """Teams promote in a registry, whose versions are counted anew; the artifact is the same however it is found."""
+    for name in ("fraud:prod", "fraud:v4"):
+        server.links["wandb-registry-model", name] = server.artifacts[1]
+    with opened("wandb:acme/wandb-registry-model/fraud:prod", access=access) as source:
+        assert _read(source) == FILES
+        provenance = source.provenance
+    assert provenance is not None
+    assert provenance.identity == resolve_source(f"{PLACE}:v0", access).identity
+    assert provenance.alias == "prod"
+    assert provenance.lineage["parameters"]["values"]["depth"] == 3
+
+
+def test_an_artifact_hashed_with_xxh128_is_checked_with_it(server: WandbStandIn, access: SourceAccess) -> None:
+    """Newer servers allow it, for manifest and files alike."""
+    artifact = server.add(Artifact("model", 1, FILES, algorithm="MANIFEST_XXH128"))
+    with opened(f"{PLACE}:v1", access=access) as source:
+        assert _read(source) == FILES
+        assert source.provenance is not None
+        assert (source.provenance.identity["algorithm"], source.provenance.identity["digest"]) == (
+            "xxh128",
+            artifact.digest,
+        )
+    artifact.files = {**FILES, "model.py": b"class Other: ..."}
+    with pytest.raises(InvalidRegistration, match=r"model.py: the file's XXH128 is"):
+        _fetch(f"{PLACE}:v1", access)
+
+
+def test_a_run_that_was_deleted_takes_the_lineage_along_and_not_the_files(
+    server: WandbStandIn, access: SourceAccess
+) -> None:
+    """Said in a remark; so is an artifact that no run logged. One that was not logged to its end is refused."""
+    server.runs.clear()
+    with opened(f"{PLACE}:prod", access=access) as source:
+        assert _read(source) == FILES
+        assert source.provenance is not None
+        assert "the run that logged it cannot be read" in source.provenance.remarks[0]
+    server.add(Artifact("model", 1, FILES))
+    with opened(f"{PLACE}:v1", access=access) as source:
+        assert source.provenance is not None
+        assert "it has no lineage" in source.provenance.remarks[0]
+    server.artifacts[1].state = "PENDING"
+    with pytest.raises(InvalidRegistration, match="was not logged to its end"):
+        _fetch(f"{PLACE}:prod", access)
+
+
+def test_secrets_of_a_configuration_are_not_kept(server: WandbStandIn, access: SourceAccess) -> None:
+    """A manifest is for many eyes, and for ever."""
+    run = server.runs["r4n"]
+    run.config = {"depth": 3, "api_key": "s3cret", "store": {"password": "s3cret"}}
+    run.metadata = {"git": {"remote": "https://ada:s3cret@host/acme/fraud.git"}, "program": "train.py"}
+    with opened(f"{PLACE}:prod", access=access) as source:
+        assert source.provenance is not None
+        lineage = source.provenance.lineage
+    assert "s3cret" not in repr(lineage)
+    assert lineage["code"]["repository"] == "https://host/acme/fraud.git"
+
+
+def test_an_import_that_takes_too_long_leaves_no_process_behind(server: WandbStandIn, tmp_path: Path) -> None:
+    """The SDK starts a process in a session of its own, which a signal to the group does not reach."""
+    hanging, over = threading.Event(), threading.Event()
+
+    def wait(query: str) -> None:
+        if query == "FetchArtifactManifest":
+            hanging.set()
+            over.wait(60)
+
+    server.before = wait
+    impatient = SourceAccess(folder=tmp_path / "fetching", timeout_s=8)
+    with pytest.raises(SourceUnavailable, match=r"within 8 s"):
+        _fetch(f"{PLACE}:prod", impatient)
+    over.set()
+    assert hanging.is_set()
+    wait_until(lambda: not _cores(server), within_s=20, what="the end of wandb-core")
+    assert not list((tmp_path / "fetching").iterdir())
+
+
+def _cores(server: WandbStandIn) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.name() == "wandb-core" and process.environ().get("WANDB_BASE_URL") == server.url:
+                found.append(process.pid)
+    return found
+
+
 def test_a_name_that_leads_out_of_the_folder_writes_nothing_there(
     server: WandbStandIn, access: SourceAccess, tmp_path: Path
 ) -> None:
@@ -225,6 +313,7 @@ def test_an_import_talks_to_nobody_but_the_server(
         proxy.shutdown(socket.SHUT_RDWR)
         watching.join()
     assert caught == []
+    assert not [name for name in server.asked if name.startswith("POST")], "nor reports to the server itself"
 
 
 def _catch(proxy: socket.socket, caught: list[bytes]) -> None:

@@ -5,7 +5,8 @@ What it answers was seen by letting SDK 0.31 ask, call by call; what it does not
 so that a newer SDK's new question fails a test instead of being answered with a guess. Against a real account, see
 ``docs/operations.md``.
 
-    POST /graphql                Viewer, GetDefaultEntity, ServerFeaturesQuery: who asks, and what the server can do
+    POST /graphql                Viewer, GetDefaultEntity, FetchOrgInfoFromEntity, ServerFeaturesQuery: who asks, and
+                                 what the server can do
                                  ArtifactMembershipByName: an alias or a version becomes an artifact
                                  FetchArtifactManifest, GetArtifactMembershipFileUrls: where its manifest and files are
                                  ArtifactCreatedBy, Run, RunInputArtifacts, RunFiles: where it comes from
@@ -28,6 +29,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
+import xxhash
+
 __all__ = ["API_KEY", "Artifact", "Run", "WandbStandIn"]
 
 API_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -48,17 +51,19 @@ class Artifact:
     run: Run | None = None
     aliases: set[str] = field(default_factory=set)
     description: str | None = None
+    state: str = "COMMITTED"
+    algorithm: str = "MANIFEST_MD5"
     entries: dict[str, Json] = field(default_factory=dict)
     digest: str = ""
 
     def __post_init__(self) -> None:
-        self.entries = {name: _entry(data) for name, data in self.files.items()}
+        self.entries = {name: _entry(data, self.algorithm) for name, data in self.files.items()}
         self.digest = self.own_digest()
 
     def own_digest(self) -> str:
-        """As W&B defines it: MD5 over a line for each path, in order."""
+        """As W&B defines it: over a line for each path, in order."""
         lines = "".join(f"{name}:{entry['digest']}\n" for name, entry in sorted(self.entries.items()))
-        return _md5(b"wandb-artifact-manifest-v1\n" + lines.encode()).hexdigest()
+        return str(_hash(b"wandb-artifact-manifest-v1\n" + lines.encode(), self.algorithm).hexdigest())
 
     @property
     def id(self) -> str:
@@ -92,6 +97,8 @@ class WandbStandIn:
         self.project = project
         self.artifacts: list[Artifact] = []
         self.runs: dict[str, Run] = {}
+        self.links: dict[tuple[str, str], Artifact] = {}
+        """By project and ``collection:alias``: what a registry's entry links to."""
         self.asked: list[str] = []
         self.outage: int | None = None
         """A status to answer everything with."""
@@ -134,8 +141,12 @@ class WandbStandIn:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                self._say(*stand_in.answer(self.path, body, self.headers.get("authorization", "")))
+                data = self.rfile.read(int(self.headers["content-length"]))
+                if self.path != "/graphql":
+                    stand_in.asked.append(f"POST {self.path}")
+                    self._say(404, b"")
+                    return
+                self._say(*stand_in.answer(json.loads(data), self.headers.get("authorization", "")))
 
             def do_GET(self) -> None:
                 self._say(*stand_in.stored(urlsplit(self.path).path))
@@ -152,7 +163,7 @@ class WandbStandIn:
 
         return Handler
 
-    def answer(self, path: str, body: Json, authorization: str) -> tuple[int, bytes]:
+    def answer(self, body: Json, authorization: str) -> tuple[int, bytes]:
         found = _NAME.search(body.get("query", ""))
         name = found[1] if found else "?"
         self.asked.append(name)
@@ -163,7 +174,7 @@ class WandbStandIn:
         if key != API_KEY:
             return 401, b'{"error": "user is not logged in"}'
         reply = getattr(self, f"_{name}", None)
-        if path != "/graphql" or reply is None:
+        if reply is None:
             return 200, json.dumps({"errors": [{"message": f"the stand-in does not know {name}"}]}).encode()
         return 200, json.dumps({"data": reply(body.get("variables") or {})}).encode()
 
@@ -185,13 +196,20 @@ class WandbStandIn:
     def _GetDefaultEntity(self, variables: Json) -> Json:  # noqa: N802
         return {"viewer": {"id": "1", "entity": self.entity}}
 
+    def _FetchOrgInfoFromEntity(self, variables: Json) -> Json:  # noqa: N802
+        organization = {"name": "Acme", "orgEntity": {"name": self.entity}}
+        return {"entity": {"organization": organization, "user": None}}
+
     def _ServerFeaturesQuery(self, variables: Json) -> Json:  # noqa: N802
-        return {"serverInfo": {"features": []}}
+        return {"serverInfo": {"features": [{"name": "ARTIFACT_DIGEST_ALGORITHM", "isEnabled": True}]}}
 
     def _ArtifactMembershipByName(self, variables: Json) -> Json:  # noqa: N802
+        collection, _, alias = variables["name"].partition(":")
+        linked = self.links.get((variables["project"], variables["name"]))
+        if linked is not None:
+            return {"project": {"artifactCollectionMembership": self._link(variables["project"], collection, linked)}}
         if (variables["entity"], variables["project"]) != (self.entity, self.project):
             return {"project": None}
-        collection, _, alias = variables["name"].partition(":")
         found = self._at(collection, alias)
         return {"project": {"artifactCollectionMembership": None if found is None else self._membership(found)}}
 
@@ -200,7 +218,8 @@ class WandbStandIn:
         return {"artifact": {"currentManifest": {"file": {"directUrl": place}}}}
 
     def _GetArtifactMembershipFileUrls(self, variables: Json) -> Json:  # noqa: N802
-        artifact = self._at(variables["collection"], variables["alias"])
+        linked = self.links.get((variables["project"], f"{variables['collection']}:{variables['alias']}"))
+        artifact = linked or self._at(variables["collection"], variables["alias"])
         names = [] if artifact is None else [name for name, entry in artifact.entries.items() if "ref" not in entry]
         edges = [
             {"node": {"__typename": "File", "name": name, "directUrl": self._url(artifact, name)}} for name in names
@@ -217,8 +236,8 @@ class WandbStandIn:
         return {"artifact": {"createdBy": run}}
 
     def _Run(self, variables: Json) -> Json:  # noqa: N802
-        run = self.runs[variables["name"]]
-        return {"project": {"run": _run(run)}}
+        run = self.runs.get(variables["name"])
+        return {"project": {"run": None if run is None else _run(run)}}
 
     def _RunInputArtifacts(self, variables: Json) -> Json:  # noqa: N802
         used = self.runs[variables["run"]].used
@@ -245,8 +264,8 @@ class WandbStandIn:
     def _url(self, artifact: Artifact | None, name: str) -> str:
         return "" if artifact is None else f"{self.url}/storage/file/{quote(artifact.id, safe='')}/{quote(name)}"
 
-    def _project(self) -> Json:
-        return {"id": "1", "internalId": "1", "name": self.project, "entity": {"name": self.entity}}
+    def _project(self, name: str | None = None) -> Json:
+        return {"id": "1", "internalId": "1", "name": name or self.project, "entity": {"name": self.entity}}
 
     def _membership(self, artifact: Artifact) -> Json:
         return {
@@ -260,6 +279,11 @@ class WandbStandIn:
             "artifactCollection": self._collection(artifact, "ArtifactSequence"),
             "artifact": self._artifact(artifact),
         }
+
+    def _link(self, project: str, collection: str, artifact: Artifact) -> Json:
+        """A registry counts versions of its own; the artifact behind is one of a project."""
+        portfolio = {"__typename": "ArtifactPortfolio", "name": collection, "project": self._project(project)}
+        return self._membership(artifact) | {"versionIndex": 4, "aliases": [], "artifactCollection": portfolio}
 
     def _collection(self, artifact: Artifact, kind: str) -> Json:
         return {"__typename": kind, "name": artifact.collection, "project": self._project()}
@@ -277,10 +301,10 @@ class WandbStandIn:
             "ttlIsInherited": True,
             "tags": [],
             "historyStep": None,
-            "state": "COMMITTED",
+            "state": artifact.state,
             "size": sum(len(data) for data in artifact.files.values()),
             "digest": artifact.digest,
-            "digestAlgorithm": "MANIFEST_MD5",
+            "digestAlgorithm": artifact.algorithm,
             "commitHash": "",
             "fileCount": len(artifact.files),
             "createdAt": _AT,
@@ -323,9 +347,10 @@ def _alias(name: str) -> Json:
     return {"__typename": "ArtifactAlias", "id": name, "alias": name}
 
 
-def _entry(data: bytes) -> Json:
-    return {"digest": base64.b64encode(_md5(data).digest()).decode(), "size": len(data)}
+def _entry(data: bytes, algorithm: str) -> Json:
+    entry: Json = {"digest": base64.b64encode(_hash(data, algorithm).digest()).decode(), "size": len(data)}
+    return entry | ({"extra": {"alg": "XXH128"}} if algorithm == "MANIFEST_XXH128" else {})
 
 
-def _md5(data: bytes) -> Any:
-    return hashlib.md5(data, usedforsecurity=False)
+def _hash(data: bytes, algorithm: str) -> Any:
+    return xxhash.xxh128(data) if algorithm == "MANIFEST_XXH128" else hashlib.md5(data, usedforsecurity=False)

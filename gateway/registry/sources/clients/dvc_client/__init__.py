@@ -12,7 +12,6 @@ lineage    what stages say of them
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +45,7 @@ def fetch(request: dict[str, Any], told: Told) -> dict[str, Any]:
 
 
 def resolve(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="turnout-dvc-") as scratch, _tree(request, Path(scratch)) as tree:
+    with _tree(request, Path(request["folder"]) / "scratch") as tree:
         return _identified(tree)
 
 

@@ -156,5 +156,6 @@ def git(folder: Path, *arguments: str) -> str:
 def _environment() -> dict[str, str]:
     """Never asks anybody: a password that Git does not find is an error, not a prompt."""
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    asking = {"GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")}
-    return {**os.environ, **quiet, **asking, "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
+    stalled = {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "30"}
+    asking = {"GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=15")}
+    return {**os.environ, **quiet, **stalled, **asking, "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}

@@ -7,6 +7,7 @@ Stages are followed upstream to the files that nobody made. Nothing here is run.
 from __future__ import annotations
 
 import posixpath
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -111,7 +112,8 @@ def _imported(stage: Stage) -> dict[str, Any]:
     if not isinstance(dependency, RepoDependency):
         return {}
     known = dependency.def_repo
-    body = {"system": "dvc", "repository": known.get("url"), "path": dependency.def_path, "rev": known.get("rev")}
+    address = re.sub(r"//[^/@]*@", "//", known.get("url") or "")  # a password may stand there
+    body = {"system": "dvc", "repository": address, "path": dependency.def_path, "rev": known.get("rev")}
     return {name: value for name, value in (body | {"rev_lock": known.get("rev_lock")}).items() if value}
 
 

@@ -55,7 +55,8 @@ class Tree:
         )  # it keeps listings of folders there, and believes them
 
         def within(root: str, fs: Any = None, **more: Any) -> Repo:
-            return Repo(root, fs=fs, config=_configuration(checkout, scratch, root), repo_factory=within, **more)
+            more["repo_factory"] = within
+            return Repo(root, fs=fs, config=_configuration(checkout, scratch, root), **more)
 
         more = {"rev": checkout.commit, "subrepos": True, "uninitialized": True, "repo_factory": within}
         with Repo(str(checkout.folder), config=_configuration(checkout, scratch, checkout.below), **more) as repo:

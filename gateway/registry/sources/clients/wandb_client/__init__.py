@@ -14,7 +14,6 @@ lineage    the run that logged the artifact, and what that run had used
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,12 +46,12 @@ def fetch(request: dict[str, Any], told: Told) -> dict[str, Any]:
         contents.check(request["limits"])
         contents.download(folder / "files", told)
         known = lineage_of(artifact)
-        moved = _moved(api, place, artifact)
-        return {**_identified(artifact, place), **known, "tags": _tags(artifact), "remarks": moved}
+        known["remarks"] += _moved(api, place, artifact)
+        return {**_identified(artifact, place), **known, "tags": _tags(artifact)}
 
 
 def resolve(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="turnout-wandb-") as scratch, _session(request, Path(scratch)) as api:
+    with _session(request, Path(request["folder"]) / "scratch") as api:
         place = parse(request["place"])
         return _identified(_found(api, place), place)
 
@@ -83,7 +82,10 @@ def _found(api: wandb.Api, place: Place) -> wandb.Artifact:
     try:
         return api.artifact(place.text)
     except (CommError, ValueError) as error:
-        if isinstance(error, ValueError) or isinstance(error.exc, ValueError):
+        cause = error.exc if isinstance(error, CommError) else error
+        if isinstance(cause, AssertionError):  # the SDK's own, of an artifact that has no identity yet
+            raise LookupError(f"{place.text} was not logged to its end, or was deleted") from error
+        if isinstance(cause, ValueError):
             raise LookupError(f"{error}; expected wandb:ENTITY/PROJECT/NAME:ALIAS of an artifact there") from error
         raise
 

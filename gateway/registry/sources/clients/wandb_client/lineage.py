@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import wandb
+from wandb.errors import CommError
 
 from .contents import algorithm_of, page_of
 
@@ -16,27 +18,41 @@ _SEEDS = ("seed", "random_state")
 
 
 def lineage_of(artifact: wandb.Artifact) -> dict[str, Any]:
-    """``lineage`` and ``evaluation`` in the words of a manifest; ``remarks`` are the caller's."""
-    run = artifact.source_artifact.logged_by() if artifact.is_link else artifact.logged_by()
-    notes = artifact.description or None
+    """``lineage`` and ``evaluation`` in the words of a manifest, and ``remarks`` on what is not to be had any more."""
+    own = {"notes": artifact.description} if artifact.description else {}
+    try:
+        run = artifact.logged_by()
+    except (ValueError, CommError) as error:
+        if _away(error):
+            raise
+        return {"lineage": own, "evaluation": [], "remarks": [f"the run that logged it cannot be read: {error}"]}
     if run is None:
-        return {"lineage": {"notes": notes} if notes else {}, "evaluation": []}
+        return {"lineage": own, "evaluation": [], "remarks": ["no run is known to have logged it: it has no lineage"]}
+    data, remarks = _data(run)
     metadata = run.metadata or {}
     lineage = {
         "code": _code(run, metadata),
-        "data": _data(run),
+        "data": data,
         "parameters": _parameters(_plain(dict(run.config))),
         "environment": _environment(metadata),
         "run": _run(run, artifact),
         "author": getattr(run.user, "username", None) if run.user else None,
-        "notes": notes,
+        **own,
     }
-    return {"lineage": {place: value for place, value in lineage.items() if value}, "evaluation": _metrics(run)}
+    kept = {place: value for place, value in lineage.items() if value}
+    return {"lineage": kept, "evaluation": _metrics(run), "remarks": remarks}
+
+
+def _away(error: Exception) -> bool:
+    """The server's failure, and not its answer that the run is not there: the import is better tried again."""
+    cause = getattr(error, "exc", None)
+    return isinstance(error, CommError) and not isinstance(cause, ValueError)
 
 
 def _code(run: Any, metadata: dict[str, Any]) -> dict[str, Any]:
     git = metadata.get("git") or {}
-    code = {"repository": git.get("remote"), "commit": run.commit or git.get("commit")}
+    remote = re.sub(r"//[^/@]*@", "//", git.get("remote") or "")  # a password may stand there
+    code: dict[str, Any] = {"repository": remote, "commit": run.commit or git.get("commit")}
     program = metadata.get("codePath") or metadata.get("program")
     if program:
         command = ["python", str(program), *(str(word) for word in metadata.get("args") or [])]
@@ -44,20 +60,17 @@ def _code(run: Any, metadata: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in code.items() if value}
 
 
-def _data(run: Any) -> list[dict[str, Any]]:
-    """The artifacts that the run declared with ``use_artifact``."""
+def _data(run: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """The artifacts that the run declared with ``use_artifact``, and what is to be said of them."""
     rows: list[dict[str, Any]] = []
     for used in run.used_artifacts():
         if len(rows) == _MAX_INPUTS:
-            break
+            return rows, [f"the run used more than {_MAX_INPUTS} artifacts; the first of them are kept"]
         name = used.source_qualified_name
-        row = {
-            "name": name.rpartition(":")[0],
-            "digest": f"{algorithm_of(used)}:{used.digest}",
-            "size_bytes": used.size,
-        }
-        rows.append(row | {"url": page_of(used), "wandb": {"name": name, "type": used.type}})
-    return sorted(rows, key=lambda row: str(row["name"]))
+        row = {"name": name.rpartition(":")[0], "digest": f"{algorithm_of(used)}:{used.digest}"}
+        pointer = {"name": name, "type": used.type}
+        rows.append(row | {"size_bytes": used.size, "url": page_of(used), "wandb": pointer})
+    return sorted(rows, key=lambda row: str(row["name"])), []
 
 
 def _parameters(config: dict[str, Any]) -> dict[str, Any]:
