@@ -19,9 +19,10 @@ MAGIC = b"turnout-sealed-1\n"
 
 
 class Readable(Protocol):
-    """What bytes are taken from: each ``read`` gives as many as were asked for, the last one what is left."""
+    """What bytes are taken from: each ``read`` gives as many as were asked for, the last one what is left; below 0 asks
+    for all."""
 
-    def read(self, most: int, /) -> bytes: ...
+    def read(self, most: int = -1, /) -> bytes: ...
 
 
 class Chunks:
@@ -31,11 +32,11 @@ class Chunks:
         self._pieces = iter(pieces)
         self._rest = bytearray()
 
-    def read(self, most: int, /) -> bytes:
-        while len(self._rest) < most and (piece := next(self._pieces, None)) is not None:
+    def read(self, most: int = -1, /) -> bytes:
+        while (most < 0 or len(self._rest) < most) and (piece := next(self._pieces, None)) is not None:
             self._rest += piece
-        taken = bytes(self._rest[:most])
-        del self._rest[:most]
+        taken = bytes(self._rest if most < 0 else self._rest[:most])
+        del self._rest[: len(taken)]
         return taken
 
 
