@@ -43,11 +43,19 @@ class Listing(NamedTuple):
     unreadable: int = 0
 
 
+class _Row(NamedTuple):
+    model: str
+    entry: CatalogueEntry
+    aliases: tuple[str, ...]
+
+
 class _Parsed(NamedTuple):
+    """``rows``: the model's versions with their aliases."""
+
     revision: int
     written_at: float
     model: ModelDocument | None
-    names: Mapping[int, tuple[str, ...]]
+    rows: list[_Row]
 
 
 class CatalogueControl:
@@ -92,21 +100,21 @@ class CatalogueControl:
 
     def _found(self, snapshot: Snapshot, query: Query, after: tuple[str, int] | None, limit: int | None) -> Listing:
         documents = _models(snapshot)
-        candidates = [
-            (parsed.model.name, entry, parsed.names.get(entry.number, ()))
-            for document in documents
-            if query.takes_model(document.key.name)
-            and (after is None or document.key.name >= after[0])
-            and (parsed := self._read(document)).model is not None
-            for entry in parsed.model.versions
-            if (after is None or (parsed.model.name, entry.number) > after)
-            and query.takes(entry, parsed.names.get(entry.number, ()))
-        ]
-        facts = self._facts.of([entry.digest for _, entry, _ in candidates]) if candidates else {}
-        unreadable = sum(entry.digest not in facts for _, entry, _ in candidates)
-        rows, more = _cut(_held(candidates, query, facts), limit)
-        following = f"{rows[-1]['model']}/{rows[-1]['version']}" if more and rows else None
-        return Listing(rows, following, unreadable)
+        candidates: list[_Row] = []
+        for document in documents:
+            name = document.key.name
+            if query.takes_model(name) and (after is None or name >= after[0]):
+                rows = self._read(document).rows
+                if after is not None and name == after[0]:
+                    rows = [row for row in rows if row.entry.number > after[1]]
+                if query.asks_catalogue:
+                    rows = [row for row in rows if query.takes(row.entry, row.aliases)]
+                candidates += rows
+        facts = self._facts.of([row.entry.digest for row in candidates]) if candidates else {}
+        unreadable = len(candidates) - sum(map(facts.__contains__, [row.entry.digest for row in candidates]))
+        found, more = _cut(_held(candidates, query, facts), limit)
+        following = f"{found[-1]['model']}/{found[-1]['version']}" if more and found else None
+        return Listing(found, following, unreadable)
 
     def _read(self, document: Document) -> _Parsed:
         """One that cannot be read takes no other with it."""
@@ -121,7 +129,9 @@ class CatalogueControl:
         names: dict[int, tuple[str, ...]] = {}
         for alias, number in sorted(model.aliases.items()) if model is not None else ():
             names[number] = (*names.get(number, ()), alias)
-        parsed = self._parsed[name] = _Parsed(document.revision, document.written_at, model, names)
+        versions = () if model is None else model.versions
+        rows = [_Row(name, entry, names.get(entry.number, ())) for entry in versions]
+        parsed = self._parsed[name] = _Parsed(document.revision, document.written_at, model, rows)
         return parsed
 
 
@@ -145,16 +155,14 @@ def _cut(rows: Iterable[Any], limit: int | None) -> tuple[list[Any], bool]:
     return taken, False
 
 
-def _held(
-    candidates: Iterable[tuple[str, CatalogueEntry, tuple[str, ...]]],
-    query: Query,
-    facts: Mapping[str, VersionFacts],
-) -> Iterator[View]:
-    for model, entry, aliases in candidates:
-        known = facts.get(entry.digest)
-        if query.asks_manifests and (known is None or not query.holds(known)):
+def _held(candidates: Iterable[_Row], query: Query, facts: Mapping[str, VersionFacts]) -> Iterator[View]:
+    checks = query.checks()
+    first = checks[0] if len(checks) == 1 else None
+    for row in candidates:
+        known = facts.get(row.entry.digest)
+        if checks and (known is None or not (first(known) if first else all(check(known) for check in checks))):
             continue
-        yield _version_view(model, entry, aliases, known)
+        yield _version_view(row.model, row.entry, row.aliases, known)
 
 
 def _version_view(model: str, entry: CatalogueEntry, aliases: Sequence[str], facts: VersionFacts | None) -> View:

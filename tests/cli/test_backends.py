@@ -145,6 +145,27 @@ async def test_the_catalogue_lists_models_and_versions(backend: Backend, model: 
     assert all(row.keys() < VERSION_KEYS for row in found["versions"])
 
 
+async def test_versions_are_searched_and_models_paged_alike(backend: Backend, model: str, tmp_path: Path) -> None:
+    """By the catalogue and by what manifests say; a wrong term is named."""
+    await registered(backend, model, tmp_path, versions=2, tags={"team": model})
+    await backend.set_alias(model, "champion", 2)
+    terms = {"tag": [f"team={model}"], "format": ["echo"]}
+
+    found = await backend.search(terms, limit=10, after=None)
+    first = await backend.search(terms, limit=1, after=None)
+    page = await backend.listed_models(limit=1000, after=None)
+
+    assert [(row["model"], row["version"], row["aliases"]) for row in found["versions"]] == [
+        (model, 1, []),
+        (model, 2, ["champion"]),
+    ]
+    assert (first["next"], found["next"], found["unreadable"]) == (f"{model}/1", None, 0)
+    (row,) = [row for row in page["models"] if row["name"] == model]
+    assert (row["count"], row["newest"]["number"], row["aliases"]) == (2, 2, {"champion": 2})
+    with pytest.raises(InvalidInput, match="metric: expected"):
+        await backend.search({"metric": ["accuracy"]}, limit=10, after=None)
+
+
 async def test_an_alias_names_a_version_until_it_is_dropped(backend: Backend, model: str, tmp_path: Path) -> None:
     """``@alias`` and a digest's prefix resolve; an aliased version cannot be archived."""
     await registered(backend, model, tmp_path, versions=2)

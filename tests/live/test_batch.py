@@ -168,7 +168,9 @@ def test_a_batch_goes_on_after_the_gateway_was_killed(tmp_path: Path) -> None:
     with LiveGateway(
         tmp_path / "home", settings={"batch": {"directories": [str(tmp_path)], "priority": "normal"}}
     ) as gateway:
-        gateway.admin("POST", "/models/sleeper/versions", {"source": f"file:{tmp_path / 'sleeper.py'}"})
+        gateway.admin(
+            "POST", "/models/sleeper/versions", {"source": f"file:{tmp_path / 'sleeper.py'}", "verify": False}
+        )
         job = gateway.admin("POST", "/batch", asked, expect=202)["id"]
         wait_until((tmp_path / ".out.npy.parts" / "part-000000.json").exists, what="a part")
         family = gateway.descendants()
