@@ -29,6 +29,8 @@ log = logging.getLogger("turnout.telemetry.decisions")
 _COMPACTION = "gateway.telemetry.decisions.compaction"
 _DAMAGED = 3
 _LOOK_S = 5.0
+_CLOCKS_DIFFER_S = 3600.0
+"""Checkpoints signed so long before the last retired record was written, and earlier, are of no more use."""
 _AGAIN_S = 60.0
 _MOST_WAITING = 4
 
@@ -155,11 +157,13 @@ class LogUpkeep:
             self._log.control("retired", {"segment": segment.number, "bytes": size, "reason": reason})
         if not going or not self._log.sync(timeout_s=5.0):
             return
+        ended_at = self._clock.wall() - min(self._age_s(segment) for segment, _, _ in going)
         for segment, size, _ in going:
             with suppress(OSError):
                 remove(segment)
                 self._retired += 1
                 self._held_bytes -= size
+        self._log.notes.prune(ended_at - _CLOCKS_DIFFER_S)
 
     def _due(self, closed: Sequence[Segment]) -> Iterator[tuple[Segment, int, str]]:
         """The oldest first, and none in the middle: what is left is one chain."""

@@ -20,6 +20,7 @@ from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.compaction import compact, prove
 from gateway.telemetry.decisions.found import Question
 from gateway.telemetry.decisions.log import DecisionLog, LogOptions
+from gateway.telemetry.decisions.notes import NOTES_FILE
 from gateway.telemetry.decisions.parquet import lines_in_order
 from gateway.telemetry.decisions.part import DecisionPart
 from gateway.telemetry.decisions.pressure import processors_are_short
@@ -411,3 +412,30 @@ def test_a_decision_by_a_rule_says_which_and_what_it_uses(tmp_path: Path) -> Non
     assert (vip["rule"], vip["use"], vip["weights"]) == ("vip", 4, {"3": 95, "4": 5})
     assert vip["if"] == {"==": [{"var": "tier"}, "vip"]}
     assert (few["rule"], few["weights"], "if" in few) == ("few", {"3": 9, "4": 1}, False)
+
+
+def test_checkpoints_of_what_was_retired_go_and_what_is_left_is_proved_as_before(tmp_path: Path) -> None:
+    """Once they are many; the newest stays whatever its time, and a file that cannot be written anew stays whole."""
+    clock = ManualClock()
+    written(tmp_path, 1000, segment_bytes=200_000)
+    log = open_log(tmp_path, clock)
+    for _ in range(20):
+        log.control("told", {"of": "nothing"})
+        assert log.sync(10.0)
+        clock.advance(60)
+        log.sign()
+    path, signed = tmp_path / NOTES_FILE, clock.wall()
+    whole = path.read_bytes()
+    assert log.notes.prune(signed) == 0
+    tmp_path.joinpath(f".{NOTES_FILE}.partial").mkdir()
+    assert log.notes.prune(signed - 300, least_bytes=1) == 0
+    assert path.read_bytes() == whole
+    tmp_path.joinpath(f".{NOTES_FILE}.partial").rmdir()
+    gone = log.notes.prune(signed - 300, least_bytes=1)
+    assert gone > 0
+    assert path.read_bytes() == whole[gone:]
+    assert len(checkpoints(tmp_path)) in (5, 6, 7)
+    log.notes.prune(signed + 1e6, least_bytes=1)
+    assert len(checkpoints(tmp_path)) == 1
+    log.close()
+    assert verify(tmp_path, checkpoints(tmp_path)).faults == []
