@@ -13,6 +13,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.checkpoints import SigningKey
 from gateway.control.changes import Changes, Decision
@@ -22,6 +24,7 @@ from gateway.control.store import AuditEntry, DocumentKey, Snapshot
 from gateway.errors import Conflict, GateRefused, IntegrityError, InvalidRegistration
 from gateway.registry.gates.junit import junit
 from gateway.registry.gates.records import GATES, read_record
+from gateway.registry.signing.signatures import sign_manifest
 from tests.registry.gates.workshop import MODEL, finding, holdout, holdout_file, workshop
 
 GOLDEN = {"cases": [{"inputs": [[0.9, 0.9, 0.1, 0.5]], "outputs": {"label": [1], "score": [0.9]}}]}
@@ -301,6 +304,25 @@ async def test_what_cannot_be_looked_at_is_refused_in_words(tmp_path: Path) -> N
         sound = await w.register()
         again = {one["name"]: one["said"] for one in (await w.run(sound))["report"]["gates"]}
         assert "holds text" in again["accuracy on strange"]
+
+
+async def test_the_gate_of_authors_passes_what_one_of_them_signed(tmp_path: Path) -> None:
+    """Unsigned, signed by a stranger, signed by an author: by real keys, checked by model-signing."""
+    author, stranger = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    public = author.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    async with workshop(tmp_path) as w:
+        version = await w.register()
+        digest = (await w.control.models.version(MODEL, str(version)))["digest"]
+        await w.declare([{"kind": "author", "keys": {"anna": public}}])
+        assert "it has no signature" in finding(await w.run(version), "author")["said"]
+        for key, name, state in ((stranger, "mallory", "failed"), (author, "anna", "passed")):
+            file = tmp_path / name
+            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            bundle = await asyncio.to_thread(sign_manifest, w.control.blobs.read(digest), file)
+            await w.control.artifacts.add_signature(MODEL, version, bundle, by=name, actor="olga")
+            found = finding(await w.run(version), "author")
+            assert found["state"] == state, found
+        assert found["said"] == "its manifest is signed by anna"
 
 
 async def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
