@@ -3,7 +3,8 @@
 
 An audit hook sees what goes through Python's own opening: ``open``, and with it numpy, pandas, pickle and joblib.
 Libraries that open files in native code (polars, DuckDB, XGBoost from a path, torch.save) are not seen; their files are
-told by ``run.data`` and ``run.output``. A hook cannot be taken away again, so it is put in once and then asks a switch.
+told by ``run.data`` and ``run.output``. A hook cannot be taken away again, so it is put in once and then asks whether
+anybody listens. An opening costs some 6 µs, any other audit event less than 1.
 
 The first mode of each path is kept, with the file's time and size at that moment: a file that is read and changed
 later can be told from one that is what was read.
