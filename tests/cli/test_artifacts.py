@@ -96,13 +96,11 @@ def test_only_what_an_author_signed_is_promoted_and_pulled(local: Turnout, other
     for words in (["promote", "digits/1", "--alias", "champion"], ["pull", store, "--all"]):
         refused = local(*words, **asked, **(other if words[0] == "pull" else {}))
         assert (refused.status, "must be signed by one of alice" in refused.err) == (1, True), refused.err
-    assert local("signatures", "digits/1", **asked).status == 1
     signed = local("sign", "digits/1", "--key", key, **asked)
     assert "digits/1 signed by alice" in signed.out, signed.err
     assert local("promote", "digits/1", "--alias", "champion", **asked).status == 0
     local.done("push", store, "--all")
     assert local("pull", store, "--all", **asked, **other).status == 0
-    assert local("signatures", "digits/1", "--json", **asked, **other).json[0]["by"] == "alice"
 
 
 def test_artifacts_are_sealed_anew_and_an_archived_version_comes_back(local: Turnout) -> None:
