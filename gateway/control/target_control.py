@@ -28,13 +28,13 @@ from gateway.settings import TargetSettings
 __all__ = ["Move", "Permit", "TargetControl"]
 
 View = dict[str, Any]
-Permit = Callable[[str, TargetSettings, frozenset[str]], None]
-"""Target, its rule and its routes of the model; raises Forbidden where who asks may not."""
+Permit = Callable[[str, str, frozenset[str]], None]
+"""Target, the role that it asks for, and its routes of the model; raises Forbidden where who asks may not."""
 
 MAX_REASON = 1000
 
 
-def _anyone(target: str, rule: TargetSettings, routes: frozenset[str]) -> None:
+def _anyone(target: str, role: str, routes: frozenset[str]) -> None:
     """Who can write to the home may do anything with it."""
 
 
@@ -185,7 +185,7 @@ class TargetControl:
 
     def _check_permitted(self, snapshot: Snapshot, move: Move) -> None:
         routes = frozenset(self._routes.of(snapshot, move.model, move.target))
-        move.permit(move.target, self._path.target(move.target), routes)
+        move.permit(move.target, self._path.target(move.target).role, routes)
 
     async def _passed(self, model: ModelDocument, move: Move, override: Override | None) -> GateOutcome:
         if self._path.target(move.target).gates == "required" and model.gates is None:

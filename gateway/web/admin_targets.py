@@ -7,7 +7,6 @@ from starlette.responses import Response
 from gateway.control.target_control import Move, TargetControl
 from gateway.control.tokens import Principal, Role
 from gateway.errors import Forbidden
-from gateway.settings import TargetSettings
 from gateway.web.admin_call import AdminCall, field, json_response, only
 from gateway.web.admin_gates import override_in
 
@@ -47,16 +46,15 @@ def _move(call: AdminCall, number: int, reason: object) -> Move:
     why = field({"reason": reason}, "reason", str, "text", required=False) or ""
     principal = call.principal
 
-    def permit(target: str, rule: TargetSettings, routes: frozenset[str]) -> None:
-        _check_covers(principal, target, rule, routes)
+    def permit(target: str, role: str, routes: frozenset[str]) -> None:
+        _check_covers(principal, target, Role(role), routes)
 
     return Move(call.part("model"), number, call.part("target"), call.actor, why, permit)
 
 
-def _check_covers(principal: Principal, target: str, rule: TargetSettings, routes: frozenset[str]) -> None:
+def _check_covers(principal: Principal, target: str, needed: Role, routes: frozenset[str]) -> None:
     """Raises Forbidden: the target wants a higher role, or has a route that the token does not cover. One that is
     bound to routes reaches the targets that these serve, and no others."""
-    needed = Role(rule.role)
     if not principal.role.covers(needed):
         raise Forbidden(f"token {principal.name!r} has role {principal.role}; target {target} needs {needed} or above")
     if principal.routes is None:
