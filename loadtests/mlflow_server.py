@@ -89,6 +89,12 @@ class MlflowServer:
         answer.raise_for_status()
         return answer.json()
 
+    def register_again(self, name: str) -> str:
+        """The files of version 1 as a further version, as somebody may register them in MLflow's pages."""
+        first = self.call("GET", f"model-versions/get?name={name}&version=1")["model_version"]
+        made = self.call("POST", "model-versions/create", {"name": name, "source": first["source"]})["model_version"]
+        return str(made["version"])
+
     def set_alias(self, name: str, alias: str, version: int | str) -> None:
         self.call("POST", "registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -39,6 +43,7 @@ def gateway(mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactor
         "runtimes": {"allow_pickle": ["arrays", "pickled"]},
     }
     with LiveGateway(tmp_path_factory.mktemp("gateway") / "home", settings=settings) as running:
+        running.client.timeout = httpx.Timeout(300.0)
         yield running
 
 
@@ -153,7 +158,7 @@ def test_an_alias_is_resolved_cheaply_and_follows_what_is_done_there(
     found = resolve_source("mlflow:models:/graph@best", access)
     assert (found.identity["name"], found.identity["version"], found.alias) == ("graph", "1", "best")
     assert access.folder is not None
-    assert not access.folder.exists()
+    assert not access.folder.exists() or not list(access.folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -204,6 +209,77 @@ def test_a_version_overwritten_in_place_is_refused_and_names_the_one_that_keeps(
     assert f"imported as kept/{kept['version']}, which keeps them" in refused["detail"]
     again = gateway.admin("POST", "/models/kept/versions", asked, expect=200, timeout=300.0)
     assert again["digest"] == kept["digest"]
+
+
+class _Between(BaseHTTPRequestHandler):
+    """Passes calls on to MLflow; before the first download of a file, somebody does something there."""
+
+    target = ""
+    happening: Callable[[], object] | None = None
+
+    def do_GET(self) -> None:
+        between = type(self)
+        if between.happening is not None and "/mlflow-artifacts/artifacts/" in self.path:
+            happening, between.happening = between.happening, None
+            happening()
+        answer = httpx.get(f"{self.target}{self.path}", timeout=120.0)
+        self.send_response(answer.status_code)
+        self.send_header("content-type", answer.headers.get("content-type", ""))
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        pass
+
+
+@contextmanager
+def _meanwhile(server: MlflowServer, happening: Callable[[], object], folder: Path) -> Iterator[SourceAccess]:
+    _Between.target, _Between.happening = server.url, happening
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Between) as between:
+        thread = threading.Thread(target=between.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        uri = f"http://127.0.0.1:{between.server_port}"
+        try:
+            yield SourceAccess(settings={"mlflow": {"tracking_uri": uri}}, folder=folder)
+        finally:
+            between.shutdown()
+            thread.join()
+    assert _Between.happening is None, "nothing was downloaded"
+
+
+def test_an_alias_that_moves_during_an_import_changes_nothing_of_it(
+    trained: Mapping[str, Any], mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """It was resolved once: the version that it pointed at is imported, and the move is said."""
+    mlflow_server.register_again("graph")
+    mlflow_server.set_alias("graph", "moving", 1)
+    move = lambda: mlflow_server.set_alias("graph", "moving", 2)  # noqa: E731 - what happens meanwhile
+    with (
+        _meanwhile(mlflow_server, move, tmp_path) as access,
+        opened("mlflow:models:/graph@moving", access=access) as source,
+    ):
+        assert source.provenance is not None
+        assert source.provenance.identity["version"] == "1"
+        (remark,) = [text for text in source.provenance.remarks if "alias" in text]
+    assert "pointed at version 1 of graph when the import began, and at 2 when it ended" in remark
+
+
+def test_files_that_change_during_an_import_are_refused(
+    trained: Mapping[str, Any], mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """Half of the old and half of the new would be no model of anybody's."""
+    model = trained["graph"]["uri"].removeprefix("models:/")
+    added = next(mlflow_server.artifacts.rglob(f"{model}/artifacts/MLmodel")).with_name("more.txt")
+    try:
+        with (
+            _meanwhile(mlflow_server, lambda: added.write_text("more"), tmp_path) as access,
+            pytest.raises(InvalidRegistration, match="changed in MLflow while they were downloaded"),
+            opened("mlflow:models:/graph/1", access=access),
+        ):
+            pass
+    finally:
+        added.unlink(missing_ok=True)
 
 
 def test_a_server_that_is_gone_is_told_from_a_version_that_is_not_there(tmp_path: Path) -> None:
