@@ -20,7 +20,7 @@ from gateway.errors import InvalidRegistration, SourceUnavailable
 from gateway.registry.blobs import BlobStore
 from gateway.registry.registration import Permissions, Prepared, RegistrationOptions, prepare_version
 from gateway.registry.sources import SourceAccess, opened, resolve_source
-from loadtests.live_gateway import LiveGateway
+from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.mlflow_server import COMMIT, MlflowServer
 
 pytestmark = pytest.mark.timeout(600)  # the server and the training start first, wherever the machine is busy
@@ -68,6 +68,8 @@ def test_a_route_answers_as_the_model_of_mlflow_does(
     made = gateway.admin("POST", f"/models/{kind}/versions", asked, expect=201, timeout=300.0)
     assert (made["imported"]["name"], made["imported"]["version"]) == (kind, "1")
     gateway.put_route(kind, {"model": kind, "split": [{"version": made["version"], "weight": 100}]})
+    loaded = lambda: gateway.resident().get(f"{kind}/{made['version']}", {}).get("state") == "active"  # noqa: E731
+    wait_until(loaded, within_s=300.0, what="the version in service")
     answer = gateway.client.post(f"/predict/{kind}", json={"inputs": trained[kind]["inputs"]}, timeout=60.0)
     assert answer.status_code == 200, answer.text
     outputs = answer.json()["outputs"]

@@ -45,6 +45,11 @@ def test_a_model_goes_from_training_over_mlflow_to_an_answer_and_back(
         follow = {"source": source, "every_s": 1, "then": "start", "plan": PLAN}
         split = [{"version": made["version"], "weight": 100}]
         gateway.put_route("iris", {"model": "iris", "split": split, "follow": follow})
+        wait_until(
+            lambda: gateway.resident().get(f"iris/{made['version']}", {}).get("state") == "active",
+            within_s=WITHIN_S,
+            what="the version in service",
+        )
         answer = gateway.client.post("/predict/iris", json={"inputs": first["inputs"]}, timeout=60.0)
         assert answer.json()["outputs"] == first["outputs"]
 
