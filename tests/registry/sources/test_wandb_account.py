@@ -1,6 +1,6 @@
 """The same import against a real account, for those who have one: see ``docs/operations.md``.
 
-    WANDB_API_KEY=… TURNOUT_TEST_WANDB=entity/project/name:alias pytest tests/registry/sources/test_wandb_account.py
+WANDB_API_KEY=… TURNOUT_TEST_WANDB=entity/project/name:alias pytest tests/registry/sources/test_wandb_account.py
 """
 
 from __future__ import annotations
