@@ -13,7 +13,6 @@ from gateway.control.assembly import Assembly
 from gateway.control.audit import record_to_json, verify_store
 from gateway.control.batch_control import BatchScoring
 from gateway.control.catalogue_control import CatalogueControl
-from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.coordination import Coordination
 from gateway.control.follow_control import FollowControl
@@ -49,7 +48,6 @@ class LocalControl:
     models: ModelControl
     artifacts: ArtifactControl
     batches: BatchScoring
-    catalogue: CatalogueControl
     catalogue: CatalogueControl
     targets: TargetControl
     gates: GateControl
@@ -108,7 +106,6 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             routes=routes,
             models=models,
             batches=BatchScoring(models, assemble, settings.batch),
-            catalogue=CatalogueControl(store, blobs, settings.home),
             catalogue=CatalogueControl(store, blobs, settings.home),
             targets=TargetControl(
                 settings.targets, store, gates=gatekeeper, rollouts=rollouts, routes=routes, clock=clock
