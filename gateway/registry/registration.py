@@ -222,8 +222,8 @@ def _check_trust(accepted: _Accepted, allowed: Permissions) -> None:
         raise InvalidRegistration(
             f"{source.entry} is a pickle, or loads one. Loading a pickle runs whatever code its author put in, with "
             f"all rights of the runtime's process: it can read, change and send anything that Turnout's user can. Save "
-            f"the model with skops.io.dump instead; or, if you trust everyone who could have written this file, name model "
-            f"{model!r} under runtimes.allow_pickle in the settings"
+            f"the model with skops.io.dump instead; or, if you trust everyone who could have written this file, name "
+            f"model {model!r} under runtimes.allow_pickle in the settings"
         )
     if accepted.plan.placement == "inline" and model not in allowed.allow_inline:
         raise InvalidRegistration(
