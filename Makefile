@@ -6,6 +6,7 @@ TORCH  ?= $(shell $(PYTHON) -c 'import platform; print("torch==2.13.0" + ("+cpu"
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: serve test demo lint bench dashboards clean
@@ -14,21 +15,21 @@ serve: $(READY)            ## three real versions of a digits model on 127.0.0.1
 	$(BIN)/python -m gateway.cli.quickstart
 	$(BIN)/turnout serve --config config/examples/digits.yaml
 
-test: $(READY)             ## all tests; one that failed is run once more alone, and both outcomes stay in sight
+test: $(DEV)               ## all tests; one that failed is run once more alone, and both outcomes stay in sight
 	$(BIN)/python -m pytest || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
 
 demo: $(READY)             ## canary, bad version, automatic rollback, live in the terminal
 	$(BIN)/turnout demo
 
-lint: $(READY)             ## format, rules, types
+lint: $(DEV)               ## format, rules, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)            ## the figures of docs/benchmarks.md; more options in BENCH="--sweep"
+bench: $(DEV)              ## the figures of docs/benchmarks.md; more options in BENCH="--sweep"
 	$(BIN)/python -m loadtests.bench $(BENCH)
 
-dashboards: $(READY)       ## config/grafana anew, from dashboards/
+dashboards: $(DEV)         ## config/grafana anew, from dashboards/
 	$(BIN)/python -m dashboards
 
 $(READY): pyproject.toml constraints.txt
@@ -36,8 +37,13 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --constraint constraints.txt "$(TORCH)" || { \
 	  echo "pip found no $(TORCH). Point pip at PyTorch's CPU packages, or name another build: make $(MAKECMDGOALS) TORCH=torch==2.13.0"; exit 1; }
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[decisions,examples,otlp,plot]'
 	@touch $(READY)
+
+$(DEV): $(READY)
+	@echo "Setting up what tests and benchmarks need: some minutes more."
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(DEV)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
