@@ -15,6 +15,7 @@ from gateway.cli.output import JsonOption, Output, bytes_text
 from gateway.cli.place import HOME, actor, home_settings, opened_control, opened_place
 from gateway.cli.progress import stepwise
 from gateway.control.local_control import LocalControl
+from gateway.errors import IntegrityError, TurnoutError
 from gateway.registry.signing.signatures import Authors
 from gateway.registry.transfer.ends import BlobEnd, End, RemoteEnd
 from gateway.registry.transfer.records import AliasRecord, VersionRecord, choose
@@ -143,8 +144,23 @@ async def _into_home(move: _Move, settings: Settings) -> dict[str, Any]:
                 try:
                     report = await _transferred(move, there, BlobEnd(control.blobs, arrived.append), chosen)
                 finally:
-                    adopted = [await _adopted(control, record, there.where, authors) for record in arrived]
+                    adopted, refused = await _all_adopted(control, arrived, there.where, authors)
+    if refused:
+        raise CommandFailed("; ".join(map(str, refused)))
     return {**report.to_json(), "moved": [f"{view['model']}/{view['version']}" for view in adopted], "adopted": adopted}
+
+
+async def _all_adopted(
+    control: LocalControl, arrived: Sequence[VersionRecord], origin: str, authors: Authors | None
+) -> tuple[list[dict[str, Any]], list[TurnoutError]]:
+    """What was adopted, and what each refused one lacks: it keeps no other out."""
+    adopted, refused = [], list[TurnoutError]()
+    for record in arrived:
+        try:
+            adopted.append(await _adopted(control, record, origin, authors))
+        except IntegrityError as error:
+            refused.append(error)
+    return adopted, refused
 
 
 async def _adopted(

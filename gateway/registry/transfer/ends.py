@@ -136,7 +136,8 @@ class RemoteEnd:
         self._objects.write(alias.name, alias.to_bytes().decode())
 
     def records(self, model: str | None = None) -> Sequence[VersionRecord]:
-        """What a store holds that others can write to: one record that cannot be read stops nothing but itself."""
+        """Of every model, or of one. RegistryError names a record that cannot be read: others can write there, and
+        what a store does not say is not left out in silence."""
         under = VERSIONS if model is None else f"{VERSIONS}/{model}"
         return [VersionRecord.from_bytes(data, name) for name, data in self._texts(under)]
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.errors import Conflict, RegistryError, UnknownModel, UnknownVersion
 from gateway.registry import canonical
 from gateway.registry.catalogue import CatalogueEntry
 from gateway.registry.fields import Fields
-from gateway.registry.names import check_alias, check_model_name
-from gateway.registry.naming import digests_in
+from gateway.registry.names import check_alias, check_digest, check_model_name
 
 __all__ = ["ALIASES", "VERSIONS", "AliasRecord", "VersionRecord", "choose"]
 
 SCHEMA = 1
 VERSIONS, ALIASES = "versions", "aliases"
+_MOST_NUMBER = 10**9
+_MOST_TIME = 253_402_300_799.0
+"""The end of the year 9999; beyond it no date can be written."""
+_BLOBS = ("signatures", "profiles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,11 @@ class VersionRecord:
 
     @property
     def beside(self) -> frozenset[str]:
-        """Blobs that the entry names itself: signatures, captured profiles, records of gates."""
-        return digests_in(self.entry.to_json()) - {self.digest}
+        """Blobs that the entry names itself: signatures, captured profiles, records of gates. Its other digests (of a
+        declaration, of an import's files as they came) are names of no blob."""
+        rows = (*self.entry.signatures, *self.entry.profiles)
+        records = (check_digest(result["record"]) for result in self.entry.gates if result.get("record") is not None)
+        return frozenset((*(row["digest"] for row in rows), *records)) - {self.digest}
 
     def to_bytes(self) -> bytes:
         return canonical.dumps({"schema": SCHEMA, "model": self.model, "entry": self.entry.to_json()})
@@ -57,7 +64,7 @@ class VersionRecord:
         with Fields(canonical.loads_any(data, what=place), place) as take:
             take.integer("schema", at_least=SCHEMA, at_most=SCHEMA)
             model = check_model_name(take.text("model"))
-            record = cls(model, CatalogueEntry.from_json(take.mapping("entry"), f"{place}.entry"))
+            record = cls(model, _entry(take.mapping("entry"), f"{place}.entry"))
         if not place.endswith(record.name):
             raise RegistryError(f"{place} is about {model}, {record.digest}: it does not belong there; remove it")
         return record
@@ -81,7 +88,38 @@ class AliasRecord:
     @classmethod
     def from_bytes(cls, data: bytes, place: str) -> AliasRecord:
         with Fields(canonical.loads_any(data, what=place), place) as take:
-            return cls(check_model_name(take.text("model")), check_alias(take.text("alias")), take.text("digest"))
+            names = check_model_name(take.text("model")), check_alias(take.text("alias"))
+            alias = cls(*names, check_digest(take.text("digest")))
+        if not place.endswith(alias.name):
+            raise RegistryError(f"{place} is about {alias.model}@{alias.alias}: it does not belong there; remove it")
+        return alias
+
+
+def _entry(body: Mapping[str, Any], place: str) -> CatalogueEntry:
+    """What enters a catalogue from here is read again at every start: nothing may stand in it that breaks one."""
+    with Fields(body, place) as take:
+        take.integer("number", at_least=1, at_most=_MOST_NUMBER)
+        if not 0.0 <= take.number("created_at") <= _MOST_TIME:
+            raise RegistryError(f"{place}.created_at is {body['created_at']}; expected seconds since the epoch")
+        take.optional_mapping("imported")
+        for name in _BLOBS:
+            for row, at in take.rows(name) if body.get(name) else ():
+                _blob(row, at, "at" if name == "signatures" else "captured_at")
+        if any(not isinstance(result, Mapping) for result, _ in take.rows("gates")):
+            raise RegistryError(f"{place}.gates: expected results of gates")
+        for name in body:
+            take.anything(name)
+    return CatalogueEntry.from_json(body, place)
+
+
+def _blob(row: Any, place: str, when: str) -> None:
+    with Fields(row, place) as take:
+        check_digest(take.text("digest"))
+        take.integer("size_bytes", at_least=0)
+        if not 0.0 <= take.number(when) <= _MOST_TIME:
+            raise RegistryError(f"{place}.{when} is {row[when]}; expected seconds since the epoch")
+        for name in row:
+            take.anything(name)
 
 
 def choose(

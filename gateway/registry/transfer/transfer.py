@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.errors import IntegrityError
 from gateway.registry.manifest import Manifest
 from gateway.registry.transfer.ends import End, Piece
 from gateway.registry.transfer.records import VersionRecord
@@ -130,7 +131,13 @@ def _finish(target: End, shipments: list[_Shipment], report: TransferReport) -> 
 
 def _shipment(source: End, record: VersionRecord) -> _Shipment:
     data = source.read(record.digest)
-    blobs = {digest: size for _, digest, size in Manifest.from_bytes(data).blobs()}
+    manifest = Manifest.from_bytes(data)
+    if manifest.model != record.model:  # what a model may do (load pickles) is settled by its name
+        raise IntegrityError(
+            f"{source.where} calls {record.digest} a version of {record.model}, and its manifest is of "
+            f"{manifest.model}: somebody moved it there. It is not taken; remove {record.name}"
+        )
+    blobs = {digest: size for _, digest, size in manifest.blobs()}
     for digest in record.beside - blobs.keys():
         blobs[digest] = len(source.read(digest))
     return _Shipment(record, data, blobs)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import Conflict, IntegrityError, RegistryError, UnknownModel, UnknownVersion
+from gateway.errors import Conflict, IntegrityError, RegistryError, TurnoutError, UnknownModel, UnknownVersion
 from gateway.registry.blobs import BlobStore
 from gateway.registry.catalogue import CatalogueEntry
 from gateway.registry.manifest import FileEntry, Manifest
@@ -23,6 +23,7 @@ from gateway.registry.sealing.forms import PLAIN
 from gateway.registry.transfer.ends import BlobEnd, RemoteEnd
 from gateway.registry.transfer.records import VersionRecord, choose
 from gateway.registry.transfer.transfer import transfer
+from gateway.registry.verify import verify
 from loadtests.live_gateway import wait_until
 from tests.registry.builders import SIGNATURE, stored_manifest
 from tests.registry.stores.conftest import Bucket, Folder, object_name, on_both
@@ -131,6 +132,63 @@ def test_a_record_is_believed_only_where_it_belongs(end: Ended, place: Folder) -
             there.records()
 
 
+def test_an_imported_and_gated_version_goes_there_with_the_blobs_that_it_names(end: Ended, tmp_path: Path) -> None:
+    """Its entry holds digests that name no blob too (of the import's files, of a declaration): none of them is asked
+    for, by a push or by verify."""
+    blobs, there = BlobStore(tmp_path / "home"), end("")
+    manifest = stored_manifest(blobs)
+    kept = [blobs.put_bytes(text) for text in (b"a gate's record", b"a bundle", b"a profile")]
+    rows = [{"digest": one.digest, "size_bytes": one.size_bytes} for one in kept]
+    imported = {"system": "mlflow", "name": "fraud", "version": "7", "files": "sha256:" + "1" * 64}
+    record = record_of(
+        manifest,
+        imported=imported,
+        gates=({"record": kept[0].digest, "declaration": "sha256:" + "2" * 64, "basis": "sha256:" + "3" * 64},),
+        signatures=(rows[1] | {"by": "alice", "at": 1.0},),
+        profiles=(rows[2] | {"route": "live", "rows": 9, "captured_at": 1.0},),
+    )
+    assert record.beside == {one.digest for one in kept}
+    assert transfer(BlobEnd(blobs), there, [record]).versions == 1
+    assert verify(record.digest, there.remote, beside=record.beside).ok
+    assert there.records() == [record]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"number": 2**63 - 1}, "number is"),
+        ({"created_at": 1e300}, "created_at is"),
+        ({"imported": ["mlflow"]}, "expected an object"),
+        ({"signatures": ["alice"]}, "expected an object"),
+        ({"signatures": [{"digest": "../x", "size_bytes": 1, "by": "alice", "at": 1.0}]}, "expected sha256"),
+        ({"profiles": [{"digest": "sha256:" + "1" * 64, "size_bytes": 1}]}, "captured_at is missing"),
+        ({"gates": [1]}, "expected results of gates"),
+    ],
+)
+def test_a_strangers_record_that_would_break_a_catalogue_is_refused(
+    end: Ended, place: Folder, tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    """Others can write to the store: what a catalogue could not be read again with never enters one."""
+    blobs, there = BlobStore(tmp_path / "home"), end("")
+    record = record_of(stored_manifest(blobs))
+    transfer(BlobEnd(blobs), there, [record])
+    body = json.loads(place.get(record.name))
+    place.put(record.name, json.dumps(body | {"entry": body["entry"] | changed}).encode())
+    with pytest.raises(TurnoutError, match=said):
+        there.records()
+
+
+def test_a_version_is_taken_under_its_own_models_name_alone(end: Ended, place: Folder, tmp_path: Path) -> None:
+    """Settings allow things (pickles) to models by name: a record cannot lend a version another one."""
+    blobs, there = BlobStore(tmp_path / "home"), end("")
+    record = record_of(stored_manifest(blobs))
+    transfer(BlobEnd(blobs), there, [record])
+    false = VersionRecord("trusted", record.entry)
+    place.put(false.name, false.to_bytes())
+    with pytest.raises(IntegrityError, match="its manifest is of digits"):
+        transfer(there, BlobEnd(BlobStore(tmp_path / "other")), there.records("trusted"))
+
+
 def test_versions_are_chosen_by_number_alias_and_digest() -> None:
     """Two that share a number are told apart by their digests, never guessed."""
     digests = ["sha256:" + letter * 64 for letter in "abc"]
@@ -160,6 +218,7 @@ from gateway.registry.sealing.forms import PLAIN
 from gateway.registry.transfer.ends import BlobEnd, RemoteEnd
 from gateway.registry.transfer.records import VersionRecord
 from gateway.registry.transfer.transfer import transfer
+from gateway.registry.verify import verify
 import json
 home, url, options, record, way = sys.argv[1:]
 objects = ObjectStore(ObjectPlace(url, json.loads(options)))
