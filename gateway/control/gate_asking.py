@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.control.desired import Desired, read_desired
 from gateway.control.gatekeeping import declaration_digest
@@ -22,13 +24,15 @@ __all__ = ["Question", "model_of", "question"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``declaration`` is what stands in the model's document, under ``digest``. ``champion``: the version to compare
+    """``whole`` is what stands in the model's document, under ``digest``; ``declaration`` what of it is asked here,
+    which may have no gates. ``champion``: the version to compare
     with; None where there is none, or it is the same. ``routes``: of the model, each with the version that it falls
     back to."""
 
     model: ModelDocument
     entry: CatalogueEntry
     declaration: Declaration
+    whole: Declaration
     digest: str
     champion: CatalogueEntry | None
     routes: tuple[tuple[str, CatalogueEntry], ...]
@@ -39,27 +43,45 @@ class Question:
 
     @property
     def basis(self) -> str:
-        asks = any(isinstance(gate, SignatureGate) for gate in self.declaration.gates)
-        body = {
+        return self._basis(self.declaration)
+
+    @property
+    def bases(self) -> frozenset[str]:
+        """Who passed all gates has passed those that are asked here."""
+        return frozenset((self._basis(self.declaration), self._basis(self.whole)))
+
+    def _basis(self, declaration: Declaration) -> str:
+        asks = any(isinstance(gate, SignatureGate) for gate in declaration.gates)
+        body: dict[str, Any] = {
             "version": self.entry.digest,
             "declaration": self.digest,
             "champion": None if self.champion is None else self.champion.digest,
             "routes": [[name, entry.digest] for name, entry in self.routes] if asks else [],
         }
+        if len(declaration.gates) < len(self.whole.gates):
+            body["gates"] = [gate.name for gate in declaration.gates]
         return canonical.digest_of(canonical.dumps(body))
 
 
-def question(snapshot: Snapshot, name: str, number: int, against: int | None = None) -> Question | None:
-    """None where the model asks for nothing. Raises UnknownModel, UnknownVersion, and InvalidRegistration for a
+def question(
+    snapshot: Snapshot,
+    name: str,
+    number: int,
+    against: int | None = None,
+    *,
+    purposes: Collection[str] | None = None,
+) -> Question | None:
+    """``purposes``: of the changes that ask; None: all gates. None where the model asks for nothing. Raises UnknownModel, UnknownVersion, and InvalidRegistration for a
     declaration that this program does not understand."""
     model = model_of(snapshot, name)
     entry = model.version(number)
     if model.gates is None:
         return None
-    declaration = Declaration.from_json(canonical.thaw(model.gates))
-    beside = model.aliases.get(declaration.champion) if against is None else against
+    whole = Declaration.from_json(canonical.thaw(model.gates))
+    asked = whole if purposes is None else whole.asked_by(purposes)
+    beside = model.aliases.get(whole.champion) if against is None else against
     champion = None if beside in (None, number) else model.version(int(beside or 0))
-    return Question(model, entry, declaration, declaration_digest(model), champion, _routes(snapshot, model, number))
+    return Question(model, entry, asked, whole, declaration_digest(model), champion, _routes(snapshot, model, number))
 
 
 def model_of(snapshot: Snapshot, name: str) -> ModelDocument:

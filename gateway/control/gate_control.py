@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ from gateway.messages import VersionRef
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.gates.declaration import Declaration
+from gateway.registry.gates.kinds import Gate
+from gateway.registry.gates.purposes import targets_in
 from gateway.registry.gates.records import GATES, keep_record, read_record
 from gateway.registry.gates.report import Report
 from gateway.registry.gates.running import GateProgress
@@ -54,7 +56,8 @@ class GateStatistics:
 
 class GateControl:
     """``home``: where the key of the records is. ``jobs``: None where nothing is served; a run then goes on in the
-    foreground of who asks. ``progress`` is told of those."""
+    foreground of who asks. ``progress`` is told of those. ``targets``: names of the settings' targets; None where they
+    are not known."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class GateControl:
         clock: Clock,
         jobs: Jobs | None = None,
         progress: GateProgress = lambda _stage, _done, _total: None,
+        targets: Collection[str] | None = None,
     ) -> None:
         self._store = store
         self._runner = runner
@@ -77,6 +81,7 @@ class GateControl:
         self._runs: Counter[tuple[str, str]] = Counter()
         self._overrides: Counter[str] = Counter()
         self._key: SigningKey | None = None
+        self._targets = targets
         self.progress = progress
 
     def __repr__(self) -> str:
@@ -123,6 +128,7 @@ class GateControl:
                 raise InvalidRegistration(
                     f"{file.name} ({file.digest}) is not stored here; send the file with the gates"
                 )
+        self._check_targets(() if declaration is None else declaration.gates)
         asked = None if declaration is None else declaration.to_json()
 
         def decide(snapshot: Snapshot) -> Decision:
@@ -132,6 +138,16 @@ class GateControl:
 
         await self._changes.write(_key(model), decide, expected=expected)
         return await self.declared(model)
+
+    def _check_targets(self, gates: Sequence[Gate]) -> None:
+        """A gate for a target that is misspelt would never be asked."""
+        for gate in gates if self._targets is not None else ():
+            for target in targets_in(gate.purposes):
+                if target not in (self._targets or ()):
+                    known = ", ".join(self._targets or ()) or "none"
+                    raise InvalidRegistration(
+                        f"gate {gate.name!r} is for target {target!r}, and the settings have {known}"
+                    )
 
     @contextmanager
     def storing(self) -> Iterator[BlobStore]:
@@ -173,11 +189,18 @@ class GateControl:
         return self._job(asked, purpose, actor).to_json()
 
     async def run(
-        self, model: str, selector: str, *, against: str | None = None, actor: str, purpose: str = "asked"
+        self,
+        model: str,
+        selector: str,
+        *,
+        against: str | None = None,
+        actor: str,
+        purpose: str = "asked",
+        purposes: Collection[str] | None = None,
     ) -> View:
         """Runs the gates, whatever was shown before, and returns the view of the run at its end; it may be one that did
-        not pass. Conflict where the model asks for nothing."""
-        return await self._shared(await self._question(model, selector, against), purpose, actor)
+        not pass. ``purposes``: those that are for one of these changes; None: all. Conflict where there are none."""
+        return await self._shared(await self._question(model, selector, against, purposes), purpose, actor)
 
     async def require(
         self,
@@ -190,29 +213,34 @@ class GateControl:
         actor: str,
     ) -> GateOutcome:
         """See ``Gatekeeper``. With ``override`` nothing is run: what was shown last is passed over and written down."""
-        asked = question(await self._store.snapshot(), model, version, against)
+        asked = question(await self._store.snapshot(), model, version, against, purposes=(purpose,))
         if asked is None:
             return GateOutcome()
+        if not asked.declaration.gates:
+            return GateOutcome(asked.digest)
+        beside = None if against is not None else _beside(asked)
         fresh = await self._fresh(asked)
         if fresh is not None:
-            return GateOutcome(asked.digest, str(fresh["record"]))
+            return GateOutcome(asked.digest, str(fresh["record"]), beside=beside)
         if override is not None:
             return await self._overridden(asked, override, purpose, actor)
         view = await self._shared(asked, purpose, actor)
         if not view["passed"]:
             report = view["report"]
             raise GateRefused(f"{asked.ref} does not pass the gates of its model: {view['why']}", report)
-        return GateOutcome(asked.digest, str(view["record"]), report=view["report"])
+        return GateOutcome(asked.digest, str(view["record"]), report=view["report"], beside=beside)
 
     # How
 
-    async def _question(self, model: str, selector: str, against: str | None) -> Question:
+    async def _question(
+        self, model: str, selector: str, against: str | None, purposes: Collection[str] | None = None
+    ) -> Question:
         snapshot = await self._store.snapshot()
         document = model_of(snapshot, model)
         entry = document.resolve(selector)
         beside = None if against is None else document.resolve(_selector(against)).number
-        asked = question(snapshot, model, entry.number, beside)
-        if asked is None:
+        asked = question(snapshot, model, entry.number, beside, purposes=purposes)
+        if asked is None or not asked.declaration.gates:
             raise Conflict(
                 f"model {model} declares no gates, so there is nothing to run; declare some: "
                 f"turnout gates {model} -f gates.yaml"
@@ -222,7 +250,7 @@ class GateControl:
     async def _fresh(self, asked: Question) -> Mapping[str, Any] | None:
         """The newest result that counts: of this question, passed, young enough, and signed by this home."""
         for result in reversed(asked.entry.gates):
-            if result.get("basis") != asked.basis or not result.get("passed") or not result.get("record"):
+            if result.get("basis") not in asked.bases or not result.get("passed") or not result.get("record"):
                 continue
             if not self._young(asked, float(result["at"])):
                 continue
@@ -231,7 +259,7 @@ class GateControl:
             except LoadError:
                 continue
             said = (report.get("basis"), report.get("digest"), report.get("passed"))
-            if said == (asked.basis, asked.entry.digest, True) and self._young(asked, float(report["ended_at"])):
+            if said == (result["basis"], asked.entry.digest, True) and self._young(asked, float(report["ended_at"])):
                 return dict(result)
         return None
 
@@ -389,6 +417,11 @@ class _Stopped:
 
     def is_set(self) -> bool:
         return self._set or self._asked()
+
+
+def _beside(asked: Question) -> tuple[str, int | None]:
+    alias = asked.whole.champion
+    return alias, asked.model.aliases.get(alias)
 
 
 def _key(model: str) -> DocumentKey:

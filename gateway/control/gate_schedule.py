@@ -22,6 +22,7 @@ from gateway.control.reconcile import Reconciler
 from gateway.errors import StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
 from gateway.registry.catalogue import CatalogueEntry
+from gateway.registry.gates.purposes import asked_for
 
 __all__ = ["POST", "GateSchedule", "due", "in_service", "standing"]
 
@@ -52,11 +53,27 @@ def due(desired: Desired, now: float) -> Iterator[VersionRef]:
         model = desired.models.get(ref.model)
         every_h = None if model is None or model.gates is None else model.gates.get("revalidate_h")
         entry = None if model is None else next((e for e in model.versions if e.number == ref.number), None)
-        if every_h is None or entry is None:
+        if every_h is None or entry is None or model is None:
+            continue
+        if not any(asked_for(model.gates, one) for one in purposes_of(desired, ref)):
             continue
         age_s = now - last_run(entry)
         if age_s >= every_h * _HOUR_S or age_s < -_CLOCKS_DIFFER_S:  # of the future: a clock was wrong
             yield ref
+
+
+def purposes_of(desired: Desired, ref: VersionRef) -> frozenset[str]:
+    """The changes that put the version where it is: gates for these are looked at again."""
+    model, number = desired.models.get(ref.model), ref.number
+    if model is None:
+        return frozenset()
+    routes = {
+        f"rollout:{name}"
+        for name, route in desired.routes.items()
+        if route.document.spec.model == ref.model and number in route.document.answering()
+    }
+    aliases = {f"alias:{alias}" for alias in model.aliases_of(number)}
+    return frozenset({f"target:{target}" for target in model.targets_of(number)} | aliases | routes)
 
 
 def standing(desired: Desired) -> Mapping[VersionRef, bool]:
@@ -164,7 +181,10 @@ class GateSchedule:
         # Whatever comes of it, it is not begun again at once.
         self._not_before[ref] = self._clock.monotonic() + RETRY_S
         try:
-            view = await self._gates.run(ref.model, str(ref.number), actor=ACTOR, purpose="revalidation")
+            purposes = purposes_of(self._reconciler.desired, ref)
+            view = await self._gates.run(
+                ref.model, str(ref.number), actor=ACTOR, purpose="revalidation", purposes=purposes
+            )
         except TurnoutError as fault:
             self._troubled(fault)
             return

@@ -18,6 +18,7 @@ from gateway.control.coordination import Coordination
 from gateway.control.follow_control import FollowControl
 from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
+from gateway.control.gatekeeping import OpenGate
 from gateway.control.model_control import ModelControl
 from gateway.control.plane import permissions
 from gateway.control.replica import ReplicaAbsent
@@ -86,7 +87,7 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
         routes = RouteControl(store, replica, clock=clock, coordination=coordination)
         assemble = Assembly(blobs, settings.runtimes, environments).spec
         runner = GateRunner(blobs, assemble, clock, environments)
-        gates = GateControl(store, runner, home=settings.home, clock=clock)
+        gates = GateControl(store, runner, home=settings.home, clock=clock, targets=settings.targets or None)
         gatekeeper = signed_gate(settings, store, blobs, gates)
         rollouts = RolloutControl(store, replica, clock=clock, blobs=blobs, coordination=coordination, gates=gatekeeper)
         models = ModelControl(
@@ -108,7 +109,13 @@ async def open_control(settings: Settings) -> AsyncIterator[LocalControl]:
             batches=BatchScoring(models, assemble, settings.batch),
             catalogue=CatalogueControl(store, blobs, settings.home),
             targets=TargetControl(
-                settings.targets, store, gates=gatekeeper, rollouts=rollouts, routes=routes, clock=clock
+                settings.targets,
+                store,
+                gates=gatekeeper,
+                rollouts=rollouts,
+                routes=routes,
+                clock=clock,
+                ungated=signed_gate(settings, store, blobs, OpenGate()),
             ),
             gates=gates,
             tokens=TokenControl(store, replica, clock=clock),

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.desired import Desired, read_desired
-from gateway.control.gatekeeping import Gatekeeper, OpenGate, Override
+from gateway.control.gatekeeping import Gatekeeper, OpenGate, Override, compares_with
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
 from gateway.errors import Conflict, IntegrityError, RegistryError, StoreUnavailable, UnknownModel
 from gateway.messages import VersionRef
@@ -184,7 +184,7 @@ class ModelControl:
         entry = AuditEntry(actor, "alias", str(model_key(name)), "" if override is None else override.reason, detail)
 
         def step(model: ModelDocument) -> ModelDocument:
-            passed.check(model)
+            passed.check(model, version)
             return model.set_alias(alias, version)
 
         return await self._change(name, step, entry, expected)
@@ -192,7 +192,16 @@ class ModelControl:
     async def drop_alias(self, name: str, alias: str, *, actor: str, expected: int | None = None) -> View:
         self._refuse_target(alias, f"demote what stands there: turnout demote {name}/VERSION --from {alias}")
         entry = AuditEntry(actor, "alias-drop", str(model_key(name)), "", {"alias": alias})
-        return await self._change(name, lambda model: model.drop_alias(alias), entry, expected)
+
+        def step(model: ModelDocument) -> ModelDocument:
+            if alias in model.aliases and compares_with(model, alias):
+                raise Conflict(
+                    f"gates of {name} compare its versions with @{alias}, and would pass any without; move it to "
+                    f"another version, or have an administrator change the gates first (turnout gates {name} -f FILE)"
+                )
+            return model.drop_alias(alias)
+
+        return await self._change(name, step, entry, expected)
 
     def _refuse_target(self, alias: str, instead: str) -> None:
         if alias in self._targets:

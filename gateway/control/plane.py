@@ -26,6 +26,7 @@ from gateway.control.following import Following
 from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
 from gateway.control.gate_schedule import GateSchedule
+from gateway.control.gatekeeping import OpenGate
 from gateway.control.guard import Guard
 from gateway.control.holdings import Holdings
 from gateway.control.jobs import Jobs
@@ -176,6 +177,7 @@ class ControlPlane:
             home=settings.home,
             clock=clock,
             jobs=self.jobs,
+            targets=settings.targets or None,
         )
         gatekeeper = signed_gate(settings, store, blobs, self.gates)
         self.rollouts = RolloutControl(
@@ -218,7 +220,13 @@ class ControlPlane:
             gates=gatekeeper,
         )
         self.targets = TargetControl(
-            settings.targets, store, gates=gatekeeper, rollouts=self.rollouts, routes=self.routes, clock=clock
+            settings.targets,
+            store,
+            gates=gatekeeper,
+            rollouts=self.rollouts,
+            routes=self.routes,
+            clock=clock,
+            ungated=signed_gate(settings, store, blobs, OpenGate()),
         )
         self.follow = FollowControl(store, clock=clock)
         self.follower = Follower(

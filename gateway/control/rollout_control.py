@@ -79,10 +79,15 @@ class RolloutControl:
             catalogue = Catalogue.of(_model(snapshot, document))
             return steps.start(document, plan, catalogue, name=name, by=actor, at=self._clock.wall())
 
-        passed = await self._passed(route, plan, begun, override, actor)
+        passed, known_good = await self._passed(route, plan, begun, override, actor)
 
         def step(snapshot: Snapshot, document: RouteDocument) -> RouteDocument:
-            passed.check(_model(snapshot, document))
+            passed.check(_model(snapshot, document), plan.candidate)
+            if passed.record is not None and document.status.known_good != known_good:
+                raise Conflict(
+                    f"the known good of route {route} changed from {known_good} to {document.status.known_good} while "
+                    f"{plan.candidate} was compared with it; begin the rollout again"
+                )
             return begun(snapshot, document)
 
         said: dict[str, Any] = {} if override is None else {"reason": override.reason}
@@ -172,18 +177,21 @@ class RolloutControl:
 
     async def _passed(
         self, route: str, plan: PlanSpec, begun: Step, override: Override | None, actor: str
-    ) -> GateOutcome:
+    ) -> tuple[GateOutcome, int | None]:
+        """And the known good that it was compared with."""
         snapshot = await self._store.snapshot()
         document = _route(snapshot, route)
         begun(snapshot, document)  # what cannot be is refused before its gates have run
-        return await self._gates.require(
+        known_good = document.status.known_good
+        passed = await self._gates.require(
             document.spec.model,
             plan.candidate,
             purpose=f"rollout:{route}",
-            against=document.status.known_good,
+            against=known_good,
             override=override,
             actor=actor,
         )
+        return passed, known_good
 
     def _check_secrets(self, plan: PlanSpec) -> None:
         if self._known_secrets is None:

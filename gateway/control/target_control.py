@@ -7,12 +7,12 @@ at again, and if another version was promoted meanwhile, nobody's decision is ov
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
-from gateway.control.gatekeeping import Gatekeeper, GateOutcome, Override
+from gateway.control.gatekeeping import Gatekeeper, GateOutcome, OpenGate, Override
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.route_control import RouteControl
@@ -22,6 +22,7 @@ from gateway.control.target_routes import TargetRoutes
 from gateway.control.target_views import model_view, target_view
 from gateway.errors import Conflict, InvalidInput, SettingsError, UnknownModel
 from gateway.registry.catalogue import ModelDocument
+from gateway.registry.gates.purposes import asked_for
 from gateway.registry.standing import Standing, TargetState
 from gateway.settings import TargetSettings
 
@@ -64,7 +65,8 @@ class Move:
 
 class TargetControl:
     """``rollouts`` starts what a target's settings start with a promotion, ``routes`` takes a version off before it is
-    demoted. Raises SettingsError for a plan that is none."""
+    demoted; ``ungated`` is asked in place of ``gates`` where a target wants none: signatures are not the model's to
+    waive. Raises SettingsError for a plan that is none."""
 
     def __init__(
         self,
@@ -75,10 +77,12 @@ class TargetControl:
         rollouts: RolloutControl,
         routes: RouteControl,
         clock: Clock,
+        ungated: Gatekeeper | None = None,
     ) -> None:
         self._path = TargetPath(targets)
         self._store = store
         self._gates = gates
+        self._ungated = ungated or OpenGate()
         self._routes = TargetRoutes(store, routes, rollouts)
         self._clock = clock
         self._changes = Changes(store)
@@ -115,7 +119,7 @@ class TargetControl:
         if rule.rollout is not None:
             self._routes.check_free(snapshot, move.model, move.target, move.number)
         # What it was promoted by before has passed them: the way back is not to wait for an evaluation.
-        outcome = None if step.again or rule.gates == "none" else await self._passed(document, move, override)
+        outcome = None if step.again else await self._passed(document, move, override)
         made: list[ModelDocument] = []
 
         def decide(snapshot: Snapshot) -> Decision:
@@ -167,7 +171,7 @@ class TargetControl:
             return Decision(model.to_json(), move.audited("promote", {})), model
         _check_still(state, seen, move)
         if outcome is not None:
-            outcome.check(model)
+            outcome.check(model, move.number)
         before, passed = state.entered(move.number), {} if outcome is None else outcome.detail()
         gates = passed.get("gates") or (None if before is None else before.gates)
         fresh = Standing(move.number, now, str(move.actor), move.why, step.origin, "promoted", gates)
@@ -187,22 +191,26 @@ class TargetControl:
         routes = frozenset(self._routes.of(snapshot, move.model, move.target))
         move.permit(move.target, self._path.target(move.target).role, routes)
 
-    async def _passed(self, model: ModelDocument, move: Move, override: Override | None) -> GateOutcome:
-        if self._path.target(move.target).gates == "required" and model.gates is None:
-            if override is not None:
-                return GateOutcome(overridden=override.reason, failed=("none is declared",))
+    async def _passed(self, model: ModelDocument, move: Move, override: Override | None) -> GateOutcome | None:
+        """None where the target wants no gates."""
+        wants, purpose = self._path.target(move.target).gates, f"target:{move.target}"
+        lacking = wants == "required" and not asked_for(model.gates, purpose)
+        if lacking and override is None:
             raise Conflict(
-                f"{move.target} takes versions of models that declare gates, and {model.name} declares none; declare "
-                f"some (turnout gates {model.name} -f gates.yaml), or override with a reason as an admin"
+                f"{move.target} takes versions of models that declare gates, and {model.name} declares none for it; "
+                f"declare some (turnout gates {model.name} -f gates.yaml), or override with a reason as an admin"
             )
-        return await self._gates.require(
+        outcome = await (self._ungated if wants == "none" else self._gates).require(
             move.model,
             move.number,
-            purpose=f"target:{move.target}",
+            purpose=purpose,
             against=_state(model, move.target).number,
             override=override,
             actor=move.actor,
         )
+        if lacking and override is not None:
+            return replace(outcome, overridden=override.reason, failed=("none is declared",))
+        return None if wants == "none" else outcome
 
 
 def _check_plans(targets: Mapping[str, TargetSettings]) -> None:

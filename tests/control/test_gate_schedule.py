@@ -161,13 +161,18 @@ async def test_what_is_due_is_in_service_asked_of_and_not_looked_at_for_so_long(
 
         assert in_service(desired) == {VersionRef(MODEL, 1)}
         assert list(due(of(model), 100 * HOUR)) == []
-        asked = model.with_gates({"revalidate_h": 24.0, "gates": []})
+        asked = model.with_gates({"revalidate_h": 24.0, "gates": [PASSES]})
         assert list(due(of(asked), 100 * HOUR)) == [VersionRef(MODEL, 1)]
         looked = asked.with_gate(1, ran)
         assert list(due(of(looked), 123 * HOUR)) == []
         assert list(due(of(looked), 124 * HOUR)) == [VersionRef(MODEL, 1)]
         assert list(due(of(looked), 90 * HOUR)) == [VersionRef(MODEL, 1)]
         assert list(due(of(asked.with_gate(1, {"overridden": "x", "at": 1e9, "passed": False})), 1e9)) != []
+        elsewhere = model.with_gates({"revalidate_h": 24.0, "gates": [{**PASSES, "for": ["target:production"]}]})
+        assert list(due(of(elsewhere), 100 * HOUR)) == []
+        (route,) = desired.routes
+        here = model.with_gates({"revalidate_h": 24.0, "gates": [{**PASSES, "for": [f"rollout:{route}"]}]})
+        assert list(due(of(here), 100 * HOUR)) == [VersionRef(MODEL, 1)]
 
 
 async def _count(w: Watched, runs: int) -> bool:

@@ -214,10 +214,45 @@ async def test_a_target_may_want_models_that_declare_gates(tmp_path: Path) -> No
     rules = {"production": {"gates": "required"}}
     async with scene(tmp_path) as stage:
         targets = control(stage, rules)
-        with pytest.raises(Conflict, match=r"digits declares none; declare some .turnout gates digits"):
+        with pytest.raises(Conflict, match=r"digits declares none for it; declare some .turnout gates digits"):
             await targets.promote(move(3, "production"))
         view = await targets.promote(move(3, "production"), override=Override("first of its kind"))
         assert view["standing"]["gates"] == {"overridden": "first of its kind", "failed": ["none is declared"]}
+
+
+class Unsigned(OpenGate):
+    """Lets nothing pass, whoever overrides: no author has signed."""
+
+    async def require(
+        self,
+        model: str,
+        version: int,
+        *,
+        purpose: str,
+        against: int | None = None,
+        override: Override | None = None,
+        actor: str,
+    ) -> GateOutcome:
+        raise Conflict("no author has signed it")
+
+
+@pytest.mark.parametrize("gates", ["none", "required", "declared"])
+async def test_a_signature_is_asked_for_whatever_a_target_asks_of_gates(tmp_path: Path, gates: str) -> None:
+    """No override passes it, and no target that wants no gates."""
+    rules = {"production": TargetSettings.model_validate({"gates": gates})}
+    async with scene(tmp_path) as stage:
+        targets = TargetControl(
+            rules,
+            stage.store,
+            gates=Unsigned(),
+            ungated=Unsigned(),
+            rollouts=stage.plane.rollouts,
+            routes=stage.plane.routes,
+            clock=stage.clock,
+        )
+        with pytest.raises(Conflict, match="no author has signed it"):
+            await targets.promote(move(3, "production"), override=Override("never mind"))
+        assert "production" not in (await model_of(stage)).targets
 
 
 async def test_of_two_operators_at_once_the_second_is_told_and_changes_nothing(tmp_path: Path) -> None:

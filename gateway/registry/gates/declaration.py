@@ -12,8 +12,8 @@ As people write it (``gates.yaml``), a file is named by its path; as it is kept,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.errors import InvalidRegistration
@@ -21,6 +21,7 @@ from gateway.registry import canonical
 from gateway.registry.fields import Fields
 from gateway.registry.gates.datasets import DataFile, DataSet
 from gateway.registry.gates.kinds import KINDS, Gate
+from gateway.registry.gates.purposes import matches
 from gateway.registry.names import check_alias
 from gateway.registry.offered import refusing
 
@@ -60,6 +61,11 @@ class Declaration:
         """All stored files that it needs."""
         files = [data.file for data in self.data.values()]
         return (*files, *(file for gate in self.gates for file in gate.blobs()))
+
+    def asked_by(self, purposes: Collection[str]) -> Declaration:
+        """With the gates that are for one of these changes; perhaps none."""
+        asked = (gate for gate in self.gates if any(matches(gate.purposes, one) for one in purposes))
+        return replace(self, gates=tuple(asked))
 
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"champion": self.champion, "timeout_s": self.timeout_s}

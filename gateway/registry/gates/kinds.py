@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from gateway.errors import InvalidRegistration
 from gateway.registry.fields import Fields
 from gateway.registry.gates.datasets import DataFile, DataSet
 from gateway.registry.gates.metrics import METRICS
+from gateway.registry.gates.purposes import check_purposes
 
 __all__ = [
     "KINDS",
@@ -94,12 +95,13 @@ def _settings(take: Fields, key: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """``name`` is shown and is unique in a declaration."""
+    """``name`` is shown and is unique in a declaration. ``purposes`` (``for``): the changes that ask it; none: all."""
 
     kind: ClassVar[str] = ""
     readers: ClassVar[Mapping[str, Reader]] = {}
 
     name: str
+    purposes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def check(self, data: Mapping[str, DataSet]) -> None:
         """InvalidRegistration when the gate asks for what cannot be."""
@@ -113,7 +115,7 @@ class Gate:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name != "name" and value != item.default:
-                body[item.name] = _plain(value)
+                body["for" if item.name == "purposes" else item.name] = _plain(value)
         return body
 
     @classmethod
@@ -121,6 +123,9 @@ class Gate:
         with Fields(body, place) as take:
             take.text("kind")
             found: dict[str, Any] = {"name": take.optional_text("name") or cls.naming(body)}
+            if take.anything("for") is not None:
+                found["purposes"] = _names(take, "for")
+                check_purposes(found["purposes"], f"{place}.for")
             for key, read in cls.readers.items():
                 if take.anything(key) is not None:
                     found[key] = read(take, key)

@@ -25,9 +25,11 @@ from gateway.errors import Conflict, GateRefused, IntegrityError, InvalidRegistr
 from gateway.registry.gates.junit import junit
 from gateway.registry.gates.records import GATES, read_record
 from gateway.registry.signing.signatures import sign_manifest
+from gateway.settings import TargetSettings
 from tests.registry.gates.workshop import MODEL, finding, holdout, holdout_file, workshop
 
 GOLDEN = {"cases": [{"inputs": [[0.9, 0.9, 0.1, 0.5]], "outputs": {"label": [1], "score": [0.9]}}]}
+TARGETS = {"staging": TargetSettings(), "production": TargetSettings.model_validate({"from": ["staging"]})}
 ACCURATE = {"kind": "metric", "data": "h", "metric": "accuracy", "at_least": 0.97}
 
 
@@ -387,6 +389,94 @@ async def test_gates_that_are_changed_while_a_version_passes_them_do_not_let_it_
         with pytest.raises(Conflict, match="were changed while"):
             await moving
         assert (await w.control.models.get(MODEL))["aliases"] == {}
+
+
+SLOW = (
+    "import time, pathlib\ndef check(settings):\n    pathlib.Path(settings['here']).touch()\n"
+    "    while not pathlib.Path(settings['go']).exists(): time.sleep(0.01)\n    return True\n"
+)
+
+
+async def test_a_champion_that_is_moved_while_a_version_is_compared_with_it_does_not_let_it_through(
+    tmp_path: Path,
+) -> None:
+    """What was shown was shown beside another; the second try is compared with the one of now."""
+    slow, here, go = tmp_path / "slow.py", tmp_path / "here", tmp_path / "go"
+    slow.write_text(SLOW)
+    async with workshop(tmp_path) as w:
+        first, second, third = await w.register(), await w.register(shift=0.01), await w.register(shift=0.02)
+        await w.promote(first)
+        await w.declare([{"kind": "python", "file": str(slow), "settings": {"here": str(here), "go": str(go)}}])
+        moving = asyncio.ensure_future(w.promote(third))
+        await until(here.exists)
+        await w.promote(second, override=Override("hurry"))
+        go.touch()
+        with pytest.raises(Conflict, match="fraud/3 was compared with fraud/1 while @champion was moved to fraud/2"):
+            await moving
+        assert (await w.promote(third))["aliases"] == {"champion": third}
+
+
+async def test_known_good_that_changes_while_a_candidate_is_compared_with_it_begins_no_rollout(tmp_path: Path) -> None:
+    slow, here, go = tmp_path / "slow.py", tmp_path / "here", tmp_path / "go"
+    slow.write_text(SLOW)
+    async with workshop(tmp_path) as w:
+        first, second, third = await w.register(), await w.register(shift=0.01), await w.register(shift=0.02)
+        spec = {"model": MODEL, "split": [{"version": first, "weight": 1}]}
+        await w.control.routes.put("main", spec, actor="olga")
+        await w.declare([{"kind": "python", "file": str(slow), "settings": {"here": str(here), "go": str(go)}}])
+        beginning = asyncio.ensure_future(w.control.rollouts.start("main", {"candidate": third}, actor="olga"))
+        await until(here.exists)
+        await w.control.routes.put("main", spec | {"split": [{"version": second, "weight": 1}]}, actor="anna")
+        await w.control.routes.rollback("main", to=second, reason="for good", actor="anna")
+        go.touch()
+        with pytest.raises(Conflict, match="known good of route main changed from 1 to 2"):
+            await beginning
+
+
+async def test_the_name_that_versions_are_compared_with_is_not_dropped(tmp_path: Path) -> None:
+    """Without a champion any version would pass: that takes an administrator, who changes the gates."""
+    async with workshop(tmp_path) as w:
+        good, bad = await w.register(), await w.register(wrong=0.2)
+        await w.promote(good)
+        await w.declare(
+            [{"kind": "champion", "data": "h", "metric": "accuracy"}],
+            data=data(holdout_file(tmp_path / "holdout.npz", rows=500)),
+        )
+        with pytest.raises(Conflict, match="compare its versions with @champion, and would pass any without"):
+            await w.control.models.drop_alias(MODEL, "champion", actor="olga")
+        with pytest.raises(GateRefused):
+            await w.promote(bad)
+        await w.control.gates.declare(MODEL, None, actor="anna")
+        assert (await w.control.models.drop_alias(MODEL, "champion", actor="olga"))["aliases"] == {}
+
+
+async def test_a_gate_may_be_for_some_changes_only(tmp_path: Path) -> None:
+    """Staging asks less than production; who has passed all need not show the less again."""
+    async with workshop(tmp_path, targets=TARGETS) as w:
+        bad, good = await w.register(wrong=0.2), await w.register()
+        strict = {**ACCURATE, "name": "strict", "for": ["target:production", "alias:champion"]}
+        lax = {**ACCURATE, "name": "lax", "at_least": 0.5}
+        rows = holdout_file(tmp_path / "holdout.npz", rows=500)
+        declared = await w.declare([strict, lax], data=data(rows))
+        assert declared["gates"]["gates"][0]["for"] == ["target:production", "alias:champion"]
+        gates = w.control.gates
+        staged = await gates.require(MODEL, bad, purpose="target:staging", actor="olga")
+        assert [one["name"] for one in staged.report["gates"]] == ["lax"]
+        with pytest.raises(GateRefused, match="strict: accuracy"):
+            await gates.require(MODEL, bad, purpose="target:production", actor="olga")
+        with pytest.raises(GateRefused, match="strict: accuracy"):
+            await w.promote(bad)
+        await gates.require(MODEL, good, purpose="target:production", actor="olga")
+        runs = len(await w.audited("gates"))
+        fresh = await gates.require(MODEL, good, purpose="target:staging", actor="olga")
+        assert fresh.record is not None
+        assert len(await w.audited("gates")) == runs
+        await w.declare([strict], data=data(rows))
+        assert (await gates.require(MODEL, bad, purpose="target:staging", actor="olga")).record is None
+        with pytest.raises(InvalidRegistration, match="names 'production'; expected target, alias or rollout"):
+            await w.declare([{**strict, "for": ["production"]}], data=data(rows))
+        with pytest.raises(InvalidRegistration, match="target 'prodution', and the settings have staging, production"):
+            await w.declare([{**strict, "for": "target:prodution"}], data=data(rows))
 
 
 async def test_who_stops_waiting_on_a_home_ends_the_run(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class Workshop:
 
 
 @asynccontextmanager
-async def workshop(folder: Path) -> AsyncIterator[Workshop]:
-    settings = load_settings(overrides={"home": folder / "home"})
+async def workshop(folder: Path, **settings_of: Any) -> AsyncIterator[Workshop]:
+    settings = load_settings(overrides={"home": folder / "home", **settings_of})
     async with open_control(settings) as control:
         yield Workshop(control, folder)
 
