@@ -156,7 +156,10 @@ class Following:
             raise Conflict(f"route {route}: nothing was imported yet")
         document = await self._document(route)
         await self._withdraw(route, spec, document, version, fence)
-        standing = standing_of(document, version, since=state.since)
+        begun = state.phase is FollowPhase.STARTED  # and once only: how it ended counts, whenever a clock says that was
+        standing = standing_of(document, version, since=0.0 if begun else state.since)
+        if standing is None and begun:
+            standing = FollowPhase.ENDED, "its rollout is over, and the route was changed since by somebody else"
         if standing is not None:
             return await self._end(route, spec, fence, *standing, version=version)
         if state.phase is FollowPhase.ENDED or (state.phase is FollowPhase.OFFERED and spec.then == "offer"):

@@ -254,6 +254,38 @@ async def test_a_rollout_is_begun_where_the_route_says_so(tmp_path: Path) -> Non
         assert (await here.look())["state"] == "ended"
 
 
+async def test_a_rollout_that_was_stopped_while_the_system_was_down_is_not_begun_again(tmp_path: Path) -> None:
+    """An operator ended it during the outage: when the name answers again, it points where it did, which was tried."""
+    async with stage(tmp_path) as here:
+        await here.follow(then="start")
+        await here.look()
+        here.shelf.version = 2
+        assert (await here.look())["state"] == "started"
+        here.shelf.down = SourceUnavailable("mlflow: connection refused")
+        assert (await here.look())["state"] == "unreachable"
+        await here.scene.plane.rollouts.abort(MODEL, actor="ada", reason="not today")
+        here.clock.advance(60.0)
+        here.shelf.down = None
+        state = await here.look()
+        assert (state["state"], "not today" in state["problem"]) == ("ended", True)
+        assert (await here.look())["state"] == "ended"
+
+
+async def test_a_rollout_that_others_followed_upon_is_not_begun_again(tmp_path: Path) -> None:
+    """The operator stopped it and tried another version, all between two looks."""
+    async with stage(tmp_path) as here:
+        await here.follow(then="start")
+        await here.look()
+        here.shelf.version = 3
+        assert (await here.look())["state"] == "started"
+        await here.scene.plane.rollouts.abort(MODEL, actor="olga")
+        await here.scene.plane.rollouts.start(MODEL, QUICK, actor="olga")
+        await here.scene.plane.rollouts.abort(MODEL, actor="olga")
+        await passed(here.clock)
+        state = await here.look()
+        assert (state["state"], "changed since" in state["problem"]) == ("ended", True)
+
+
 async def test_a_name_that_moves_back_and_forth_is_followed(tmp_path: Path) -> None:
     """Back: the rollout that was begun for it ends, and the version that serves is the one meant. Forth: it is begun
     again, of the same version under the same number."""
