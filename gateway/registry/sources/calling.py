@@ -29,6 +29,7 @@ _CHILD = Path(__file__).parent / "clients" / "child.py"
 _LOOK_S = 0.5
 """How often the size of what was fetched is looked at: between two looks a client can write what a disk takes in that
 time, and no more."""
+_END_S = 5.0
 _MAX_LINE = canonical.MAX_BYTES
 
 Progress = Callable[[int, int], None]
@@ -197,7 +198,11 @@ class _Conversation:
             )
 
     def _ended(self, said: IO[bytes]) -> str:
-        code = self._child.wait()
+        """It closed its output, which is mostly its end; one that goes on all the same is not waited for."""
+        try:
+            code = self._child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return f"{self._place.text}: its client closed its output without an answer, and did not end{tail_of(said)}"
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         return f"{self._place.text}: its client ended without an answer, with {how}{tail_of(said)}"
 

@@ -64,17 +64,27 @@ def _folder(access: SourceAccess) -> Iterator[Path]:
         if access.folder is not None:
             access.folder.mkdir(parents=True, exist_ok=True)
             _sweep(access.folder)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=access.folder))
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder, lock = _held(access.folder)
     try:
         with explained("keep fetched files"):
-            fcntl.flock(lock, fcntl.LOCK_EX)
             for name in ("files", "beside"):
                 (folder / name).mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _held(parent: Path | None) -> tuple[Path, int]:
+    """A new folder and its lock. One that was taken for a dead process's before it was locked is made again."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return folder, lock
+            os.close(lock)
 
 
 def _sweep(parent: Path) -> None:

@@ -9,7 +9,9 @@ import stat
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 
 from gateway.errors import InvalidRegistration, SourceUnavailable
 from gateway.registry.sources import Source, SourceAccess, SourceLimits, opened, resolve_source
+from gateway.registry.sources.fetching import _folder
 
 CONTENT = b"a model, as far as anyone here knows"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -222,12 +225,24 @@ HOSTILE: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "an empty archive": (lambda to: _tar(to / "a.tgz"), "is empty"),
     "a zip cut short": (lambda to: _cut(_zip(to / "a.zip", {"m.onnx": CONTENT * 50})), "no archive that can be read"),
     "a tar cut short": (lambda to: _cut(_tar(to / "a.tgz", _plain("m.onnx", CONTENT))), "no archive that can be read"),
+    "a bomb in a header": (lambda to: _swollen(to / "a.tgz"), "a header or a list of members that takes over"),
     "a bomb": (lambda to: _zip(to / "a.zip", {"m.onnx": bytes(80 * 1024 * 1024)}), "no model but a bomb"),
 }
 
 
 def _cut(path: Path) -> Path:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def _swollen(path: Path) -> Path:
+    """A header of 2 GB, which the standard library reads whole: megabytes of packed zeros, made of one piece."""
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 2 * 1024**3
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    start = packer.compress(header.tobuf(tarfile.USTAR_FORMAT)) + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(64 * 1024**2)) + packer.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(start + zeros * 32)
     return path
 
 
@@ -257,3 +272,17 @@ def test_what_a_dead_process_was_fetching_is_swept_away(tmp_path: Path) -> None:
     with _opened(path, tmp_path), _opened(path, tmp_path):
         assert len(list(tmp_path.glob("fetching-*"))) == 2
         assert not left.exists()
+
+
+def test_fetches_that_begin_together_leave_each_others_folders_alone(tmp_path: Path) -> None:
+    """A folder is there for a moment before it is locked; whoever sweeps in that moment costs nobody a fetch."""
+    access = SourceAccess(folder=tmp_path)
+
+    def begin(_: int) -> None:
+        for _ in range(100):
+            with _folder(access) as folder:
+                assert (folder / "files").is_dir()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, range(8)))
+    assert not list(tmp_path.iterdir())

@@ -28,9 +28,7 @@ class Model:
 
     def __init__(self, files: Any) -> None:
         _sweep()
-        self._root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._root, self._lock = _held()
         for name in files.names():
             if name.startswith(_FOLDER):
                 path = self._root / name.removeprefix(_FOLDER)
@@ -118,6 +116,18 @@ def _text(item: Any) -> str:
     if isinstance(item, dict | list):
         return json.dumps(item)
     return item.isoformat() if hasattr(item, "isoformat") else str(item)
+
+
+def _held() -> tuple[Path, int]:
+    """A new folder and its lock. One that was taken for a dead process's before it was locked is made again."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():
+                return folder, lock
+            os.close(lock)
 
 
 def _sweep() -> None:

@@ -2,17 +2,20 @@
 
 A member that climbs out of the folder, a link, a device, a second member of the same name, a member that unfolds into
 far more than is there (a bomb), or one that is encrypted: the archive is refused as a whole. What is packed within a
-packed file stays packed.
+packed file stays packed. The standard library keeps headers and lists of members in memory, whatever size they unfold
+into, so that memory has a limit of its own meanwhile.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +26,8 @@ MOST_RATIO = 200
 reaches 1,032."""
 FREE_BYTES = 64 * 1024 * 1024
 """Below this size nobody asks for the ratio: a small file of zeros is no bomb."""
+MOST_MEMORY_BYTES = 512 * 1024 * 1024
+"""Beyond what the process has when it begins. The members of ten thousand files take some ten megabytes."""
 
 
 def is_archive(name: str) -> bool:
@@ -44,20 +49,40 @@ def unpack(packed: Path, name: str, folder: Path, limits: Mapping[str, int]) -> 
     size = packed.stat().st_size
     budget = _Budget(limits, most=max(FREE_BYTES, size * MOST_RATIO), name=name)
     try:
-        if name.lower().endswith(".zip"):
-            with zipfile.ZipFile(packed) as archive:
-                _write(_zip_members(archive, budget), folder, budget)
-        else:
-            mode = "r|" if name.lower().endswith(".tar") else "r|gz"
-            with tarfile.open(packed, mode) as tar:  # type: ignore[call-overload]  # a stream: each byte is read once
-                _write(_tar_members(tar, budget), folder, budget)
+        with _bounded_memory():
+            if name.lower().endswith(".zip"):
+                with zipfile.ZipFile(packed) as archive:
+                    _write(_zip_members(archive, budget), folder, budget)
+            else:
+                mode = "r|" if name.lower().endswith(".tar") else "r|gz"
+                with tarfile.open(packed, mode) as tar:  # type: ignore[call-overload]  # a stream: each byte is read once
+                    _write(_tar_members(tar, budget), folder, budget)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{name} is no archive that can be read: {error}") from error
+    except MemoryError:
+        raise ValueError(
+            f"{name} has a header or a list of members that takes over {MOST_MEMORY_BYTES} bytes of memory: that is no "
+            "model but a bomb"
+        ) from None
     except OSError as error:
         if error.errno is None:  # gzip's own, which has no number
             raise ValueError(f"{name} is no archive that can be read: {error}") from error
         raise
     _lift(folder)
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    most = pages * resource.getpagesize() + MOST_MEMORY_BYTES
+    if before != resource.RLIM_INFINITY:
+        most = min(most, before)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 class _Budget:
