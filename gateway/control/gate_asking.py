@@ -71,8 +71,10 @@ def question(
     *,
     purposes: Collection[str] | None = None,
 ) -> Question | None:
-    """``purposes``: of the changes that ask; None: all gates. None where the model asks for nothing. Raises UnknownModel, UnknownVersion, and InvalidRegistration for a
-    declaration that this program does not understand."""
+    """``purposes``: of the changes that ask; None: all gates. None where the model asks for nothing.
+
+    Raises UnknownModel, UnknownVersion, and InvalidRegistration for a declaration that this program does not understand.
+    """
     model = model_of(snapshot, name)
     entry = model.version(number)
     if model.gates is None:

@@ -61,6 +61,7 @@ class _Side:
         self._reading: Reading | None = None
         self.counted: dict[str, Counted] = {name: METRICS[name].count(BLOCKS) for name in metrics}
         self.groups = {names: GroupCounts(names) for names in groups}
+        self.clustered = data.key is not None
         self.faults: dict[str, str] = {}
         self.fault = ""
 
@@ -139,7 +140,7 @@ def _finding(gate: Gate, own: _Side, other: _Side | None, pairs: _Pairs, rows: i
     if isinstance(gate, FairnessGate):
         return verdicts.fairness(gate, own.groups[gate.group])
     if isinstance(gate, MetricGate):
-        return verdicts.metric(gate, own.counted[gate.metric], rows)
+        return verdicts.metric(gate, own.counted[gate.metric], rows, clustered=own.clustered)
     if isinstance(gate, ChampionGate):
         return _compared(gate, own, other, pairs, rows)
     raise TypeError(f"a gate of kind {gate.kind} is not one of evaluation data")
@@ -153,7 +154,8 @@ def _compared(gate: ChampionGate, own: _Side, other: _Side | None, pairs: _Pairs
     if fault:
         return Finding(gate.name, gate.kind, State.ERROR, f"the champion: {fault}")
     paired = (pairs.gained, pairs.lost, pairs.rows)
-    return verdicts.champion(gate, own.counted[gate.metric], other.counted[gate.metric], paired)
+    own_counted, champions = own.counted[gate.metric], other.counted[gate.metric]
+    return verdicts.champion(gate, own_counted, champions, paired, clustered=own.clustered)
 
 
 def _counts(counted: Counted, metric: str, rows: int) -> Mapping[str, Any]:

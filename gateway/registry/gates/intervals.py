@@ -81,7 +81,7 @@ def bootstrap(sums: Array, value: Callable[[Array], Array], confidence: float) -
     """The percentile interval of ``value``, which turns sums ``[…, terms]`` into figures ``[…]``.
 
     ``sums`` has a row for each block ``[blocks, terms]``. The draws are the same each time, so a report is the same for
-    the same data. (nan, nan) where no draw has a figure.
+    the same data. (nan, nan) where more draws than lie outside of an end have no figure.
     """
     if not len(sums):
         return math.nan, math.nan
@@ -89,10 +89,10 @@ def bootstrap(sums: Array, value: Callable[[Array], Array], confidence: float) -
     # A stretch at a time: all at once would hold as many rows of every term.
     stretches = range(0, DRAWS, _DRAWS_AT_ONCE)
     drawn = np.concatenate([value(weights[at : at + _DRAWS_AT_ONCE] @ sums) for at in stretches])
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
+    told, rest = np.isfinite(drawn), (1 - confidence) / 2
+    if np.mean(~told) > rest:
         return math.nan, math.nan
-    rest = (1 - confidence) / 2
+    drawn = drawn[told]
     low, high = np.quantile(drawn, [rest, 1 - rest])
     return float(low), float(high)
 

@@ -20,6 +20,8 @@ __all__ = ["METRICS", "Answers", "Counted", "Metric"]
 MOST_CLASSES = 64
 SCORE_BINS = 256
 _TINY = 1e-15
+_ROUNDED = 1e-5
+_SUMS_TO_ONE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,14 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """``proportion``: its sums are rows and, of them, hits. ``scored``: it needs probabilities."""
+    """``proportion``: its sums are rows and, of them, hits. ``scored``: it needs probabilities. ``rests_on``: of all
+    sums added up, the rows that the figure is made of: of recall, those that should be found."""
 
     count: Callable[[int], Counted]
     higher_is_better: bool = True
     proportion: bool = False
     scored: bool = False
+    rests_on: Callable[[Array], float] = lambda total: float(total[0])
 
 
 @dataclass(slots=True)
@@ -129,8 +133,10 @@ class _RankArea:
 
     def add(self, blocks: Array, rows: Answers) -> None:
         score = _one_score(rows)
+        if not np.isfinite(score).all():  # sorted behind all numbers, it would count as the highest
+            raise InvalidRegistration(f"{np.count_nonzero(~np.isfinite(score))} scores are no numbers (NaN, infinite)")
         if self.edges is None:
-            different = np.unique(score[np.isfinite(score)])
+            different = np.unique(score)
             if len(different) > SCORE_BINS - 2:
                 different = np.unique(np.quantile(different, np.linspace(0, 1, SCORE_BINS - 2)))
             self.edges = different
@@ -153,6 +159,16 @@ def _one_score(rows: Answers) -> Array:
     return rows.score
 
 
+def _probabilities(score: Array) -> Array:
+    """In doubles: 1 less a trillionth is 1 in singles, and its loss without end. A score that is no probability would
+    be clipped to a loss that it has not."""
+    score = score.astype(np.float64)
+    wrong = ~((score >= -_ROUNDED) & (score <= 1 + _ROUNDED))
+    if wrong.any():
+        raise InvalidRegistration(f"a score is {score[wrong][0]}; the metric needs probabilities, from 0 to 1")
+    return score
+
+
 def _confusion(rows: Answers) -> tuple[Any, ...]:
     true, said = rows.truth == rows.positive, rows.predicted == rows.positive
     return true & said, ~true & said, true & ~said, ~true & ~said
@@ -173,17 +189,21 @@ def _log_loss(rows: Answers) -> tuple[Any, ...]:
     if rows.score is None:
         raise InvalidRegistration("log_loss needs probabilities; name the output with them under score")
     if rows.score.ndim == 1:
-        # In doubles: 1 less a trillionth is 1 in singles, and its loss without end.
-        score = np.clip(rows.score.astype(np.float64), _TINY, 1 - _TINY)
+        score = np.clip(_probabilities(rows.score), _TINY, 1 - _TINY)
         return 1.0, -np.log(np.where(rows.truth == rows.positive, score, 1 - score))
     if rows.truth_at is None:
         raise InvalidRegistration("log_loss of several classes needs them in the order of the output, under classes")
-    own = rows.score[np.arange(len(rows.score)), rows.truth_at].astype(np.float64)
+    score = _probabilities(rows.score)
+    if np.any((rows.truth_at < 0) | (rows.truth_at >= score.shape[1])):
+        raise InvalidRegistration(f"the truth has a class that is none of the output's {score.shape[1]}; name classes")
+    if np.any(np.abs(score.sum(axis=1) - 1) > _SUMS_TO_ONE):
+        raise InvalidRegistration("probabilities of a row do not add up to 1; name the output with them under score")
+    own = score[np.arange(len(score)), rows.truth_at]
     return 1.0, -np.log(np.clip(own, _TINY, 1.0))
 
 
 def _brier(rows: Answers) -> tuple[Any, ...]:
-    off = _one_score(rows) - (rows.truth == rows.positive)
+    off = _probabilities(_one_score(rows)) - (rows.truth == rows.positive)
     return 1.0, off * off
 
 
@@ -204,20 +224,32 @@ def _r2(sums: Array) -> Array:
     return np.asarray(1 - sums[..., 1] / spread)
 
 
+def _of(*terms: int) -> Callable[[Array], float]:
+    return lambda total: float(total[list(terms)].sum())
+
+
 def _by_class(figure: Callable[[Array, Array, Array], Array]) -> Callable[[int], Counted]:
     return lambda blocks: _Classes(figure, np.zeros((blocks, MOST_CLASSES * 3)))
+
+
+def _truths(total: Array) -> float:
+    return float(total[0::3].sum())
 
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(_dense(lambda rows: (1.0, rows.right), _mean, 2), proportion=True),
     "error_rate": Metric(_dense(lambda rows: (1.0, ~rows.right), _mean, 2), higher_is_better=False, proportion=True),
-    "balanced_accuracy": Metric(_by_class(lambda true, _, both: both / true)),
-    "macro_f1": Metric(_by_class(lambda true, said, both: 2 * both / (true + said))),
-    "precision": Metric(_dense(_confusion, _share(0, 0, 1), 4)),
-    "recall": Metric(_dense(_confusion, _share(0, 0, 2), 4)),
-    "specificity": Metric(_dense(_confusion, _share(3, 3, 1), 4)),
-    "f1": Metric(_dense(_confusion, _f1, 4)),
-    "roc_auc": Metric(lambda blocks: _RankArea(np.zeros((blocks, SCORE_BINS * 2))), scored=True),
+    "balanced_accuracy": Metric(_by_class(lambda true, _, both: both / true), rests_on=_truths),
+    "macro_f1": Metric(_by_class(lambda true, said, both: 2 * both / (true + said)), rests_on=_truths),
+    "precision": Metric(_dense(_confusion, _share(0, 0, 1), 4), rests_on=_of(0, 1)),
+    "recall": Metric(_dense(_confusion, _share(0, 0, 2), 4), rests_on=_of(0, 2)),
+    "specificity": Metric(_dense(_confusion, _share(3, 3, 1), 4), rests_on=_of(3, 1)),
+    "f1": Metric(_dense(_confusion, _f1, 4), rests_on=_of(0, 1, 2)),
+    "roc_auc": Metric(
+        lambda blocks: _RankArea(np.zeros((blocks, SCORE_BINS * 2))),
+        scored=True,
+        rests_on=lambda total: float(total.reshape(-1, 2).sum(axis=0).min()),
+    ),
     "log_loss": Metric(_dense(_log_loss, _mean, 2), higher_is_better=False, scored=True),
     "brier": Metric(_dense(_brier, _mean, 2), higher_is_better=False, scored=True),
     "mae": Metric(_dense(lambda rows: (1.0, np.abs(_difference(rows))), _mean, 2), higher_is_better=False),
