@@ -128,32 +128,19 @@ class BlobStore:
 
     def read(self, digest: str) -> bytes:
         """The bytes, hashed again; IntegrityError when they are missing or not what the digest names."""
-        with self._readable(digest), self.standing(digest).open("rb") as file:
-            data = b"".join(self.form.chunks(file))
-        found = DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
-        if found != digest:
-            raise IntegrityError(
-                f"{self.standing(digest)} was altered: its bytes have digest {found}, expected {digest}. "
-                "Restore it from a backup, or register the version again."
-            )
-        return data
+        return self._bytes_in(self.standing(digest), digest)
 
     def stream(self, digest: str) -> Iterator[bytes]:
         """The bytes in chunks; IntegrityError at the end when they were not what the digest names."""
-        found = hashlib.sha256()
-        with self._readable(digest), self.standing(digest).open("rb") as file:
-            for chunk in self.form.chunks(file):
-                found.update(chunk)
-                yield chunk
-        if DIGEST_PREFIX + found.hexdigest() != digest:
-            raise IntegrityError(f"{digest} in {self.where} was altered; restore it, or register the version again.")
+        yield from self._chunks_in(self.standing(digest), digest)
 
     def verify(self, digest: str, size_bytes: int | None = None) -> BlobCheck:
         """Reads the blob to its end and says what is there; ``size_bytes`` tells truncated from altered."""
         try:
             with self.standing(digest).open("rb") as file:
-                found, problem = proved(self.form, file)
-                size = self.form.size(os.fstat(file.fileno()).st_size)
+                found, problem, size = proved(self.form, file)
+                if found is None:
+                    size = self.form.size(os.fstat(file.fileno()).st_size)
         except FileNotFoundError:
             return BlobCheck(digest, BlobState.MISSING, None, 0)
         except OSError as error:
@@ -228,6 +215,26 @@ class BlobStore:
             else:
                 alone = True
             yield alone
+
+    def _bytes_in(self, path: Path, digest: str) -> bytes:
+        with self._readable(digest), path.open("rb") as file:
+            data = b"".join(self.form.chunks(file))
+        found = DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise IntegrityError(
+                f"{path} was altered: its bytes have digest {found}, expected {digest}. "
+                "Restore it from a backup, or register the version again."
+            )
+        return data
+
+    def _chunks_in(self, path: Path, digest: str) -> Iterator[bytes]:
+        found = hashlib.sha256()
+        with self._readable(digest), path.open("rb") as file:
+            for chunk in self.form.chunks(file):
+                found.update(chunk)
+                yield chunk
+        if DIGEST_PREFIX + found.hexdigest() != digest:
+            raise IntegrityError(f"{digest} in {self.where} was altered; restore it, or register the version again.")
 
     @contextmanager
     def _readable(self, digest: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.disk import explained
 from gateway.registry.names import check_digest
 from gateway.registry.remote.objects import ObjectRow, ObjectStore, Told
-from gateway.registry.sealing.forms import Chunks, Form, digest_in
+from gateway.registry.sealing.forms import Chunks, Form, digest_in, proved
 
 __all__ = ["RemoteBlobs"]
 
@@ -57,10 +57,15 @@ class RemoteBlobs:
         row = self.objects.stat(self.name(digest))
         return None if row is None else self._entry(digest, row)
 
+    def young(self, digest: str, *, now: float) -> ObjectRow | None:
+        """The object, if it is there and need not be sent again to be left alone by a collection of garbage."""
+        row = self.objects.stat(self.name(digest))
+        return row if row is not None and now - row.changed_at < _FRESH_S else None
+
     def put(self, digest: str, source: Path, *, now: float, told: Told | None = None) -> bool:
         """Sends a file that is already in the form; False when the store has it, of this size and young."""
-        row = self.objects.stat(self.name(digest))
-        if row is not None and row.size_bytes == source.stat().st_size and now - row.changed_at < _FRESH_S:
+        row = self.young(digest, now=now)
+        if row is not None and row.size_bytes == source.stat().st_size:
             return False
         self.objects.put(self.name(digest), source, told)
         return True
@@ -97,8 +102,10 @@ class RemoteBlobs:
                     f"{self.objects.place.url}/{self.name(digest)} was altered: its bytes have digest {found}, "
                     f"expected {digest}. Push the version there again from a store that has it"
                 )
+            own = _identity(path)
             yield path
-            path.unlink(missing_ok=True)
+            if _identity(path) == own:  # moved away it may be another's by now, who waited for this one
+                path.unlink(missing_ok=True)
 
     def read(self, digest: str) -> bytes:
         """A small one, proved."""
@@ -112,11 +119,14 @@ class RemoteBlobs:
                 self._fetch(digest, path, None)
             except NotFound:
                 return BlobCheck(digest, BlobState.MISSING, None, 0)
-            found, size = self._digest(path), self.form.size(path.stat().st_size)
+            with path.open("rb") as file:
+                found, problem, size = proved(self.form, file)
+            if found is None:
+                size = self.form.size(path.stat().st_size)
         if found == digest:
             return BlobCheck(digest, BlobState.OK, found, size)
         short = size_bytes is not None and size < size_bytes
-        return BlobCheck(digest, BlobState.TRUNCATED if short else BlobState.ALTERED, found, size)
+        return BlobCheck(digest, BlobState.TRUNCATED if short else BlobState.ALTERED, found, size, problem)
 
     def delete(self, digest: str) -> None:
         self.objects.delete(self.name(digest))
@@ -139,9 +149,10 @@ class RemoteBlobs:
             while True:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                if os.fstat(handle).st_nlink:  # else another has moved it into place while this one waited
+                status = os.fstat(handle)
+                if _identity(path) == (status.st_dev, status.st_ino):
                     break
-                os.close(handle)
+                os.close(handle)  # another has moved it into place, or removed it, while this one waited
         try:
             if not keep:
                 os.truncate(path, 0)
@@ -153,6 +164,9 @@ class RemoteBlobs:
             os.close(handle)
 
 
-def _name(digest: str) -> str:
-    name = check_digest(digest).removeprefix(DIGEST_PREFIX)
-    return f"{_UNDER}/{name[:2]}/{name}"
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -107,15 +107,17 @@ class Plain:
 PLAIN = Plain()
 
 
-def proved(form: Form, file: IO[bytes]) -> tuple[str | None, str]:
-    """The digest of the plain bytes in a file at rest; None when they cannot be read, and why."""
-    digest = hashlib.sha256()
+def proved(form: Form, file: IO[bytes]) -> tuple[str | None, str, int]:
+    """The digest of the plain bytes in a file at rest, None when they cannot be read; why; and how many there are,
+    counted: a sealed store may hold files of before in plain, whose size tells another number."""
+    digest, size = hashlib.sha256(), 0
     try:
         for chunk in form.chunks(file):
             digest.update(chunk)
+            size += len(chunk)
     except IntegrityError as error:
-        return None, str(error)
-    return DIGEST_PREFIX + digest.hexdigest(), ""
+        return None, str(error), size
+    return DIGEST_PREFIX + digest.hexdigest(), "", size
 
 
 def digest_in(form: Form, file: IO[bytes]) -> str | None:

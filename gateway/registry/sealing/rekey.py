@@ -55,4 +55,5 @@ def rekey(blobs: BlobStore, progress: Progress | None = None, *, dry_run: bool =
 def _standing(blobs: BlobStore, form: Sealed, entries: list[BlobEntry]) -> Iterator[tuple[BlobEntry, bool]]:
     for entry in entries:
         with blobs.at_rest(entry.digest) as path:
-            yield entry, key_name_of(path) == form.key_name
+            sealed = key_name_of(path) == form.key_name
+        yield entry, sealed

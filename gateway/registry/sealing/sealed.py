@@ -101,8 +101,12 @@ class Sealed:
         if not header.startswith(MAGIC):
             yield from _plain_chunks(header, file)
             return
+        if len(header) < _HEADER_BYTES:
+            raise IntegrityError(
+                "the file was cut off in its header; restore it from a backup, or push the version here again"
+            )
         key = self._keys.get(_name_in(header))
-        if key is None or len(header) < _HEADER_BYTES:
+        if key is None:
             raise IntegrityError(
                 f"it is sealed with key {_name_in(header).hex()}, which registry.encryption does not hold: name that "
                 "key under registry.encryption.previous"

@@ -113,13 +113,101 @@ def test_what_a_load_may_be_about_to_open_is_not_let_go_of(opened: Opened) -> No
     clock = ManualClock()
     blobs = opened(cache_bytes=2000, hold_s=10.0, now=clock.wall)
     first = blobs.put_bytes(b"a" * 1500)
-    with pytest.raises(RegistryError, match=r"full: 1500 of 2000 bytes .* last 10 s, and 1000 more"):
-        blobs.put_bytes(b"b" * 1000)
     assert blobs.path(first.digest).exists()
+    second = blobs.put_bytes(b"b" * 1000)
+    with pytest.raises(RegistryError, match=r"full: 1500 of 2000 bytes .* last 10 s, and 1000 more"):
+        blobs.path(second.digest)
+    assert blobs.standing(first.digest).exists()
     clock.advance(11.0)
-    assert blobs.put_bytes(b"b" * 1000).size_bytes == 1000
+    assert blobs.path(second.digest).read_bytes() == b"b" * 1000
     with pytest.raises(RegistryError, match=r"cache_bytes\); raise it"):
         blobs.put_bytes(b"c" * 2001)
+
+
+def test_more_than_the_cache_may_hold_goes_past_it(opened: Opened) -> None:
+    """Put, found again, read and streamed at one go, though loads hold all the room; the bound stands throughout."""
+    clock = ManualClock(wall=time.time())
+    blobs = opened(cache_bytes=2000, hold_s=1000.0, now=clock.wall)
+    loaded = blobs.put_bytes(b"x" * 1500)
+    blobs.path(loaded.digest)
+    stored = [blobs.put_bytes(bytes([letter]) * 1000) for letter in b"abcdef"]
+    for letter, one in zip(b"abcdef", stored, strict=True):
+        blobs.refresh(one.digest)
+        assert blobs.read(one.digest) == b"".join(blobs.stream(one.digest)) == bytes([letter]) * 1000
+        assert blobs.cache_statistics().bytes <= 2000
+    clock.advance(3000.0)
+    for one in (*stored, *reversed(stored)):
+        blobs.refresh(one.digest)
+        assert blobs.verify(one.digest).state is BlobState.OK
+        assert blobs.cache_statistics().bytes <= 2000
+
+
+def test_a_file_that_is_only_read_makes_room_for_one_that_is_loaded(opened: Opened) -> None:
+    """A transfer through the cache never keeps a load out for the time that loads are given."""
+    clock = ManualClock()
+    blobs = opened(cache_bytes=2000, hold_s=1000.0, now=clock.wall)
+    one, two = blobs.put_bytes(b"a" * 1500), blobs.put_bytes(b"b" * 1500)
+    assert blobs.path(one.digest).exists()
+    clock.advance(2000.0)
+    assert blobs.read(two.digest) == b"b" * 1500
+    clock.advance(11.0)
+    assert blobs.path(one.digest).read_bytes() == b"a" * 1500
+    assert blobs.read(one.digest) == b"a" * 1500
+    clock.advance(11.0)
+    with pytest.raises(RegistryError, match="is full"):
+        blobs.path(two.digest)
+
+
+def test_several_who_fetch_at_once_keep_to_the_bound_together(opened: Opened) -> None:
+    """Room is kept for what is under way: of two that do not fit together, one is told so."""
+    blobs, other = opened(), opened(cache_bytes=150_000)
+    stored = [blobs.put_bytes(os.urandom(100_000)) for _ in range(2)]
+    refused: list[RegistryError] = []
+
+    def load(digest: str) -> None:
+        try:
+            other.path(digest)
+        except RegistryError as error:
+            refused.append(error)
+
+    with other.remote.fetched(stored[0].digest):  # the first to load it waits for this one, with its room taken
+        first = threading.Thread(target=load, args=[stored[0].digest])
+        first.start()
+        place = str(other.root / "blobs" / "tmp" / f"fetching-{stored[0].sha256}")
+        wait_until(lambda: _opened_by_this_process(place) == 2, what="the first to wait for its turn")
+        load(stored[1].digest)
+    first.join()
+    assert len(refused) == 1
+    assert "100000 of 150000 bytes" in str(refused[0])
+    assert other.cache_statistics().bytes == 100_000
+
+
+def test_two_processes_of_one_cache_fetch_the_same_file_at_once(opened: Opened) -> None:
+    """The second waits for the first, whose file then goes into its place: it fetches one of its own, and neither takes
+    the other's away."""
+    blobs = opened()
+    stored = blobs.put_bytes(os.urandom(50_000))
+    one, two = opened(), opened()
+    two.remote = one.remote  # the same scratch folder, as two processes have it
+    place = one.root / "blobs" / "tmp" / f"fetching-{stored.sha256}"
+    read: list[bytes] = []
+    with one.remote.fetched(stored.digest) as fresh:
+        waiting = threading.Thread(target=lambda: read.append(two.read(stored.digest)))
+        waiting.start()
+        wait_until(lambda: _opened_by_this_process(str(place)) == 2, what="the second to wait for its turn")
+        fresh.rename(one.root / "moved")
+    waiting.join()
+    assert [len(data) for data in read] == [50_000]
+
+
+def _opened_by_this_process(place: str) -> int:
+    found = 0
+    for handle in Path("/proc/self/fd").iterdir():
+        try:
+            found += str(handle.readlink()) == place
+        except OSError:
+            continue
+    return found
 
 
 def test_a_fetch_that_was_cut_off_goes_on_where_it_ended(opened: Opened) -> None:

@@ -155,6 +155,44 @@ def test_a_store_at_a_url_holds_sealed_bytes_only(opened: Opened, place: Place) 
         store.form.close()
 
 
+def test_a_key_is_changed_at_a_url_however_young_the_objects_are(opened: Opened, place: Place) -> None:
+    """Both forms are of one size, so that nothing but the bytes tells them apart; then the old key is not needed."""
+    first, plain = opened(form=sealed()), opened()
+    old, bare = first.put_bytes(b"sealed with the key of before"), plain.put_bytes(b"stored before there was a key")
+    blobs = opened(form=sealed(NEXT, KEY))
+    assert blobs.path(old.digest).read_bytes() == b"sealed with the key of before"  # in its cache now, in the old form
+    assert (rekey(blobs, dry_run=True).files, rekey(blobs).files, rekey(blobs).kept) == (2, 2, 2)
+    alone = opened(form=sealed(NEXT))
+    assert alone.read(old.digest) == b"sealed with the key of before"
+    assert alone.read(bare.digest) == b"stored before there was a key"
+    assert blobs.path(old.digest).read_bytes() == b"sealed with the key of before"
+    for store in (first, blobs, alone):
+        store.form.close()
+
+
+def test_a_file_that_is_cut_off_or_whose_key_is_unknown_says_which(tmp_path: Path) -> None:
+    """In the header, in the first chunk, between chunks; and another key: each is one sentence of its own."""
+    content = os.urandom(2 * CHUNK_BYTES)
+    blobs = BlobStore(tmp_path, form=sealed())
+    stored = blobs.put_bytes(content)
+    path = blobs.standing(stored.digest)
+    whole = path.read_bytes()
+    header = len(MAGIC) + 40
+    for kept, said in (
+        (len(MAGIC) + 20, "cut off in its header"),
+        (header, "chunk 0"),
+        (header + CHUNK_BYTES + 16, "chunk 0"),
+    ):
+        path.chmod(0o600)
+        path.write_bytes(whole[:kept])
+        check = blobs.verify(stored.digest, len(content))
+        assert said in check.problem, (kept, check)
+        with pytest.raises(IntegrityError, match=said):
+            blobs.read(stored.digest)
+    path.write_bytes(whole)
+    assert "does not hold" in BlobStore(tmp_path, form=sealed(NEXT)).verify(stored.digest).problem
+
+
 def test_a_large_file_passes_through_little_memory(tmp_path: Path) -> None:
     """Sealed and read again in chunks: 64 MiB with less than 8 of memory."""
     pieces = (bytes([number]) * CHUNK_BYTES for number in range(64))
