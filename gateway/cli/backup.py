@@ -123,7 +123,7 @@ def _write(
                     f"{entry.digest} is {check.state} in the artifact store, so a backup of it would be worthless. "
                     "Run turnout verify --all, heal what it names, then back up again."
                 )
-            _add(archive, BLOBS + entry.digest, Chunks(blobs.stream(entry.digest)), entry.size_bytes)
+            _add(archive, BLOBS + entry.digest, Chunks(blobs.stream(entry.digest)), check.size_bytes)
             meter(entry.size_bytes)
         names = []
         for saved in records:

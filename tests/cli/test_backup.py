@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,12 @@ from gateway.control.store import AuditEntry, Change, Document, DocumentKey
 from gateway.control.store_access import store_path
 from gateway.errors import IntegrityError
 from gateway.registry.blobs import BlobStore
+from gateway.registry.sealing.copies import PlainCopies
+from gateway.registry.sealing.forms import CHUNK_BYTES, MAGIC
+from gateway.registry.sealing.sealed import Sealed, SealingKey
 from gateway.telemetry.decisions.verify import verify
 from loadtests.live_gateway import LiveGateway, wait_until
+from tests.cli.conftest import Turnout, echo_source
 
 STORE = Path("store.sqlite")
 KEY = DocumentKey("model", "digits")
@@ -68,6 +73,33 @@ def test_a_restored_home_holds_the_same_documents_and_artifacts(home: Path, tmp_
     assert document.body is not None
     assert BlobStore(fresh).read(document.body["digest"]) == b"weights" * 1000
     assert verification.fault is None
+
+
+def test_a_sealed_home_is_saved_in_plain_and_whole_also_before_rekey(home: Path, tmp_path: Path) -> None:
+    """What was stored before there was a key stands there in plain beside what is sealed: each comes back by its
+    digest."""
+    before = set(BlobStore(home).digests())
+    blobs = BlobStore(home, form=Sealed(SealingKey(b"k" * 32), [], PlainCopies(1 << 30)))
+    sealed = blobs.put_bytes(os.urandom(2 * CHUNK_BYTES + 7))
+    assert blobs.standing(sealed.digest).read_bytes().startswith(MAGIC)
+    archive, fresh = tmp_path / "backup.tar", tmp_path / "fresh"
+    assert write_backup(home / STORE, blobs, archive, no_steps).artifacts == 3
+    assert read_backup(archive, fresh, STORE, no_steps).artifacts == 3
+    plain = BlobStore(fresh)
+    assert set(plain.digests()) == before | {sealed.digest}
+    assert all(plain.verify(digest).state == "ok" for digest in plain.digests())
+
+
+def test_a_home_whose_artifacts_are_at_a_url_says_that_they_are_not_in_it(local: Turnout) -> None:
+    """The documents are; with the same store the restored home proves every byte."""
+    url = {"TURNOUT_REGISTRY__URL": (local.folder / "objects").as_uri()}
+    assert local("register", "digits", echo_source(local.folder, "first"), **url).status == 0
+    saved = local("backup", "home.tar", **url)
+    assert (saved.status, "not in the archive: turnout sync home" in saved.err) == (0, True), saved.err
+    fresh = {"TURNOUT_HOME": str(local.folder / "fresh")}
+    assert local("restore-backup", "home.tar", **fresh).status == 0
+    proved = local("verify", "--all", **fresh, **url)
+    assert (proved.status, "digits/1  ok" in proved.out) == (0, True), proved.out
 
 
 def test_an_archive_can_be_read_by_its_owner_only(home: Path, tmp_path: Path) -> None:
