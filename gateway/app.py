@@ -133,7 +133,7 @@ class Gateway:
         opened = await open_for_serving(settings, secrets)
         store = opened.store
         self._ends.push_async_callback(store.close)
-        blobs = open_blobs(settings)
+        blobs = open_blobs(settings, secrets)
         self._ends.callback(blobs.close)
 
         observer = FanOut(clock=clock)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,14 @@ class SecretStatistics:
 
 
 class LiveSecret:
-    """One secret. Raises SettingsError when it is not there at first. ``look`` is one thread's at a time; whoever wants
-    the value reads one reference."""
+    """One secret. ``stopped``: it is not wanted again. Raises SettingsError when it is not there at first. ``look`` is
+    one thread's at a time; whoever wants the value reads one reference."""
 
-    def __init__(self, source: SecretSource, place: str, clock: Clock) -> None:
+    def __init__(
+        self, source: SecretSource, place: str, clock: Clock, *, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
         self.source = source
+        self._stopped = stopped
         self.place = place
         self._clock = clock
         self._mark = self._marked()
@@ -87,8 +91,10 @@ class LiveSecret:
             return False
         self._tried_s = self._clock.monotonic()
         try:
-            value = secret_of(self.source, self.place)
+            value = secret_of(self.source, self.place, stopped=self._stopped)
         except SettingsError as error:
+            if self._stopped():
+                return False
             if str(error) != self._trouble:
                 log.warning("a secret stays what it was, since it cannot be read again: %s", error)
             self._trouble = str(error)
@@ -144,6 +150,7 @@ class LiveSecrets:
         self._secrets: dict[str, LiveSecret] = {}
         self._watching: list[asyncio.Task[None]] = []
         self._looking = {True: asyncio.Lock(), False: asyncio.Lock()}
+        self._closed = threading.Event()
 
     def __repr__(self) -> str:
         return f"<LiveSecrets [{len(self._secrets)}]>"
@@ -152,7 +159,7 @@ class LiveSecrets:
         """Read now; one for a place. Blocks while a command runs. Raises SettingsError."""
         found = self._secrets.get(place)
         if found is None or found.source != source:
-            found = self._secrets[place] = LiveSecret(source, place, self._clock)
+            found = self._secrets[place] = LiveSecret(source, place, self._clock, stopped=self._closed.is_set)
         return found
 
     def values(self, sources: Mapping[str, SecretSource], place: str) -> Mapping[str, bytes]:
@@ -174,6 +181,8 @@ class LiveSecrets:
         self._watching = [asyncio.ensure_future(self._watch(commands=commands)) for commands in (False, True)]
 
     async def close(self) -> None:
+        """Ends a command that runs, too: the end of this process would wait for the thread that waits for it."""
+        self._closed.set()
         watching, self._watching = self._watching, []
         for task in watching:
             task.cancel()

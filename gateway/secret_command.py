@@ -12,7 +12,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from gateway.errors import SettingsError
@@ -21,10 +21,19 @@ __all__ = ["MAX_SECRET_BYTES", "printed_by"]
 
 MAX_SECRET_BYTES = 64 * 1024
 _AT_ONCE_BYTES = 16 * 1024
+_LOOK_S = 0.1
+
+Stopped = Callable[[], bool]
+"""Whether nobody wants the secret any more."""
 
 
-def printed_by(command: Sequence[str], place: str, *, timeout_s: float) -> bytes:
-    """What it prints on its standard output, less the last line break. Blocks. Raises SettingsError, with the name of
+def _never() -> bool:
+    return False
+
+
+def printed_by(command: Sequence[str], place: str, *, timeout_s: float, stopped: Stopped = _never) -> bytes:
+    """What it prints on its standard output, less the last line break. Blocks, and soon ends the command when
+    ``stopped`` says so. Raises SettingsError, with the name of
     the program and never with what it or its arguments say."""
     deadline, who = time.monotonic() + timeout_s, f"{place}: the command {command[0]!r}"
     try:
@@ -40,7 +49,9 @@ def printed_by(command: Sequence[str], place: str, *, timeout_s: float) -> bytes
         why = getattr(error, "strerror", None) or type(error).__name__
         raise SettingsError(f"{who} cannot be run: {why}; name a program by its path") from None
     try:
-        said = _read(process, who, deadline)
+        said = _read(process, who, deadline, stopped)
+        if said is None and stopped():
+            raise SettingsError(f"{who} was ended, since nobody waits for it any more")
         if said is None:
             raise SettingsError(
                 f"{who} did not end within {timeout_s:g} s and was ended; does it ask for something? It gets no input. "
@@ -56,32 +67,43 @@ def printed_by(command: Sequence[str], place: str, *, timeout_s: float) -> bytes
     return said.rstrip(b"\r\n")
 
 
-def _read(process: subprocess.Popen[bytes], who: str, deadline: float) -> bytes | None:
-    """All that it prints until it ends; None when that takes too long."""
+def _read(process: subprocess.Popen[bytes], who: str, deadline: float, stopped: Stopped) -> bytes | None:
+    """All that it prints until it ends; None when that takes too long, or nobody wants it."""
     out = process.stdout
     if out is None:
         return b""
     held = bytearray()
     with selectors.DefaultSelector() as ready:
         ready.register(out, selectors.EVENT_READ)
-        while ready.select(max(0.0, deadline - time.monotonic())):
+        while _ready(ready, deadline, stopped):
             chunk = os.read(out.fileno(), _AT_ONCE_BYTES)
             if not chunk:
-                return bytes(held) if _ended(process, deadline) else None
+                return bytes(held) if _ended(process, deadline, stopped) else None
             held += chunk
             if len(held) > MAX_SECRET_BYTES:
                 raise SettingsError(f"{who} printed more than {MAX_SECRET_BYTES} bytes, which is no secret")
     return None
 
 
-def _ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _ready(ready: selectors.BaseSelector, deadline: float, stopped: Stopped) -> bool:
+    """Waits for it; False when it is too late, or nobody wants it."""
+    while not stopped():
+        left = deadline - time.monotonic()
+        if ready.select(max(0.0, min(left, _LOOK_S))):
+            return True
+        if left <= 0:
+            return False
+    return False
+
+
+def _ended(process: subprocess.Popen[bytes], deadline: float, stopped: Stopped) -> bool:
     """Whether it ends in time after it has closed its output: its status says whether that was all. It is not reaped
     yet: until its group was ended, nobody else may have its number."""
     descriptor = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as ending:
             ending.register(descriptor, selectors.EVENT_READ)
-            return bool(ending.select(max(0.05, deadline - time.monotonic())))
+            return _ready(ending, max(deadline, time.monotonic() + 0.05), stopped)
     finally:
         os.close(descriptor)
 

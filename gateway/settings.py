@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -339,11 +339,11 @@ def client_settings() -> ClientSettings:
     )
 
 
-def secret_of(source: SecretSource, place: str) -> bytes:
-    """The secret itself, as it is now; ``place`` is its key in the settings. Blocks while a command runs. Raises
-    SettingsError when it is not there, or empty."""
+def secret_of(source: SecretSource, place: str, *, stopped: Callable[[], bool] = lambda: False) -> bytes:
+    """The secret itself, as it is now; ``place`` is its key in the settings. Blocks while a command runs, which is
+    ended when ``stopped`` says so. Raises SettingsError when it is not there, or empty."""
     if source.command is not None:
-        value, where = printed_by(source.command, place, timeout_s=source.timeout_s), f": {source}"
+        value, where = printed_by(source.command, place, timeout_s=source.timeout_s, stopped=stopped), f": {source}"
     elif source.env is not None:
         value, where = os.environ.get(source.env, "").encode(), f": {source}"
     else:

@@ -179,6 +179,30 @@ async def test_a_command_is_run_again_in_its_time_and_at_once_when_asked(tmp_pat
     assert (kept.value, secrets.troubles()) == (b"third", [])
 
 
+async def test_a_command_that_runs_when_the_gateway_ends_is_ended_and_holds_nothing_up(tmp_path: Path) -> None:
+    """A vault that hangs has minutes (``timeout_s``), a gateway that was told to end has not."""
+    noted, slow = tmp_path / "pid", tmp_path / "slow"
+    text = (
+        f"print('first', flush=True)\nif os.path.exists({str(slow)!r}):\n"
+        f"    open({str(noted)!r}, 'w').write(str(os.getpid())); os.rename({str(noted)!r}, {str(noted)!r} + '.whole')\n"
+        "    time.sleep(600)"
+    )
+    secrets = LiveSecrets(SystemClock())
+    source = SecretSource(command=(str(program(tmp_path, text)),), refresh_s=1.0, timeout_s=120.0)
+    await asyncio.to_thread(secrets.secret, source, PLACE)
+    slow.touch()
+    looking = asyncio.ensure_future(secrets.look())
+    running = tmp_path / "pid.whole"
+    async with asyncio.timeout(60):
+        while not running.exists():  # noqa: ASYNC110 - a process of the test's own tells by a file
+            await asyncio.sleep(0.02)
+        await secrets.close()
+        assert await looking == []
+        await asyncio.get_running_loop().shutdown_default_executor()
+    assert not alive(int(running.read_text()))
+    assert secrets.troubles() == []
+
+
 async def test_a_webhook_is_signed_by_the_secret_of_now(tmp_path: Path) -> None:
     """The receiver rotated it, and so did the file: no restart between."""
     path = tmp_path / "secret"

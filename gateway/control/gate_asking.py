@@ -73,7 +73,7 @@ def question(
 ) -> Question | None:
     """``purposes``: of the changes that ask; None: all gates. None where the model asks for nothing.
 
-    Raises UnknownModel, UnknownVersion, and InvalidRegistration for a declaration that this program does not understand.
+    Raises UnknownModel, UnknownVersion, and InvalidRegistration for a declaration that this program cannot read.
     """
     model = model_of(snapshot, name)
     entry = model.version(number)

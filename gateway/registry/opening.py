@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.errors import RegistryError
+from gateway.live_secrets import LiveSecrets
 from gateway.registry.blobs import BlobStore
 from gateway.registry.remote.cached import CachedBlobStore
 from gateway.registry.remote.objects import ObjectPlace, ObjectStore
@@ -20,8 +21,9 @@ __all__ = ["open_blobs", "open_place"]
 _BEYOND_A_LOAD_S = 60.0
 
 
-def open_blobs(settings: Settings) -> BlobStore:
-    """Raises SettingsError for a secret that is not there, RegistryError. A store at a URL is not asked yet."""
+def open_blobs(settings: Settings, secrets: LiveSecrets | None = None) -> BlobStore:
+    """``secrets`` are watched where a gateway serves: another key of the store at a URL is taken up without a restart.
+    Raises SettingsError for a secret that is not there, RegistryError. A store at a URL is not asked yet."""
     registry = settings.registry
     hold_s = settings.runtimes.load_timeout_s + _BEYOND_A_LOAD_S
     form = _form(registry.encryption, "registry.encryption", hold_s)
@@ -30,7 +32,7 @@ def open_blobs(settings: Settings) -> BlobStore:
     place = PlaceSettings(url=registry.url, options=registry.options, secrets=registry.secrets)
     return CachedBlobStore(
         registry.cache or settings.home / "cache",
-        _objects(place, "registry", settings),
+        _objects(place, "registry", settings, secrets),
         cache_bytes=registry.cache_bytes,
         hold_s=hold_s,
         form=form,
@@ -60,18 +62,19 @@ def _unnamed(text: str, settings: Settings) -> PlaceSettings:
         raise RegistryError(f"{text!r} names no store: {error}") from None
 
 
-def _objects(place: PlaceSettings, where: str, settings: Settings) -> ObjectStore:
-    secrets = {
-        name: secret_of(source, f"{where}.secrets.{name}").decode("utf-8", "replace")
-        for name, source in place.secrets.items()
-    }
+def _objects(place: PlaceSettings, where: str, settings: Settings, secrets: LiveSecrets | None = None) -> ObjectStore:
+    if secrets is not None:
+        kept = secrets.values(place.secrets, f"{where}.secrets")
+    else:
+        kept = {name: secret_of(source, f"{where}.secrets.{name}") for name, source in place.secrets.items()}
     registry = settings.registry
     return ObjectStore(
         ObjectPlace(
             place.url.rstrip("/"),
-            {**place.options, **secrets},
+            place.options,
             parallel=registry.parallel,
             silence_s=registry.silence_s,
+            secrets=lambda: {name: value.decode("utf-8", "replace") for name, value in kept.items()},
         )
     )
 

@@ -32,14 +32,16 @@ Told = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ObjectPlace:
-    """Where an object store is and how it is reached. ``options`` go to fsspec's file system, and are not shown: they
-    may hold secrets. ``silence_s``: a call that tells nothing for so long is given up, and the client with it."""
+    """Where an object store is and how it is reached. ``options`` go to fsspec's file system, and so does what
+    ``secrets`` says whenever a client is started; neither is shown. ``silence_s``: a call that tells nothing for so
+    long is given up, and the client with it."""
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parallel: int = 8
     silence_s: float = 120.0
     interpreter: str | None = None
+    secrets: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,16 @@ class ObjectStore:
         return answer["result"]
 
     def _current(self) -> _Client:
+        """One that was started with the secrets of now. A call that another still has under way is made again."""
+        secrets = dict(self.place.secrets())
         with self._lock:
-            if self._client is None or not self._client.alive:
-                self._client = _Client(self.place)
-            return self._client
+            before = self._client
+            if before is not None and before.alive and before.secrets == secrets:
+                return before
+            self._client = _Client(self.place, secrets)
+        if before is not None and before.alive:
+            before.close()
+        return self._client
 
     def _said(self) -> str:
         client = self._client
@@ -154,7 +162,8 @@ def _fault(url: str, what: str, answer: Mapping[str, Any]) -> TurnoutError:
 class _Client:
     """One client process. A thread reads its answers for as long as it lives, at most ``idle_s`` past the last call."""
 
-    def __init__(self, place: ObjectPlace) -> None:
+    def __init__(self, place: ObjectPlace, secrets: Mapping[str, str]) -> None:
+        self.secrets = secrets
         self._place = place
         self._lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
@@ -175,7 +184,8 @@ class _Client:
         ]
         for thread in self._threads:
             thread.start()
-        first = {"url": place.url, "options": dict(place.options), "parallel": place.parallel, "idle_s": _IDLE_S}
+        options = {**place.options, **secrets}
+        first = {"url": place.url, "options": options, "parallel": place.parallel, "idle_s": _IDLE_S}
         self._send(first)
         answer = self._wait(opened, f"open {place.url}")
         if answer is None or "error" in answer:

@@ -278,6 +278,22 @@ def test_a_client_that_dies_is_replaced_at_the_next_call(opened: Opened) -> None
     assert blobs.read(stored.digest) == b"weights"
 
 
+def test_a_secret_that_was_rotated_is_the_next_clients(tmp_path: Path) -> None:
+    """Without a restart: the client that was started with the one before ends, and calls go on."""
+    now = {"token": "hunter1"}
+    store = ObjectStore(ObjectPlace(Folder(tmp_path / "objects").url, secrets=lambda: dict(now)))
+    store.write("x", "weights")
+    before = store._client
+    assert store.read("x") == b"weights"
+    assert store._client is before is not None
+    now["token"] = "hunter2"
+    assert store.read("x") == b"weights"
+    assert store._client is not before
+    assert not _runs(before._process.pid)
+    assert "hunter" not in f"{store.place}"
+    store.close()
+
+
 def test_the_client_ends_with_the_process_that_asked(place: Place) -> None:
     """kill -9 of a gateway leaves no client behind."""
     program = (
