@@ -29,7 +29,8 @@ _CHILD = Path(__file__).parent / "clients" / "child.py"
 _LOOK_S = 0.5
 """How often the size of what was fetched is looked at: between two looks a client can write what a disk takes in that
 time, and no more."""
-_END_S = 5.0
+_END_S = 2.0
+_MOST_SAID_BYTES = 64 * 1024 * 1024
 _MAX_LINE = canonical.MAX_BYTES
 
 Progress = Callable[[int, int], None]
@@ -123,14 +124,18 @@ class _Conversation:
             while time.monotonic() < deadline:
                 ready = selector.select(min(_LOOK_S, max(0.0, deadline - time.monotonic())))
                 self._look()
+                if os.fstat(said.fileno()).st_size > _MOST_SAID_BYTES:
+                    raise RegistryError(
+                        f"{self._place.text}: its client says ever more and nothing of use{tail_of(said)}"
+                    )
                 if self.stopping.is_set():
                     raise SourceUnavailable(f"{self._place.text}: broken off, since the gateway is shutting down")
-                if not ready:
+                if not ready and self._child.poll() is None:
                     continue
                 data = stdout.read(65536)
-                if data == b"":
+                if not data:  # its end; None: what it left running holds its output
                     raise RegistryError(self._ended(said))
-                for line in self._lines(data or b""):
+                for line in self._lines(data):
                     if "progress" not in line:
                         return self._result(line)
                     self._tell(line["progress"])

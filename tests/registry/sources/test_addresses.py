@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import InvalidRegistration, SourceUnavailable
+from gateway.errors import InvalidRegistration, RegistryError, SourceUnavailable
 from gateway.registry.sources import Source, SourceAccess, SourceLimits, opened, resolve_source
 from gateway.registry.sources.fetching import _folder
 
@@ -286,3 +286,30 @@ def test_fetches_that_begin_together_leave_each_others_folders_alone(tmp_path: P
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(begin, range(8)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("exec >&-; sleep 1000", "closed its output without an answer, and did not end"),
+        ("sleep 1000 & exit 3", "ended without an answer, with exit status 3"),
+        ("yes | tr -d '\\n'", "says more of it than"),
+        ("yes >&2", "talks without end"),
+        ("echo '{\"result\": 1}'", "expected"),
+        ("echo '[1]'", "which is no answer"),
+        ('echo \'{"result": {"identity": {"name": "x"}}}\'; sleep 1000', "is an empty folder"),
+        ("dd if=/dev/zero of=./files/model.onnx bs=1M count=9", "File size limit exceeded|over 1000000 bytes"),
+        ("sleep 1000", "nothing came of it within"),
+    ],
+)
+def test_a_client_that_misbehaves_is_ended_and_said(tmp_path: Path, does: str, words: str) -> None:
+    """One that never ends, that ends and leaves children, that never stops to talk, that answers nonsense, that fills
+    the disk: whatever an interpreter of the settings turns out to be."""
+    interpreter, patience = tmp_path / "python", 1.0 if does == "sleep 1000" else 100.0
+    interpreter.write_text(f"#!/bin/sh\ncd {tmp_path}/out/fetching-* || exit 9\n{does}\n")
+    interpreter.chmod(0o755)
+    access = SourceAccess(interpreters={"url": str(interpreter)}, folder=tmp_path / "out", timeout_s=patience)
+    limits, place = SourceLimits(bytes=1_000_000), f"https://x.example/m.onnx#sha256={DIGEST}"
+    with pytest.raises(RegistryError, match=words), opened(place, access=access, limits=limits):
+        pass
+    assert not list((tmp_path / "out").iterdir())
