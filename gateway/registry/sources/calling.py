@@ -125,9 +125,7 @@ class _Conversation:
                 ready = selector.select(min(_LOOK_S, max(0.0, deadline - time.monotonic())))
                 self._look()
                 if os.fstat(said.fileno()).st_size > _MOST_SAID_BYTES:
-                    raise RegistryError(
-                        f"{self._place.text}: its client says ever more and nothing of use{tail_of(said)}"
-                    )
+                    raise RegistryError(f"{self._place.text}: its client talks without end{tail_of(said)}")
                 if self.stopping.is_set():
                     raise SourceUnavailable(f"{self._place.text}: broken off, since the gateway is shutting down")
                 if not ready and self._child.poll() is None:
