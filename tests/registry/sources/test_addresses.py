@@ -298,7 +298,7 @@ def test_fetches_that_begin_together_leave_each_others_folders_alone(tmp_path: P
         ("echo '{\"result\": 1}'", "expected"),
         ("echo '[1]'", "which is no answer"),
         ('echo \'{"result": {"identity": {"name": "x"}}}\'; sleep 1000', "is an empty folder"),
-        ("dd if=/dev/zero of=./files/model.onnx bs=1M count=9", "File size limit exceeded|over 1000000 bytes"),
+        ("dd if=/dev/zero of=./files/model.onnx bs=1M count=900", "File size limit exceeded|over 100000000 bytes"),
         ("sleep 1000", "nothing came of it within"),
     ],
 )
@@ -309,7 +309,7 @@ def test_a_client_that_misbehaves_is_ended_and_said(tmp_path: Path, does: str, w
     interpreter.write_text(f"#!/bin/sh\ncd {tmp_path}/out/fetching-* || exit 9\n{does}\n")
     interpreter.chmod(0o755)
     access = SourceAccess(interpreters={"url": str(interpreter)}, folder=tmp_path / "out", timeout_s=patience)
-    limits, place = SourceLimits(bytes=1_000_000), f"https://x.example/m.onnx#sha256={DIGEST}"
+    limits, place = SourceLimits(bytes=100_000_000), f"https://x.example/m.onnx#sha256={DIGEST}"
     with pytest.raises(RegistryError, match=words), opened(place, access=access, limits=limits):
         pass
     assert not list((tmp_path / "out").iterdir())
