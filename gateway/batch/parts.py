@@ -51,16 +51,33 @@ class Parts:
         return f"<Parts of {self._target}>"
 
     def __enter__(self) -> Self:
-        with explained(f"keep parts beside {self._target}"):
+        while self._lock is None:
+            with explained(f"keep parts beside {self._target}"):
+                self._lock = self._locked()
+        return self
+
+    def _locked(self) -> IO[bytes] | None:
+        """None where the folder was removed meanwhile, by a batch that has just ended."""
+        if self._folder.is_symlink():
+            raise Conflict(f"{self._folder} is a link, and what lies there would be swept away; remove it")
+        try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = (self._folder / "lock").open("wb")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                raise Conflict(f"{self._target} is being written by another batch; wait for it, or cancel it") from None
-        self._lock = lock
-        return self
+        except FileNotFoundError:
+            if self._target.parent.is_dir():
+                return None
+            raise
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(lock.fileno())
+            with suppress(FileNotFoundError):
+                if os.path.samestat(held, (self._folder / "lock").stat()):
+                    return lock
+        except BlockingIOError:
+            lock.close()
+            raise Conflict(f"{self._target} is being written by another batch; wait for it, or cancel it") from None
+        lock.close()
+        return None
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None

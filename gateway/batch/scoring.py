@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,8 +93,9 @@ def receipt_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.receipt.json")
 
 
-def score(plan: BatchPlan, listener: Listener) -> Mapping[str, Any]:
-    """The receipt. One that lies there for this very output is given again, and nothing is done.
+def score(plan: BatchPlan, listener: Listener, *, parts: Callable[[Path], Parts] = Parts) -> Mapping[str, Any]:
+    """The receipt. One that lies there for this very output is given again, and nothing is done. ``parts``: who keeps
+    them, and everybody else away.
 
     Raises InvalidInput (naming row and column), Conflict (the output is there, or under way), VersionFailed,
     IntegrityError, and RegistryError or StorageFull of the disk. What was finished stays for the next time.
@@ -104,11 +105,21 @@ def score(plan: BatchPlan, listener: Listener) -> Mapping[str, Any]:
     size_bytes, changed_ns = _standing_of(plan.source)
     with explained(f"read {plan.source}"):
         source = _Input(size_bytes, changed_ns, sha256_of(plan.source))
-    done = _done(plan, plan.identity(source.sha256))
+    identity = plan.identity(source.sha256)
+    done = _done(plan, identity)
     if done is not None:
         return done | {"already": True}
-    with Parts(plan.target) as parts:
-        return _Scoring(plan, listener, parts, source).run()
+    with parts(plan.target) as held:
+        # Again, now that nobody else can write it: another batch may have come to its end meanwhile.
+        try:
+            done = _done(plan, identity)
+        except Conflict:
+            held.drop()
+            raise
+        if done is not None:
+            held.drop()
+            return done | {"already": True}
+        return _Scoring(plan, listener, held, source).run()
 
 
 class _Scoring:

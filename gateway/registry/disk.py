@@ -13,8 +13,8 @@ from gateway.errors import RegistryError, StorageFull
 __all__ = ["explained", "sync_folder", "write_whole"]
 
 _ADVICE = {
-    errno.ENOSPC: "free some space there (turnout gc removes what no version refers to), then register again",
-    errno.EDQUOT: "raise the disk quota or free some space (turnout gc), then register again",
+    errno.ENOSPC: "free some space there (turnout gc removes what no version refers to), then try again",
+    errno.EDQUOT: "raise the disk quota or free some space (turnout gc), then try again",
     errno.EROFS: "the file system is mounted read-only; point TURNOUT_HOME at one that can be written",
     errno.EACCES: "give the user that runs turnout the right to read and write there",
     errno.ENOENT: "check the path",

@@ -21,7 +21,7 @@ from gateway.batch.elsewhere import scored_elsewhere
 from gateway.batch.parts import Parts
 from gateway.batch.plan import BatchPlan
 from gateway.batch.scoring import receipt_of, score
-from gateway.errors import Conflict, InvalidInput, ModelError, RegistryError, VersionCrashed
+from gateway.errors import Conflict, InvalidInput, ModelError, RegistryError, StorageFull, VersionCrashed
 from gateway.registry.blobs import BlobStore
 from loadtests.live_gateway import wait_until
 from tests.batch.scene import Heard, answers, numbers, plan, version
@@ -185,6 +185,61 @@ def test_two_batches_cannot_write_one_output(tmp_path: Path, sums: Made) -> None
     source, out = parquet(tmp_path / "in.parquet", numbers(20)), tmp_path / "out.parquet"
     with Parts(out), pytest.raises(Conflict, match="written by another batch"):
         score(plan(sums, source, out), Heard())
+
+
+def test_an_output_that_another_batch_has_ended_meanwhile_is_not_written_over(tmp_path: Path, sums: Made) -> None:
+    """Looked for before the folder of parts was had, it was not there; then it is, with other answers."""
+    source, out = parquet(tmp_path / "in.parquet", numbers(20)), tmp_path / "out.parquet"
+
+    class Overtaken(Parts):
+        def __enter__(self) -> Parts:
+            score(plan(sums, source, out, batch_rows=5), Heard())
+            return super().__enter__()
+
+    with pytest.raises(Conflict, match="holds other answers"):
+        score(plan(sums, source, out), Heard(), parts=Overtaken)
+    before = out.read_bytes()
+    assert score(plan(sums, source, out, batch_rows=5), Heard())["already"]
+    assert out.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_of_parts_that_leads_elsewhere_is_not_swept(tmp_path: Path, sums: Made) -> None:
+    """What is no part is removed from such a folder, so it has to be one."""
+    source, out = parquet(tmp_path / "in.parquet", numbers(20)), tmp_path / "out.parquet"
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "letter").write_text("dear")
+    (tmp_path / ".out.parquet.parts").symlink_to(kept)
+    with pytest.raises(Conflict, match="is a link"):
+        score(plan(sums, source, out), Heard())
+    assert [path.name for path in kept.iterdir()] == ["letter"]
+
+
+@pytest.mark.parametrize(("target", "rows"), [("jsonl", 9000), ("csv", 14_000), ("npz", 40_000), ("parquet", 40_000)])
+def test_a_disk_that_is_full_leaves_no_output_and_loses_no_part(
+    tmp_path: Path, sums: Made, target: str, rows: int
+) -> None:
+    """The parts fit, the whole beside them does not; with room the same again ends with the same bytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        source = parquet(tmp_path / "in.parquet", numbers(rows))
+        whole, out = tmp_path / f"whole.{target}", disk / f"out.{target}"
+        score(plan(sums, source, whole, batch_rows=256, part_rows=2048), Heard())
+        with pytest.raises(StorageFull, match=r"What is finished stays.*then try again"):
+            score(plan(sums, source, out, batch_rows=256, part_rows=2048), Heard())
+        assert [path.name for path in disk.iterdir()] == [f".out.{target}.parts"]
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+        receipt = score(plan(sums, source, out, batch_rows=256, part_rows=2048), Heard())
+        assert receipt["resumed_rows"] > rows // 2
+        assert out.read_bytes() == whole.read_bytes()
+        assert sorted(path.name for path in disk.iterdir()) == [out.name, receipt_of(out).name]
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 CSV = "user,f0,f1,f2,f3\n1,1,2,3,4\n2,5,6,{},8\n3,9,10,11,12\n"
