@@ -31,8 +31,9 @@ ACTOR = "mlflow"
 TICK_S = 1.0
 _TOLD = DocumentKey("mlflow", "told")
 
-Tell = Callable[[Sequence[Mapping[str, Any]]], Awaitable[Any]]
-"""Makes the writes in MLflow. Raises RegistryError: SourceUnavailable where it did not answer."""
+Tell = Callable[[Sequence[Mapping[str, Any]]], Awaitable[Sequence[str]]]
+"""Makes the writes in MLflow, and gives what MLflow refused of them, in its words: a model that was deleted there is
+not asked for again. Raises RegistryError: SourceUnavailable where it did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,11 @@ class MlflowWriter:
         writes = writes_between(told, standing)
         self._waiting = len(writes)
         if writes:
-            await tell(writes)
-            entry = AuditEntry(ACTOR, "mlflow-told", str(_TOLD), "", {"writes": writes})
+            refused = list(await tell(writes))
+            if refused:
+                log.warning("MLflow did not take all that it was told: %s", "; ".join(refused))
+            detail = {"writes": writes, **({"refused": refused} if refused else {})}
+            entry = AuditEntry(ACTOR, "mlflow-told", str(_TOLD), "", detail)
             await Changes(self._store).write(_TOLD, lambda _: Decision({"facts": dict(standing)}, entry), fence=fence)
         self._seen, self._waiting, self._problem = desired, 0, ""
 

@@ -47,12 +47,12 @@ def resolving(access: SourceAccess) -> Callable[[str], Awaitable[Resolved]]:
 
 def mlflow_teller(
     settings: Settings, access: SourceAccess
-) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[None]] | None:
+) -> Callable[[Sequence[Mapping[str, Any]]], Awaitable[Sequence[str]]] | None:
     """What writes to MLflow, where the settings want that; None: nothing does."""
     if not settings.registry.mlflow.write_back:
         return None
 
-    async def tell(writes: Sequence[Mapping[str, Any]]) -> None:
-        await asyncio.to_thread(tell_mlflow, writes, access)
+    async def tell(writes: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        return await asyncio.to_thread(tell_mlflow, writes, access)
 
     return tell

@@ -42,6 +42,7 @@ class Stage:
         self.clock = clock
         self.down = False
         self.told: list[Sequence[Mapping[str, Any]]] = []
+        self.refused: list[str] = []
         self._folder = folder
         self.writer = self.fresh()
 
@@ -57,10 +58,11 @@ class Stage:
             retry_s=30.0,
         )
 
-    async def _tell(self, writes: Sequence[Mapping[str, Any]]) -> None:
+    async def _tell(self, writes: Sequence[Mapping[str, Any]]) -> Sequence[str]:
         if self.down:
             raise SourceUnavailable("MLflow does not answer")
         self.told.append(writes)
+        return self.refused
 
     async def settle(self) -> None:
         """Until the reconciler has what the store has, then one tick."""
@@ -139,6 +141,18 @@ async def test_what_mlflow_did_not_hear_is_told_when_it_is_back(tmp_path: Path) 
         assert len(here.told) == 1
         actions = [one.entry.action for one in await here.scene.store.audit()]
         assert actions.count("mlflow-told") == 1
+
+
+async def test_what_mlflow_refuses_is_recorded_and_not_asked_again(tmp_path: Path) -> None:
+    """As of a model that was deleted there: asking every thirty seconds would tell it nothing, ever."""
+    async with stage(tmp_path) as here:
+        here.refused = ["fraud: Registered Model with name=fraud not found"]
+        await here.settle()
+        here.clock.advance(31.0)
+        await here.settle()
+        assert len(here.told) == 1
+        (entry,) = [one.entry for one in await here.scene.store.audit() if one.entry.action == "mlflow-told"]
+        assert entry.detail["refused"] == here.refused
 
 
 async def test_a_new_leader_goes_on_where_the_last_one_was(tmp_path: Path) -> None:

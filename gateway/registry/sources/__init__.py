@@ -90,8 +90,10 @@ def resolve_source(place: str, access: SourceAccess | None = None) -> Resolved:
     return resolve(foreign, access or SourceAccess())
 
 
-def tell_mlflow(writes: Sequence[Mapping[str, Any]], access: SourceAccess) -> None:
-    """Sets aliases and tags in MLflow (``tell`` of its client says how one looks). Blocks, and raises as ``call``."""
-    call(
-        "tell", ForeignPlace("mlflow", "mlflow", "models:/"), access, more={"writes": [dict(write) for write in writes]}
-    )
+def tell_mlflow(writes: Sequence[Mapping[str, Any]], access: SourceAccess) -> list[str]:
+    """Sets aliases and tags in MLflow (``tell`` of its client says how one looks), and gives what it did not take, in
+    its words. Blocks, and raises as ``call``."""
+    place, asked = ForeignPlace("mlflow", "mlflow", "models:/"), {"writes": [dict(write) for write in writes]}
+    answer = call("tell", place, access, more=asked)
+    refused = answer.get("refused") if isinstance(answer, dict) else None
+    return [str(text) for text in refused] if isinstance(refused, list) else []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ import pytest
 from gateway.errors import InvalidRegistration, SourceUnavailable
 from gateway.registry.blobs import BlobStore
 from gateway.registry.registration import Permissions, Prepared, RegistrationOptions, prepare_version
-from gateway.registry.sources import SourceAccess, opened, resolve_source
+from gateway.registry.sources import SourceAccess, opened, resolve_source, tell_mlflow
 from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.mlflow_server import COMMIT, MlflowServer
 
@@ -120,20 +123,46 @@ def test_the_same_version_by_alias_by_number_and_again_is_one_version(
     assert source["url"].endswith("/#/models/columns/versions/1")
 
 
-def test_the_same_bytes_from_a_file_and_from_mlflow_are_stored_once(
+_IN_DVC = """
+import pathlib, shutil, subprocess, sys
+from dvc.repo import Repo
+folder, original = pathlib.Path(sys.argv[1]), sys.argv[2]
+git = lambda *words: subprocess.run(["git", "-C", str(folder), *words], check=True)
+folder.mkdir()
+git("init", "-q")
+Repo.init(str(folder)).close()
+remote = "[core]\\n    remote = store\\n['remote \\"store\\"']\\n    url = ../../remote\\n"
+(folder / ".dvc" / "config").write_text(remote)
+shutil.copy(original, folder)
+with Repo(str(folder)) as repo:
+    repo.add(str(folder / pathlib.Path(original).name))
+    repo.push()
+git("add", "-A")
+git("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "-qm", "a model")
+"""
+
+
+def test_the_same_bytes_from_a_file_from_mlflow_and_from_dvc_are_stored_once(
     trained: Mapping[str, Any], access: SourceAccess, mlflow_server: MlflowServer, tmp_path: Path
 ) -> None:
-    """Two versions, since only one says that it comes from MLflow; one copy of their file."""
-    imported = _prepared("mlflow:models:/columns/1", access, tmp_path / "home")
+    """Three versions, since each says where it comes from; the same digest and one copy of their file."""
+    imported = _prepared("mlflow:models:/columns/1", access, tmp_path / "home").manifest
     model = trained["columns"]["uri"].removeprefix("models:/")
     original = next(mlflow_server.artifacts.rglob(f"{model}/artifacts/model.skops"))
+    repository = tmp_path / "repository"
+    made = [sys.executable, "-c", _IN_DVC, str(repository), str(original)]
+    quiet = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
+    done = subprocess.run(made, check=False, capture_output=True, text=True, env=quiet)
+    assert done.returncode == 0, done.stderr[-3000:]
     signature = tmp_path / "signature.json"
-    signature.write_text(json.dumps(imported.manifest.signature.to_json()))
-    blobs = BlobStore(tmp_path / "home")
-    registered = prepare_version("columns", original, RegistrationOptions(signature=signature), blobs).manifest
-    assert [file.sha256 for file in registered.files] == [file.sha256 for file in imported.manifest.files]
-    assert registered.digest != imported.manifest.digest
-    stored = [entry for entry in blobs.entries() if entry.size_bytes == original.stat().st_size]
+    signature.write_text(json.dumps(imported.signature.to_json()))
+    others = [
+        _prepared(place, access, tmp_path / "home", signature=signature).manifest
+        for place in (str(original), f"dvc:{repository}:model.skops")
+    ]
+    assert [manifest.files for manifest in others] == [imported.files] * 2
+    assert len({manifest.digest for manifest in (imported, *others)}) == 3
+    stored = [entry for entry in BlobStore(tmp_path / "home").entries() if entry.size_bytes == original.stat().st_size]
     assert len(stored) == 1
 
 
@@ -284,6 +313,25 @@ def test_files_that_change_during_an_import_are_refused(
         added.unlink(missing_ok=True)
 
 
+def test_what_was_deleted_in_mlflow_does_not_keep_the_rest_from_being_told(
+    trained: Mapping[str, Any], mlflow_server: MlflowServer, access: SourceAccess
+) -> None:
+    """A model, a version and an alias that MLflow does not take are named; the other writes are made."""
+    writes = [
+        {"name": "deleted", "aliases": {"champion": "1"}, "dropped": {}, "tags": {}},
+        {
+            "name": "graph",
+            "aliases": {"v1": "1", "told": "1"},
+            "dropped": {},
+            "tags": {"77": {"turnout.route.x": "known good"}, "1": {"turnout.route.x": "known good"}},
+        },
+    ]
+    refused = tell_mlflow(writes, access)
+    assert [text.partition(":")[0] for text in refused] == ["deleted", "graph", "graph 77"]
+    assert mlflow_server.aliases("graph")["told"] == "1"
+    assert mlflow_server.tags("graph", 1)["turnout.route.x"] == "known good"
+
+
 def test_a_server_that_is_gone_is_told_from_a_version_that_is_not_there(tmp_path: Path) -> None:
     """Whoever follows it comes back; nothing is concluded from silence."""
     access = SourceAccess(settings={"mlflow": {"tracking_uri": "http://127.0.0.1:9"}}, folder=tmp_path)
@@ -309,6 +357,12 @@ def test_an_interpreter_without_mlflow_says_what_to_install(mlflow_server: Mlflo
         resolve_source("mlflow:models:/columns@champion", access)
 
 
+def _laughs() -> str:
+    """Each line names the one before it ten times: thirty lines of YAML that are 10^30 items."""
+    lines = ["- &laugh0 ha", *(f"- &laugh{n} [{', '.join([f'*laugh{n - 1}'] * 10)}]" for n in range(1, 30))]
+    return "\n".join([*lines, "- &laughs [*laugh29]"])
+
+
 def test_a_model_file_that_names_what_is_not_its_own_is_refused(
     trained: Mapping[str, Any], access: SourceAccess, mlflow_server: MlflowServer
 ) -> None:
@@ -320,9 +374,12 @@ def test_a_model_file_that_names_what_is_not_its_own_is_refused(
         before.replace(
             "pickled_model: model.skops", "pickled_model: ../../../mlflow.db"
         ): "not among the model's files",
-        "[" * 100_000: "",
+        "[" * 100_000: "mlflow:models:/columns/1: ",
         "{flavors: {nonsense: {}}}": "its flavors are nonsense",
         "- 1": "no mapping",
+        before.replace("pickled_model: model.skops", "pickled_model: *laughs").replace(
+            "flavors:", f"jokes:\n{_laughs()}\nflavors:", 1
+        ): "unfolds into over",
     }
     try:
         for text, words in hostile.items():
@@ -345,5 +402,15 @@ def test_files_of_this_machine_are_read_only_where_the_settings_allow(tmp_path: 
         with (
             pytest.raises(InvalidRegistration, match=r"registry.source_directories does not allow"),
             opened("mlflow:models:/graph/1", access=held),
+        ):
+            pass
+        first = server.call("GET", "model-versions/get?name=graph&version=1")["model_version"]
+        run = server.call("GET", f"runs/get?run_id={first['run_id']}")["run"]["info"]
+        (Path(run["artifact_uri"].removeprefix("file://")) / "model").mkdir(parents=True)
+        by_way = {"name": "graph", "source": f"runs:/{first['run_id']}/model", "run_id": first["run_id"]}
+        made = server.call("POST", "model-versions/create", by_way)["model_version"]
+        with (
+            pytest.raises(InvalidRegistration, match=r"registry.source_directories does not allow"),
+            opened(f"mlflow:models:/graph/{made['version']}", access=held),
         ):
             pass

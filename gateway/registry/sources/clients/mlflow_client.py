@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -33,6 +34,9 @@ from mlflow.environment_variables import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 Told = Callable[[int, int], None]
 
@@ -86,29 +90,54 @@ def resolve(request: dict[str, Any]) -> dict[str, Any]:
 def tell(request: dict[str, Any]) -> dict[str, Any]:
     """Sets aliases and tags of registered models: ``writes`` are ``{"name", "aliases": {alias: version},
     "dropped": {alias: version}, "tags": {version: {key: value}}}``. What is so already is not written; an alias is
-    dropped only where it still points at the version that is named. Answers how many writes it took."""
-    client = _client(request)
-    written = 0
+    dropped only where it still points at the version that is named. Answers how many writes it took, and in MLflow's
+    words what it does not take: of a model that was deleted there nothing can be told, and of the others all is."""
+    teller = _Teller(_client(request))
     with _in_words():
         for write in request["writes"]:
-            if write.get("server") not in (None, _server(mlflow.get_registry_uri())):
-                continue  # imported from another MLflow than the one of the settings
-            present = dict(client.get_registered_model(write["name"]).aliases)
-            for alias, version in write.get("aliases", {}).items():
-                if str(present.get(alias)) != str(version):
-                    client.set_registered_model_alias(write["name"], alias, str(version))
-                    written += 1
-            for alias, version in write.get("dropped", {}).items():
-                if str(present.get(alias)) == str(version):
-                    client.delete_registered_model_alias(write["name"], alias)
-                    written += 1
-            for version, tags in write.get("tags", {}).items():
-                known = client.get_model_version(write["name"], str(version)).tags
-                for key, value in tags.items():
-                    if known.get(key) != value:
-                        client.set_model_version_tag(write["name"], str(version), key, value)
-                        written += 1
-    return {"written": written}
+            if write.get("server") in (None, _server(mlflow.get_registry_uri())):  # else another MLflow's
+                teller.tell(write)
+    return {"written": teller.written, "refused": teller.refused}
+
+
+class _Teller:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.written = 0
+        self.refused: list[str] = []
+
+    def tell(self, write: Mapping[str, Any]) -> None:
+        client, name = self._client, write["name"]
+        model = self._asked(name, lambda: client.get_registered_model(name))
+        if model is None:
+            return
+        present = {alias: str(version) for alias, version in dict(model.aliases).items()}
+        for alias, version in write.get("aliases", {}).items():
+            if present.get(alias) != str(version):
+                self._done(name, partial(client.set_registered_model_alias, name, alias, str(version)))
+        for alias, version in write.get("dropped", {}).items():
+            if present.get(alias) == str(version):
+                self._done(name, partial(client.delete_registered_model_alias, name, alias))
+        for version, tags in write.get("tags", {}).items():
+            known = self._asked(f"{name} {version}", partial(client.get_model_version, name, str(version)))
+            for key, value in {} if known is None else tags.items():
+                if known.tags.get(key) != value:
+                    self._done(name, partial(client.set_model_version_tag, name, str(version), key, value))
+
+    def _done(self, what: str, write: Callable[[], object]) -> None:
+        before = len(self.refused)
+        self._asked(what, write)
+        self.written += len(self.refused) == before
+
+    def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
+        """None where MLflow refuses it; what is no refusal of this one write ends all of them."""
+        try:
+            return ask()
+        except MlflowException as error:
+            if error.error_code not in _GONE or _is_away(error):
+                raise
+            self.refused.append(f"{what}: {error.message}"[:500])
+            return None
 
 
 def _client(request: Mapping[str, Any]) -> Any:
@@ -244,11 +273,16 @@ def _server(uri: str) -> str:
 
 
 def _check_source(found: Found, directories: list[str] | None) -> None:
-    """An artifact of this machine is read only where the settings allow: an MLflow server may name any path."""
-    parts = urlsplit(found.source)
-    if directories is None or parts.scheme not in ("", "file"):
+    """An artifact of this machine is read only where the settings allow: an MLflow server may name any path, also by
+    way of a run or another model, which have places of their own."""
+    if directories is None:
         return
-    real = Path(unquote(parts.path)).resolve()
+    repository = get_artifact_repository(found.source)
+    while isinstance(repository, RunsArtifactRepository | ModelsArtifactRepository):
+        repository = repository.repo
+    if not isinstance(repository, LocalArtifactRepository):
+        return
+    real = Path(repository.artifact_dir).resolve()
     if not any(real.is_relative_to(Path(folder).resolve()) for folder in directories):
         raise PermissionError(
             f"MLflow keeps the files of {found.name} {found.version} in {real}, a folder of this machine that "
@@ -356,8 +390,12 @@ def _in_words() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code in _GONE:
             raise LookupError(f"MLflow has none of it: {error.message}") from error
-        if "API request to" in error.message or error.get_http_status_code() in (429, 502, 503, 504):
+        if _is_away(error):
             raise ConnectionError(
                 f"MLflow at {_server(mlflow.get_tracking_uri())} does not answer: {error.message}"
             ) from error
         raise ValueError(f"MLflow says: {error.message}") from error
+
+
+def _is_away(error: MlflowException) -> bool:
+    return "API request to" in error.message or error.get_http_status_code() in (429, 502, 503, 504)

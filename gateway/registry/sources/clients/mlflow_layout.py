@@ -24,6 +24,7 @@ import yaml
 
 ADAPTER = "mlflow_adapter.py"
 _MAX_TEXT = 4 * 1024 * 1024
+_MAX_ITEMS = 200_000
 _NATIVE = {"onnx": "onnx", "sklearn": "sklearn", "pytorch": "torch"}
 _METHODS = {"predict": "prediction", "predict_proba": "probabilities", "predict_log_proba": "log_probabilities"}
 _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".pth")
@@ -91,7 +92,7 @@ def _read(work: Path) -> Model:
     if not found:
         raise ValueError("it holds no MLmodel file, so MLflow cannot say what it is; was another artifact meant?")
     root = found[0].parent
-    body = yaml.safe_load(_text(found[0]))  # bounded, and of the safe loader: scalars, lists and mappings
+    body = _yaml(found[0])
     if not isinstance(body, dict):
         raise ValueError("its MLmodel file is no mapping")
     return Model(root, body)
@@ -101,6 +102,20 @@ def _text(path: Path) -> str:
     if path.stat().st_size > _MAX_TEXT:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes; at most {_MAX_TEXT} are read")
     return path.read_text(encoding="utf-8")
+
+
+def _yaml(path: Path) -> Any:
+    """Scalars, lists and mappings, bounded: a line that names another line again and again has no end written out."""
+    body = yaml.safe_load(_text(path))
+    waiting, seen = [body], 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if seen > _MAX_ITEMS:
+            raise ValueError(f"{path.name} unfolds into over {_MAX_ITEMS} items; at most those are read")
+        if isinstance(item, dict | list):
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return body
 
 
 def _chosen(model: Model, asked: str | None, remarks: list[str]) -> Laid:
@@ -236,7 +251,7 @@ def _requirements(model: Model) -> list[str]:
         lines = _text(path).splitlines()
     else:
         conda = model.root / "conda.yaml"
-        body = yaml.safe_load(_text(conda)) if conda.is_file() else {}
+        body = _yaml(conda) if conda.is_file() else {}
         steps = body.get("dependencies") if isinstance(body, dict) else None
         lines = [line for step in steps or () if isinstance(step, dict) for line in step.get("pip") or ()]
     bare = [str(line).partition(" #")[0].strip() for line in lines]
@@ -245,7 +260,7 @@ def _requirements(model: Model) -> list[str]:
 
 def _python(model: Model) -> str | None:
     path = model.root / "python_env.yaml"
-    body = yaml.safe_load(_text(path)) if path.is_file() else {}
+    body = _yaml(path) if path.is_file() else {}
     found = body.get("python") if isinstance(body, dict) else None
     found = found or (model.flavors.get("python_function") or {}).get("python_version")
     return str(found) if found else None
