@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,6 +23,8 @@ from gateway.errors import TurnoutError
 __all__ = ["frame", "main"]
 
 _ALL = "gateway.cli.root"
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Of what a store or a version of somebody else's says of itself."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,7 +78,7 @@ def _run(arguments: list[str]) -> int:
     try:
         _application(arguments)(args=arguments, prog_name="turnout")
     except TurnoutError as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
+        print(f"error: {_STEERING.sub('?', describe(error))}", file=sys.stderr)
         return error.status if isinstance(error, CommandFailed) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -7,6 +7,7 @@ and the file shows in any browser without fonts or scripts. Kinds differ by a wo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -44,6 +45,8 @@ _CHARACTER = 7.25
 """Width of a character of the 12 px monospaced font, a little more than fonts have: text never leaves its box."""
 _WIDEST = 46
 _FONT = 'font-family="ui-monospace, DejaVu Sans Mono, Menlo, monospace" font-size="12"'
+_NO_XML = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
+"""What comes with a version that somebody else made: one of these, and no browser would show the file."""
 _ARROW = (
     '<defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0 0L8 4L0 8z" fill="#888888"/></marker></defs>'
@@ -108,7 +111,8 @@ def _text(node: Node) -> tuple[str, ...]:
     """The kind, the title, what is known, and the digest, none wider than a box may be."""
     head = [] if node.title == node.kind else [node.title]
     lines = [node.kind, *head, *node.lines, *([short(node.digest)] if node.digest else [])]
-    return tuple(line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…" for line in lines)
+    shown = (_NO_XML.sub("�", line) for line in lines)
+    return tuple(line if len(line) <= _WIDEST else line[: _WIDEST - 1] + "…" for line in shown)
 
 
 def _height(lines: Sequence[str]) -> float:

@@ -7,6 +7,7 @@ colours follow rich: none off a terminal, none with NO_COLOR.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,15 +18,18 @@ from typing import Annotated, Any, Protocol
 import orjson
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["JsonOption", "Meter", "Output", "Steps", "bytes_text", "when_text"]
+__all__ = ["JsonOption", "Meter", "Output", "Steps", "bytes_text", "printable", "when_text"]
 
 PIPE_WIDTH = 4096
 """Columns assumed off a terminal: wide enough that nothing is wrapped or cut."""
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
 
@@ -103,8 +107,22 @@ class Output:
             yield step
 
 
+class _Console(Console):
+    """Names, notes, commands and addresses come with versions that others made: no character of theirs steers the
+    terminal, or turns the writing round. Colours and bars are rich's own, and set later."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def printable(text: str) -> str:
+    """Control characters as ``\\x1b``; lines and tabs stay."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def _console(terminal: bool, *, stderr: bool) -> Console:
-    return Console(stderr=stderr, highlight=False, width=None if terminal else PIPE_WIDTH, emoji=False)
+    return _Console(stderr=stderr, highlight=False, width=None if terminal else PIPE_WIDTH, emoji=False)
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,9 @@ import io
 import orjson
 import pytest
 from rich.console import Console
+from rich.text import Text
 
+from gateway.cli.entry import main
 from gateway.cli.failures import CommandFailed, describe
 from gateway.cli.output import Output, bytes_text
 from gateway.errors import FieldProblem, InvalidInput
@@ -27,6 +29,23 @@ def test_what_a_name_contains_is_never_taken_for_markup(capsys: pytest.CaptureFi
     Output.standard().line("[bold]y")
     assert "[red]x[/red] :smile:" in (out := capsys.readouterr().out)
     assert "[bold]y" in out
+
+
+def test_no_character_of_a_strangers_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names, notes, commands, addresses come with versions: an escape sequence in one is shown, not obeyed."""
+    hostile = "a\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202eb"
+    output = Output.standard()
+    output.table(("TAG",), [(hostile,)], empty="none")
+    output.fields([("notes", hostile)])
+    output.line(Text(hostile, style="red"))
+    output.note(hostile)
+    captured = capsys.readouterr()
+    for line in (*captured.out.splitlines()[1:], captured.err.strip()):
+        assert "a\\x1b]0;owned" in line
+        assert line.isprintable()
+    with pytest.raises(SystemExit):
+        main(["lineage", "\x1b[2Jx/1"])
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_an_empty_table_says_why_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from gateway.registry.lineage.files import digest_of_file
-from gateway.registry.lineage.recorded import HIDDEN, SECRET
+from gateway.registry.lineage.recorded import HIDDEN, SECRET, holds_secret, without_secrets
 
 __all__ = [
     "MAX_PATCH_BYTES",
@@ -88,7 +87,8 @@ def started() -> list[str] | None:
 
 
 def redacted_words(command: Sequence[str]) -> list[str]:
-    """``--password x`` and ``--token=x`` lose their values: a manifest is for ever, and is read by many."""
+    """``--password x``, ``--token=x`` and ``API_KEY=x`` lose their values: a manifest is for ever, and is read by
+    many."""
     words: list[str] = []
     hide = False
     for word in command:
@@ -97,7 +97,7 @@ def redacted_words(command: Sequence[str]) -> list[str]:
         secret = option and SECRET.search(name) is not None
         words.append(HIDDEN if hide and not option else f"{name}={HIDDEN}" if secret and equals else word)
         hide = secret and not equals
-    return [_without_credentials(word) for word in words]
+    return [without_secrets(word) for word in words]
 
 
 def source_files(paths: Iterable[Path], root: Path) -> dict[str, str]:
@@ -115,20 +115,7 @@ def source_files(paths: Iterable[Path], root: Path) -> dict[str, str]:
 
 def _remote(root: Path) -> str | None:
     place = _git(root, "remote", "get-url", "origin")
-    return None if place is None else _without_credentials(place)
-
-
-def _without_credentials(text: str) -> str:
-    """``https://user:secret@host/x`` → ``https://host/x``; ``git@host:x`` has no secret and stays."""
-    if "://" not in text or "@" not in text:
-        return text
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    user, at, host = parts.netloc.rpartition("@")
-    kept = "git@" if at and user == "git" else ""
-    return urlunsplit(parts._replace(netloc=kept + host)) if at else text
+    return None if place is None else without_secrets(place)
 
 
 def _patch(patch: bytes, *, keep: bool) -> dict[str, Any]:
@@ -136,9 +123,12 @@ def _patch(patch: bytes, *, keep: bool) -> dict[str, Any]:
     if not keep or len(patch) > MAX_PATCH_BYTES:
         return found
     try:
-        return found | {"content": patch.decode("utf-8")}
+        content = patch.decode("utf-8")
     except UnicodeDecodeError:
         return found
+    if holds_secret(content):
+        return found | {"left_out": "a secret seems to stand in it"}
+    return found | {"content": content}
 
 
 def _excluded(paths: Sequence[Path], root: Path) -> list[str]:

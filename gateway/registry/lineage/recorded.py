@@ -15,19 +15,47 @@ from typing import Any
 from gateway.errors import RegistryError
 from gateway.registry import canonical
 
-__all__ = ["HIDDEN", "SECRET", "merged", "plain", "read_file", "write_file"]
+__all__ = ["HIDDEN", "SECRET", "holds_secret", "merged", "plain", "read_file", "without_secrets", "write_file"]
 
 SECRET = re.compile(r"pass(word|wd|phrase)|secret|api[-_]?key|credential|(^|[-_])token$", re.IGNORECASE)
 HIDDEN = "***"
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#'\"<>]*)@")
+_SETTING = re.compile(
+    r"(?<![\w.-])([\w.-]*(?:pass(?:word|wd|phrase)|secret|(?:api|account)[-_]?key|credential)[\w.-]*"
+    r"|(?:[\w.-]*[-_])?(?:token|sig|signature))=[^\s&;,'\"]+",
+    re.IGNORECASE,
+)
+_FORMS = re.compile(
+    r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{30,}|github_pat_\w{30,}|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}"
+    r"|xox[a-z]-[\w-]{10,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+)
+"""Tokens that are known by how they look: AWS, GitHub, Hugging Face, OpenAI, Slack, JWT."""
+_WRITTEN = re.compile(
+    r"(pass(word|wd|phrase)|secret|api[-_]?key|credential|token)\w*[\"']?\s*[:=]\s*[\"'][^\"'\s]{6,}[\"']",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#'\"<>:@]*:[^\s/?#'\"<>]+@")
 _MAX_TEXT = 500
+
+
+def without_secrets(text: str) -> str:
+    """Addresses lose who asks (``https://user:secret@host``; ``git@`` is no secret), and what is named like a secret
+    (``API_KEY=…``, a query's ``&X-Amz-Signature=…``) or known by its form loses its value."""
+    text = _ADDRESS.sub(lambda found: found[1] + ("git@" if found[2] == "git" else ""), text)
+    return _FORMS.sub(HIDDEN, _SETTING.sub(lambda found: f"{found[1]}={HIDDEN}", text))
+
+
+def holds_secret(text: str) -> bool:
+    """Whether a secret seems to be written in program text, where names like ``token=`` alone say nothing."""
+    return any(pattern.search(text) for pattern in (_PASSWORD, _FORMS, _WRITTEN))
 
 
 def plain(value: Any) -> Any:
     """As JSON: numpy's scalars become numbers, paths and what else is no JSON become text, secrets become ``***``."""
     if isinstance(value, Mapping):
         return {str(key): _hidden(str(key), item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+    if isinstance(value, str | list | tuple):
+        return without_secrets(value) if isinstance(value, str) else [plain(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted((plain(item) for item in value), key=repr)
     if not isinstance(value, str | int | float | bool | None) and callable(getattr(value, "item", None)):
@@ -35,11 +63,18 @@ def plain(value: Any) -> Any:
     try:
         return canonical.thaw(canonical.freeze(value))
     except RegistryError:
-        return (str(value) if isinstance(value, os.PathLike) else repr(value))[:_MAX_TEXT]
+        return without_secrets((str(value) if isinstance(value, os.PathLike) else repr(value))[:_MAX_TEXT])
 
 
 def _hidden(name: str, value: Any) -> Any:
-    return HIDDEN if isinstance(value, str) and value and SECRET.search(name) else plain(value)
+    """Of a secret's name: every text below it. A number there is one of a vocabulary (``pad_token=0``)."""
+    if not SECRET.search(name):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {str(key): _hidden(name, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(name, item) for item in value]
+    return HIDDEN if isinstance(value, str | bytes) and value else plain(value)
 
 
 def merged(given: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:

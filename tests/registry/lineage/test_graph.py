@@ -75,3 +75,10 @@ def test_the_picture_is_whole_and_every_text_stays_in_its_box() -> None:
     assert max(box[2] for box in boxes) < width
     assert max(box[3] for box in boxes) < height
     assert re.search(r"&lt;train &amp; test&gt;\.csv", svg)
+
+
+def test_a_picture_of_hostile_names_is_still_one() -> None:
+    """A control character is no XML: no browser would show the file."""
+    lineage = {**LINEAGE, "data": [{"name": "x\x1b[2J\x00.csv", "digest": A}]}
+    root = ET.fromstring(draw_svg(draw_graph(_version(3, lineage)), "Lineage"))  # noqa: S314 - our own
+    assert "x�[2J�.csv" in {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}

@@ -13,6 +13,8 @@ import pytest
 from gateway.errors import RegistryError
 from gateway.registry import record
 from gateway.registry.attachments import read_recorded
+from gateway.registry.lineage import code
+from gateway.registry.lineage.code import redacted_words
 from gateway.registry.lineage.environment import lock_digest, lock_text
 from tests.registry.lineage.repositories import RECORDED, git, python, repository
 
@@ -72,6 +74,43 @@ def test_no_secret_gets_into_a_lineage(lineage: Any) -> None:
     assert command == ["python", "recorded.py", "--epochs", "3", "--token=***", "--password", "***"]
     assert lineage["parameters"]["values"] == {"depth": 3, "rate": 0.5, "api_key": "***"}
     assert "ada@example.org" not in text
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--data=https://ada:hunter2@host/x.csv",
+        "postgresql+psycopg://ada:hunter2@db/risk",
+        "API_KEY=hunter2",
+        "--opts=password=hunter2",
+        "export DB_PASSWORD=hunter2; python train.py",
+        "s3://bucket/x.csv?X-Amz-Credential=hunter2&X-Amz-Signature=hunter2",
+        "https://account.blob.core.windows.net/x?sv=1&sig=hunter2",
+        "https://hunter2@github.com/risk/fraud.git",
+        "ghp_hunter2" + "a" * 30,
+        "AccountKey=hunter2",
+    ],
+)
+def test_a_secret_within_a_word_or_a_value_is_not_kept(word: str, tmp_path: Path) -> None:
+    """In addresses, assignments, queries, tokens known by their form; wherever it stands in what is recorded."""
+    run = record("fraud", file=tmp_path / "x.json")
+    run.parameters(source=word, nested={"list": [word], "credentials": {"value": ["hunter2", "hunter2"]}})
+    run.data("memory", [1, 2], url=word)
+    kept = [redacted_words(["python", "train.py", word]), run.to_json()["parameters"], run.to_json()["data"]]
+    assert "hunter2" not in json.dumps(kept)
+    harmless = ["git@host:x", "--rate=0.1", "a=b", "ssh://git@host/x"]
+    assert redacted_words(harmless) == harmless
+
+
+def test_a_patch_in_which_a_secret_stands_is_known_by_its_digest_alone(tmp_path: Path) -> None:
+    """A manifest cannot be taken back; a change that only names a token in passing is kept."""
+    place = repository(tmp_path / "fraud")
+    (place / "steps.py").write_text("token=tokenize(row)\n")
+    assert "token=tokenize" in code.capture(place)["patch"]["content"]
+    for line in ('API_KEY = "hunter2hunter2"', "URL = 'postgres://ada:hunter2@db/x'"):
+        (place / "steps.py").write_text(f"{line}\n")
+        patch = code.capture(place)["patch"]
+        assert patch.keys() == {"digest", "size_bytes", "left_out"}
 
 
 def test_the_environment_is_a_lock_with_its_digest(lineage: Any) -> None:

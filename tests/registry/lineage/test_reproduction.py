@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import RegistryError
-from gateway.registry.lineage.files import digest_of_file
+from gateway.registry.lineage.files import digest_of_file, digest_of_folder
 from gateway.registry.lineage.reproduction.asked import Asked
 from gateway.registry.lineage.reproduction.difference import explain_difference
 from gateway.registry.lineage.reproduction.folder import Reproduction, reproduce
@@ -174,6 +174,64 @@ def test_names_in_a_manifest_do_not_lead_out_of_the_folder(
     made = _again({**version, "manifest": {**version["manifest"], **hostile}}, tmp_path / "again" / "deep", folder)
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["deep"]
     assert not (made.folder / "outside.txt").exists()
+
+
+def _with(version: dict[str, Any], **places: Any) -> dict[str, Any]:
+    lineage = version["manifest"]["lineage"]
+    merged = {name: {**lineage[name], **part} if isinstance(part, dict) else part for name, part in places.items()}
+    return {**version, "manifest": {**version["manifest"], "lineage": {**lineage, **merged}}}
+
+
+@pytest.mark.parametrize("commit", ["main", "HEAD", "--recurse-submodules", "--orphan=x"])
+def test_what_is_no_hash_is_no_commit(trained: tuple[Path, dict[str, Any]], tmp_path: Path, commit: str) -> None:
+    """A name moves, and an option is Git's to obey."""
+    folder, version = trained
+    made = _again(_with(version, code={"commit": commit}), tmp_path / "again", folder)
+    [check] = [check for check in made.checks if check.what == "code commit"]
+    assert (check.state, "is no commit" in check.detail) == ("missing", True)
+
+
+def test_data_that_a_manifest_names_is_not_looked_for_everywhere(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Above the folders, in files without an end, over the whole disk: a manifest may say so, and nothing is read."""
+    folder, version = trained
+    rows = [
+        {"name": "above", "path": "../outside.txt", "digest": digest_of_file(folder / "train.py")},
+        {"name": "endless", "path": "/proc/kcore", "digest": "sha256:" + "1" * 64},
+        {"name": "all", "path": "/", "digest": "sha256:" + "1" * 64, "size_bytes": 1000},
+    ]
+    (folder.parent / "outside.txt").write_bytes((folder / "train.py").read_bytes())
+    states = _states(_again(_with(version, data=rows), tmp_path / "again", folder))
+    assert (states["data above"], states["data endless"], states["data all"]) == ("missing", "missing", "differs")
+
+
+def test_data_is_not_written_through_a_link_of_the_checkout(tmp_path: Path) -> None:
+    """The repository is the stranger's: a link in it where a data file goes leads to the operator's own."""
+    own = tmp_path / "own.txt"
+    own.write_text("mine")
+    place = repository(tmp_path / "fraud")
+    (place / "samples").mkdir()
+    (place / "samples" / "x.csv").symlink_to(own)
+    made_at = commit(place, "a link")
+    here = tmp_path / "here"
+    (here / "samples").mkdir(parents=True)
+    (here / "samples" / "x.csv").write_text("a\n1\n")
+    digest, _, size = digest_of_folder(here / "samples")
+    row = {"name": "samples", "path": "samples", "digest": digest, "size_bytes": size}
+    lineage = {"code": {"repository": str(place), "commit": made_at}, "data": [row]}
+    manifest = {"files": [], "lineage": lineage, "evaluation": []}
+    version = {"model": "fraud", "version": 1, "digest": "sha256:" + "1" * 64, "manifest": manifest}
+    assert _states(_again(version, tmp_path / "again", here))["data samples"] == "missing"
+    assert own.read_text() == "mine"
+
+
+def test_the_lock_file_holds_packages_and_no_options(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """README.md says to install from it."""
+    folder, version = trained
+    packages = {"numpy": "2.1.0", "evil": "1\n--index-url=http://evil", "--index-url=http://evil #": "1"}
+    made = _again(_with(version, environment={"packages": packages}), tmp_path / "again", folder)
+    assert (made.folder / "requirements.lock").read_text() == "numpy==2.1.0\n"
 
 
 def test_a_command_whose_secret_was_not_kept_is_not_run(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ address cannot be an option, and nothing of the repository runs (no hooks, no fi
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from gateway.registry.lineage.places import Code
 __all__ = ["apply_patch", "check_out", "holds", "tree_of"]
 
 GIT_S = 600.0
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _TRANSPORTS = ("https", "http", "ssh", "git", "file")
 
 
@@ -25,6 +27,8 @@ def check_out(code: Code, folder: Path, places: Iterable[str]) -> str:
     """Clones from the first of ``places`` that has the commit; gives that place. RegistryError says what each said."""
     if code.commit is None:
         raise RegistryError("the lineage names no commit, so there is nothing to check out")
+    if not _COMMIT.fullmatch(code.commit):
+        raise RegistryError(f"{code.commit!r:.80} is no commit: expected its hash, which names the same code for ever")
     said = []
     for place in places:
         try:
@@ -43,6 +47,8 @@ def tree_of(folder: Path) -> str:
 
 def holds(folder: Path, commit: str) -> bool:
     """Whether the repository around ``folder`` has the commit."""
+    if not _COMMIT.fullmatch(commit):
+        return False
     try:
         _git(["-C", str(folder), "cat-file", "-e", f"{commit}^{{commit}}"])
     except RegistryError:
@@ -54,7 +60,9 @@ def apply_patch(code: Code, folder: Path) -> None:
     """What was not committed, as recorded. RegistryError when it was not kept, or is not what its digest says."""
     content = code.patch.get("content")
     if not isinstance(content, str):
-        raise RegistryError("the changes that were not committed were not kept, only their digest")
+        why = code.patch.get("left_out")
+        told = f" ({why})" if isinstance(why, str) else ""
+        raise RegistryError(f"the changes that were not committed were not kept, only their digest{told}")
     data = content.encode("utf-8")
     found = "sha256:" + hashlib.sha256(data).hexdigest()
     if found != code.patch.get("digest"):

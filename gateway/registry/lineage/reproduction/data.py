@@ -15,6 +15,10 @@ from gateway.registry.lineage.reproduction.asked import Asked, Check, inside
 
 __all__ = ["data_again"]
 
+_NO_DATA = ("/proc", "/sys", "/dev", "/run")
+"""Files there are made when they are read, some without end."""
+_MOST_FILES = 1_000_000
+
 
 def data_again(kinds: Kinds, asked: Asked, code: Path | None) -> tuple[list[dict[str, Any]], list[Check]]:
     if not kinds.data:
@@ -32,11 +36,14 @@ def _input(row: DataInput, asked: Asked, code: Path | None) -> tuple[Path | None
     places = list(_places(row, asked, code))
     seen = None
     for place in places:
-        found = _digest_at(place, row.digest)
+        found = _digest_at(place, row)
         if found is None:
             continue
         if found == row.digest:
-            _bring(row, place, code)
+            if not _bring(row, place, code):
+                return place, Check(
+                    what, "missing", f"{row.digest} at {place}, not brought: the checkout has links there"
+                )
             return place, Check(what, "ok", f"{row.digest} at {place}")
         seen = seen or f"{row.digest} → {found} at {place}"
     if seen is not None:
@@ -54,19 +61,22 @@ def _places(row: DataInput, asked: Asked, code: Path | None) -> Iterator[Path]:
         return
     if row.size_bytes is None and row.path is None:
         return  # values in memory have neither
-    name = row.path or row.name
-    roots = [root for root in (code, asked.here) if root is not None]
-    yield from (root / name for root in roots if not Path(name).is_absolute())
-    if Path(name).is_absolute():
-        yield Path(name)
+    name = Path(row.path or row.name)
+    if name.is_absolute():
+        if not any(name.resolve().is_relative_to(place) for place in _NO_DATA):
+            yield name
+        return
+    if ".." not in name.parts:
+        yield from (root / name for root in (code, asked.here) if root is not None)
 
 
-def _digest_at(place: Path, recorded: str | None) -> str | None:
-    """By the algorithm that it was recorded with, where that is one of ours."""
-    algorithm = str(recorded).partition(":")[0]
+def _digest_at(place: Path, row: DataInput) -> str | None:
+    """By the algorithm that it was recorded with, where that is one of ours. Of a folder that holds more than was
+    recorded it is not asked: a manifest may name any, the whole disk too."""
+    algorithm = str(row.digest).partition(":")[0]
     try:
         if place.is_dir():
-            return digest_of_folder(place)[0]
+            return digest_of_folder(place)[0] if _could_be(place, row) else "another: its size differs"
         if not place.is_file():
             return None
         if algorithm in ("md5", "sha1", "sha512"):
@@ -77,17 +87,30 @@ def _digest_at(place: Path, recorded: str | None) -> str | None:
         return None
 
 
-def _bring(row: DataInput, place: Path, code: Path | None) -> None:
-    """To where the training reads it, unless it is there, or is read from a place of its own."""
+def _could_be(folder: Path, row: DataInput) -> bool:
+    size, most = 0, row.size_bytes
+    for number, path in enumerate(folder.rglob("*")):
+        size += path.stat().st_size if path.is_file() and ".git" not in path.parts else 0
+        if number >= _MOST_FILES or (most is not None and size > most):
+            return False
+    return most is None or size == most
+
+
+def _bring(row: DataInput, place: Path, code: Path | None) -> bool:
+    """To where the training reads it, unless it is there, or is read from a place of its own. False where the checkout
+    has links, which may lead anywhere: nothing is written through one."""
     name = row.path or row.name
-    if code is None or Path(name).is_absolute() or place.is_relative_to(code) or not inside(code, code / name):
-        return
+    if code is None or Path(name).is_absolute() or place.is_relative_to(code):
+        return True
     target = code / name
+    if not inside(code, target) or any(path.is_symlink() for path in (target, *target.rglob("*"))):
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     if place.is_dir():
         shutil.copytree(place, target, dirs_exist_ok=True)
     else:
         shutil.copy2(place, target)
+    return True
 
 
 def _where(row: DataInput) -> str:

@@ -13,6 +13,7 @@ recorded, so it cannot be told). Data that is found with the right digest is cop
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from gateway.registry.lineage.reproduction.setting import environment_again, par
 __all__ = ["Reproduction", "reproduce"]
 
 Json = Mapping[str, Any]
+
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,18 @@ def _write(made: Reproduction, version: Json, data: list[dict[str, Any]]) -> Non
     for name, body in bodies.items():
         (made.folder / name).write_text(json.dumps(_plain(body), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if kinds.environment.packages:
-        (made.folder / "requirements.lock").write_text(lock_text(dict(kinds.environment.packages)), encoding="utf-8")
+        text = lock_text(_packages(kinds.environment.packages))
+        (made.folder / "requirements.lock").write_text(text, encoding="utf-8")
     (made.folder / "README.md").write_text(_readme(made, version), encoding="utf-8")
+
+
+def _packages(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Those that are one line of a lock file each: a version with a line of its own would give pip options."""
+    return {
+        name: version
+        for name, version in recorded.items()
+        if _PACKAGE.fullmatch(name) and version.isprintable() and not version.startswith("-")
+    }
 
 
 def _plain(value: Any) -> Any:
