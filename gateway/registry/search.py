@@ -17,7 +17,8 @@ from gateway.registry.facts import VersionFacts
 
 __all__ = ["MetricTerm", "Query", "read_query"]
 
-_METRIC = re.compile(r"\s*([^<>=\[\]]+?)\s*(?:\[([^\]]*)\])?\s*(<=|>=|<|>|=)\s*(\S+)\s*")
+_METRIC = re.compile(r"([^<>=\[\]]+)(?:\[([^\]]*)\]\s*)?(<=|>=|<|>|=)\s*(\S+)")
+"""Each character has one place to go: with blanks that had two, a kilobyte of them took minutes."""
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -138,15 +139,15 @@ def _tag(text: str) -> tuple[str, str | None]:
 
 
 def _metric(text: str) -> MetricTerm:
-    parts = _METRIC.fullmatch(text)
-    if parts is None:
+    parts = _METRIC.fullmatch(text.strip())
+    if parts is None or not parts[1].strip():
         raise _wrong("metric", "like accuracy>=0.95, or accuracy[slice]>=0.95", repr(text[:60]))
     metric, part, compare, number = parts.groups()
     try:
         value = float(number)
     except ValueError:
         raise _wrong("metric", f"a number behind {compare}", repr(number[:60])) from None
-    return MetricTerm(metric, part, compare, value)
+    return MetricTerm(metric.strip(), part, compare, value)
 
 
 def _matched(name: str, text: str, pattern: re.Pattern[str], expected: str) -> str:

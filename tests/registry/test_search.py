@@ -83,6 +83,15 @@ def test_what_is_no_term_is_refused_by_its_name(term: str, text: str) -> None:
     assert caught.value.problems[0].field == term
 
 
+@pytest.mark.parametrize(
+    "text", [" " * 30_000 + "a", "a" * 30_000, "a[" + "b" * 30_000, "a" + " " * 30_000 + "=", "[" * 30_000]
+)
+def test_a_term_that_is_made_to_take_long_is_refused_like_any_other(text: str) -> None:
+    """Anybody who may look may search: a kilobyte of blanks took the gateway minutes."""
+    with pytest.raises(InvalidInput, match="metric: expected"):
+        read_query({"metric": [text]})
+
+
 def test_a_term_that_stands_once_is_not_taken_twice() -> None:
     """Which of the two was meant nobody knows."""
     with pytest.raises(InvalidInput, match="alias: expected one value, got 2"):

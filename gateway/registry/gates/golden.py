@@ -77,10 +77,14 @@ def golden(gate: GoldenGate, data: bytes | None, signature: Signature, answering
 def _cases(data: bytes) -> Sequence[Mapping[str, Any]]:
     body = parse_offered(data, "the golden file")
     cases = body.get("cases") if isinstance(body, Mapping) else None
-    if not isinstance(cases, list) or not all(
-        isinstance(c, Mapping) and {"inputs", "outputs"} <= c.keys() for c in cases
+    if (
+        not isinstance(cases, list)
+        or not cases
+        or not all(isinstance(c, Mapping) and {"inputs", "outputs"} <= c.keys() for c in cases)
     ):
-        raise InvalidRegistration('the golden file is none: expected {"cases": [{"inputs": …, "outputs": …}]}')
+        raise InvalidRegistration(
+            'the golden file is none, or has no case: expected {"cases": [{"inputs": …, "outputs": …}]}'
+        )
     return cases
 
 

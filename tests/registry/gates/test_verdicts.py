@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from gateway.errors import InvalidRegistration
-from gateway.messages import Array
+from gateway.messages import Array, Signature, TensorSpec
 from gateway.registry.gates import verdicts
 from gateway.registry.gates.fairness import GroupCounts
+from gateway.registry.gates.golden import golden
 from gateway.registry.gates.intervals import BLOCKS, bootstrap
-from gateway.registry.gates.kinds import ChampionGate, FairnessGate, MetricGate
+from gateway.registry.gates.kinds import ChampionGate, FairnessGate, GoldenGate, MetricGate
 from gateway.registry.gates.metrics import METRICS, Answers, Counted
 from gateway.registry.gates.report import Finding
 
@@ -154,3 +155,12 @@ def test_a_positive_answer_that_nothing_is_called_is_not_fair_to_all() -> None:
     found = verdicts.fairness(FairnessGate(name="f", data="h", group=("sex",), demographic_parity=0.1), counts)
     assert not found.passes
     assert "no row has the positive answer" in found.said
+
+
+def test_golden_requests_that_are_none_show_nothing() -> None:
+    """A file without a case passes no version; nobody is asked."""
+    spec = TensorSpec("x", "FP32", ("batch", 4))
+    asked: Any = None
+    found = golden(GoldenGate(name="g"), b'{"cases": []}', Signature((spec,), (spec,)), asked)
+    assert not found.passes
+    assert "has no case" in found.said
