@@ -9,7 +9,7 @@ from gateway.errors import IntegrityError, LoadError, RegistryError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import Environments
-from gateway.registry.loading import file_refs, read_manifest, version_pieces
+from gateway.registry.loading import file_refs, interpreter_of, read_manifest, version_pieces
 from gateway.registry.manifest import Manifest
 from gateway.serving.counts import CountingPlan
 from gateway.serving.engine import BatchPolicy, VersionSpec
@@ -75,11 +75,14 @@ class Assembly:
             instances=own.instances or settings.instances,
             devices=settings.devices if own.devices is None else own.devices,
             profile=None if pieces.profile is None else CountingPlan(*pieces.profile),
-            files=None if self._blobs.lasting else partial(self._files, ref, manifest),
+            files=None if self._blobs.lasting and manifest.environment is None else partial(self._files, ref, manifest),
         )
 
     def _files(self, ref: VersionRef, manifest: Manifest) -> tuple[FileRef, ...]:
+        """At each start of a child, one after a crash too: files that a cache let go of are fetched, and an environment
+        that is no longer whole is built again, in the place that it had."""
         try:
+            interpreter_of(manifest, self._blobs, self._environments)
             return file_refs(manifest.files, self._blobs)
         except IntegrityError:
             raise

@@ -39,8 +39,8 @@ class VersionSpec:
     them be made from the signature. ``interpreter`` starts the child with another Python.
     ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
     ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with.
-    ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them); it
-    blocks, and raises LoadError. None: they stay where the load says.
+    ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them, and the
+    interpreter's own packages are looked after); it blocks, and raises LoadError. None: they stay where the load says.
     """
 
     ref: VersionRef

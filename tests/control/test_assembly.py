@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.control.assembly import Assembly
-from gateway.errors import InvalidRegistration
+from gateway.errors import InvalidRegistration, LoadError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import EnvironmentRefused, Environments
@@ -60,7 +61,8 @@ def test_graphs_are_captured_for_the_batch_sizes_of_the_warm_up(tmp_path: Path) 
 
 
 def test_a_version_with_a_lock_file_is_started_with_its_environment(tmp_path: Path) -> None:
-    """Built where it is missing, at the load as at registration; without a place for environments, it is refused."""
+    """Built where it is missing, at the load as at registration and at each start of a child; without a place for
+    environments, it is refused."""
     wheel(tmp_path / "wheels", "numpy", "99.1")
     environments = Environments(
         tmp_path / "environments", EnvironmentSettings(wheels=(tmp_path / "wheels",), offline=True)
@@ -82,6 +84,15 @@ def test_a_version_with_a_lock_file_is_started_with_its_environment(tmp_path: Pa
     assert (spec.interpreter, Path(spec.interpreter or "").exists()) == (str(built), True)
     with pytest.raises(EnvironmentRefused, match="none are built here"):
         Assembly(blobs, RuntimeSettings()).spec(REF, manifest.digest)
+    next((tmp_path / "environments").rglob("numpy/__init__.py")).unlink()
+    assert environments.interpreter(manifest.environment.digest) is None
+    load = asyncio.run(spec.current_load())  # as a child that crashed in it is started again
+    assert load.files == spec.load.files
+    assert environments.interpreter(manifest.environment.digest) == built
+    shutil.rmtree(tmp_path / "wheels")
+    next((tmp_path / "environments").rglob("numpy/__init__.py")).unlink()
+    with pytest.raises(LoadError, match=r"cannot be loaded again now: .*cannot be built"):
+        asyncio.run(spec.current_load())
 
 
 @pytest.mark.parametrize(
