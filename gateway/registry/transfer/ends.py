@@ -41,6 +41,10 @@ class End(Protocol):
         """Those of these blobs (digest, size) that need not be sent."""
         ...
 
+    def still(self, found: Collection[tuple[str, int]]) -> frozenset[str]:
+        """Those that were found by ``holds`` and have not been collected as garbage since."""
+        ...
+
     def read(self, digest: str) -> bytes:
         """A manifest."""
         ...
@@ -74,6 +78,10 @@ class BlobEnd:
         for digest in found:
             self._blobs.refresh(digest)
         return found
+
+    def still(self, found: Collection[tuple[str, int]]) -> frozenset[str]:
+        """All: ``holds`` has made them young."""
+        return frozenset(digest for digest, _ in found)
 
     def read(self, digest: str) -> bytes:
         return self._blobs.read(digest)
@@ -112,6 +120,9 @@ class RemoteEnd:
             found = {digest: listed.get(digest) for digest, _ in wanted}
         sizes = {digest: entry.size_bytes for digest, entry in found.items() if entry is not None}
         return frozenset(digest for digest, size in wanted if sizes.get(digest) == size)
+
+    def still(self, found: Collection[tuple[str, int]]) -> frozenset[str]:
+        return self.holds(found) if found else frozenset()
 
     def read(self, digest: str) -> bytes:
         return self._remote.read(digest)

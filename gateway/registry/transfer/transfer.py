@@ -90,6 +90,9 @@ def transfer(
         work = {pool.submit(_send, source, target, digest, size, count): digest for digest, size in todo.items()}
         _finish(target, shipments, report)
         _settle(target, shipments, work, todo, report)
+        for digest in there - target.still({(digest, wanted[digest]) for digest in there}):
+            _send(source, target, digest, wanted[digest], count)  # it was garbage there, and somebody swept
+            report.files, report.files_there = report.files + 1, report.files_there - 1
     return report
 
 

@@ -178,6 +178,27 @@ def test_a_strangers_record_that_would_break_a_catalogue_is_refused(
         there.records()
 
 
+def test_what_a_gc_swept_at_the_target_meanwhile_is_sent_after_all(end: Ended, place: Folder, tmp_path: Path) -> None:
+    """A file that was there, and belonged to nothing until this version's record, may go between the look and the
+    record."""
+    blobs, there = BlobStore(tmp_path / "home"), end("")
+    manifest = stored_manifest(blobs)
+    assert manifest.example is not None
+    name = object_name(manifest.example.digest)
+    place.put(name, blobs.read(manifest.example.digest))
+
+    swept: list[str] = []
+
+    def sweep(done: int, total: int) -> None:
+        if done == total and not swept:
+            swept.append(name)
+            place.delete(name)
+
+    report = transfer(BlobEnd(blobs), there, [record_of(manifest)], progress=sweep)
+    assert (report.files, report.files_there) == (2, 0)
+    assert verify(manifest.digest, there.remote).ok
+
+
 def test_a_version_is_taken_under_its_own_models_name_alone(end: Ended, place: Folder, tmp_path: Path) -> None:
     """Settings allow things (pickles) to models by name: a record cannot lend a version another one."""
     blobs, there = BlobStore(tmp_path / "home"), end("")
