@@ -27,7 +27,7 @@ log = logging.getLogger("turnout.control")
 
 CONNECTIONS = 16
 _MEANING: Sequence[tuple[str, str]] = (
-    ("AuthenticationError", "check store.secret (or password_file, TURNOUT_STORE__PASSWORD), and the user"),
+    ("AuthenticationError", "check store.secret (or store.password_file, TURNOUT_STORE__PASSWORD), and the user"),
     ("NoPermissionError", "give its user the rights that docs/operations.md names"),
     ("ReadOnlyError", "it is a read-only copy: name the primary in store.url"),
     ("BusyLoadingError", "it is reading its data from disk, and answers when it has"),

@@ -163,7 +163,7 @@ def test_a_target_without_wishes_wants_everything() -> None:
         ({"url": "ftp://host"}, "no address of HTTP"),
         ({"url": "https://user:word@host/"}, "holds a password"),
         ({"url": "https://host", "events": ["roll-back"]}, "rollback"),
-        ({"url": {"file": "a", "env": "B"}}, "either in an environment variable"),
+        ({"url": {"file": "a", "env": "B"}}, "name one of the three"),
         ({"url": "https://host", "name": "a b"}, "name"),
     ],
 )

@@ -515,7 +515,7 @@ async def test_a_wrong_password_is_told_without_the_password(tmp_path: Path, pre
     """Neither in the message nor in any repr."""
     with RedisServer(tmp_path / "redis", options=("--requirepass", "right")) as server:
         line = RedisLine(RedisAddress(port=server.port, password="wrong-one"), prefix=prefix)
-        with pytest.raises(StoreUnavailable, match=r"store\.password_file") as told:
+        with pytest.raises(StoreUnavailable, match=r"store\.secret \(or store\.password_file") as told:
             await RedisStore(line).open()
         assert "wrong-one" not in f"{told.value!r} {line!r} {RedisAddress(password='wrong-one')!r}"
         await line.close()
