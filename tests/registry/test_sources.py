@@ -130,6 +130,17 @@ def test_count_and_size_are_bounded(tmp_path: Path) -> None:
         open_source(folder, limits=SourceLimits(bytes=11))
 
 
+def test_folders_that_link_to_each_other_are_not_walked_for_ever(tmp_path: Path) -> None:
+    """Twenty folders with two links each to the next are a million ways to nowhere."""
+    for level in range(20):
+        (tmp_path / f"{level:02}").mkdir()
+    for level in range(19):
+        for name in ("a", "b"):
+            (tmp_path / f"{level:02}" / name).symlink_to(tmp_path / f"{level + 1:02}")
+    with pytest.raises(InvalidRegistration, match="over 400 files and folders, counted by every way"):
+        open_source(tmp_path, limits=SourceLimits(files=100))
+
+
 def test_a_file_name_with_tricks_is_refused(tmp_path: Path) -> None:
     """Backslashes and control characters never enter a manifest."""
     with pytest.raises(InvalidRegistration, match="rename the file"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from gateway.errors import InvalidRegistration
@@ -16,6 +17,7 @@ __all__ = ["Source", "SourceFile", "SourceLimits", "from_path"]
 
 _LEFT_OUT = frozenset({"__pycache__"})  # Python writes it beside a model that runs; it differs from run to run
 _ECHO = (".echo", ".echo.json")
+_ITEMS_PER_FILE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def from_path(path: Path, *, entry: str | None, format_name: str | None, limits:
 
 def _folder(root: Path, limits: SourceLimits) -> tuple[SourceFile, ...]:
     files = []
-    for name, path in _walk(root, root, ()):
+    for name, path in _walk(root, root, (), count(1), limits):
         files.append(_regular(name, path))
         if len(files) > limits.files:
             raise InvalidRegistration(f"source {root} has over {limits.files} files; register the model's own folder")
@@ -77,9 +79,17 @@ def _folder(root: Path, limits: SourceLimits) -> tuple[SourceFile, ...]:
     return tuple(sorted(files, key=lambda file: file.name))
 
 
-def _walk(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-    """Names and real paths below a folder. Links are followed inside the root, and refused beyond it."""
+def _walk(
+    folder: Path, root: Path, above: tuple[Path, ...], looked: Iterator[int], limits: SourceLimits
+) -> Iterator[tuple[str, Path]]:
+    """Names and real paths below a folder. Links are followed inside the root, and refused beyond it. ``looked`` counts
+    what was come across: folders that link to each other may have more ways through them than anybody can go."""
     for item in sorted(folder.iterdir()):
+        if next(looked) > _ITEMS_PER_FILE * limits.files:
+            raise InvalidRegistration(
+                f"source {root} has over {_ITEMS_PER_FILE * limits.files} files and folders, counted by every way that "
+                "links lead to them; register the model's own folder"
+            )
         if item.name in _LEFT_OUT:
             continue
         real = item.resolve(strict=True)
@@ -91,7 +101,7 @@ def _walk(folder: Path, root: Path, above: tuple[Path, ...]) -> Iterator[tuple[s
         elif real in {part.resolve() for part in above} | {root}:
             raise InvalidRegistration(f"{item} links to a folder that holds it; remove the link")
         else:
-            yield from _walk(item, root, (*above, item))
+            yield from _walk(item, root, (*above, item), looked, limits)
 
 
 def _regular(name: str, path: Path) -> SourceFile:
