@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,7 +176,13 @@ async def _adopted(
 async def _transferred(move: _Move, source: End, target: End, chosen: Sequence[VersionRecord]) -> TransferReport:
     with move.output.steps() as steps:
         told: Progress = stepwise(steps, "sending")
-        return await asyncio.to_thread(transfer, source, target, chosen, parallel=move.parallel, progress=told)
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(
+                transfer, source, target, chosen, parallel=move.parallel, progress=told, stop=stop
+            )
+        finally:
+            stop.set()  # interrupted: the threads would send the rest
 
 
 def _chosen(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from gateway.control.local_control import open_control
+from gateway.settings import load_settings
+from loadtests.live_gateway import wait_until
 from tests.cli.conftest import Turnout, echo_source
+from tests.registry.stores.test_transfer import large_version, record_of
 
 
 def settled(store: Path) -> list[str]:
@@ -77,6 +85,29 @@ def test_a_damaged_object_is_named_by_verify_and_never_pulled(local: Turnout, ot
     victim.unlink()
     local.done("push", store, "--all")
     assert local("pull", store, "--all", **other).status == 0
+
+
+def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout) -> None:
+    """Ctrl-C: nothing further is begun, no version is to be seen, nobody is left sending."""
+    store = local.folder / "store"
+    asyncio.run(_large(Path(local.environment["TURNOUT_HOME"]), files=300))
+    command = [sys.executable, "-m", "gateway.cli", "push", str(store), "--all", "--parallel", "1"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
+    with subprocess.Popen(command, env={**kept, **local.environment}, stderr=subprocess.PIPE) as push:
+        wait_until(lambda: len(settled(store)) > 1, what="the first file there")
+        push.send_signal(signal.SIGINT)
+        assert push.wait(60) == 130
+    assert len([name for name in settled(store) if name.startswith("blobs/")]) < 300
+    assert not (store / "versions").exists()
+    again = local.done("push", store, "--all", "--json").json
+    assert again["versions"] == 1
+    assert again["files_there"] > 0
+
+
+async def _large(home: Path, files: int) -> None:
+    async with open_control(load_settings(overrides={"home": home})) as control:
+        manifest = large_version(control.blobs, files, 100_000)
+        await control.artifacts.adopt(record_of(manifest), origin="a test", actor="test")
 
 
 def test_only_what_an_author_signed_is_promoted_and_pulled(local: Turnout, other: dict[str, str]) -> None:

@@ -71,6 +71,7 @@ class ObjectStore:
         self.place = place
         self._lock = threading.Lock()
         self._client: _Client | None = None  # replaced under the lock, when it has ended
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<ObjectStore {self.place.url}>"
@@ -103,9 +104,9 @@ class ObjectStore:
         self._ask("delete", name=name)
 
     def close(self) -> None:
-        """Ends the client; the next call starts another."""
+        """Ends the client, and fails what it is at; a call that comes later is refused."""
         with self._lock:
-            client, self._client = self._client, None
+            client, self._client, self._closed = self._client, None, True
         if client is not None:
             client.close()
 

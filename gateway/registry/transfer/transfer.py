@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.errors import IntegrityError
+from gateway.errors import IntegrityError, RegistryError
 from gateway.registry.manifest import Manifest
 from gateway.registry.transfer.ends import End, Piece
 from gateway.registry.transfer.records import VersionRecord
@@ -75,8 +75,10 @@ def transfer(
     *,
     parallel: int = 8,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> TransferReport:
-    """Raises the first failure when what was under way has ended; what has arrived by then stays, and is noted."""
+    """Raises the first failure when what was under way has ended; what has arrived by then stays, and is noted. Once
+    ``stop`` is set no further file is begun."""
     report = TransferReport()
     with ThreadPoolExecutor(parallel, thread_name_prefix="turnout-transfer") as pool:
         shipments = list(pool.map(lambda record: _shipment(source, record), records))
@@ -87,7 +89,13 @@ def transfer(
         count = _Count(sum(todo.values()), progress)
         for shipment in shipments:
             shipment.missing = shipment.blobs.keys() & todo.keys()
-        work = {pool.submit(_send, source, target, digest, size, count): digest for digest, size in todo.items()}
+
+        def send(digest: str, size: int) -> None:
+            if stop is not None and stop.is_set():
+                raise RegistryError("the transfer was stopped; what has arrived stays, and the next one sends the rest")
+            _send(source, target, digest, size, count)
+
+        work = {pool.submit(send, digest, size): digest for digest, size in todo.items()}
         _finish(target, shipments, report)
         _settle(target, shipments, work, todo, report)
         for digest in there - target.still({(digest, wanted[digest]) for digest in there}):
