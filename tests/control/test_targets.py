@@ -255,6 +255,19 @@ async def test_a_signature_is_asked_for_whatever_a_target_asks_of_gates(tmp_path
         assert "production" not in (await model_of(stage)).targets
 
 
+async def test_gates_for_another_target_are_none_for_this_one(tmp_path: Path) -> None:
+    """``required`` is not met by what is only asked elsewhere."""
+    async with scene(tmp_path) as stage:
+        gate = {"kind": "environment", "for": ["target:staging"]}
+        await stage.plane.gates.declare(MODEL, {"gates": [gate]}, actor="anna")
+        targets = control(stage, {"production": {"gates": "required"}, "staging": {"gates": "required"}})
+        with pytest.raises(Conflict, match="digits declares none for it"):
+            await targets.promote(move(3, "production"))
+        # The gatekeeper of this test knows no declaration: that gates were asked is what counts.
+        with pytest.raises(Conflict, match="were changed while"):
+            await targets.promote(move(3, "staging"))
+
+
 async def test_of_two_operators_at_once_the_second_is_told_and_changes_nothing(tmp_path: Path) -> None:
     """While the gates of one ran, another promoted: what was decided by is no longer so."""
     async with scene(tmp_path) as stage:
