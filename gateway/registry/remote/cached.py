@@ -31,8 +31,6 @@ from gateway.registry.sealing.forms import PLAIN, Form, digest_in
 
 __all__ = ["CacheStatistics", "CachedBlobStore"]
 
-_STALE_S = 7 * 86_400.0
-"""An unfinished fetch that nobody went on with for so long is removed."""
 _OPENING_S = 10.0
 """For so long a file stays that this process is about to read."""
 
@@ -301,14 +299,6 @@ class CachedBlobStore(BlobStore):
         for path in self._files.glob("??/*"):
             with suppress(FileNotFoundError):
                 yield path, path.stat()
-
-    def _sweep(self) -> None:
-        super()._sweep()
-        for pattern in ("fetching-*", "sealing-*", "verifying-*"):
-            for path in self._temporary.glob(pattern):
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > _STALE_S:
-                        path.unlink()
 
 
 def _looks(path: Path) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = ["RemoteBlobs"]
 
 _UNDER = "blobs/sha256"
 _NAME = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_STALE_S = 7 * 86_400.0
+"""An unfinished fetch that nobody went on with for so long is removed."""
 _FRESH_S = 1200.0
 """What was stored longer ago is sent again when it is put again, so that it is young: a collection of garbage that
 knows nothing of the new use leaves young blobs alone (for ``collect.GRACE_S``, which is longer)."""
@@ -39,6 +42,7 @@ class RemoteBlobs:
         self._scratch = scratch
         with explained(f"use the folder {scratch}"):
             scratch.mkdir(parents=True, exist_ok=True)
+            self._sweep()
 
     def __repr__(self) -> str:
         return f"<RemoteBlobs {self.objects.place.url}>"
@@ -140,6 +144,13 @@ class RemoteBlobs:
 
     def _entry(self, digest: str, row: ObjectRow) -> BlobEntry:
         return BlobEntry(digest, self.form.size(row.size_bytes), row.changed_at)
+
+    def _sweep(self) -> None:
+        for pattern in ("fetching-*", "sealing-*", "verifying-*"):
+            for path in self._scratch.glob(pattern):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _STALE_S:
+                        path.unlink()
 
     @contextmanager
     def _temporary(self, name: str, *, keep: bool = False) -> Iterator[Path]:

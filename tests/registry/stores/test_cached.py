@@ -18,6 +18,8 @@ from gateway.errors import IntegrityError, RegistryError
 from gateway.registry.blobs import BlobState
 from gateway.registry.remote.cached import CachedBlobStore
 from gateway.registry.remote.objects import ObjectPlace, ObjectStore
+from gateway.registry.remote.remote_blobs import RemoteBlobs
+from gateway.registry.sealing.forms import PLAIN
 from gateway.registry.verify import verify
 from loadtests.live_gateway import wait_until
 from tests.registry.builders import stored_manifest
@@ -222,6 +224,18 @@ def test_a_fetch_that_was_cut_off_goes_on_where_it_ended(opened: Opened) -> None
         assert path.read_bytes() == content
     partial.write_bytes(os.urandom(60_000))
     assert other.read(stored.digest) == content
+
+
+def test_a_fetch_that_nobody_went_on_with_is_removed(opened: Opened, tmp_path: Path) -> None:
+    """After a week, from a cache and from the folder of a pull alike; a younger one is gone on with."""
+    scratch = tmp_path / "transfers"
+    scratch.mkdir()
+    old, young = scratch / f"fetching-{'1' * 64}", scratch / f"fetching-{'2' * 64}"
+    for path, age_s in ((old, 8 * 86_400), (young, 60)):
+        path.write_bytes(b"a part")
+        os.utime(path, (time.time() - age_s,) * 2)
+    RemoteBlobs(opened().remote.objects, scratch, PLAIN)
+    assert list(scratch.iterdir()) == [young]
 
 
 def test_several_who_ask_at_once_fetch_once(opened: Opened) -> None:
