@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 
 from loadtests.live_gateway import free_port, wait_until
+from loadtests.tied import tied
 
 __all__ = ["COMMIT", "MlflowServer"]
 
@@ -56,7 +57,9 @@ class MlflowServer:
         else:
             command += ["--no-serve-artifacts", "--default-artifact-root", self.artifacts.as_uri()]
         with (self.folder / "mlflow.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0, cwd=self.folder)
+            self._process = subprocess.Popen(
+                tied(command), stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0, cwd=self.folder
+            )
         wait_until(self._answers, within_s=START_S, what="the MLflow server")
 
     def stop(self) -> None:
@@ -71,6 +74,8 @@ class MlflowServer:
                 break
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._process = None
 
     def train(self, *words: str) -> Any:

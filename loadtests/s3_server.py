@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from xml.etree import ElementTree as ET
 
 from loadtests.live_gateway import free_port, wait_until
+from loadtests.tied import tied
 
 __all__ = ["S3Server"]
 
@@ -48,15 +52,17 @@ class S3Server:
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "s3.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-p", str(self.port)], stdout=log, stderr=log
-            )
+            command = tied([sys.executable, "-m", "moto.server", "-p", str(self.port)])
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, process_group=0)
         wait_until(self._answers, within_s=START_S, what="moto's server")
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
             self.process = None
 
     def make_bucket(self, name: str) -> str:
