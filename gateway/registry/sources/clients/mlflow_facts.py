@@ -135,13 +135,16 @@ def _run(run: Any, logged: Any) -> dict[str, Any] | None:
 
 
 def _evaluation(run: Any, logged: Any, remarks: list[str]) -> Iterator[dict[str, Any]]:
-    """The logged model's own metrics, with the dataset of each; of others those of its run, which says less of them."""
+    """The logged model's own metrics, with the dataset of each; of others those of its run, which says less of them.
+    What was no number is 0 with the model and still none with the run (MLflow 3.17)."""
+    of_run = _metrics(run)
+    no_number = {name: value for name, value in of_run.items() if not math.isfinite(value)}
     own = [
-        (metric.key, metric.value, metric.dataset_name, metric.dataset_digest)
+        (metric.key, no_number.get(metric.key, metric.value), metric.dataset_name, metric.dataset_digest)
         for metric in getattr(logged, "metrics", None) or ()
     ]
     named = {name for name, *_ in own}
-    rows = own + [(name, value, None, None) for name, value in _metrics(run).items() if name not in named]
+    rows = own + [(name, value, None, None) for name, value in of_run.items() if name not in named]
     for name, value, dataset, digest in sorted(rows, key=lambda row: (row[0], row[2] or "")):
         if not isinstance(value, int | float) or not math.isfinite(value):
             remarks.append(f"metric {name} is {value} in MLflow, which is no figure; it was left out")
