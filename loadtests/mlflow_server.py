@@ -97,7 +97,8 @@ class MlflowServer:
     def register_again(self, name: str) -> str:
         """The files of version 1 as a further version, as somebody may register them in MLflow's pages."""
         first = self.call("GET", f"model-versions/get?name={name}&version=1")["model_version"]
-        made = self.call("POST", "model-versions/create", {"name": name, "source": first["source"]})["model_version"]
+        asked = {"name": name, "source": first["source"], "model_id": first["source"].removeprefix("models:/")}
+        made = self.call("POST", "model-versions/create", asked)["model_version"]
         return str(made["version"])
 
     def set_alias(self, name: str, alias: str, version: int | str) -> None:

@@ -24,7 +24,8 @@ def of(client: Any, run_id: str | None, model_id: str | None, registered: Any) -
     logged = (
         _asked(lambda: client.get_logged_model(model_id), f"logged model {model_id}", remarks) if model_id else None
     )
-    tags = {**(run.data.tags if run else {}), **(dict(logged.tags) if logged else {})}
+    # The run's last: people set them, where MLflow notes the model's own by where the script happens to lie.
+    tags = {**(dict(logged.tags) if logged else {}), **(run.data.tags if run else {})}
     params = {**(run.data.params if run else {}), **(dict(logged.params or {}) if logged else {})}
     lineage = {
         "code": _code(tags),
