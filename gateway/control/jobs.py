@@ -85,6 +85,7 @@ class Jobs:
         self._past: dict[str, Job] = {}
         self._entries: dict[str, _Entry] = {}
         self._closed = False
+        self._number = 0
 
     def __repr__(self) -> str:
         running = sum(entry.task is not None for entry in self._entries.values())
@@ -118,7 +119,8 @@ class Jobs:
         if waiting >= MOST_QUEUED:
             raise Overloaded(f"{waiting} jobs wait already; wait for some, or cancel some", retry_after_s=10.0)
         now = self._clock.wall()
-        job = Job(f"{int(now * 1000):012x}-{secrets.token_hex(4)}", kind, title, actor, asked_at=now)
+        self._number = max(int(now * 1000), self._number + 1)  # ids rise, also within a millisecond
+        job = Job(f"{self._number:012x}-{secrets.token_hex(4)}", kind, title, actor, asked_at=now)
         self._entries[job.id] = _Entry(job, work, JobProgress(), one_by_one, asyncio.Event())
         self._launch()
         return self.get(job.id)
