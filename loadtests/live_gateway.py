@@ -38,6 +38,14 @@ def wait_until(condition: Callable[[], Any], *, within_s: float = 30.0, what: st
         time.sleep(0.02)
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Nothing of one that has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
 class LiveGateway:
     """``settings`` are dotted groups as in config/gateway.yaml; ``prefix`` stands before the command, as ``taskset``
     does; ``options`` are further ones of ``turnout serve``. Use as a context manager."""
@@ -124,8 +132,14 @@ class LiveGateway:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def descendants(self) -> list[psutil.Process]:
-        return psutil.Process(self.pid).children(recursive=True)
+    def descendants(self, word: str = "") -> list[psutil.Process]:
+        """All of them, or those whose command line has this word in it; which end meanwhile are left out."""
+        family = psutil.Process(self.pid).children(recursive=True)
+        return family if not word else [one for one in family if word in " ".join(command_line(one))]
+
+    def recorder(self, but: int | None = None) -> psutil.Process | None:
+        """The process that records what happens; None while there is none, or none but the one of that id."""
+        return next((one for one in self.descendants("gateway.recording.process") if one.pid != but), None)
 
     # The admin plane
 

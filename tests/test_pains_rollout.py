@@ -19,6 +19,7 @@ from gateway.messages import VersionRef
 from gateway.serving.scripted_engine import double
 from tests.control.rollout_scene import QUICK, begin, broken, passed, report, sometimes, traffic, until_phase
 from tests.control.scene import MODEL, Scene, ref, scene, until
+from tests.listening import listening
 
 
 @asynccontextmanager
@@ -75,12 +76,10 @@ async def test_pain_6_a_hook_that_never_answers_delays_no_rollback(tmp_path: Pat
 
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await answered.wait()
-        writer.close()
 
-    server = await asyncio.start_server(never, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    hooks = {"confirm": [{"url": url}], "rolled_back": [{"url": url}]}
-    async with scene(tmp_path, clock=clock, home=tmp_path) as stage:
+    async with listening(never) as port, scene(tmp_path, clock=clock, home=tmp_path) as stage:
+        url = f"http://127.0.0.1:{port}/"
+        hooks = {"confirm": [{"url": url}], "rolled_back": [{"url": url}]}
         await begin(stage, webhooks=hooks)
         waits: list[str] = []
         for _ in range(60):
@@ -94,7 +93,6 @@ async def test_pain_6_a_hook_that_never_answers_delays_no_rollback(tmp_path: Pat
         await until_phase(stage, clock, "rolled-back", rounds=100)
         assert stage.arms() == {1: 100}
         answered.set()
-    server.close()
 
 
 async def test_pain_7_a_promotion_does_not_get_stuck_when_its_leader_ends(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from gateway.batch.plan import BatchPlan
 from gateway.batch.scoring import receipt_of, score
 from gateway.errors import Conflict, InvalidInput, ModelError, RegistryError, StorageFull, VersionCrashed
 from gateway.registry.blobs import BlobStore
-from loadtests.live_gateway import wait_until
+from loadtests.live_gateway import command_line, wait_until
 from tests.batch.scene import Heard, answers, numbers, plan, version
 
 Made = tuple[BlobStore, str]
@@ -481,7 +481,7 @@ class Model:
     work = asyncio.create_task(scored_elsewhere(asked, lambda done, _: heard.append(done)))
     record = tmp_path / ".out.npy.parts" / "part-000000.json"
     await asyncio.to_thread(wait_until, record.exists, what="a part")
-    (child,) = [one for one in psutil.Process().children() if "gateway.batch.process" in one.cmdline()]
+    (child,) = [one for one in psutil.Process().children() if "gateway.batch.process" in command_line(one)]
     child.kill()
     with pytest.raises(RegistryError, match="ended with status -9; what it had finished stays"):
         await work

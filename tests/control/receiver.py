@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.listening import listening
+
 __all__ = ["Receiver", "receiver"]
 
 
@@ -37,16 +39,10 @@ class Receiver:
             await writer.drain()
         else:
             await reader.read()  # until the other end gives up
-        writer.close()
 
 
 @asynccontextmanager
 async def receiver(*answers: int) -> AsyncIterator[Receiver]:
     found = Receiver(list(answers))
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(found.serve) as found.port:
         yield found
-    finally:
-        server.close()
-        await server.wait_closed()

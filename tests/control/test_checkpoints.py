@@ -27,6 +27,7 @@ from gateway.control.store import Actor, AuditEntry, AuditRecord, Change, Docume
 from gateway.errors import Conflict, NotFound
 from gateway.settings import AuditSettings
 from tests.control.scene import until
+from tests.listening import listening
 
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 OTHER = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))
@@ -317,12 +318,12 @@ async def test_the_newest_checkpoint_is_posted_until_it_is_taken(tmp_path: Path)
         got.append((await reader.readexactly(length)).decode())
         writer.write(b"HTTP/1.1 %d x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % next(answers))
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     await change(store, 1)
-    async with keeping(tmp_path, store, clock, post_url=f"http://127.0.0.1:{port}/") as keeper:
+    async with (
+        listening(take) as port,
+        keeping(tmp_path, store, clock, post_url=f"http://127.0.0.1:{port}/") as keeper,
+    ):
         await keeper.now()
         await until(lambda: len(got) == 1)
         await until(keeper.degraded)
@@ -336,8 +337,6 @@ async def test_the_newest_checkpoint_is_posted_until_it_is_taken(tmp_path: Path)
         await until(lambda: moved(3))
         await until(lambda: not keeper.degraded())
         assert [keeper.key.public.open(note).size for note in got[:3]] == [1, 2, 2]
-    server.close()
-    await server.wait_closed()
 
 
 async def test_a_store_whose_end_was_taken_back_cleanly_is_found_by_its_checkpoint_alone(tmp_path: Path) -> None:

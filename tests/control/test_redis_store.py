@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -25,6 +25,7 @@ from gateway.control.store_recovery import adopt, restore_from_replica
 from gateway.errors import Conflict, Fenced, StaleRevision, StoreRefused, StoreUnavailable
 from loadtests.cable import Cable
 from loadtests.redis_server import RedisServer
+from tests.listening import listening
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits")
 ROUTE = DocumentKey("route", "digits")
@@ -577,14 +578,14 @@ class Cutter:
         self._goes_on = asyncio.Event()
         self.arrived = asyncio.Event()
         self.cuts = 0
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.port = await self._stack.enter_async_context(listening(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await self._stack.aclose()
 
     def cut_on(self, words: bytes) -> None:
         self._cut_on = words
@@ -615,8 +616,9 @@ class Cutter:
                 writer.write(answer)
                 await writer.drain()
         finally:
-            for each in (up_writer, writer):
-                each.close()
+            up_writer.close()
+            with suppress(ConnectionError):
+                await up_writer.wait_closed()
 
 
 async def test_a_commit_whose_answer_is_lost_is_found_by_its_digest(redis_server: RedisServer, prefix: str) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from gateway.telemetry.decisions.segments import FOLDER
@@ -98,11 +97,11 @@ def test_a_recorder_that_is_killed_is_replaced_and_the_log_goes_on_with_a_gap(tm
         gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 1}]})
         before = asked(gateway, 10)
         wait_until(lambda: found(gateway, "request-9"), what="the last of the first ten")
-        [recorder] = [one for one in psutil.Process(gateway.pid).children() if _is_recorder(one)]
+        recorder = wait_until(gateway.recorder, what="a recorder")
         recorder.send_signal(signal.SIGKILL)
         after = asked(gateway, 10, 10)
         assert {answer.status_code for answer in (*before, *after)} == {200}
-        wait_until(lambda: _recorder_of(gateway) not in (None, recorder.pid), what="the next recorder")
+        wait_until(lambda: gateway.recorder(but=recorder.pid), what="the next recorder")
         asked(gateway, 1, 30)
         record = wait_until(lambda: found(gateway, "request-30"), what="a record of the next recorder")
         assert record["why"]["weights"] == {"1": 1}
@@ -111,14 +110,3 @@ def test_a_recorder_that_is_killed_is_replaced_and_the_log_goes_on_with_a_gap(tm
     assert any(gap["cause"] == "unclean-end" for gap in report.gaps)
     lost = sum(gap["records"] or 0 for gap in report.gaps)
     assert report.records + lost == 21
-
-
-def _is_recorder(process: psutil.Process) -> bool:
-    try:
-        return "gateway.recording.process" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _recorder_of(gateway: LiveGateway) -> int | None:
-    return next((one.pid for one in psutil.Process(gateway.pid).children() if _is_recorder(one)), None)

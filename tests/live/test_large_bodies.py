@@ -55,7 +55,7 @@ def post(gateway: LiveGateway, body: Any, path: str = "/predict/large", **header
 
 
 def decoders(gateway: LiveGateway) -> list[psutil.Process]:
-    return [child for child in gateway.descendants() if "gateway.decoding.process" in " ".join(child.cmdline())]
+    return gateway.descendants("gateway.decoding.process")
 
 
 def small_works(gateway: LiveGateway) -> bool:

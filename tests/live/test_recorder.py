@@ -7,7 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from gateway.telemetry.decisions.verify import verify
@@ -16,19 +15,10 @@ from tests.live.scenario import ROW, after, alive, failed, load, register
 
 ROUTE = "echo"
 SPLIT = {"model": ROUTE, "split": [{"version": 1, "weight": 100}]}
-NAME = "turnout records"
-
-
-def recorder(gateway: LiveGateway) -> int | None:
-    return next((child.pid for child in psutil.Process(gateway.pid).children() if child.name() == NAME), None)
 
 
 def running(gateway: LiveGateway, but: int | None = None) -> int:
-    def other() -> int | None:
-        found = recorder(gateway)
-        return None if found == but else found
-
-    return int(wait_until(other, what="a recorder"))
+    return int(wait_until(lambda: gateway.recorder(but), what="a recorder").pid)
 
 
 def logged(home: Path) -> int:
@@ -89,7 +79,7 @@ def test_a_recorder_that_is_stopped_stops_only_routes_that_want_no_answer_unreco
             os.kill(stopped, signal.SIGCONT)
         wait_until(lambda: gateway.predict("strict", [ROW]).status_code == 200, what="an answer")
         assert 'gateway_rejected_total{reason="decision-log-full",route="strict"}' in gateway.metrics()
-        assert recorder(gateway) == stopped
+        assert running(gateway) == stopped
         assert gateway.terminate() == 0
         assert dropped(gateway.home) > 0
         assert verify(gateway.home / "decisions").gaps

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -228,22 +227,16 @@ def test_a_dead_collector_costs_spans_and_no_request(tmp_path: Path) -> None:
             assert running.terminate(within_s=30) == 0
 
 
-def recorder(gateway: LiveGateway) -> psutil.Process | None:
-    """The process that makes the spans."""
-    found = [child for child in gateway.descendants() if "gateway.recording.process" in " ".join(child.cmdline())]
-    return found[0] if found else None
-
-
 def test_traces_outlive_the_process_that_makes_their_spans(tmp_path: Path, receiver: OtlpReceiver) -> None:
     """Killed by whatever it was: no request notices, and those after it are traced by the next one."""
     with gateway(tmp_path / "home", receiver, trace_ratio=1.0) as running:
         self_naming(running, "digits", 1)
         running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
         receiver.tree(traced(ask(running)))
-        before = wait_until(lambda: recorder(running), what="a recorder")
+        before = wait_until(running.recorder, what="a recorder")
         before.kill()
         assert {ask(running).status_code for _ in range(20)} == {200}
-        wait_until(lambda: (now := recorder(running)) is not None and now.pid != before.pid, what="another recorder")
+        wait_until(lambda: (now := running.recorder()) is not None and now.pid != before.pid, what="another recorder")
         answer = ask(running)
         assert receiver.tree(traced(answer))[ROOT].attributes["http.response.status_code"] == answer.status_code == 200
 

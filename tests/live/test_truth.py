@@ -7,13 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
@@ -177,15 +175,6 @@ def test_feedback_says_what_became_of_a_label(single: LiveGateway) -> None:
     assert gateway.client.post("/feedback", json=three).status_code == 401
 
 
-def recorder_of(gateway: LiveGateway) -> int | None:
-    """Its process's id; None while there is none."""
-    for child in gateway.descendants():
-        with suppress(psutil.NoSuchProcess):
-            if "gateway.recording.process" in child.cmdline():
-                return child.pid
-    return None
-
-
 def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> None:
     """Answers and labels that were kept are there after ``kill -9`` of the one, and a restart of the other; labels that
     are sent again count once."""
@@ -196,10 +185,9 @@ def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> Non
     wait_until(lambda: send(gateway, first)["outcomes"] == {"duplicate": 30}, what="all of them known")
     accuracy = gateway.admin("GET", f"/truth/{ROUTE}")["versions"]["1"]["measures"]["accuracy"]
     assert accuracy["units"] == 30
-    pid = recorder_of(gateway)
-    assert pid is not None
+    pid = wait_until(gateway.recorder, what="a recorder").pid
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: recorder_of(gateway) not in (None, pid), what="another recorder")
+    wait_until(lambda: gateway.recorder(but=pid), what="another recorder")
 
     def taken() -> Any:
         body = "".join(f"{json.dumps(label)}\n" for label in [*first, *second]).encode()

@@ -6,7 +6,7 @@ are installed unless the settings say otherwise, since building a source package
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.machinery
 import os
 import subprocess
 import sys
@@ -168,8 +168,9 @@ class Build:
 
 
 def _bundled_pip() -> Path | None:
-    """The file that runs this interpreter's pip in another one."""
-    found = importlib.util.find_spec("pip")
+    """The file that runs this interpreter's pip in another one. Looked for on the path alone: setuptools' finder, asked
+    for pip, takes its distutils away from this process for good, and then nothing here can import setuptools."""
+    found = importlib.machinery.PathFinder.find_spec("pip")
     for folder in [] if found is None else found.submodule_search_locations or ():
         runner = Path(folder) / "__pip-runner__.py"
         if runner.is_file():

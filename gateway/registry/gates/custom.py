@@ -23,6 +23,8 @@ __all__ = ["custom"]
 
 MB = 1_000_000
 MAX_CODE_BYTES = 1_000_000
+_SPARE_CPU_S = 5
+"""Time on the clock ends a check, in words; the limit on processor time is for one that escapes its end."""
 
 
 def custom(gate: PythonGate, code: bytes, version: Asked, champion: Asked | None, data: Path | None) -> Finding:
@@ -34,7 +36,7 @@ def custom(gate: PythonGate, code: bytes, version: Asked, champion: Asked | None
         "function": gate.function,
         "settings": dict(gate.settings or {}),
         "data": None if data is None else str(data),
-        "limits": {"memory_bytes": int(gate.memory_mb * MB), "cpu_s": ceil(gate.timeout_s)},
+        "limits": {"memory_bytes": int(gate.memory_mb * MB), "cpu_s": ceil(gate.timeout_s * _cores()) + _SPARE_CPU_S},
     }
     for which, side in sides.items():
         request[which] = None if side is None else {"ref": side.ref, "signature": side.signature.to_json()}
@@ -81,6 +83,10 @@ def _conversed(
         except (TurnoutError, KeyError) as fault:
             write_frame(child.stdin, {"error": str(fault)})
     return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _ended(gate: PythonGate, code: int | None, said: IO[bytes], *, late: bool) -> str:

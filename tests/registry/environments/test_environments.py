@@ -23,7 +23,7 @@ from gateway.registry.canonical import digest_of
 from gateway.registry.environments import EnvironmentRefused, Environments, child_python
 from gateway.registry.environments.building import Build
 from gateway.settings_environments import EnvironmentSettings
-from loadtests.live_gateway import wait_until
+from loadtests.live_gateway import command_line, wait_until
 from tests.registry.environments.wheels import sha256_of, wheel
 
 LOCK = b"numpy==99.1\ntoy==1.0\n"
@@ -171,7 +171,7 @@ def test_a_build_that_takes_too_long_is_ended(settings: EnvironmentSettings, sil
     with pytest.raises(EnvironmentRefused, match="not built within"):
         environments.build(LOCK)
     assert _left(environments, tmp_path / "environments") == []
-    assert [one for one in psutil.Process().children(recursive=True) if "pip" in " ".join(one.cmdline())] == []
+    assert [one for one in psutil.Process().children(recursive=True) if "pip" in " ".join(command_line(one))] == []
 
 
 def test_a_gateway_that_stops_does_not_wait_for_builds(
@@ -280,11 +280,9 @@ def test_a_build_says_what_it_is(settings: EnvironmentSettings, tmp_path: Path) 
 
 def _pip_of(pid: int) -> psutil.Process | None:
     for child in psutil.Process(pid).children(recursive=True):
-        try:
-            if "pip" in " ".join(child.cmdline()) and "starting" not in " ".join(child.cmdline()):
-                return child
-        except psutil.NoSuchProcess:
-            continue
+        words = " ".join(command_line(child))
+        if "pip" in words and "starting" not in words:
+            return child
     return None
 
 
