@@ -119,7 +119,10 @@ class ControlPlane:
         self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
         self.flags = Flags(settings.flags, clock=clock)
         self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
-        assemble = assemble or Assembly(blobs, settings.runtimes, self.environments).spec
+        assemble = (
+            assemble
+            or Assembly(blobs, settings.runtimes, self.environments, counted=settings.telemetry.drift.enabled).spec
+        )
         self.reconciler = Reconciler(
             store=store,
             fleet=fleet,
@@ -256,7 +259,7 @@ class ControlPlane:
         self.batches = BatchControl(
             BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records
         )
-        self.profiles = ProfileControl(store, blobs, fleet, clock=clock)
+        self.profiles = ProfileControl(store, blobs, fleet, clock=clock, counted=settings.telemetry.drift.enabled)
         self.tokens = TokenControl(store, here, clock=clock)
         self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
         self.guard: Guard | None = None

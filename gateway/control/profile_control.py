@@ -55,13 +55,15 @@ class _Capture:
 
 
 class ProfileControl:
-    """``follow`` is told whenever the desired state may have changed."""
+    """``follow`` is told whenever the desired state may have changed. ``counted``: versions count with the profiles
+    that are chosen for them, since somebody watches."""
 
-    def __init__(self, store: Store, blobs: BlobStore, fleet: Fleet, *, clock: Clock) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, fleet: Fleet, *, clock: Clock, counted: bool = True) -> None:
         self._store = store
         self._blobs = blobs
         self._fleet = fleet
         self._clock = clock
+        self._counted = counted
         self._changes = Changes(store)
         self._captures: dict[VersionRef, _Capture] = {}
         # What each version that is here shall be counted with, as far as that has been tried.
@@ -118,6 +120,8 @@ class ProfileControl:
 
     def follow(self, desired: Desired) -> None:
         """Versions that are here are counted with what their catalogue says."""
+        if not self._counted:
+            return
         for ref, handle in self._fleet.handles.items():
             model = desired.models.get(ref.model)
             entry = None if model is None else next((e for e in model.versions if e.number == ref.number), None)

@@ -20,18 +20,26 @@ from loadtests.servers import Server, floor, gateway
 __all__ = ["cnn", "image_binary", "image_json", "mlp", "one_client", "sweep", "tiny", "workers"]
 
 BARE, BARE_ORT, INLINE, PROCESS = "bare", "bare-ort", "inline", "process"
+UNRECORDED = {INLINE: "inline, nothing recorded", PROCESS: "process, nothing recorded"}
+"""The same gateway without its request log and decision log: the difference is what the records of a request take, in
+the gateway and in the process that writes them."""
 
 
 @contextlib.contextmanager
-def field(model: Model, cores: Cores, plan: Plan) -> Iterator[list[Server]]:
-    """The floors and the gateway in both placements, all up; those whose turn it is not are idle."""
+def field(model: Model, cores: Cores, plan: Plan, *, unrecorded: bool = False) -> Iterator[list[Server]]:
+    """The floors and the gateway in both placements, all up; those whose turn it is not are idle. ``unrecorded``: also
+    without records."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(floor(BARE, cores))]
         if model.suffix == ".onnx":
             servers.append(stack.enter_context(floor(BARE_ORT, cores, model=make_model(model, plan.folder))))
         for placement in (INLINE, PROCESS):
             settings = {"runtimes": {"preload": ["torch"]}} if model is CNN else None
-            started = gateway(plan.folder, f"{placement}", cores, [model], placement=placement, settings=settings)
+            started = gateway(plan.folder, placement, cores, [model], placement=placement, settings=settings)
+            servers.append(stack.enter_context(started))
+        for placement, name in UNRECORDED.items() if unrecorded else ():
+            settings = {"telemetry": {"request_log": "off", "decisions": {"enabled": False}}}
+            started = gateway(plan.folder, name, cores, [model], placement=placement, settings=settings)
             servers.append(stack.enter_context(started))
         yield servers
 
@@ -43,7 +51,7 @@ def asked(servers: Sequence[Server], ask: Ask) -> list[Entrant]:
 def tiny(plan: Plan) -> Outcome:
     cores = pinned()
     floors: list[dict[int, float]] = []
-    with field(TINY, cores, plan) as servers, contextlib.ExitStack() as stack:
+    with field(TINY, cores, plan, unrecorded=True) as servers, contextlib.ExitStack() as stack:
         entrants = asked(servers, TINY.json())
         entrants += [stack.enter_context(peer(name, cores)) for name in plan.peers]
         samples = take_turns(entrants, plan, clients=64, slices=3, after_round=offline_floor(TINY, plan, floors))
@@ -52,6 +60,7 @@ def tiny(plan: Plan) -> Outcome:
         (
             _ratio(work, samples, INLINE, must=2.0, aim=1.6),
             _ratio(work, samples, PROCESS, must=2.3, aim=1.7),
+            *(_ratio(work, samples, name) for name in UNRECORDED.values()),
         ),
         (table(work, samples), _offline_table(TINY, floors)),
     )
@@ -71,29 +80,31 @@ def _ratio(
 
 
 def one_client(plan: Plan) -> Outcome:
-    with field(TINY, pinned(), plan) as servers:
+    with field(TINY, pinned(), plan, unrecorded=True) as servers:
         samples = take_turns(asked(servers, TINY.json()), plan, clients=1, slices=3)
     work = "`tiny`, JSON, 1 client, one core"
 
     def beyond(server: str) -> tuple[float, ...]:
         return tuple(mine.p50_ms - its.p50_ms for mine, its in zip(samples[server], samples[BARE], strict=True))
 
-    def figure(server: str, must: float, aim: float) -> Figure:
+    def figure(server: str, must: float | None = None, aim: float | None = None) -> Figure:
         name = f"`{server}`: p50 minus bare's p50"
         return Figure(work, name, beyond(server), "ms", must, aim, errors=errors(samples, server, BARE))
 
-    return Outcome((figure(INLINE, 0.10, 0.06), figure(PROCESS, 0.25, 0.15)), (table(work, samples),))
+    figures = (figure(INLINE, 0.10, 0.06), figure(PROCESS, 0.25, 0.15), *map(figure, UNRECORDED.values()))
+    return Outcome(figures, (table(work, samples),))
 
 
 def mlp(plan: Plan) -> Outcome:
     floors: list[dict[int, float]] = []
-    with field(MLP, shared(), plan) as servers:
+    with field(MLP, shared(), plan, unrecorded=True) as servers:
         entrants = asked(servers, MLP.json())
         samples = take_turns(entrants, plan, clients=64, slices=3, after_round=offline_floor(MLP, plan, floors))
     work = "`mlp`, JSON of 784 numbers, 64 clients, two cores free"
     figures = (
         _over_work(work, samples, PROCESS, floors, must=1.8, aim=1.4),
         _over_work(work, samples, INLINE, floors),
+        *(_over_work(work, samples, name, floors) for name in UNRECORDED.values()),
     )
     return Outcome(figures, (table(work, samples), _offline_table(MLP, floors)))
 

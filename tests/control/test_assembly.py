@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.control.assembly import Assembly
@@ -115,3 +116,19 @@ def test_an_environment_goes_with_a_process_of_its_own(tmp_path: Path, options: 
     plain = RegistrationOptions(prove=False, environment=lock)
     with pytest.raises(InvalidRegistration, match="no environments are built here"):
         prepare("digits", source, plain, BlobStore(tmp_path / "home"))
+
+
+def test_a_version_counts_its_rows_where_drift_is_watched_alone(tmp_path: Path) -> None:
+    """Nobody reads the counts elsewhere, and a row's cost microseconds."""
+    reference = tmp_path / "reference.npy"
+    np.save(reference, np.random.default_rng(1).normal(size=(500, 4)).astype(np.float32))
+    signature = tmp_path / "signature.json"
+    tensor = {"name": "x", "datatype": "FP32", "shape": ["batch", 4]}
+    signature.write_text(json.dumps({"inputs": [tensor], "outputs": [tensor]}))
+    source = tmp_path / "digits.echo.json"
+    source.write_text("{}")
+    blobs = BlobStore(tmp_path / "home")
+    options = RegistrationOptions(prove=False, signature=signature, reference=reference)
+    digest = prepare("digits", source, options, blobs).digest
+    assert Assembly(blobs, RuntimeSettings()).spec(REF, digest).profile is not None
+    assert Assembly(blobs, RuntimeSettings(), counted=False).spec(REF, digest).profile is None
