@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,9 +17,9 @@ from gateway.cli.output import JsonOption, Output, bytes_text
 from gateway.cli.place import HOME, actor, home_settings, opened_control, opened_place
 from gateway.cli.progress import stepwise
 from gateway.control.local_control import LocalControl
-from gateway.errors import IntegrityError, TurnoutError
+from gateway.errors import IntegrityError, NotFound, TurnoutError
 from gateway.registry.signing.signatures import Authors
-from gateway.registry.transfer.ends import BlobEnd, End, RemoteEnd
+from gateway.registry.transfer.ends import BlobEnd, End, Listing, RemoteEnd
 from gateway.registry.transfer.records import AliasRecord, VersionRecord, choose
 from gateway.registry.transfer.transfer import Progress, TransferReport, transfer
 from gateway.settings import Settings
@@ -114,54 +115,55 @@ async def _moved(move: _Move, settings: Settings) -> dict[str, Any]:
     with opened_place(move.target, settings) as there:
         if move.source == HOME:
             async with opened_control(settings) as control:
-                aliases = await control.artifacts.aliases()
-                chosen = _chosen(await control.artifacts.records(), aliases, move, "the home")
-                return await _sent(move, BlobEnd(control.blobs), there, chosen, aliases)
+                listing = Listing(await control.artifacts.records(), await control.artifacts.aliases())
+                return await _sent(move, BlobEnd(control.blobs), there, listing)
         with opened_place(move.source, settings) as here:
-            records, aliases = await asyncio.to_thread(here.records), await asyncio.to_thread(here.aliases)
-            return await _sent(move, here, there, _chosen(records, aliases, move, here.where), aliases)
+            listing = await asyncio.to_thread(here.listing)
+            return await _sent(move, here, there, listing)
 
 
-async def _sent(
-    move: _Move, source: End, target: RemoteEnd, chosen: Sequence[VersionRecord], aliases: dict[tuple[str, str], str]
-) -> dict[str, Any]:
-    report = await _transferred(move, source, target, chosen)
-    sent = {(record.model, record.digest) for record in chosen}
-    for (model, alias), digest in sorted(aliases.items()):
-        if (model, digest) in sent:
+async def _sent(move: _Move, source: End, target: RemoteEnd, listing: Listing) -> dict[str, Any]:
+    chosen, skipped = _chosen(listing, move, source.where)
+    report = await _transferred(move, source, target, chosen, skipped)
+    sent = [record for record in chosen if _full(record) not in skipped]
+    digests = {(record.model, record.digest) for record in sent}
+    for (model, alias), digest in sorted(listing.aliases.items()):
+        if (model, digest) in digests:
             await asyncio.to_thread(target.note_alias, AliasRecord(model, alias, digest))
-    return {**report.to_json(), "moved": [str(record) for record in chosen]}
+    return {**report.to_json(), "moved": [str(record) for record in sent], "skipped": skipped}
 
 
 async def _into_home(move: _Move, settings: Settings) -> dict[str, Any]:
     async with opened_control(settings) as control:
         with opened_place(move.source, settings) as there:
-            records, aliases = await asyncio.to_thread(there.records), await asyncio.to_thread(there.aliases)
-            chosen = _chosen(records, aliases, move, there.where)
+            chosen, skipped = _chosen(await asyncio.to_thread(there.listing), move, there.where)
             signing = settings.registry.signing
             authors = Authors.of_settings(signing) if "pull" in signing.require else None
             arrived: list[VersionRecord] = []
             with control.blobs.registering():
                 try:
-                    report = await _transferred(move, there, BlobEnd(control.blobs, arrived.append), chosen)
+                    report = await _transferred(move, there, BlobEnd(control.blobs, arrived.append), chosen, skipped)
                 finally:
-                    adopted, refused = await _all_adopted(control, arrived, there.where, authors)
-    if refused:
-        raise CommandFailed("; ".join(map(str, refused)))
-    return {**report.to_json(), "moved": [f"{view['model']}/{view['version']}" for view in adopted], "adopted": adopted}
+                    adopted = await _all_adopted(control, arrived, there.where, authors, skipped)
+    moved = [f"{view['model']}/{view['version']}" for view in adopted]
+    return {**report.to_json(), "moved": moved, "adopted": adopted, "skipped": skipped}
 
 
 async def _all_adopted(
-    control: LocalControl, arrived: Sequence[VersionRecord], origin: str, authors: Authors | None
-) -> tuple[list[dict[str, Any]], list[TurnoutError]]:
-    """What was adopted, and what each refused one lacks: it keeps no other out."""
-    adopted, refused = [], list[TurnoutError]()
+    control: LocalControl,
+    arrived: Sequence[VersionRecord],
+    origin: str,
+    authors: Authors | None,
+    skipped: dict[str, str],
+) -> list[dict[str, Any]]:
+    """What was adopted; ``skipped`` gets what each other one lacks, which keeps none out."""
+    adopted = []
     for record in arrived:
         try:
             adopted.append(await _adopted(control, record, origin, authors))
         except IntegrityError as error:
-            refused.append(error)
-    return adopted, refused
+            skipped[_full(record)] = str(error)
+    return adopted
 
 
 async def _adopted(
@@ -173,33 +175,58 @@ async def _adopted(
     return await control.artifacts.adopt(record, origin=origin, actor=actor())
 
 
-async def _transferred(move: _Move, source: End, target: End, chosen: Sequence[VersionRecord]) -> TransferReport:
+async def _transferred(
+    move: _Move, source: End, target: End, chosen: Sequence[VersionRecord], skipped: dict[str, str]
+) -> TransferReport:
+    def refused(record: VersionRecord, error: TurnoutError) -> None:
+        skipped[_full(record)] = str(error)
+
     with move.output.steps() as steps:
         told: Progress = stepwise(steps, "sending")
         stop = threading.Event()
         try:
             return await asyncio.to_thread(
-                transfer, source, target, chosen, parallel=move.parallel, progress=told, stop=stop
+                transfer, source, target, chosen, parallel=move.parallel, progress=told, stop=stop, refused=refused
             )
         finally:
             stop.set()  # interrupted: the threads would send the rest
 
 
-def _chosen(
-    records: Sequence[VersionRecord], aliases: dict[tuple[str, str], str], move: _Move, where: str
-) -> list[VersionRecord]:
-    """Whose files are there; in order of model and number, each once."""
-    kept = [record for record in records if record.entry.released is None]
+def _chosen(listing: Listing, move: _Move, where: str) -> tuple[list[VersionRecord], dict[str, str]]:
+    """Whose files are there; in order of model and number, each once; and what cannot be read of those models."""
+    kept = [record for record in listing.records if record.entry.released is None]
     asked = move.versions
-    picked = kept if asked is None else [one for text in asked for one in choose(text, kept, aliases, where)]
+    unreadable = dict(listing.about(None if asked is None else {re.split("[@/]", text)[0] for text in asked}))
+    try:
+        picked = (
+            kept if asked is None else [one for text in asked for one in choose(text, kept, listing.aliases, where)]
+        )
+    except NotFound as error:
+        raise CommandFailed(f"{error}{_left_out(unreadable)}") from error
     once = {(record.model, record.digest): record for record in picked}
-    return sorted(once.values(), key=lambda record: (record.model, record.entry.number))
+    return sorted(once.values(), key=lambda record: (record.model, record.entry.number)), unreadable
+
+
+def _full(record: VersionRecord) -> str:
+    """Two homes may have given one number to different versions."""
+    return f"{record} {record.digest}"
+
+
+def _left_out(skipped: Mapping[str, str]) -> str:
+    return "".join(f"\n  not taken: {name}: {why}" for name, why in skipped.items())
 
 
 def _report(output: Output, done: dict[str, Any], way: str) -> None:
+    """CommandFailed, after all the rest was told, when something was left out."""
     if output.machine:
         output.json(done)
-        return
+    else:
+        _tell(output, done, way)
+    if skipped := done["skipped"]:
+        raise CommandFailed(f"{len(skipped)} could not be moved {way}; the others were:{_left_out(skipped)}")
+
+
+def _tell(output: Output, done: dict[str, Any], way: str) -> None:
     for view in done.get("adopted", ()):
         renumbered = f" (there {view['number_there']})" if view["number_there"] != view["version"] else ""
         known = "" if view["changed"] else ", known already"

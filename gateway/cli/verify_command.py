@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from gateway.cli.output import JsonOption, Output, Steps
 from gateway.cli.place import home_settings, opened_control, opened_place
 from gateway.cli.progress import stepwise
 from gateway.registry.blob_records import BlobCheck
+from gateway.registry.transfer.ends import Listing
 from gateway.registry.transfer.records import VersionRecord, choose
 from gateway.registry.verify import Provable, VerifyReport, verify
 from gateway.settings import Settings
@@ -45,7 +46,7 @@ def verify_versions(
     if version is not None and everything:
         raise CommandFailed("give MODEL/3 or --all, not both", status=USAGE)
     settings = home_settings("verify")
-    found = asyncio.run(_verified(version, store, settings, output))
+    found, unreadable = asyncio.run(_verified(version, store, settings, output))
     if json:
         output.json([_view(record, report) for record, report in found])
     for record, report in () if json else found:
@@ -54,31 +55,34 @@ def verify_versions(
         for finding in report.findings:
             if not finding.ok:
                 output.line(f"  {finding}")
+    if unreadable:
+        said = "".join(f"\n  {name}: {why}" for name, why in unreadable.items())
+        raise CommandFailed(f"{len(unreadable)} records of versions and aliases in {store} cannot be read:{said}")
     if not all(report.ok for _, report in found):
         raise typer.Exit(FAILED)
 
 
 async def _verified(
     version: str | None, store: str | None, settings: Settings, output: Output
-) -> list[tuple[VersionRecord, VerifyReport]]:
+) -> tuple[list[tuple[VersionRecord, VerifyReport]], Mapping[str, str]]:
+    """What was proved, and what could not be read."""
     if store is not None:
         with opened_place(store, settings) as end:
-            records, aliases = await asyncio.to_thread(end.records), await asyncio.to_thread(end.aliases)
-            chosen = _chosen(version, records, aliases, end.where)
+            listing = await asyncio.to_thread(end.listing)
+            chosen = _chosen(version, listing, end.where)
+            unreadable = listing.about(None if version is None else {chosen[0].model})
             with output.steps() as steps:
-                return await asyncio.to_thread(_proved, chosen, end.remote, steps)
+                return await asyncio.to_thread(_proved, chosen, end.remote, steps), unreadable
     async with opened_control(settings) as control:
-        records, aliases = await control.artifacts.records(), await control.artifacts.aliases()
-        chosen = _chosen(version, records, aliases, "the home")
+        listing = Listing(await control.artifacts.records(), await control.artifacts.aliases())
+        chosen = _chosen(version, listing, "the home")
         with output.steps() as steps:
-            return await asyncio.to_thread(_proved, chosen, control.blobs, steps)
+            return await asyncio.to_thread(_proved, chosen, control.blobs, steps), {}
 
 
-def _chosen(
-    version: str | None, records: Sequence[VersionRecord], aliases: dict[tuple[str, str], str], where: str
-) -> Sequence[VersionRecord]:
+def _chosen(version: str | None, listing: Listing, where: str) -> Sequence[VersionRecord]:
     """Archived versions included."""
-    return records if version is None else choose(version, records, aliases, where)
+    return listing.records if version is None else choose(version, listing.records, listing.aliases, where)
 
 
 def _proved(

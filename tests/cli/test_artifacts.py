@@ -87,6 +87,31 @@ def test_a_damaged_object_is_named_by_verify_and_never_pulled(local: Turnout, ot
     assert local("pull", store, "--all", **other).status == 0
 
 
+def test_a_strangers_record_stops_no_pull_of_another_version(local: Turnout, other: dict[str, str]) -> None:
+    """All others arrive; the end says which did not and why, with exit status 1. Asked for another model, it is not
+    spoken of; asked for itself, it is named."""
+    store = local.folder / "store"
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    local.done("register", "fraud", echo_source(local.folder, "first"))
+    local.done("push", store, "--all")
+    (record,) = (store / "versions" / "fraud").iterdir()
+    record.write_bytes(b"{")
+    partly = local("pull", store, "--all", "--json", **other)
+    assert (partly.status, partly.json["moved"]) == (1, ["digits/1"]), partly.err
+    assert list(partly.json["skipped"]) == [str(record.relative_to(store))]
+    assert f"not taken: versions/fraud/{record.name}: " in partly.err
+    assert "not valid JSON" in partly.err
+    assert [model["name"] for model in local("models", "--json", **other).json] == ["digits"]
+    assert local("pull", store, "digits", **other).status == 0
+    named = local("pull", store, "fraud/1", **other)
+    assert (named.status, f"not taken: versions/fraud/{record.name}" in named.err) == (1, True), named.err
+    for words in (["sync", store, local.folder / "mirror"], ["verify", "--store", store, "--all"]):
+        ended = local(*words)
+        assert (ended.status, "digits/1" in ended.out, record.name in ended.err) == (1, words[0] == "verify", True)
+    mirrored = [path.parent.name for path in (local.folder / "mirror" / "versions").rglob("*.json")]
+    assert mirrored == ["digits"]
+
+
 def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout) -> None:
     """Ctrl-C: nothing further is begun, no version is to be seen, nobody is left sending."""
     store = local.folder / "store"

@@ -93,8 +93,11 @@ class Client:
         except FileNotFoundError:
             return None
         if len(data) > most:
-            raise Refused("failed", f"{name} has over {most} bytes")
-        return str(data.decode())
+            raise Refused("unreadable", f"{name} has over {most} bytes")
+        try:
+            return str(data.decode())
+        except UnicodeDecodeError as error:
+            raise Refused("unreadable", f"{name} is no text: {error.reason} at byte {error.start}") from None
 
     def write(self, name: str, data: bytes) -> None:
         self._store(name, lambda path: self.fs.pipe_file(path, data))

@@ -84,7 +84,7 @@ class ObjectStore:
         return None if found is None else ObjectRow(name, *found)
 
     def read(self, name: str, *, most: int = 4 * 1024 * 1024) -> bytes | None:
-        """A small text; None where there is none."""
+        """A small text; None where there is none. IntegrityError when it is larger, or no text."""
         found = self._ask("read", name=name, most=most)
         return None if found is None else str(found).encode()
 
@@ -140,6 +140,7 @@ class ObjectStore:
 _ANSWERS: Mapping[str, tuple[type[TurnoutError], str]] = {
     "missing": (NotFound, "It is not in that store"),
     "damaged": (IntegrityError, "Nothing was sent: run turnout verify --all, and heal what it names"),
+    "unreadable": (IntegrityError, "It was not written by turnout: remove it, or push its version again"),
     "altered": (IntegrityError, "Try again; if it stays, the store or the way to it alters bytes"),
     "full": (StorageFull, "Free some space (turnout gc), then try again"),
     "denied": (RegistryError, "Check the credentials (registry.secrets) and what they may do there"),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from gateway.errors import NotFound
+from gateway.errors import IntegrityError, NotFound, RegistryError, TurnoutError
 from gateway.registry.blob_records import BlobState
 from gateway.registry.blobs import BlobStore
 from gateway.registry.remote.objects import Told
 from gateway.registry.remote.remote_blobs import RemoteBlobs
 from gateway.registry.transfer.records import ALIASES, VERSIONS, AliasRecord, VersionRecord
 
-__all__ = ["BlobEnd", "End", "Piece", "RemoteEnd"]
+__all__ = ["BlobEnd", "End", "Listing", "Piece", "RemoteEnd"]
+
+_Record = TypeVar("_Record")
 
 _ASK_EACH = 64
 """So many blobs are asked for one by one; for more, the store is listed once."""
@@ -29,6 +31,20 @@ class Piece:
     size_bytes: int
     chunks: Callable[[], Iterator[bytes]]
     path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a store says of its versions and of where aliases stood. ``unreadable`` names each object of which nothing
+    can be taken, and why: others can write to a store, and one of them keeps no other version from anybody."""
+
+    records: Sequence[VersionRecord]
+    aliases: Mapping[tuple[str, str], str]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def about(self, models: Collection[str] | None) -> Mapping[str, str]:
+        """What is unreadable and may be about these models; None: about any."""
+        return {name: why for name, why in self.unreadable.items() if models is None or name.split("/")[1] in models}
 
 
 class End(Protocol):
@@ -146,21 +162,37 @@ class RemoteEnd:
     def note_alias(self, alias: AliasRecord) -> None:
         self._objects.write(alias.name, alias.to_bytes().decode())
 
-    def records(self, model: str | None = None) -> Sequence[VersionRecord]:
-        """Of every model, or of one. RegistryError names a record that cannot be read: others can write there, and
-        what a store does not say is not left out in silence."""
-        under = VERSIONS if model is None else f"{VERSIONS}/{model}"
-        return [VersionRecord.from_bytes(data, name) for name, data in self._texts(under)]
+    def listing(self) -> Listing:
+        """RegistryError where the store itself cannot be read."""
+        unreadable: dict[str, str] = {}
+        records = list(self._parsed(VERSIONS, VersionRecord.from_bytes, unreadable))
+        aliases = list(self._parsed(ALIASES, AliasRecord.from_bytes, unreadable))
+        return Listing(records, {(one.model, one.alias): one.digest for one in aliases}, unreadable)
 
-    def aliases(self, model: str | None = None) -> dict[tuple[str, str], str]:
-        under = ALIASES if model is None else f"{ALIASES}/{model}"
-        found = [AliasRecord.from_bytes(data, name) for name, data in self._texts(under)]
-        return {(alias.model, alias.alias): alias.digest for alias in found}
+    def records(self) -> Sequence[VersionRecord]:
+        """All of them, or RegistryError: what keeps files of a store from being swept is not left out."""
+        unreadable: dict[str, str] = {}
+        records = list(self._parsed(VERSIONS, VersionRecord.from_bytes, unreadable))
+        if unreadable:
+            said = "; ".join(f"{self.where}/{name}: {why}" for name, why in unreadable.items())
+            raise RegistryError(f"what these versions hold cannot be read, so that nothing can be freed: {said}")
+        return records
 
-    def _texts(self, under: str) -> Iterator[tuple[str, bytes]]:
+    def _parsed(
+        self, under: str, parse: Callable[[bytes, str], _Record], unreadable: dict[str, str]
+    ) -> Iterator[_Record]:
         for row in self._objects.list(under):
-            if row.name.endswith(".json"):
+            if not row.name.endswith(".json"):
+                continue
+            try:
                 data = self._objects.read(row.name)
-                if data is None:
-                    raise NotFound(f"{self.where}/{row.name} went while it was read; try again")
-                yield row.name, data
+            except (IntegrityError, NotFound) as error:  # of this object; another fault is the store's
+                unreadable[row.name] = str(error)
+                continue
+            if data is None:
+                unreadable[row.name] = "it went while it was read; try again"
+                continue
+            try:
+                yield parse(data, row.name)
+            except TurnoutError as error:
+                unreadable[row.name] = str(error)

@@ -12,14 +12,19 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.errors import IntegrityError, RegistryError
+from gateway.errors import IntegrityError, NotFound, RegistryError, TurnoutError
 from gateway.registry.manifest import Manifest
 from gateway.registry.transfer.ends import End, Piece
 from gateway.registry.transfer.records import VersionRecord
 
-__all__ = ["TransferReport", "transfer"]
+__all__ = ["Progress", "Refused", "TransferReport", "transfer"]
 
 Progress = Callable[[int, int], None]
+Refused = Callable[[VersionRecord, TurnoutError], None]
+"""Told a version that is left out: something of its own is missing, damaged or false."""
+
+_OF_ONE = (IntegrityError, NotFound)
+"""Faults of one version's bytes; any other is the store's, and ends the transfer."""
 
 
 @dataclass(slots=True)
@@ -76,12 +81,14 @@ def transfer(
     parallel: int = 8,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    refused: Refused | None = None,
 ) -> TransferReport:
-    """Raises the first failure when what was under way has ended; what has arrived by then stays, and is noted. Once
-    ``stop`` is set no further file is begun."""
+    """Raises the first failure when what was under way has ended; what has arrived by then stays, and is noted. A
+    failure that is one version's own goes to ``refused`` where it is given, and the others go on. Once ``stop`` is set
+    no further file is begun."""
     report = TransferReport()
     with ThreadPoolExecutor(parallel, thread_name_prefix="turnout-transfer") as pool:
-        shipments = list(pool.map(lambda record: _shipment(source, record), records))
+        shipments = _shipments(source, records, pool, refused)
         wanted = {digest: size for shipment in shipments for digest, size in shipment.blobs.items()}
         there = target.holds(list(wanted.items()))
         report.files_there, report.bytes_there = len(there), sum(wanted[digest] for digest in there)
@@ -97,7 +104,7 @@ def transfer(
 
         work = {pool.submit(send, digest, size): digest for digest, size in todo.items()}
         _finish(target, shipments, report)
-        _settle(target, shipments, work, todo, report)
+        _settle(target, shipments, work, todo, report, refused=refused)
         for digest in there - target.still({(digest, wanted[digest]) for digest in there}):
             _send(source, target, digest, wanted[digest], count)  # it was garbage there, and somebody swept
             report.files, report.files_there = report.files + 1, report.files_there - 1
@@ -110,8 +117,10 @@ def _settle(
     work: dict[Future[None], str],
     sizes: dict[str, int],
     report: TransferReport,
+    *,
+    refused: Refused | None,
 ) -> None:
-    """Notes versions as they become whole. After a failure nothing new is begun."""
+    """Notes versions as they become whole. After a failure nothing is begun but for versions that it leaves alone."""
     pending: set[Future[None]] = set(work)
     while pending:
         done, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=1.0)
@@ -123,11 +132,31 @@ def _settle(
                 for shipment in shipments:
                     shipment.missing.discard(work[future])
         _finish(target, shipments, report)
+        for future in failed:
+            error = future.exception()
+            if refused is None or not isinstance(error, _OF_ONE):
+                _cancel(pending)
+                future.result()
+            else:
+                _leave_out(work[future], error, shipments, refused)
         if failed:
+            needed = {digest for shipment in shipments for digest in shipment.missing}
             for future in pending:
-                future.cancel()
-            wait(pending)
-            failed[0].result()
+                if work[future] not in needed:
+                    future.cancel()
+
+
+def _cancel(pending: set[Future[None]]) -> None:
+    """Returns when what was under way has ended."""
+    for future in pending:
+        future.cancel()
+    wait(pending)
+
+
+def _leave_out(digest: str, error: TurnoutError, shipments: list[_Shipment], refused: Refused) -> None:
+    for shipment in [one for one in shipments if digest in one.missing]:
+        shipments.remove(shipment)
+        refused(shipment.record, error)
 
 
 def _finish(target: End, shipments: list[_Shipment], report: TransferReport) -> None:
@@ -140,9 +169,26 @@ def _finish(target: End, shipments: list[_Shipment], report: TransferReport) -> 
         shipments.remove(shipment)
 
 
+def _shipments(
+    source: End, records: Sequence[VersionRecord], pool: ThreadPoolExecutor, refused: Refused | None
+) -> list[_Shipment]:
+    found = []
+    for record, made in [(record, pool.submit(_shipment, source, record)) for record in records]:
+        try:
+            found.append(made.result())
+        except _OF_ONE as error:
+            if refused is None:
+                raise
+            refused(record, error)
+    return found
+
+
 def _shipment(source: End, record: VersionRecord) -> _Shipment:
     data = source.read(record.digest)
-    manifest = Manifest.from_bytes(data)
+    try:
+        manifest = Manifest.from_bytes(data)
+    except RegistryError as error:
+        raise IntegrityError(f"the manifest of {record} in {source.where} ({record.digest}): {error}") from error
     if manifest.model != record.model:  # what a model may do (load pickles) is settled by its name
         raise IntegrityError(
             f"{source.where} calls {record.digest} a version of {record.model}, and its manifest is of "

@@ -132,6 +132,59 @@ def test_a_record_is_believed_only_where_it_belongs(end: Ended, place: Folder) -
             there.records()
 
 
+@on_both
+def test_what_cannot_be_read_keeps_no_other_version_from_anybody(end: Ended, place: Place, tmp_path: Path) -> None:
+    """Records that are no text, no JSON, of another model, too large: each is named with its reason, and the sound one
+    is listed. To gc, which needs all of them, it is an error."""
+    here, there = BlobStore(tmp_path / "here"), end()
+    record = record_of(stored_manifest(here))
+    transfer(BlobEnd(here), there, [record])
+    hostile = {
+        f"versions/digits/{'b' * 64}.json": (b"\xff\xfe", "is no text"),
+        f"versions/other/{'c' * 64}.json": (b"{", "not valid JSON"),
+        f"versions/other/{record.digest[7:]}.json": (record.to_bytes(), "does not belong there"),
+        f"versions/other/{'d' * 64}.json": (b" " * (4 * 1024 * 1024 + 1), "bytes"),
+        "versions/digits/deep.json": (b"[" * 100_000, "nested too deeply"),
+        "aliases/digits/champion.json": (b"[]", "expected an object"),
+    }
+    for name, (content, _) in hostile.items():
+        place.put(name, content)
+    listing = there.listing()
+    assert (listing.records, listing.aliases) == ([record], {})
+    assert listing.unreadable.keys() == hostile.keys()
+    for name, (_, said) in hostile.items():
+        assert said in listing.unreadable[name]
+    assert sorted(listing.about({"other"})) == sorted(name for name in hostile if "/other/" in name)
+    with pytest.raises(RegistryError, match="nothing can be freed"):
+        there.records()
+
+
+def test_versions_that_lack_nothing_arrive_past_those_that_do(end: Ended, place: Folder, tmp_path: Path) -> None:
+    """A file altered, a manifest gone, a version under another model's name: each is told with its reason, and a file
+    that several share is not taken for damaged in all of them."""
+    here, there = BlobStore(tmp_path / "here"), end()
+    manifests = [stored_manifest(here, b'{"delay_ms": %d}' % delay) for delay in range(4)]
+    records = [record_of(manifest, number) for number, manifest in enumerate(manifests, 1)]
+    transfer(BlobEnd(here), there, records)
+    place.put(object_name(manifests[1].files[0].digest), b'{"delay_ms": 8}')
+    place.delete(object_name(manifests[2].digest))
+    told: dict[str, str] = {}
+    arrived: list[VersionRecord] = []
+    report = transfer(
+        there,
+        BlobEnd(BlobStore(tmp_path / "back"), arrived.append),
+        [*records, VersionRecord("trusted", records[0].entry)],
+        parallel=1,
+        refused=lambda record, error: told.update({str(record): str(error)}),
+    )
+    assert sorted(map(str, arrived)) == ["digits/1", "digits/4"]
+    assert sorted(told) == ["digits/2", "digits/3", "trusted/1"]
+    assert "was altered" in told["digits/2"]
+    assert "not in that store" in told["digits/3"]
+    assert "its manifest is of digits" in told["trusted/1"]
+    assert (report.versions, report.files) == (2, 3)
+
+
 def test_an_imported_and_gated_version_goes_there_with_the_blobs_that_it_names(end: Ended, tmp_path: Path) -> None:
     """Its entry holds digests that name no blob too (of the import's files, of a declaration): none of them is asked
     for, by a push or by verify."""
@@ -207,7 +260,7 @@ def test_a_version_is_taken_under_its_own_models_name_alone(end: Ended, place: F
     false = VersionRecord("trusted", record.entry)
     place.put(false.name, false.to_bytes())
     with pytest.raises(IntegrityError, match="its manifest is of digits"):
-        transfer(there, BlobEnd(BlobStore(tmp_path / "other")), there.records("trusted"))
+        transfer(there, BlobEnd(BlobStore(tmp_path / "other")), [false])
 
 
 def test_versions_are_chosen_by_number_alias_and_digest() -> None:
