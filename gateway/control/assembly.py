@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +20,10 @@ from gateway.settings import ModelPlacement, RuntimeSettings
 from runtimes.base import FileRef
 
 __all__ = ["Assembly"]
+
+FETCHED_AT_ONCE = 16
+"""Versions whose files are fetched, or environments built again, at once. In threads of their own, which last as long
+as the assembly: it may take minutes, and the few that everybody shares are what the store and large bodies need."""
 
 
 class Assembly:
@@ -37,6 +43,8 @@ class Assembly:
         self._runtimes = runtimes
         self._environments = environments
         self._counted = counted
+        self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="turnout-files")
+        self._fetching: dict[tuple[VersionRef, str], Future[tuple[FileRef, ...]]] = {}
 
     def __repr__(self) -> str:
         return f"<Assembly of {self._blobs!r}>"
@@ -84,8 +92,22 @@ class Assembly:
             instances=own.instances or settings.instances,
             devices=settings.devices if own.devices is None else own.devices,
             profile=CountingPlan(*pieces.profile) if pieces.profile is not None and self._counted else None,
-            files=None if self._blobs.lasting and manifest.environment is None else partial(self._files, ref, manifest),
+            files=None
+            if self._blobs.lasting and manifest.environment is None
+            else partial(self._fetched, ref, digest, manifest),
         )
+
+    async def _fetched(self, ref: VersionRef, digest: str, manifest: Manifest) -> tuple[FileRef, ...]:
+        """Whoever asks while it is under way waits for the same: a start that gave up waiting is tried again, and must
+        not take one more thread each time."""
+        running = self._fetching.get((ref, digest))
+        if running is None or running.done():
+            running = self._fetching[ref, digest] = self._threads.submit(self._files, ref, manifest)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(running))
+        finally:
+            if running.done():
+                self._fetching.pop((ref, digest), None)
 
     def _files(self, ref: VersionRef, manifest: Manifest) -> tuple[FileRef, ...]:
         """At each start of a child, one after a crash too: files that a cache let go of are fetched, and an environment

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from gateway.serving.engine import VersionSpec
 from gateway.settings import BatchSettings
 
 __all__ = ["Batch", "BatchControl", "BatchScoring"]
+
+ASSEMBLED_AT_ONCE = 2
 
 Assemble = Callable[[VersionRef, str], VersionSpec]
 
@@ -47,11 +50,12 @@ class Batch:
 
 
 class BatchScoring:
-    """Straight on a home. ``assemble`` blocks on the disk."""
+    """Straight on a home. ``assemble`` blocks, for minutes where an environment is built: in threads of its own."""
 
     def __init__(self, versions: Versions, assemble: Assemble, settings: BatchSettings) -> None:
         self._versions = versions
         self._assemble = assemble
+        self._threads = ThreadPoolExecutor(ASSEMBLED_AT_ONCE, thread_name_prefix="turnout-batch")
         self._settings = settings
 
     async def plan(self, batch: Batch, *, told: bool = False) -> tuple[VersionRef, BatchPlan]:
@@ -63,7 +67,8 @@ class BatchScoring:
             raise InvalidInput(str(error)) from None
         found = await self._versions.version(model, selector)
         ref = VersionRef(model, int(found["version"]))
-        spec = await asyncio.to_thread(self._assemble, ref, str(found["digest"]))
+        loop = asyncio.get_running_loop()
+        spec = await loop.run_in_executor(self._threads, self._assemble, ref, str(found["digest"]))
         plan = plan_for(spec, batch.source, batch.target, batch.options, told=told, timeout_s=self._settings.timeout_s)
         return ref, replace(plan, priority=self._settings.priority)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from gateway.registry.registration import Permissions, Prepared, RegistrationOpt
 __all__ = ["ModelControl", "model_key", "users_of"]
 
 REGISTRATIONS_AT_ONCE = 2
-"""Each takes a thread for as long as its version is tried, up to minutes. The threads are few, and large bodies of
-requests are inflated on them."""
+"""Each takes a thread for as long as its environment is built and its version tried, up to minutes. With one for gc,
+the threads are their own: on those that everybody shares large bodies of requests are inflated."""
 
 View = dict[str, Any]
 
@@ -56,6 +57,7 @@ class ModelControl:
         self._gates = gates or OpenGate()
         self._changes = Changes(store)
         self._preparing = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
+        self._threads = ThreadPoolExecutor(REGISTRATIONS_AT_ONCE + 1, thread_name_prefix="turnout-register")
 
     async def list(self) -> Sequence[View]:
         snapshot = await self._store.snapshot()
@@ -157,7 +159,7 @@ class ModelControl:
         """In a thread, whose place is taken until it has ended: a client that gives up over a long build and asks again
         waits for the one that is under way, and takes no further thread."""
         await self._preparing.acquire()
-        running = asyncio.get_running_loop().run_in_executor(None, work)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
         running.add_done_callback(self._ended)
         return await asyncio.shield(running)
 
@@ -237,8 +239,10 @@ class ModelControl:
         digests = [entry.digest for model in desired.models.values() for entry in model.versions]
         beside = [held["digest"] for model in desired.models.values() for e in model.versions for held in e.profiles]
         now = self._clock.wall()
-        found = await asyncio.to_thread(plan, digests, self._blobs, now=now, grace_s=grace_s, beside=beside)
-        freed = await asyncio.to_thread(collect, found, self._blobs) if apply else 0
+        look = partial(plan, digests, self._blobs, now=now, grace_s=grace_s, beside=beside)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, look)
+        freed = await loop.run_in_executor(self._threads, collect, found, self._blobs) if apply else 0
         return found.to_json() | {"freed_bytes": freed}
 
     async def _change(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from gateway.registry.sources import Resolved, SourceAccess, resolve_source, tel
 from gateway.settings import Settings
 
 __all__ = ["mlflow_teller", "resolving", "source_access", "unrestricted"]
+
+ASKED_AT_ONCE = 4
+"""A system that is away keeps who asks until the time-out: in threads of their own, since few are shared by all."""
 
 
 def source_access(settings: Settings) -> SourceAccess:
@@ -39,8 +43,10 @@ def unrestricted(permissions: Permissions) -> Permissions:
 def resolving(access: SourceAccess) -> Callable[[str], Awaitable[Resolved]]:
     """What a foreign name points at now, asked for in a process of its own while this loop goes on."""
 
+    threads = ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="turnout-resolve")
+
     async def resolve(place: str) -> Resolved:
-        return await asyncio.to_thread(resolve_source, place, access)
+        return await asyncio.get_running_loop().run_in_executor(threads, resolve_source, place, access)
 
     return resolve
 
@@ -52,7 +58,9 @@ def mlflow_teller(
     if not settings.registry.mlflow.write_back:
         return None
 
+    threads = ThreadPoolExecutor(1, thread_name_prefix="turnout-mlflow")
+
     async def tell(writes: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-        return await asyncio.to_thread(tell_mlflow, writes, access)
+        return await asyncio.get_running_loop().run_in_executor(threads, tell_mlflow, writes, access)
 
     return tell

@@ -7,7 +7,7 @@ server) and Ray. The batcher sees only this page.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -40,7 +40,8 @@ class VersionSpec:
     ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
     ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with.
     ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them, and the
-    interpreter's own packages are looked after); it blocks, and raises LoadError. None: they stay where the load says.
+    interpreter's own packages are looked after); it may take minutes, and raises LoadError. Cancelled, what it began
+    goes on. None: they stay where the load says.
     """
 
     ref: VersionRef
@@ -55,13 +56,13 @@ class VersionSpec:
     instances: int = 1
     devices: tuple[str, ...] = ()
     profile: CountingPlan | None = None
-    files: Callable[[], tuple[FileRef, ...]] | None = field(default=None, compare=False)
+    files: Callable[[], Awaitable[tuple[FileRef, ...]]] | None = field(default=None, compare=False)
 
     async def current_load(self) -> LoadSpec:
         """The load with its files where they are now."""
         if self.files is None:
             return self.load
-        return replace(self.load, files=await asyncio.to_thread(self.files))
+        return replace(self.load, files=await self.files())
 
 
 @dataclass(frozen=True, slots=True)

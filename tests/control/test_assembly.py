@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from gateway.errors import InvalidRegistration, LoadError
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.environments import EnvironmentRefused, Environments
+from gateway.registry.manifest import Manifest
 from gateway.registry.registration import Permissions, RegistrationOptions, prepare
 from gateway.serving.engine import VersionSpec
 from gateway.settings import EnvironmentSettings, RuntimeSettings
+from runtimes.base import LoadSpec
 from tests.registry.environments.wheels import wheel
 
 REF = VersionRef("digits", 1)
@@ -30,6 +35,20 @@ def assembled(folder: Path, settings: dict[str, Any], **options: Any) -> Version
     blobs = BlobStore(folder / "home")
     manifest = prepare("digits", source, RegistrationOptions(prove=False, **options), blobs)
     return Assembly(blobs, RuntimeSettings(**settings)).spec(REF, manifest.digest)
+
+
+def with_environment(folder: Path) -> tuple[Environments, BlobStore, Manifest]:
+    """A version with a lock file, and its environment built."""
+    wheel(folder / "wheels", "numpy", "99.1")
+    environments = Environments(folder / "environments", EnvironmentSettings(wheels=(folder / "wheels",), offline=True))
+    source, lock, signature = folder / "digits.echo.json", folder / "lock.txt", folder / "signature.json"
+    source.write_text(json.dumps({}))
+    lock.write_text("numpy==99.1\n")
+    tensor = {"name": "x", "datatype": "FP32", "shape": ["batch", 4]}
+    signature.write_text(json.dumps({"inputs": [tensor], "outputs": [tensor]}))
+    options = RegistrationOptions(prove=False, environment=lock, signature=signature)
+    blobs, allowed = BlobStore(folder / "home"), Permissions(environments=environments)
+    return environments, blobs, prepare("digits", source, options, blobs, permissions=allowed)
 
 
 def test_where_and_how_often_a_version_runs_is_the_settings_to_say(tmp_path: Path) -> None:
@@ -64,21 +83,9 @@ def test_graphs_are_captured_for_the_batch_sizes_of_the_warm_up(tmp_path: Path) 
 def test_a_version_with_a_lock_file_is_started_with_its_environment(tmp_path: Path) -> None:
     """Built where it is missing, at the load as at registration and at each start of a child; without a place for
     environments, it is refused."""
-    wheel(tmp_path / "wheels", "numpy", "99.1")
-    environments = Environments(
-        tmp_path / "environments", EnvironmentSettings(wheels=(tmp_path / "wheels",), offline=True)
-    )
-    source, lock = tmp_path / "digits.echo.json", tmp_path / "lock.txt"
-    source.write_text(json.dumps({}))
-    lock.write_text("numpy==99.1\n")
-    blobs, allowed = BlobStore(tmp_path / "home"), Permissions(environments=environments)
-    signature = tmp_path / "signature.json"
-    tensor = {"name": "x", "datatype": "FP32", "shape": ["batch", 4]}
-    signature.write_text(json.dumps({"inputs": [tensor], "outputs": [tensor]}))
-    options = RegistrationOptions(prove=False, environment=lock, signature=signature)
-    manifest = prepare("digits", source, options, blobs, permissions=allowed)
+    environments, blobs, manifest = with_environment(tmp_path)
     assert manifest.environment is not None
-    assert blobs.read(manifest.environment.digest) == lock.read_bytes()
+    assert blobs.read(manifest.environment.digest) == (tmp_path / "lock.txt").read_bytes()
     built = environments.interpreter(manifest.environment.digest)
     shutil.rmtree(tmp_path / "environments")
     spec = Assembly(blobs, RuntimeSettings(), environments).spec(REF, manifest.digest)
@@ -94,6 +101,34 @@ def test_a_version_with_a_lock_file_is_started_with_its_environment(tmp_path: Pa
     next((tmp_path / "environments").rglob("numpy/__init__.py")).unlink()
     with pytest.raises(LoadError, match=r"cannot be loaded again now: .*cannot be built"):
         asyncio.run(spec.current_load())
+
+
+def test_a_build_that_a_start_waits_for_takes_one_thread_and_none_that_all_share(tmp_path: Path) -> None:
+    """However often the start gives up and is tried again; who asks meanwhile gets what it comes to."""
+    environments, blobs, manifest = with_environment(tmp_path)
+    folder, before = tmp_path / "environments", threading.enumerate()
+    spec = Assembly(blobs, RuntimeSettings(), environments).spec(REF, manifest.digest)
+    next(folder.rglob("numpy/__init__.py")).unlink()  # to be built again
+    (held,) = folder.glob(".lock-*")
+
+    async def tried_again() -> LoadSpec:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        with held.open("r+b") as builder:  # another process builds it
+            fcntl.flock(builder, fcntl.LOCK_EX)
+            for _ in range(20):
+                start = asyncio.ensure_future(spec.current_load())
+                await asyncio.sleep(0)
+                start.cancel()
+            waiting = [asyncio.ensure_future(spec.current_load()) for _ in range(20)]
+            assert await asyncio.to_thread(lambda: "answered") == "answered"
+            names = [thread.name for thread in threading.enumerate() if thread not in before]
+            assert sum(name.startswith("turnout-files") for name in names) == 1
+        assert len({load.files for load in await asyncio.gather(*waiting)}) == 1
+        return await waiting[0]
+
+    assert asyncio.run(tried_again()).files == spec.load.files
+    assert manifest.environment is not None
+    assert environments.interpreter(manifest.environment.digest) is not None
 
 
 @pytest.mark.parametrize(
