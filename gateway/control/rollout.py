@@ -148,6 +148,8 @@ def _missing(rollout: RolloutState, finding: Finding, facts: Facts) -> tuple[str
     waits = [] if facts.ready else [f"version {rollout.candidate} answers on every replica"]
     if finding.broken_split:
         waits.append(f"a split that splits as its weights say: {finding.broken_split}")
+    if facts.drift:
+        waits.append(f"the end of an alarm of drift ({facts.drift}), or an operator who promotes")
     if facts.elapsed_s < least_s:
         waits.append(f"{ceil(least_s - facts.elapsed_s)} s more")
     if facts.units < least_units:

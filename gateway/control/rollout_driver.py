@@ -25,6 +25,7 @@ from gateway.control.evidence import Block, judge
 from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.rollout import advance, targets
+from gateway.control.rollout_drift import standing_drift
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_facts import ACTOR, Finding, Kind, Move
 from gateway.control.rollout_hooks import Subject
@@ -175,6 +176,7 @@ class RolloutDriver:
             now=now,
             ready=await self._standing.ready(name, route),
             refused=self._standing.refused(route, rollout),
+            drift=await self._drift(route, rollout),
         )
         move = advance(document, run.finding, facts, at=self._clock.wall())
         run.waits, run.trouble = move.waits, self._troubles.get(name, "")
@@ -184,6 +186,11 @@ class RolloutDriver:
             await self._coordination.keep(run.scope, run.kept(facts, self._clock.wall()), fence)
             run.kept_at = now
         await self._act(name, route, run, move, fence)
+
+    async def _drift(self, route: DesiredRoute, rollout: RolloutState) -> str:
+        if rollout.plan.on_drift != "hold" or rollout.phase is Phase.PREPARING:
+            return ""
+        return await standing_drift(self._store, route.ref(rollout.candidate))
 
     async def _run(self, name: str, document: RouteDocument, rollout: RolloutState) -> Run:
         scope = scope_of(name, rollout)

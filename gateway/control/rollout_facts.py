@@ -42,7 +42,8 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a driver has seen of the present step. ``units``: of the candidate's evidence; ``quiet_s``: how long there
-    was no new one. ``refused``: why the candidate can never serve here. ``unconfirmed``: who has not said yes."""
+    was no new one. ``refused``: why the candidate can never serve here. ``unconfirmed``: who has not said yes.
+    ``drift``: the alarm that holds the step, where the plan lets one."""
 
     ready: bool = True
     refused: str = ""
@@ -51,6 +52,7 @@ class Facts:
     pairs: int = 0
     quiet_s: float = 0.0
     unconfirmed: str = ""
+    drift: str = ""
 
 
 @dataclass(frozen=True, slots=True)

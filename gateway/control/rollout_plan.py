@@ -164,7 +164,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class PlanSpec(_Part):
     """``alpha``: the chance, over the whole rollout and all streams together, to find harm where there is none.
     ``needs``: the streams that must have excluded harm before the weight grows; None: errors, and disagreement where
-    answers are compared. ``silence_s``: so long without a unit of evidence is silence."""
+    answers are compared. ``silence_s``: so long without a unit of evidence is silence.
+    ``on_drift``: whether an alarm of drift about the candidate holds its steps."""
 
     candidate: Annotated[int, Field(ge=1, le=2**53)]
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=MAX_STEPS)] = Field(default_factory=_careful)
@@ -177,6 +178,7 @@ class PlanSpec(_Part):
     on_harm: Literal["rollback", "pause"] = "rollback"
     on_silence: Literal["wait", "pause"] = "wait"
     silence_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] = 300.0
+    on_drift: Literal["go-on", "hold"] = "go-on"
     bake: BakeSpec | None = Field(default_factory=BakeSpec)
     webhooks: HooksSpec = Field(default_factory=HooksSpec)
 
@@ -239,5 +241,9 @@ class PlanSpec(_Part):
             raise InvalidInput(f"the plan does not fit: {sentence_of(found[0], _PATTERNS)}{more}", *problems) from None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, so that a report tells what was in force also when defaults change."""
-        return self.model_dump(mode="json")
+        """All of it, so that a report tells what was in force also when defaults change; but what is new and not used,
+        which the release before does not know."""
+        body = self.model_dump(mode="json")
+        if self.on_drift == "go-on":
+            del body["on_drift"]
+        return body

@@ -103,7 +103,7 @@ class Run:
         """The newest epoch of which anything was counted; 0: none."""
         return self._counted[0]
 
-    def facts(self, rollout: RolloutState, *, now: float, ready: bool, refused: str) -> Facts:
+    def facts(self, rollout: RolloutState, *, now: float, ready: bool, refused: str, drift: str) -> Facts:
         found = self.judgement
         units, pairs = (0, 0) if found is None else (found.epoch_candidate, found.epoch_pairs)
         told = pairs if rollout.phase is Phase.SHADOWING else units
@@ -117,6 +117,7 @@ class Run:
             pairs=pairs,
             quiet_s=now - self._moved_at,
             unconfirmed=self.hooks.unconfirmed(rollout),
+            drift=drift,
         )
 
     # What the next leader gets
