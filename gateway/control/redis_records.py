@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gateway.control.audit import canonical
+from gateway.control.differences import MOST_STEPS, Base, Past, pack
 from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Document, DocumentKey
 from gateway.errors import StoreUnavailable
 
 __all__ = [
+    "Place",
+    "Places",
     "audit_entry",
     "document_field",
-    "history_fields",
+    "history_field",
     "living_document",
+    "pack_body",
     "parse_audit",
-    "past_document",
+    "past_documents",
     "read_record",
     "steps_of",
 ]
+
+
+Place = tuple[DocumentKey, int]
+"""A document at a revision."""
+Places = Mapping[Place, Document | None]
 
 
 def _damaged(what: str, error: Exception) -> StoreUnavailable:
@@ -45,22 +55,54 @@ def living_document(key: DocumentKey, packed: bytes) -> Document:
         raise _damaged(str(key), error) from error
 
 
-def history_fields(places: Sequence[tuple[DocumentKey, int]]) -> list[str]:
-    return [f"{key}@{revision}" for key, revision in places]
+def pack_body(text: str | None, old: Document | None, living: bytes | None, revisions: int) -> tuple[bytes, bytes]:
+    """``+body`` or ``-``, and what is kept of it: nothing more where that is the same. ``living`` is ``old`` as it
+    stands, ``revisions`` how many the document has had: the first and each ``MOST_STEPS`` on from it are whole, by
+    whichever replica."""
+    if text is None:
+        return b"-", b""
+    base = None
+    if old is not None and living is not None and living.isascii():  # else somebody altered it, as the audit will tell
+        base = Base(old.revision, living.split(b"\n", 2)[2].decode("ascii"), (revisions - 1) % MOST_STEPS)
+    kept = pack(text, base)
+    return b"+" + text.encode("ascii"), b"" if kept is text else b"+" + kept.encode("ascii")
 
 
-def past_document(key: DocumentKey, revision: int, packed: bytes | None) -> Document | None:
-    """``written_at LF`` and ``+body``, or ``-``."""
-    if packed is None:
-        return None
-    try:
-        written_at, body = packed.split(b"\n", 1)
-        return Document(key, revision, _object(body[1:]) if body[:1] == b"+" else None, float(written_at))
-    except (ValueError, TypeError) as error:
-        raise _damaged(f"{key} of revision {revision}", error) from error
+def history_field(key: DocumentKey, revision: int) -> str:
+    return f"{key}@{revision}"
 
 
-def _object(body: bytes) -> Body:
+def past_documents(places: Sequence[Place], rows: Mapping[str, bytes | None]) -> dict[Place, Document | None]:
+    """``rows``: by ``history_field``, ``written_at LF`` and ``+body``, or ``-``; also of those that a body is kept as
+    a difference to. ``places`` in order take a step each."""
+    pasts: dict[DocumentKey, Past] = {}
+    found: dict[Place, Document | None] = {}
+    for key, revision in places:
+        past = pasts.setdefault(key, Past(partial(_kept, rows, key)))
+        try:
+            written_at = _row(rows, key, revision)[0]
+            text = past.text(revision)
+            body = None if text is None else _object(text)
+        except (KeyError, ValueError, TypeError) as error:
+            raise _damaged(f"{key} of revision {revision}", error) from error
+        found[key, revision] = None if written_at is None else Document(key, revision, body, float(written_at))
+    return found
+
+
+def _kept(rows: Mapping[str, bytes | None], key: DocumentKey, revision: int) -> str | None:
+    body = _row(rows, key, revision)[1]
+    return body[1:].decode("ascii") if body is not None and body[:1] == b"+" else None
+
+
+def _row(rows: Mapping[str, bytes | None], key: DocumentKey, revision: int) -> tuple[bytes, bytes] | tuple[None, None]:
+    row = rows.get(history_field(key, revision))
+    if row is None:
+        return None, None
+    written_at, body = row.split(b"\n", 1)
+    return written_at, body
+
+
+def _object(body: bytes | str) -> Body:
     parsed = json.loads(body)
     if not isinstance(parsed, dict):
         raise TypeError(f"it is a JSON {type(parsed).__name__}")
@@ -116,14 +158,14 @@ def parse_audit(packed: bytes) -> dict[str, Any]:
     return dict(row)
 
 
-def steps_of(row: Body) -> list[tuple[DocumentKey, int]]:
+def steps_of(row: Body) -> list[Place]:
     return [(DocumentKey(str(kind), str(name)), int(old)) for kind, name, old in row["steps"]]
 
 
-def read_record(row: Body, before: Iterator[Document | None], since: Iterator[Document | None]) -> AuditRecord:
-    """``before`` and ``since`` give the documents that it went from and to, one for each of its steps."""
+def read_record(row: Body, documents: Places) -> AuditRecord:
+    """``documents`` has those that it went from and to."""
     steps = steps_of(row)
-    olds = {str(key): None if (found := next(before)) is None else found.body for key, _ in steps}
-    news = {str(key): None if (found := next(since)) is None else found.body for key, _ in steps}
+    olds = {str(key): None if (found := documents[key, old]) is None else found.body for key, old in steps}
+    news = {str(key): None if (found := documents[key, row["revision"]]) is None else found.body for key, _ in steps}
     entry = AuditEntry(Actor(row["actor"], row["token"]), row["action"], row["subject"], row["reason"], row["detail"])
     return AuditRecord(row["sequence"], row["at"], row["revision"], entry, olds, news, row["previous"], row["digest"])

@@ -7,7 +7,8 @@ Layout, every key under the braced prefix (one cluster slot):
                      zeros, or where a replica's state was put back), ``schema``
 ``living``           hash, ``kind/name`` to ``revision LF written_at LF body``
 ``order``            sorted set, ``kind/name`` by the revision that wrote it last, deletions too
-``bodies``           hash, ``kind/name@revision`` to ``written_at LF`` and ``+body``, or ``-`` for a deletion
+``bodies``           hash, ``kind/name@revision`` to ``written_at LF`` and ``+body``, or ``-`` for a deletion; a body is
+                     whole or, from schema 2 on, a difference to an earlier revision (``gateway.control.differences``)
 ``history:kind/name`` list of the document's revisions, oldest first
 ``audit``            list of records, the first follows ``origin``
 ``term:post``        the newest term of a post, made by the coordination
@@ -18,7 +19,9 @@ from __future__ import annotations
 
 from gateway.control.redis_line import Script
 
-__all__ = ["AUDIT", "BEGIN", "COMMIT", "LOOK", "NEWEST", "RESTORE", "SNAPSHOT"]
+__all__ = ["AUDIT", "BEGIN", "COMMIT", "LOOK", "NEWEST", "PAST", "RESTORE", "SCHEMA", "SNAPSHOT"]
+
+SCHEMA = 2
 
 BEGIN = Script("""
 if redis.call('HEXISTS', KEYS[1], 'identity') == 0 and ARGV[1] ~= '' then
@@ -38,11 +41,15 @@ return redis.call('HMGET', KEYS[1], 'identity', 'revision')
 LOOK = Script("""
 local found = redis.call('HMGET', KEYS[1], 'identity', 'revision', 'head')
 found[4] = redis.call('GET', KEYS[3])
-for number, field in ipairs(ARGV) do found[4 + number] = redis.call('HGET', KEYS[2], field) end
+for number, field in ipairs(ARGV) do
+  found[3 + 2 * number] = redis.call('HGET', KEYS[2], field)
+  found[4 + 2 * number] = redis.call('LLEN', KEYS[3 + number])
+end
 return found
 """)
-"""What a commit is judged by. KEYS: state, living, the term of the fence's post (any key without a fence).
-ARGV: the documents, ``kind/name``. Returns identity, revision, head, term, then each document as in ``living``."""
+"""What a commit is judged by. KEYS: state, living, the term of the fence's post (any key without a fence), then the
+history of each document. ARGV: the documents, ``kind/name``. Returns identity, revision, head, term, then two for each
+document: as in ``living``, and how many revisions it has had."""
 
 SNAPSHOT = Script("""
 local found = redis.call('HMGET', KEYS[1], 'identity', 'revision', 'head', 'origin', 'origin_head')
@@ -79,12 +86,31 @@ return redis.call('LRANGE', KEYS[2], first, first + tonumber(ARGV[2]) - 1)
 """)
 """A page of the audit. KEYS: state, audit. ARGV: the sequence that it follows, how many. Returns records."""
 
+PAST = Script("""
+local found, taken = {}, {}
+for _, asked in ipairs(ARGV) do
+  local field = asked
+  while field and not taken[field] do
+    local kept = redis.call('HGET', KEYS[1], field)
+    taken[field] = true
+    found[#found + 1] = field
+    found[#found + 1] = kept
+    local base = kept and string.match(kept, '^[^\\n]*\\n%+%[(%d+),')
+    field = base and string.gsub(field, '%d+$', base)
+  end
+end
+return found
+""")
+"""What is kept of revisions, and of those that they are differences to. KEYS: bodies. ARGV: ``kind/name@revision``.
+Returns pairs of such a name and what is there (nil: nothing)."""
+
 _WRITE = """
 local function write(first)
   local revision, change = ARGV[4], first
   for number = 7, #KEYS do
-    local field, body = ARGV[change], ARGV[change + 1]
-    redis.call('HSET', KEYS[4], field .. '@' .. revision, ARGV[5] .. '\\n' .. body)
+    local field, body, kept = ARGV[change], ARGV[change + 1], ARGV[change + 2]
+    if kept == '' then kept = body end
+    redis.call('HSET', KEYS[4], field .. '@' .. revision, ARGV[5] .. '\\n' .. kept)
     redis.call('RPUSH', KEYS[number], revision)
     redis.call('ZADD', KEYS[3], revision, field)
     if string.sub(body, 1, 1) == '+' then
@@ -92,17 +118,17 @@ local function write(first)
     else
       redis.call('HDEL', KEYS[2], field)
     end
-    change = change + 2
+    change = change + 3
   end
   redis.call('RPUSH', KEYS[5], ARGV[7])
-  redis.call('HSET', KEYS[1], 'revision', revision, 'head', ARGV[6])
+  redis.call('HSET', KEYS[1], 'revision', revision, 'head', ARGV[6], 'schema', '2')
   redis.call('PUBLISH', ARGV[8], revision)
 end
 """
 """Shared by what writes. KEYS: state, living, order, bodies, audit, a sixth of the script's own, then the history of
 each document written. ARGV: identity, revision and head that were judged by; the new revision; written_at; the new
-head; the audit record; the channel; two of the script's own; from ``first`` on two for each document: ``kind/name``,
-and ``+body`` or ``-``."""
+head; the audit record; the channel; two of the script's own; from ``first`` on three for each document: ``kind/name``;
+``+body`` or ``-``; and what ``bodies`` keeps of it, '' where that is the same."""
 
 COMMIT = Script(
     _WRITE

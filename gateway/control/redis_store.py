@@ -11,7 +11,7 @@ is refused, by every call, until an operator decides (``gateway.control.store_re
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -21,16 +21,19 @@ from gateway.control.audit import GENESIS, canonical, seal
 from gateway.control.last_state import KnownState, LastState
 from gateway.control.redis_line import RedisLine
 from gateway.control.redis_records import (
+    Place,
+    Places,
     audit_entry,
     document_field,
-    history_fields,
+    history_field,
     living_document,
+    pack_body,
     parse_audit,
-    past_document,
+    past_documents,
     read_record,
     steps_of,
 )
-from gateway.control.redis_scripts import AUDIT, BEGIN, COMMIT, LOOK, NEWEST, SNAPSHOT
+from gateway.control.redis_scripts import AUDIT, BEGIN, COMMIT, LOOK, NEWEST, PAST, SCHEMA, SNAPSHOT
 from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot
 from gateway.errors import Fenced, StaleRevision, StoreRefused, StoreUnavailable
 
@@ -38,21 +41,24 @@ __all__ = ["RedisStore"]
 
 log = logging.getLogger("turnout.control")
 
-SCHEMA = 1
 MAX_RACES = 100
 _LATE_S = 0.05
 """So much later than its commit may a message come."""
+_PLACES_AT_ONCE = 200
+"""Of past documents, in one reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a commit was judged by, and the record that it will write."""
+    """What a commit was judged by, and the record that it will write. ``bodies``: of each of its steps, whole and as
+    it is kept."""
 
     identity: str
     revision: int
     head: str
     record: AuditRecord
-    steps: Sequence[tuple[DocumentKey, int]]
+    steps: Sequence[Place]
+    bodies: Sequence[tuple[bytes, bytes]]
 
 
 class RedisStore:
@@ -186,31 +192,40 @@ class RedisStore:
 
     async def read(self, key: DocumentKey) -> Document | None:
         known = self._known
-        identity, revision, _, _, packed = await self._line.run(
-            LOOK, self._keys("state", "living", "state:none"), [str(key)]
+        identity, revision, _, _, found, _ = await self._line.run(
+            LOOK, [*self._keys("state", "living", "state:none"), self._past(key)], [str(key)]
         )
         self._admit(identity, revision, known)
-        return None if packed is None else living_document(key, packed)
+        return None if found is None else living_document(key, found)
+
+    def _past(self, key: DocumentKey) -> str:
+        """Where the document's revisions are listed."""
+        return self._line.key("history", str(key))
 
     async def commit(
         self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
     ) -> int:
-        bodies = [b"-" if change.body is None else b"+" + canonical(change.body) for change in changes]
+        texts = [None if change.body is None else canonical(change.body).decode("ascii") for change in changes]
         for _ in range(MAX_RACES):
-            judged = await self._judge(changes, entry, at=at, fence=fence)
-            if await self._write(judged, bodies, fence):
+            judged = await self._judge(changes, texts, entry, at=at, fence=fence)
+            if await self._write(judged, fence):
                 return judged.record.revision
         raise StoreUnavailable(f"{MAX_RACES} tries to write to {self._line.address} were too late: it changes too fast")
 
     async def _judge(
-        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None, fence: Fence | None
+        self,
+        changes: Sequence[Change],
+        texts: Sequence[str | None],
+        entry: AuditEntry,
+        *,
+        at: int | None,
+        fence: Fence | None,
     ) -> _Judged:
         known = self._known
         term = self._line.key("term", fence.post) if fence else self._line.key("state:none")
         fields = [str(change.key) for change in changes]
-        identity, revision, head, standing, *packed = await self._line.run(
-            LOOK, [*self._keys("state", "living"), term], fields
-        )
+        keys = [*self._keys("state", "living"), term, *(self._past(change.key) for change in changes)]
+        identity, revision, head, standing, *rows = await self._line.run(LOOK, keys, fields)
         self._admit(identity, revision, known)
         if identity is None:
             raise StoreUnavailable(f"the store {self._line.address} is empty: it was not opened, or was emptied since")
@@ -218,7 +233,8 @@ class RedisStore:
             raise _fenced(fence, standing)
         if at is not None and at != int(revision):
             raise StaleRevision(f"the state stands at revision {int(revision)}, the change was judged at {at}")
-        found = [None if row is None else living_document(c.key, row) for c, row in zip(changes, packed, strict=True)]
+        living = rows[::2]
+        found = [None if row is None else living_document(c.key, row) for c, row in zip(changes, living, strict=True)]
         for change, old in zip(changes, found, strict=True):
             if (stands := 0 if old is None else old.revision) != change.expected:
                 raise StaleRevision(f"{change.key} stands at revision {stands}, the change expects {change.expected}")
@@ -232,19 +248,20 @@ class RedisStore:
             previous=head.decode("ascii"),
         )
         steps = [(c.key, 0 if old is None else old.revision) for c, old in zip(changes, found, strict=True)]
-        return _Judged(identity.decode("ascii"), int(revision), head.decode("ascii"), record, steps)
+        bodies = [pack_body(*row) for row in zip(texts, found, living, rows[1::2], strict=True)]
+        return _Judged(identity.decode("ascii"), int(revision), head.decode("ascii"), record, steps, bodies)
 
-    async def _write(self, judged: _Judged, bodies: Sequence[bytes], fence: Fence | None) -> bool:
+    async def _write(self, judged: _Judged, fence: Fence | None) -> bool:
         """False: somebody was faster. When the answer is lost, the audit's head tells whether it was written."""
         record = judged.record
         term = self._line.key("term", fence.post) if fence else self._line.key("state:none")
         keys = [*self._keys("state", "living", "order", "bodies", "audit"), term]
-        keys += [self._line.key("history", str(key)) for key, _ in judged.steps]
+        keys += [self._past(key) for key, _ in judged.steps]
         arguments: list[str | bytes | int] = [judged.identity, judged.revision, judged.head]
         arguments += [record.revision, repr(record.at), record.digest, audit_entry(record, judged.steps)]
         arguments += [self._line.key("changed"), "" if fence is None else fence.term, ""]
-        for (key, _), body in zip(judged.steps, bodies, strict=True):
-            arguments += [str(key), body]
+        for (key, _), bodies in zip(judged.steps, judged.bodies, strict=True):
+            arguments += [str(key), *bodies]
         try:
             outcome, detail = await self._line.run(COMMIT, keys, arguments, once=True)
         except StoreUnavailable:
@@ -267,10 +284,10 @@ class RedisStore:
         await self._newest()
         if limit <= 0:
             return ()
-        revisions = await self._line.command("LRANGE", self._line.key("history", str(key)), -limit, -1)
-        numbers = [int(revision) for revision in reversed(revisions)]
-        rows = await self._bodies([(key, number) for number in numbers])
-        return tuple(row for row in rows if row is not None)
+        revisions = await self._line.command("LRANGE", self._past(key), -limit, -1)
+        places = [(key, int(revision)) for revision in reversed(revisions)]
+        found = await self._documents(places)
+        return tuple(row for place in places if (row := found[place]) is not None)
 
     async def audit(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditRecord]:
         await self._newest()
@@ -278,18 +295,19 @@ class RedisStore:
             return ()
         raw = await self._line.run(AUDIT, self._keys("state", "audit"), [after, limit])
         rows = [parse_audit(row) for row in raw]
-        places = [(key, old, row["revision"]) for row in rows for key, old in steps_of(row)]
-        before = iter(await self._bodies([(key, old) for key, old, _ in places]))
-        since = iter(await self._bodies([(key, revision) for key, _, revision in places]))
-        return tuple(read_record(row, before, since) for row in rows)
+        steps = [(key, old, row["revision"]) for row in rows for key, old in steps_of(row)]
+        found = await self._documents({(key, revision) for key, *revisions in steps for revision in revisions})
+        return tuple(read_record(row, found) for row in rows)
 
-    async def _bodies(self, places: Sequence[tuple[DocumentKey, int]]) -> list[Document | None]:
-        """Documents as they were written at a revision; None for revision 0, and what is not there."""
-        found: list[Document | None] = []
-        for start in range(0, len(places), 200):
-            part = places[start : start + 200]
-            packed = await self._line.command("HMGET", self._line.key("bodies"), *history_fields(part))
-            found += [past_document(key, revision, row) for (key, revision), row in zip(part, packed, strict=True)]
+    async def _documents(self, places: Iterable[Place]) -> Places:
+        """As they were written at a revision; None for revision 0, and what is not there."""
+        found: dict[Place, Document | None] = {}
+        ordered = sorted(places)
+        for start in range(0, len(ordered), _PLACES_AT_ONCE):
+            part = ordered[start : start + _PLACES_AT_ONCE]
+            pairs = await self._line.run(PAST, self._keys("bodies"), [history_field(*place) for place in part])
+            rows = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            found |= past_documents(part, {field.decode("utf-8"): kept for field, kept in rows.items()})
         return found
 
     async def watch(self, after: int) -> AsyncIterator[int]:

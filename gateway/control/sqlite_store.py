@@ -1,8 +1,9 @@
 """The store of desired state in one SQLite file: WAL, ``synchronous=FULL``, a thread of its own.
 
 A commit is one transaction: the documents, their history, the state revision and the audit
-record stand or fall together. Bodies live once, in ``history``; audit records name the
-revisions they went from and to, so the chain's digests prove the history too.
+record stand or fall together. What is living stands whole in ``living``, and each revision in
+``history``, mostly as its difference to the one before; audit records name the revisions they
+went from and to, so the chain's digests prove the history too.
 
 SQLite has no watch: commits of this process wake watchers at once, those of other processes
 are noticed by polling ``PRAGMA data_version``.
@@ -25,8 +26,9 @@ from gateway.control.audit import canonical
 from gateway.control.sqlite_schema import migrate, refuse_newer, unavailable
 from gateway.control.sqlite_tables import (
     KnownBodies,
-    parse,
+    PastBodies,
     read_living,
+    read_past,
     read_record,
     read_snapshot,
     state_revision,
@@ -167,12 +169,7 @@ class SqliteStore:
 
     async def history(self, key: DocumentKey, *, limit: int = 100) -> Sequence[Document]:
         def work(connection: sqlite3.Connection) -> Sequence[Document]:
-            rows = connection.execute(
-                "SELECT revision, body, written_at FROM history WHERE kind = ? AND name = ? "
-                "ORDER BY revision DESC LIMIT ?",
-                (key.kind, key.name, limit),
-            ).fetchall()
-            return tuple(Document(key, revision, parse(body), at) for revision, body, at in rows)
+            return read_past(connection, key, limit)
 
         return await self._call(work)
 
@@ -183,7 +180,8 @@ class SqliteStore:
                 "token FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (after, limit),
             ).fetchall()
-            return tuple(read_record(connection, row) for row in rows)
+            bodies = PastBodies(connection)
+            return tuple(read_record(bodies, row) for row in rows)
 
         return await self._call(work)
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.differences import Base, Past, is_difference, pack
 from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
 from gateway.errors import StaleRevision
 
-__all__ = ["KnownBodies", "parse", "read_living", "read_record", "read_snapshot", "state_revision", "write"]
+__all__ = [
+    "KnownBodies",
+    "PastBodies",
+    "parse",
+    "read_living",
+    "read_past",
+    "read_record",
+    "read_snapshot",
+    "state_revision",
+    "write",
+]
 
 
 KnownBodies = dict[tuple[str, str], tuple[str | None, Body | None]]
@@ -93,16 +105,30 @@ def write(
     revision = standing + 1
     connection.execute("UPDATE state SET revision = ?", (revision,))
     for change, body in zip(changes, bodies, strict=True):
-        connection.execute(
-            "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
-            (change.key.kind, change.key.name, revision, body, now),
-        )
-        connection.execute(
-            "INSERT OR REPLACE INTO heads (kind, name, revision) VALUES (?, ?, ?)",
-            (change.key.kind, change.key.name, revision),
-        )
+        _write_body(connection, change.key, body, revision=revision, now=now)
     _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
     return revision
+
+
+def _write_body(
+    connection: sqlite3.Connection, key: DocumentKey, body: str | None, *, revision: int, now: float
+) -> None:
+    place = (key.kind, key.name)
+    found = connection.execute("SELECT revision, body, steps FROM living WHERE kind = ? AND name = ?", place).fetchone()
+    base = None if found is None else Base(*found)
+    kept = None if body is None else pack(body, base)
+    connection.execute(
+        "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
+        (*place, revision, kept, now),
+    )
+    if body is None or kept is None:
+        connection.execute("DELETE FROM living WHERE kind = ? AND name = ?", place)
+        return
+    steps = base.steps + 1 if base is not None and is_difference(kept) else 0
+    connection.execute(
+        "INSERT OR REPLACE INTO living (kind, name, revision, body, written_at, steps) VALUES (?, ?, ?, ?, ?, ?)",
+        (*place, revision, body, now, steps),
+    )
 
 
 def _write_audit(
@@ -140,27 +166,56 @@ def _write_audit(
     )
 
 
-def read_record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> AuditRecord:
+class PastBodies:
+    """What documents were at their revisions, within one call. The last of each document is held: the next record
+    goes from where this one went to."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._past: dict[DocumentKey, Past] = {}
+        self._last: dict[DocumentKey, tuple[int, Body | None]] = {}
+
+    def at(self, key: DocumentKey, revision: int) -> Body | None:
+        if (last := self._last.get(key)) is not None and last[0] == revision:
+            return last[1]
+        past = self._past.setdefault(key, Past(partial(self._kept, key)))
+        try:
+            text = past.text(revision)
+        except (KeyError, TypeError, ValueError) as error:
+            raise sqlite3.DatabaseError(f"database is malformed: {key} of revision {revision}: {error}") from error
+        body = parse(text)
+        self._last[key] = revision, body
+        return body
+
+    def _kept(self, key: DocumentKey, revision: int) -> str | None:
+        row = self._connection.execute(
+            "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (key.kind, key.name, revision)
+        ).fetchone()
+        return None if row is None else row[0]
+
+
+def read_past(connection: sqlite3.Connection, key: DocumentKey, limit: int) -> Sequence[Document]:
+    """Newest first."""
+    rows = connection.execute(
+        "SELECT revision, written_at FROM history WHERE kind = ? AND name = ? ORDER BY revision DESC LIMIT ?",
+        (key.kind, key.name, limit),
+    ).fetchall()
+    bodies = PastBodies(connection)
+    oldest_first = [Document(key, revision, bodies.at(key, revision), at) for revision, at in reversed(rows)]
+    return tuple(reversed(oldest_first))
+
+
+def read_record(bodies: PastBodies, row: tuple[Any, ...]) -> AuditRecord:
     sequence, at, revision, actor, action, subject, reason, detail, changes, previous, digest, token = row
-    before: dict[str, Any] = {}
-    after: dict[str, Any] = {}
-    for kind, name, old in _steps(changes):
-        key = str(DocumentKey(kind, name))
-        before[key] = _body_at(connection, kind, name, old)
-        after[key] = _body_at(connection, kind, name, revision)
+    steps = _steps(changes)
+    before = {str(key): bodies.at(key, old) for key, old in steps}
+    after = {str(key): bodies.at(key, revision) for key, _ in steps}
     entry = AuditEntry(Actor(actor, token), action, subject, reason, parse(detail))
     return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
 
 
-def _steps(changes: str) -> list[tuple[str, str, int]]:
+def _steps(changes: str) -> list[tuple[DocumentKey, int]]:
     try:
-        return [(str(kind), str(name), int(old)) for kind, name, old in json.loads(changes)]
+        return [(DocumentKey(str(kind), str(name)), int(old)) for kind, name, old in json.loads(changes)]
     except (TypeError, ValueError) as error:
         raise sqlite3.DatabaseError(f"database is malformed: an audit record's changes: {error}") from error
-
-
-def _body_at(connection: sqlite3.Connection, kind: str, name: str, revision: int) -> Body | None:
-    row = connection.execute(
-        "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (kind, name, revision)
-    ).fetchone()
-    return None if row is None else parse(row[0])

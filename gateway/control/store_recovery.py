@@ -120,7 +120,7 @@ async def _put_back(
     arguments += [line.key("changed"), f"{known.identity} {base} {known.head}", ""]
     for key in keys:
         body = bodies[key]
-        arguments += [str(key), b"-" if body is None else b"+" + canonical(body)]
+        arguments += [str(key), b"-" if body is None else b"+" + canonical(body), b""]
     outcome, found = await line.run(RESTORE, script_keys, arguments, once=True)
     if outcome != b"done":
         raise Conflict(

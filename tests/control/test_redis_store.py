@@ -525,7 +525,7 @@ async def test_a_wrong_password_is_told_without_the_password(tmp_path: Path, pre
 async def test_a_store_of_a_newer_schema_is_refused(store: RedisStore) -> None:
     """The message says to run the newer program."""
     await store.line.command("HSET", store.line.key("state"), "schema", 99)
-    with pytest.raises(StoreUnavailable, match=r"schema 99.*up to 1.*newer"):
+    with pytest.raises(StoreUnavailable, match=r"schema 99.*up to 2.*newer"):
         await RedisStore(store.line).open()
 
 
