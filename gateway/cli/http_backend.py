@@ -163,7 +163,12 @@ class HttpBackend:
         if request.body is not None:
             job = await self._call("POST", path, {**request.body, "background": True})
             return await self._finished(job, stepwise(steps, f"importing {registration.model}"))
-        return await self._send("POST", path, data=request.fields, files=request.files, timeout=UPLOAD_TIMEOUT)
+        apart = (
+            {"background": "true"} if registration.environment is not None else {}
+        )  # its build may take half an hour
+        sent = {**(request.fields or {}), **apart}
+        answer = await self._send("POST", path, data=sent, files=request.files, timeout=UPLOAD_TIMEOUT)
+        return await self._finished(answer, stepwise(steps, f"building {registration.model}")) if apart else answer
 
     async def profiles(self, model: str, selector: str) -> Json:
         return await self._call("GET", f"/models/{_part(model)}/versions/{_part(selector)}/profiles")

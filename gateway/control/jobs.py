@@ -105,6 +105,7 @@ class Jobs:
             if entry.task is None:
                 self._end(entry, JobState.INTERRUPTED)
                 await asyncio.to_thread(self._folder.write, entry.job)
+                entry.over.set()
         for entry in list(self._entries.values()):
             await ended(entry.task)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from gateway.control.model_control import ModelControl
 from gateway.web.admin_call import AdminCall, field, json_response, only
 from gateway.web.admin_catalogue import not_modified
 from gateway.web.admin_gates import override_in
-from gateway.web.admin_registration import read_registration
+from gateway.web.admin_registration import Asked, flag, read_registration
 from gateway.web.admin_upload import Uploads, is_multipart
 
 __all__ = ["ModelEndpoints"]
@@ -28,6 +31,7 @@ class ModelEndpoints:
         self._jobs = jobs
         self._sources = sources
         self._uploads = uploads
+        self._keeping: set[asyncio.Task[None]] = set()
 
     async def get(self, call: AdminCall) -> Response:
         """304 to who has it as it stands."""
@@ -41,18 +45,47 @@ class ModelEndpoints:
 
     async def register(self, call: AdminCall) -> Response:
         """201 for a new version, 200 for one that was registered already; 202 with a job for ``"background": true``."""
-        body = {} if is_multipart(call.exchange) else dict(await call.body())
+        if is_multipart(call.exchange):
+            return await self._sent(call)
+        body = dict(await call.body())
         if field(body, "background", bool, "true or false", required=False):
             return json_response((await self._begin(call.part("model"), body, call.actor)).to_json(), 202)
         body.pop("background", None)
         async with self._uploads.folder() as folder:
-            if is_multipart(call.exchange):
-                upload = await self._uploads.receive(call.exchange, folder)
-                asked = read_registration(upload.fields, folder, upload=upload, sources=self._sources)
-            else:
-                asked = read_registration(body, folder, upload=None, sources=self._sources)
-            found = await self._models.register(call.part("model"), asked.source, asked.options, actor=call.actor)
+            return await self._registered(call, read_registration(body, folder, upload=None, sources=self._sources))
+
+    async def _registered(self, call: AdminCall, asked: Asked) -> Response:
+        found = await self._models.register(call.part("model"), asked.source, asked.options, actor=call.actor)
         return json_response(found, 201 if found["created"] else 200, revision=found["revision"])
+
+    async def _sent(self, call: AdminCall) -> Response:
+        """With ``background`` the files that came are kept until the job has ended."""
+        async with AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(self._uploads.folder())
+            upload = await self._uploads.receive(call.exchange, folder)
+            background = flag("background", upload.fields.pop("background", False))
+            asked = read_registration(upload.fields, folder, upload=upload, sources=self._sources)
+            if not background:
+                return await self._registered(call, asked)
+            work = partial(self._import, call.part("model"), asked, call.actor)
+            job = self._jobs.start("import", call.actor, work, title=f"{call.part('model')} from an upload"[:200])
+            keeping = asyncio.ensure_future(self._kept(stack.pop_all(), job))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        return json_response(job.to_json(), 202)
+
+    async def _kept(self, folder: AsyncExitStack, job: Job) -> None:
+        async with folder:
+            await self._jobs.ended(job.id)
+
+    async def _import(self, model: str, asked: Asked, actor: str, progress: JobProgress) -> Mapping[str, Any]:
+        return await self._models.register(
+            model,
+            asked.source,
+            asked.options,
+            actor=actor,
+            progress=lambda done, total: progress.tell(done, total, "bytes"),
+        )
 
     async def _begin(self, model: str, body: Mapping[str, Any], actor: str) -> Job:
         """What is wrong with the words is said now, and what is wrong with the source by the job."""
@@ -63,13 +96,7 @@ class ModelEndpoints:
         async def work(progress: JobProgress) -> Mapping[str, Any]:
             async with self._uploads.folder() as folder:
                 asked = read_registration(said, folder, upload=None, sources=self._sources)
-                return await self._models.register(
-                    model,
-                    asked.source,
-                    asked.options,
-                    actor=actor,
-                    progress=lambda done, total: progress.tell(done, total, "bytes"),
-                )
+                return await self._import(model, asked, actor, progress)
 
         return self._jobs.start("import", actor, work, title=f"{model} from {said['source']}"[:200])
 

@@ -22,7 +22,7 @@ from gateway.registry.sources import foreign_place
 from gateway.registry.sources.access import CLIENTS
 from gateway.web.admin_upload import ATTACHMENTS, Upload
 
-__all__ = ["Asked", "read_registration"]
+__all__ = ["Asked", "flag", "read_registration"]
 
 _TEXTS = frozenset({"entry", "format", "device", "placement", "interpreter", "precision"})
 _NUMBERS = frozenset({"threads", "max_rows", "queue_rows", "hang_floor_ms"})
@@ -81,14 +81,19 @@ def _option(name: str, value: Any) -> Any:
             return number
         raise _wrong(name, "a whole number from 1 on", value)
     if name in _FLAGS:
-        flag = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
-        if type(flag) is bool:
-            return flag
-        raise _wrong(name, "true or false", value)
+        return flag(name, value)
     if name in _OBJECTS:
         return _object(name, value)
     known = ", ".join(sorted({"source", *_TEXTS, *_NUMBERS, *_FLAGS, *_OBJECTS, *ATTACHMENTS}))
     raise InvalidInput(f"unknown field {name[:60]!r}; registration takes {known}", FieldProblem(name[:60], known, "it"))
+
+
+def flag(name: str, value: Any) -> bool:
+    """Also as a form's text."""
+    found = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if type(found) is bool:
+        return found
+    raise _wrong(name, "true or false", value)
 
 
 def _object(name: str, value: Any) -> dict[str, Any]:

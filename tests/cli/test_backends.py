@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gateway.errors import (
     NotFound,
     Quarantined,
     StaleRevision,
+    TurnoutError,
     UnknownModel,
     UnknownRoute,
     UnknownVersion,
@@ -121,6 +123,19 @@ async def test_everything_given_at_registration_is_in_the_version(backend: Backe
     assert manifest["evaluation"][0]["value"] == 0.75
     assert manifest["lineage"]["author"] == "somebody"
     assert manifest["example"] is not None
+
+
+async def test_a_lock_file_goes_along_and_what_it_refuses_is_said(backend: Backend, model: str, tmp_path: Path) -> None:
+    """Its build may outlast a request: over HTTP it is a job, and the answer the same."""
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"numpy=={version('numpy')}\n")
+    registration = Registration(model, str(echo_source(tmp_path)), environment=lock)
+    first = await backend.register(registration, no_steps)
+    assert (first["version"], first["created"]) == (1, True)
+    assert (await backend.version(model, "1"))["manifest"]["environment"] is not None
+    lock.write_text("numpy >= 1\n")
+    with pytest.raises(TurnoutError, match="numpy >= 1"):
+        await backend.register(registration, no_steps)
 
 
 async def test_a_folder_is_registered_with_all_its_files(backend: Backend, model: str, tmp_path: Path) -> None:

@@ -613,6 +613,25 @@ async def test_a_registration_may_be_a_job(admin: Admin) -> None:
     assert "needs its digest" in job["problem"]["detail"]
 
 
+async def test_an_upload_may_be_a_job_and_its_files_last_as_long(admin: Admin) -> None:
+    """202 once all of it came; its files go when the job has ended, however. Refused words leave neither."""
+    uploads, fields = admin.sources.parent / "uploads", {"verify": "false", "background": "true"}
+    path, files = "/models/echo/versions", [("file", ARTIFACT), ("signature", SIGNED)]
+    problem(await admin.call("POST", path, data={**fields, "background": "so"}, files=files), 422, "invalid-input")
+    problem(await admin.call("POST", path, data={**fields, "colour": "red"}, files=files), 422, "invalid-input")
+    assert list(uploads.iterdir()) == []
+    for attachments, state in (([], "done"), ([("lineage", ("l.yaml", b"["))], "failed")):
+        begun = await admin.call("POST", path, data=fields, files=[*files, *attachments])
+        assert (begun.status_code, begun.json()["kind"]) == (202, "import")
+        job = (await admin.call("GET", f"/jobs/{begun.json()['id']}?wait_s=60")).json()
+        assert job["state"] == state, job
+        async with asyncio.timeout(30):
+            while list(uploads.iterdir()):  # noqa: ASYNC110 - a thread removes them
+                await asyncio.sleep(0.01)
+    seen = (await admin.call("GET", "/models/echo")).json()
+    assert [row["number"] for row in seen["versions"]] == [1]
+
+
 async def test_a_version_is_registered_from_a_folder_that_the_settings_allow_and_from_no_other(admin: Admin) -> None:
     """``file:`` inside it; not beside it, not through a link, not by dots."""
     (admin.sources / ARTIFACT[0]).write_bytes(ARTIFACT[1])
