@@ -18,7 +18,7 @@ EACH = 'feature!="all"'
 """``all`` stands for every feature together."""
 
 
-NO_SHARE = "mae|rmse|bias|.*_gap:.*|.*_estimated"
+NO_SHARE = "mae|rmse|bias|grade|.*_gap:.*|.*_estimated"
 """Measures that have a panel of their own."""
 
 
@@ -166,9 +166,9 @@ def _right() -> list[Panel]:
             span=12,
         ),
         lines(
-            "Size of errors, of models that answer numbers",
-            Query(f"max by (version, metric) ({_measured('mae|rmse')})", "{{metric}}, version {{version}}"),
-            says="In the unit of the label.",
+            "Size of errors, of models that answer numbers; and grades",
+            Query(f"max by (version, metric) ({_measured('mae|rmse|grade')})", "{{metric}}, version {{version}}"),
+            says="In the unit of the label: less is better of errors, and of grades what the route's labels say.",
             unit="short",
             span=12,
         ),

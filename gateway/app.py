@@ -480,8 +480,11 @@ def _batch_records(recorder: Recorder | None, clock: SystemClock) -> BatchRecord
 
 
 def _told_label(control: ControlPlane, label: JoinedLabel) -> None:
-    route, version, bucket, epoch, split, wrong = label
-    control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
+    route, version, bucket, epoch, split, wrong, scored = label
+    if wrong is not None:
+        control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
+    if scored is not None:
+        control.collector.score(route, bucket, version, scored[1], of=scored[0], split=split, epoch=epoch)
 
 
 def _loaded(fleet: Fleet, ref: VersionRef) -> Mapping[str, Any] | None:

@@ -84,7 +84,8 @@ def _climb(state: Json) -> str:
 
 
 def _counts(counts: Json) -> str:
-    return f"{counts['bad']}/{counts['units']}"
+    mean = counts.get("mean")
+    return f"{counts['bad']}/{counts['units']}" if mean is None else f"{mean:.4g} of {counts['units']}"
 
 
 def _bar(stream: Json) -> Text:

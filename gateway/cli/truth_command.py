@@ -17,7 +17,7 @@ commands = typer.Typer()
 Json = Mapping[str, Any]
 
 COLUMNS = ("VERSION", "OF", "MEASURE", "VALUE", "INTERVAL", "ROWS", "ESTIMATE")
-ORDER = ("accuracy", "precision", "recall", "f1", "f1_macro", "auc", "brier", "ece", "mae", "rmse", "bias")
+ORDER = ("accuracy", "precision", "recall", "f1", "f1_macro", "auc", "brier", "ece", "mae", "rmse", "bias", "grade")
 LEAST_ROWS = 10
 """Labelled rows without which a group is not shown by itself, as it is not compared: its interval says nothing."""
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0

@@ -186,28 +186,46 @@ class Collector(Observer):
         earlier split are another mixture: they count now, as a stratum of their own. Those from before the rollout, or
         from before this process knew of it, would use up keys for nothing and are nobody's.
         """
-        watch = self._watched.get(route)
-        arm = None if watch is None else watch.arm_of(version)
-        if watch is None or arm is None or (epoch is not None and not self._first_of(watch) <= epoch <= watch.epoch):
+        found = self._later(route, version, split, epoch)
+        if found is None:
             return False
-        stratum = split if epoch in (None, watch.epoch) else f"{split}@{epoch}"
+        watch, arm, stratum = found
         self._hold(_Outcome(watch, "labels", bucket, ((("label", stratum), arm, "bad" if wrong else "good", 1),), 0.0))
         return True
 
-    def _first_of(self, watch: Watch) -> int:
-        return self._first_epochs.get(watch.scope, watch.epoch)
-
-    def score(self, route: str, bucket: int, version: VersionRef, value: float, *, low: float, high: float) -> bool:
-        """A later score of an answer, between ``low`` and ``high`` of the policy; whether it is of use."""
-        watch = self._watched.get(route)
-        arm = None if watch is None else watch.arm_of(version)
-        if watch is None or arm is None:
+    def score(
+        self,
+        route: str,
+        bucket: int,
+        version: VersionRef,
+        value: float,
+        *,
+        of: str,
+        split: str = "split",
+        epoch: int | None = None,
+    ) -> bool:
+        """A later score of an answer, as ``label``; ``of`` what, since a rollout judges by one kind alone. It counts
+        within the range of the plan."""
+        found = self._later(route, version, split, epoch)
+        if found is None or found[0].score is None or found[0].score.of != of:
             return False
-        found = scaled(value, low, high)
-        parts = (("units", 1), ("sum", found), ("squares", found * found))
-        tallies = tuple((("score", "all"), arm, part, amount) for part, amount in parts)
+        watch, arm, stratum = found
+        score = scaled(value, found[0].score.worst, found[0].score.best)
+        parts = (("units", 1), ("sum", score), ("squares", score * score))
+        tallies = tuple((("score", stratum), arm, part, amount) for part, amount in parts)
         self._hold(_Outcome(watch, "scores", bucket, tallies, 0.0))
         return True
+
+    def _later(self, route: str, version: VersionRef, split: str, epoch: int | None) -> tuple[Watch, str, str] | None:
+        """The arm that a late outcome belongs to, and its stratum; None: to none."""
+        watch = self._watched.get(route)
+        arm = None if watch is None else watch.arm_of(version)
+        if watch is None or arm is None or (epoch is not None and not self._first_of(watch) <= epoch <= watch.epoch):
+            return None
+        return watch, arm, split if epoch in (None, watch.epoch) else f"{split}@{epoch}"
+
+    def _first_of(self, watch: Watch) -> int:
+        return self._first_epochs.get(watch.scope, watch.epoch)
 
     def _hold(self, outcome: _Outcome) -> None:
         self._waiting.append(outcome)

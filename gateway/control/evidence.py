@@ -236,9 +236,9 @@ def _taken(track: Track, policy: StreamPolicy, block: Block, totals: Totals) -> 
     counted = totals.get(policy.stream, {})
     if isinstance(track, OneSample):
         return track.advanced(counted, policy.max_harm)
-    if isinstance(track, Scores):
-        return track.advanced(counted)
     least = max((least_block(share) for share in block.shares.values()), default=least_block(0.5))
+    if isinstance(track, Scores):
+        return track.advanced(counted, least)
     return track.advanced(counted, least, binned=policy.stream == "slow", slow_bin=_slow_bin(policy))
 
 

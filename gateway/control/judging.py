@@ -40,14 +40,15 @@ def stream_judgement(
     verdict = HEALTHY if log_health >= wanted_health else NOT_ENOUGH
     if harmful or log_harm >= wanted_harm:
         verdict = HARMFUL
+    mean, baseline_mean = fresh.means or (None, None)
     needed = [_needed(found, part, wanted_harm, wanted_health) for found, part in findings]
     judgement = StreamJudgement(
         stream=policy.stream,
         verdict=verdict,
         required=policy.required,
         reason="",
-        candidate=Counts(fresh.units, fresh.bad),
-        baseline=Counts(fresh.baseline_units, fresh.baseline_bad),
+        candidate=Counts(fresh.units, fresh.bad, mean),
+        baseline=Counts(fresh.baseline_units, fresh.baseline_bad, baseline_mean),
         log_harm=log_harm,
         harm_threshold=wanted_harm,
         log_health=log_health,
@@ -77,7 +78,7 @@ def _reason(judgement: StreamJudgement, policy: StreamPolicy) -> str:
     if not a.units:
         return "the candidate has no outcome yet"
     if policy.stream == "score":
-        seen = f"{a.units} scores of the candidate and {b.units} of the baseline"
+        seen = f"{a.units} scores of the candidate{_mean(a)} and {b.units} of the baseline{_mean(b)}"
     elif policy.stream == "disagreement":
         seen = f"{a.bad} of {a.units} answers differ"
     else:
@@ -88,6 +89,10 @@ def _reason(judgement: StreamJudgement, policy: StreamPolicy) -> str:
         return f"{seen}: the harm is less than {policy.max_harm:g}"
     more = "" if judgement.needed is None else f"; about {judgement.needed} more of the candidate's are needed"
     return f"{seen}: that proves neither harm nor its absence{more}"
+
+
+def _mean(counts: Counts) -> str:
+    return "" if counts.mean is None else f" (mean {counts.mean:.4g})"
 
 
 def _odds(logarithm: float) -> str:

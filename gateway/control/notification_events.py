@@ -212,14 +212,19 @@ def _stream_numbers(evidence: object) -> dict[str, str]:
     found = {}
     for name, stream in streams.items() if isinstance(streams, Mapping) else ():
         one, other = stream.get("candidate") or {}, stream.get("baseline") or {}
-        text = f"{stream.get('verdict', '')}: {one.get('bad', 0)} of {one.get('units', 0)}"
-        text += f", known good {other['bad']} of {other['units']}" if other.get("units") else ""
+        text = f"{stream.get('verdict', '')}: {_counted(one)}"
+        text += f", known good {_counted(other)}" if other.get("units") else ""
         low, high = stream.get("low"), stream.get("high")
         if stream.get("difference") is not None:
             text += f"; difference {stream['difference']:+.4f}"
             text += f" ({low:+.4f} to {high:+.4f})" if low is not None and high is not None and low <= high else ""
         found[str(name).capitalize()] = text
     return found
+
+
+def _counted(arm: Mapping[str, Any]) -> str:
+    mean, units = arm.get("mean"), arm.get("units", 0)
+    return f"{arm.get('bad', 0)} of {units}" if mean is None else f"{mean:.4g} in the mean of {units}"
 
 
 def _alarm(record: AuditRecord) -> Notice:

@@ -14,8 +14,8 @@ __all__ = ["finding_of", "policy_of", "shares_of", "summary_of"]
 
 
 def policy_of(plan: PlanSpec, *, slow_ms: int | None) -> Policy:
-    """Labels are judged where the plan needs them: a stream that never has data would cost the others its part of
-    ``alpha``."""
+    """Labels are judged where the plan needs them, a score where it has one: a stream that never has data would cost
+    the others its part of ``alpha``."""
     required, harm = plan.required, plan.max_harm
     streams = [
         StreamPolicy("error", harm.error, required="error" in required),
@@ -26,6 +26,9 @@ def policy_of(plan: PlanSpec, *, slow_ms: int | None) -> Policy:
         streams.append(StreamPolicy("disagreement", most, required="disagreement" in required))
     if "label" in required:
         streams.append(StreamPolicy("label", harm.label))
+    if plan.score is not None:
+        low, high, needed = plan.score.worst, plan.score.best, "score" in required
+        streams.append(StreamPolicy("score", plan.max_score_harm, required=needed, low=low, high=high))
     return Policy(streams=tuple(streams), alpha=plan.alpha)
 
 
@@ -68,6 +71,8 @@ def finding_of(judgement: Judgement, plan: PlanSpec) -> Finding:
 
 def _sentence(stream: StreamJudgement) -> str:
     one, other = stream.candidate, stream.baseline
+    if stream.stream == "score":
+        return f"score: {stream.reason}"
     counts = f"{one.bad} of {one.units} units of the candidate"
     if other.units:
         counts += f", {other.bad} of {other.units} of the known good"

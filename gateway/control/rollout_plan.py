@@ -25,18 +25,20 @@ __all__ = [
     "HookSpec",
     "HooksSpec",
     "PlanSpec",
+    "ScoreSpec",
     "ShadowStepSpec",
     "StepSpec",
     "percent_of",
 ]
 
-STREAMS = ("error", "slow", "disagreement", "label")
-"""What a candidate is judged by, each a yes/no outcome."""
+STREAMS = ("error", "slow", "disagreement", "label", "score")
+"""What a candidate is judged by: each a yes/no outcome, but the last a number."""
 
 MAX_STEPS = 50
 MAX_HOOKS = 8
 MAX_REQUESTS = 10**9
 LONGEST_S = 90 * 24 * 3600.0
+LARGEST_SCORE = 1e100
 FINEST_PERCENT = 10_000
 """Percents may have four decimals: one request in a million."""
 
@@ -50,7 +52,8 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Margin = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
 Requests = Annotated[int, Field(ge=0, le=MAX_REQUESTS)]
-Stream = Literal["error", "slow", "disagreement", "label"]
+Stream = Literal["error", "slow", "disagreement", "label", "score"]
+Number = Annotated[float, Field(ge=-LARGEST_SCORE, le=LARGEST_SCORE, allow_inf_nan=False)]
 
 
 def percent_of(value: float) -> Fraction:
@@ -92,11 +95,39 @@ class ShadowStepSpec(_Part):
 
 
 class HarmSpec(_Part):
-    """By how much (as a difference of shares) the candidate may be worse than the known good, per outcome."""
+    """By how much (as a difference of shares) the candidate may be worse than the known good, per outcome. ``score``:
+    as a difference of means, in the score's own unit (None: a twentieth of its range)."""
 
     error: Margin = 0.02
     slow: Margin = 0.05
     label: Margin = 0.05
+    score: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
+class ScoreSpec(_Part):
+    """The number that answers are judged by when their truth comes: ``error``, how far off a number was; ``brier``, the
+    square of how far off a class's score was; ``grade``, what was given to the answer. Past ``worst`` or ``best`` it
+    counts as that, so one wild value moves little."""
+
+    of: Literal["error", "brier", "grade"]
+    worst: Number
+    best: Number
+
+    @model_validator(mode="after")
+    def _sound(self) -> ScoreSpec:
+        if self.worst == self.best:
+            raise ValueError(f"best: another number than worst ({self.worst:g}); what lies between them is compared")
+        if self.of != "grade" and not 0.0 <= self.best < self.worst:
+            raise ValueError(
+                f"best: from 0 to less than worst ({self.worst:g}), got {self.best:g}: less {self.of} is better"
+            )
+        if self.of == "brier" and self.worst > 1.0:
+            raise ValueError(f"worst: at most 1, got {self.worst:g}: no score is further off than that")
+        return self
+
+    @property
+    def span(self) -> float:
+        return abs(self.best - self.worst)
 
 
 class BakeSpec(_Part):
@@ -164,8 +195,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class PlanSpec(_Part):
     """``alpha``: the chance, over the whole rollout and all streams together, to find harm where there is none.
     ``needs``: the streams that must have excluded harm before the weight grows; None: errors, and disagreement where
-    answers are compared. ``silence_s``: so long without a unit of evidence is silence.
-    ``on_drift``: whether an alarm of drift about the candidate holds its steps."""
+    answers are compared. ``score``: judged where it is there. ``silence_s``: so long without a unit of evidence is
+    silence. ``on_drift``: whether an alarm of drift about the candidate holds its steps."""
 
     candidate: Annotated[int, Field(ge=1, le=2**53)]
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=MAX_STEPS)] = Field(default_factory=_careful)
@@ -175,6 +206,7 @@ class PlanSpec(_Part):
     max_disagreement: Margin | None = 0.1
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     needs: Annotated[list[Stream], Field(max_length=len(STREAMS))] | None = None
+    score: ScoreSpec | None = None
     on_harm: Literal["rollback", "pause"] = "rollback"
     on_silence: Literal["wait", "pause"] = "wait"
     silence_s: Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)] = 300.0
@@ -200,12 +232,29 @@ class PlanSpec(_Part):
             )
         if "disagreement" in (self.needs or ()) and not self.compares:
             raise ValueError("needs: disagreement is asked for without a shadow and a max_disagreement to find it by")
+        self._check_score()
         return self
+
+    def _check_score(self) -> None:
+        harm = self.max_harm.score
+        if self.score is None and "score" in (self.needs or ()):
+            raise ValueError("needs: score is asked for without a 'score' that says of what, and from worst to best")
+        if self.score is None and harm is not None:
+            raise ValueError("max_harm: score has a margin, and the plan has no 'score' that is judged; leave it out")
+        if self.score is not None and harm is not None and harm >= self.score.span:
+            raise ValueError(
+                f"max_harm: score is at most the range of the score, less than {self.score.span:g}, got {harm:g}"
+            )
 
     @property
     def compares(self) -> bool:
         """Whether answers of candidate and known good are paired and judged."""
         return self.shadow is not None and self.max_disagreement is not None
+
+    @property
+    def max_score_harm(self) -> float:
+        """In the score's own unit; 0 where none is judged."""
+        return self.max_harm.score or (0.0 if self.score is None else self.score.span / 20.0)
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -244,6 +293,8 @@ class PlanSpec(_Part):
         """All of it, so that a report tells what was in force also when defaults change; but what is new and not used,
         which the release before does not know."""
         body = self.model_dump(mode="json")
+        if self.score is None:
+            del body["score"], body["max_harm"]["score"]
         if self.on_drift == "go-on":
             del body["on_drift"]
         return body

@@ -101,8 +101,8 @@ def _lines(report: Json) -> Iterator[str]:
 
 def _stream_lines(name: str, stream: Json) -> Iterator[str]:
     one, other = stream["candidate"], stream["baseline"]
-    counts = f"candidate {one['bad']} of {one['units']}"
-    counts += f", known good {other['bad']} of {other['units']}" if other["units"] else ""
+    counts = f"candidate {_counted(one)}"
+    counts += f", known good {_counted(other)}" if other["units"] else ""
     yield f"  {name:<12} {stream['verdict']:<10} {counts}"
     if stream.get("difference") is not None:
         interval = f"{stream['difference']:+.4f}"
@@ -112,6 +112,11 @@ def _stream_lines(name: str, stream: Json) -> Iterator[str]:
     harm = f"{stream['log_harm']:.2f} (verdict at {stream['harm_threshold']:.2f})"
     health = f"{stream['log_health']:.2f} (at {stream['health_threshold']:.2f})"
     yield f"  {'':<12} {'':<10} log e-value of harm {harm}, of health {health}"
+
+
+def _counted(arm: Json) -> str:
+    mean = arm.get("mean")
+    return f"{arm['bad']} of {arm['units']}" if mean is None else f"{mean:.4g} in the mean of {arm['units']}"
 
 
 def _interval(low: float, high: float) -> str:

@@ -2,9 +2,9 @@
 
 A name is ``stream/stratum/novelty/arm/outcome``: ``error/split/fresh/candidate/bad``.
 
-- ``stratum``: for ``error`` and ``label`` the split that chose (``split`` or ``rule:<name>``), since another split has
-  another mixture of callers, and of a label that comes in a later epoch, ``@`` and the epoch of its answer; for
-  ``slow`` the class of equal batch rows; for ``disagreement`` and ``score`` ``all``.
+- ``stratum``: for ``error``, ``label`` and ``score`` the split that chose (``split`` or ``rule:<name>``), since another
+  split has another mixture of callers, and of a label or score that comes in a later epoch, ``@`` and the epoch of its
+  answer; for ``slow`` the class of equal batch rows; for ``disagreement`` ``all``.
 - ``novelty``: ``fresh``, the key's first outcome in the whole rollout; ``again``, its first in this epoch.
 - ``outcome``: ``good`` or ``bad``; for ``slow`` a bin of compute time; for ``score`` ``units``, ``sum``, ``squares``.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from gateway.routing.truth import CLASSIFICATION, REGRESSION, Slice, Truth
+from gateway.routing.truth import CLASSIFICATION, GRADE, REGRESSION, Slice, Truth
 
 __all__ = ["SliceSpec", "TruthSpec"]
 
@@ -52,8 +52,8 @@ class SliceSpec(_Part):
 class TruthSpec(_Part):
     """See ``gateway.routing.truth.Truth``, which this becomes."""
 
-    task: Literal["classification", "regression"]
-    output: Name
+    task: Literal["classification", "regression", "grade"]
+    output: Name | None = None
     score: Name | None = None
     classes: Annotated[list[ClassName], Field(max_length=MAX_CLASSES)] = Field(default_factory=list)
     positive: ClassName | None = None
@@ -81,12 +81,16 @@ class TruthSpec(_Part):
 
     @model_validator(mode="after")
     def _sound(self) -> TruthSpec:
-        if self.task == REGRESSION:
+        if self.task != CLASSIFICATION:
             named = [field for field in ("score", "classes", "positive") if getattr(self, field) not in (None, [])]
             if named:
-                raise ValueError(f"{named[0]}: it belongs to classification, and the task is regression; leave it out")
-        if self.task == CLASSIFICATION and self.wrong_above is not None:
-            raise ValueError("wrong_above: it belongs to regression, and the task is classification; leave it out")
+                raise ValueError(f"{named[0]}: it belongs to classification, and the task is {self.task}; leave it out")
+        if self.task != REGRESSION and self.wrong_above is not None:
+            raise ValueError(f"wrong_above: it belongs to regression, and the task is {self.task}; leave it out")
+        if self.task == GRADE and self.output is not None:
+            raise ValueError("output: a grade is compared with no output; leave it out")
+        if self.task != GRADE and self.output is None:
+            raise ValueError("output: name the output that holds the answer")
         if self.late_after_s > self.horizon_s:
             raise ValueError(
                 f"late_after_s: at most horizon_s ({self.horizon_s:g}); a label after the horizon does not count at all"
@@ -101,7 +105,7 @@ class TruthSpec(_Part):
     def compiled(self) -> Truth:
         return Truth(
             task=self.task,
-            output=self.output,
+            output=self.output or "",
             score=self.score,
             classes=tuple(class_name(one) for one in self.classes),
             positive=None if self.positive is None else class_name(self.positive),

@@ -23,7 +23,7 @@ __all__ = [
 HEALTHY, HARMFUL, NOT_ENOUGH = "healthy", "harmful", "not-enough"
 
 STREAMS = ("error", "slow", "disagreement", "label", "score")
-"""All but ``score`` are yes/no outcomes; ``score`` is a number, more is better."""
+"""All but ``score`` are yes/no outcomes; ``score`` is a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class StreamPolicy:
     of means in its own unit.
 
     ``weight``: its part of ``alpha``. ``required``: nothing is healthy without it. ``limit_ms``: what is slow; None:
-    twice the baseline's 99th percentile. ``low`` and ``high``: the range of a score, past which it is cut.
+    twice the baseline's 99th percentile. ``low`` and ``high``: the worst and the best of a score,
+    past which it is cut; the worst may be the greater.
     """
 
     stream: str
@@ -78,10 +79,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """``bad`` of ``units``. For a score: ``bad`` is 0."""
+    """``bad`` of ``units``. For a score ``bad`` is 0, and ``mean`` that of what has been compared."""
 
     units: int = 0
     bad: int = 0
+    mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

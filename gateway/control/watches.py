@@ -9,17 +9,28 @@ from gateway.control.desired import DesiredRoute
 from gateway.control.tallies import BASELINE, CANDIDATE
 from gateway.messages import VersionRef
 
-__all__ = ["Watch", "watches_of"]
+__all__ = ["ScoreRange", "Watch", "watches_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRange:
+    """``of`` what: ``error``, ``brier`` or ``grade``; ``worst`` may be above ``best``."""
+
+    of: str
+    worst: float
+    best: float
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A rollout whose outcomes are counted: under ``scope``, for one epoch of its route."""
+    """A rollout whose outcomes are counted: under ``scope``, for one epoch of its route. ``score``: that which its plan
+    judges by."""
 
     scope: str
     epoch: int
     candidate: VersionRef
     baseline: VersionRef
+    score: ScoreRange | None = None
 
     def arm_of(self, version: VersionRef) -> str | None:
         if version == self.candidate:
@@ -35,5 +46,7 @@ def watches_of(routes: Mapping[str, DesiredRoute]) -> dict[str, Watch]:
         if rollout is not None:
             epoch = route.document.status.epoch
             scope = f"{name}/{rollout.id}"
-            found[name] = Watch(scope, epoch, route.ref(rollout.candidate), route.ref(rollout.baseline))
+            plan = rollout.plan
+            score = None if plan.score is None else ScoreRange(plan.score.of, plan.score.worst, plan.score.best)
+            found[name] = Watch(scope, epoch, route.ref(rollout.candidate), route.ref(rollout.baseline), score)
     return found

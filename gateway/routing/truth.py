@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-__all__ = ["CLASSIFICATION", "REGRESSION", "Slice", "Truth"]
+__all__ = ["CLASSIFICATION", "GRADE", "REGRESSION", "Slice", "Truth"]
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
+CLASSIFICATION, REGRESSION, GRADE = "classification", "regression", "grade"
+_SCORED = {CLASSIFICATION: "brier", REGRESSION: "error", GRADE: "grade"}
 
 NO_VALUE = "(none)"
 """The group of what has no value of the slice."""
@@ -61,13 +62,14 @@ class Slice:
 @dataclass(frozen=True, slots=True)
 class Truth:
     """``output`` holds the answer that a label is compared with, one a row: a class, a number, or the scores of all
-    classes, whose largest is then the answer. ``score`` holds scores beside it: one a row, of ``positive``, or one for
+    classes, whose largest is then the answer; of a ``grade``, where the label itself says how good an answer was, it is
+    empty. ``score`` holds scores beside it: one a row, of ``positive``, or one for
     each class, in the order of ``classes`` (none: 0, 1, 2 and so on). Without an ``output`` for it, an answer is
     ``positive`` from ``threshold`` on.
 
     ``positive`` is the class that precision, recall and the like speak of. A label that comes ``late_after_s`` after
     its answer is late, one after ``horizon_s`` no longer counts. ``wrong_above``: a number that is further off than
-    this is a wrong answer to a rollout's judge (None: regression says nothing to it).
+    this is a wrong answer to a rollout's judge (None: regression tells it of no wrong ones).
     """
 
     task: str
@@ -92,7 +94,19 @@ class Truth:
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        if not self.output:
+            return ()
         return (self.output,) if self.score in (None, self.output) else (self.output, str(self.score))
+
+    @property
+    def tells_wrong(self) -> bool:
+        """Whether a label makes an answer right or wrong."""
+        return self.task == CLASSIFICATION or self.wrong_above is not None
+
+    @property
+    def scored(self) -> str:
+        """What a label makes a number of, for a rollout's judge."""
+        return _SCORED[self.task]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from gateway.control.collector import MAX_WAITING, Collector
 from gateway.control.coordination import Alone
 from gateway.control.evidence import Block, Policy, StreamPolicy, begin, judge
 from gateway.control.start_order import LEAST_HOLD_S
-from gateway.control.watches import Watch
+from gateway.control.watches import ScoreRange, Watch
 from gateway.errors import StoreUnavailable
 from gateway.events import RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
@@ -197,18 +197,44 @@ async def test_pairs_of_answers_count_against_the_candidate_alone(scene: Scene) 
 
 async def test_labels_and_scores_come_later(scene: Scene) -> None:
     """For the version that answered then; of a route without a rollout they are of no use."""
+    judged(scene, 4)
     assert scene.collector.label("digits", place(1), NEW, wrong=True)
     assert scene.collector.label("digits", place(1), NEW, wrong=False)
-    assert scene.collector.score("digits", place(1), OLD, 0.5, low=0.0, high=1.0)
+    assert scene.collector.score("digits", place(1), OLD, 5.0, of="error")
+    assert scene.collector.score("digits", place(1), OLD, 1.0, of="error")
     assert not scene.collector.label("other", place(1), NEW, wrong=True)
     assert not scene.collector.label("digits", place(2), OTHER, wrong=True)
-    assert not scene.collector.score("digits", place(2), OTHER, 0.5, low=0.0, high=1.0)
+    assert not scene.collector.score("digits", place(2), OTHER, 5.0, of="error")
     assert await scene.counted() == {
         "label/split/fresh/candidate/bad": 1,
-        "score/all/fresh/baseline/units": 1,
-        "score/all/fresh/baseline/sum": 5_000,
-        "score/all/fresh/baseline/squares": 25_000_000,
+        "score/split/fresh/baseline/units": 1,
+        "score/split/fresh/baseline/sum": 5_000,
+        "score/split/fresh/baseline/squares": 25_000_000,
     }
+
+
+async def test_a_score_counts_where_the_plan_judges_by_its_kind(scene: Scene) -> None:
+    """Within the plan's range; of another kind, or where the plan has none, it uses up no key."""
+    assert not scene.collector.score("digits", place(1), NEW, 3.0, of="error")
+    judged(scene, 5)
+    assert not scene.collector.score("digits", place(1), NEW, 3.0, of="grade")
+    assert not scene.collector.score("digits", place(2), NEW, 3.0, of="error", epoch=3)
+    assert scene.collector.score("digits", place(1), NEW, 70.0, of="error", epoch=4, split="rule:beta")
+    assert scene.collector.score("digits", place(3), NEW, 0.0, of="error", epoch=5)
+    assert await scene.counted(5) == {
+        "score/rule:beta@4/fresh/candidate/units": 1,
+        "score/rule:beta@4/fresh/candidate/sum": 0,
+        "score/rule:beta@4/fresh/candidate/squares": 0,
+        "score/split/fresh/candidate/units": 1,
+        "score/split/fresh/candidate/sum": 10_000,
+        "score/split/fresh/candidate/squares": 100_000_000,
+    }
+
+
+def judged(scene: Scene, epoch: int) -> None:
+    """By errors from ten down to nothing."""
+    scene.watches = {"digits": Watch("digits/r1", epoch, NEW, OLD, ScoreRange("error", 10.0, 0.0))}
+    scene.collector.table_applied(2)
 
 
 async def test_a_label_of_an_earlier_epochs_answer_counts_now_and_apart(scene: Scene) -> None:

@@ -116,6 +116,8 @@ def test_how_labels_are_compared_stands_in_the_route_as_its_operator_wrote_it() 
         ({"wrong_above": 1.0}, "wrong_above"),
         ({"horizon_s": 1e9}, "truth.horizon_s"),
         ({"colour": "red"}, "truth.colour"),
+        ({"output": None}, "name the output"),
+        ({"task": "grade", "score": None, "classes": []}, "compared with no output"),
     ],
 )
 def test_a_truth_that_cannot_be_names_its_field(wrong: dict[str, object], field: str) -> None:

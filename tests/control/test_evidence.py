@@ -168,30 +168,67 @@ def test_a_split_that_is_sound_is_seldom_called_broken_and_a_broken_one_soon() -
 
 def test_score_means_are_held_at_every_look() -> None:
     """Equal scores of both arms: in 100 runs of 40 looks, harm is found no more often than 5% allows; a difference
-    is found."""
+    is found, and one of as much as may be is not called healthy more often than that."""
     rng = np.random.default_rng(1)
     found = [_scores_run(rng, 0.0) for _ in range(100)]
-    assert sum(found) <= most(100, 0.05)
-    assert np.mean([_scores_run(rng, 0.3) for _ in range(20)]) == 1.0
+    assert sum(harm for harm, _ in found) <= most(100, 0.05)
+    assert np.mean([health for _, health in found]) == 1.0
+    assert np.mean([harm for harm, _ in (_scores_run(rng, 0.3) for _ in range(20))]) == 1.0
+    assert sum(health for _, health in (_scores_run(rng, 0.1) for _ in range(100))) <= most(100, 0.05)
 
 
-def _scores_run(rng: np.random.Generator, less: float) -> bool:
-    """Whether harm was found at 5%."""
-    track, totals = Scores(), Sum[str]()
-    for _ in range(40):
-        for arm, size, mean in ((CANDIDATE, 10, 0.6 - less), (BASELINE, 90, 0.6)):
-            scores = [scaled(value, 0.0, 1.0) for value in rng.beta(4 * mean, 4 * (1 - mean), size).tolist()]
-            squares = sum(score * score for score in scores)
-            totals.update({f"{arm}/units": size, f"{arm}/sum": sum(scores), f"{arm}/squares": squares})
-        track = track.advanced({"all": dict(totals)})
-        if track.finding(0.1, 0.05, 0.0, 1.0).log_harm >= math.log(20):
-            return True
-    return False
+def test_scores_of_other_hours_and_callers_are_no_harm() -> None:
+    """Scores are worse by night and for a rule's callers, of whom the candidate has more; weights grow as the night
+    comes. Means of all that each arm has had would differ by a tenth."""
+    rng = np.random.default_rng(2)
+    found = [_scores_run(rng, 0.0, night=0.3, shares=(0.05, 0.25, 0.5, 0.95)) for _ in range(100)]
+    assert sum(harm for harm, _ in found) <= most(100, 0.05)
+    assert np.mean([health for _, health in found]) > 0.9
+
+
+def _scores_run(
+    rng: np.random.Generator, less: float, *, night: float = 0.0, shares: tuple[float, ...] = (0.1,)
+) -> tuple[bool, bool]:
+    """Whether harm was found at 5%, and health, within 40 looks at all."""
+    track, harm, health = Scores(), False, False
+    for step, share in enumerate(shares):
+        totals, track = {"split": Sum[str](), "rule:beta": Sum[str]()}, track.new_epoch()
+        for look in range(step * 40 // len(shares), (step + 1) * 40 // len(shares)):
+            for stratum, its, worse in (("split", share, 0.0), ("rule:beta", 0.5, night / 2)):
+                mean = 0.7 - worse - night * look / 40
+                for arm, size, harmed in ((CANDIDATE, round(100 * its), less), (BASELINE, 100 - round(100 * its), 0.0)):
+                    totals[stratum].update(_scored(rng, arm, size, mean - harmed))
+            track = track.advanced({name: dict(counted) for name, counted in totals.items()}, 20)
+            finding = track.finding(0.1, 0.05, 0.0, 1.0)
+            harm, health = harm or finding.log_harm >= math.log(20), health or finding.log_health >= math.log(20)
+    return harm, health
+
+
+def _scored(rng: np.random.Generator, arm: str, size: int, mean: float) -> dict[str, int]:
+    scores = [scaled(value, 0.0, 1.0) for value in rng.beta(4 * mean, 4 * (1 - mean), size).tolist()]
+    squares = sum(score * score for score in scores)
+    return {f"{arm}/units": size, f"{arm}/sum": sum(scores), f"{arm}/squares": squares}
+
+
+def test_an_error_is_a_score_whose_best_is_its_least() -> None:
+    """In its own unit: means, difference and interval are of errors, and more of them is harm."""
+    counted = {
+        **{f"{CANDIDATE}/{part}": count for part, count in (("units", 500), ("sum", 500 * 4_000))},
+        **{f"{BASELINE}/{part}": count for part, count in (("units", 500), ("sum", 500 * 8_000))},
+        f"{CANDIDATE}/squares": 500 * 4_000**2,
+        f"{BASELINE}/squares": 500 * 8_000**2,
+    }
+    finding = Scores().advanced({"split": counted}, 20).finding(1.0, 0.05, 10.0, 0.0)
+    assert finding.means == pytest.approx((6.0, 2.0))
+    assert finding.difference == pytest.approx(4.0)
+    assert 0.0 < finding.low < 4.0 < finding.high < 10.0
+    assert finding.log_harm > math.log(20) > finding.log_health
 
 
 def test_a_score_counts_within_the_range_of_the_policy() -> None:
     """Cut at both ends, so that one wild value moves a mean by a bounded amount."""
     assert [scaled(x, -1.0, 1.0) for x in (-5.0, -1.0, 0.0, 1.0, math.inf)] == [0, 0, SCALE // 2, SCALE, SCALE]
+    assert [scaled(x, 10.0, 0.0) for x in (50.0, 10.0, 2.5, -1.0)] == [0, 0, SCALE * 3 // 4, SCALE]
 
 
 # States and verdicts
@@ -219,6 +256,10 @@ def additions(draw: st.DrawFn) -> dict[str, int]:
     for arm, place in product((CANDIDATE, BASELINE), (60, 80, 90)):
         found[str(Counter("slow", "rows-4", "fresh", arm, str(place)))] = draw(counts)
     found |= tally("disagreement", CANDIDATE, good=draw(counts), bad=draw(counts), stratum="all")
+    for arm, stratum in product((CANDIDATE, BASELINE), ("split", "split@3")):
+        units, score = draw(counts), draw(st.integers(0, SCALE))
+        parts = (("units", units), ("sum", units * score), ("squares", units * score * score))
+        found |= {str(Counter("score", stratum, "fresh", arm, part)): count for part, count in parts}
     return found
 
 

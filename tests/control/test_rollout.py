@@ -15,6 +15,7 @@ from gateway.control import transitions
 from gateway.control.documents import RouteDocument, RouteSpec
 from gateway.control.evidence import Policy
 from gateway.control.rollout import Facts, Finding, Kind, Move, advance, arms_at, targets
+from gateway.control.rollout_evidence import policy_of
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_report import report_of, report_text
 from gateway.control.rollout_run import budgeted, budgeted_alone
@@ -88,6 +89,66 @@ def test_a_good_candidate_climbs_its_steps_bakes_and_is_the_known_good() -> None
     assert [(arm.version, arm.weight) for arm in document.spec.split] == [(3, 0), (4, 100)]
     [proof] = document.status.proved
     assert (proof.version, proof.rollout, proof.by) == (4, "4-a", "rollout")
+
+
+ERRORS = {"of": "error", "worst": 10.0, "best": 0.0}
+
+
+def test_a_plan_that_judges_by_a_score_says_of_what_from_worst_to_best() -> None:
+    """Watched where it is there, asked for where the plan needs it, in its own unit; and a plan without one is written
+    as the release before writes it."""
+    asked = plan(score=ERRORS, needs=["error", "score"], max_harm={"score": 0.5})
+    assert PlanSpec.parse(asked.to_json()) == asked
+    *_, stream = policy_of(asked, slow_ms=None).streams
+    assert (stream.stream, stream.max_harm, stream.required, stream.low, stream.high) == ("score", 0.5, True, 10.0, 0.0)
+    *_, stream = policy_of(plan(score=ERRORS), slow_ms=None).streams
+    assert (stream.max_harm, stream.required) == (0.5, False)
+    assert "score" not in plan().to_json()
+    assert plan().to_json()["max_harm"].keys() == {"error", "slow", "label"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"needs": ["score"]}, "needs: score is asked for without a 'score'"),
+        ({"max_harm": {"score": 0.1}}, "max_harm: score has a margin, and the plan has no 'score'"),
+        ({"score": ERRORS, "max_harm": {"score": 10.0}}, "less than 10, got 10"),
+        ({"score": {**ERRORS, "best": 10.0}}, "another number than worst"),
+        ({"score": {"of": "error", "worst": 0.0, "best": 10.0}}, "less error is better"),
+        ({"score": {"of": "brier", "worst": 2.0, "best": 0.0}}, "worst: at most 1, got 2"),
+        ({"score": {"of": "accuracy", "worst": 0.0, "best": 1.0}}, "score.of"),
+        ({"score": {**ERRORS, "worst": float("inf")}}, "score.worst"),
+    ],
+)
+def test_a_score_that_cannot_be_judged_is_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    """By its field, before anything begins."""
+    with pytest.raises(InvalidInput, match=said):
+        plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("truth", "changes", "said"),
+    [
+        (None, {"needs": ["label"]}, "the route has no truth"),
+        ({"task": "regression", "output": "y"}, {"needs": ["label"]}, "by which no answer is wrong.*with wrong_above"),
+        ({"task": "grade"}, {"needs": ["label"]}, "has a truth of grade, by which no answer is wrong"),
+        (None, {"score": ERRORS}, "judges by error, and the route has no truth"),
+        (
+            {"task": "classification", "output": "y"},
+            {"score": ERRORS},
+            "has a truth of classification, which gives brier",
+        ),
+    ],
+)
+def test_a_plan_that_no_truth_of_the_route_can_feed_does_not_begin(
+    truth: dict[str, Any] | None, changes: dict[str, Any], said: str
+) -> None:
+    """It would wait for evidence that never comes."""
+    document = route() if truth is None else route(truth=truth)
+    with pytest.raises(Conflict, match=said):
+        begun(document, **changes)
+    fitting = {"task": "regression", "output": "y", "wrong_above": 1.0}
+    assert begun(route(truth=fitting), needs=["label", "score"], score=ERRORS).status.rollout is not None
 
 
 def test_without_a_bake_the_weight_moves_and_the_known_good_stays() -> None:

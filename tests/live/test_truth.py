@@ -79,11 +79,20 @@ def post(gateway: LiveGateway, body: bytes, *, token: str | None = None, media: 
     return gateway.client.post("/feedback", content=body, headers=headers)
 
 
-def labelled_until(gateway: LiveGateway, done: Callable[[], Any], *, within_s: float = 90.0) -> Any:
+Labels = list[dict[str, Any]]
+
+
+def labelled_until(
+    gateway: LiveGateway,
+    done: Callable[[], Any],
+    *,
+    labels: Callable[[LiveGateway, int], Labels] = answered,
+    within_s: float = 90.0,
+) -> Any:
     limit = time.monotonic() + within_s
     while not (found := done()):
         assert time.monotonic() < limit, gateway.admin("GET", f"/routes/{ROUTE}/rollout")
-        send(gateway, answered(gateway, 40))
+        send(gateway, labels(gateway, 40))
     return found
 
 

@@ -49,14 +49,16 @@ class SharedLog(Protocol):
 
 
 class JoinedLabel(NamedTuple):
-    """A label that has joined an answer which the split of the epoch had its version give to a key."""
+    """A label that has joined an answer which the split of the epoch had its version give to a key. ``wrong`` None:
+    nothing says so. ``score``: of what, and how much (``gateway.routing.truth.Truth.scored``)."""
 
     route: str
     version: VersionRef
     bucket: int
     epoch: int
     split: str
-    wrong: bool
+    wrong: bool | None
+    score: tuple[str, float] | None = None
 
 
 class _Waiting(NamedTuple):
@@ -193,8 +195,9 @@ class TruthDesk:
         while True:
             owed = (await self._ask(ASK_OUTCOMES, {"delivered": self._delivered}))["outcomes"]
             self._delivered = 0
-            for number, route, model, version, bucket, epoch, split, wrong in owed:
-                self._joined(JoinedLabel(route, VersionRef(model, version), bucket, epoch, split, wrong))
+            for number, route, model, version, bucket, epoch, split, wrong, score in owed:
+                scored = None if score is None else (score[0], score[1])
+                self._joined(JoinedLabel(route, VersionRef(model, version), bucket, epoch, split, wrong, scored))
                 self._delivered = number
             if not owed:
                 break

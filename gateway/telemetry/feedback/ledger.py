@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ import orjson
 
 from gateway.clock import Clock
 from gateway.errors import RecorderUnavailable, StorageFull
-from gateway.routing.truth import CLASSIFICATION
 from gateway.telemetry.feedback.ledger_series import SeriesBook
 from gateway.telemetry.feedback.ledger_sums import Place, StandingSums
 from gateway.telemetry.feedback.nouns import (
@@ -37,8 +36,8 @@ from gateway.telemetry.feedback.nouns import (
     given_at_ms,
     id_of,
 )
-from gateway.telemetry.feedback.reading import LabelFault, labels_of, outcome_of
-from gateway.telemetry.feedback.sums import Group, Row
+from gateway.telemetry.feedback.reading import LabelFault, labels_of, outcome_of, score_of
+from gateway.telemetry.feedback.sums import Group, Outcome, Row
 from gateway.telemetry.feedback.tables import open_tables, writing
 from gateway.telemetry.feedback.timeline import Timeline
 
@@ -215,10 +214,14 @@ class Ledger:
     def sums_of(self, series: int, since_day: int = 0) -> Iterator[tuple[Place, Group]]:
         return self._sums.all_of(series, since_day)
 
-    def outcomes(self, limit: int = 1000) -> list[tuple[int, Mapping[str, Any]]]:
-        """The oldest that are owed, with their numbers."""
-        asked = "SELECT number, body FROM outcomes ORDER BY number LIMIT ?"
-        return [(number, orjson.loads(body)) for number, body in self._connection.execute(asked, (limit,))]
+    def outcomes(self, limit: int = 1000) -> list[list[Any]]:
+        """The oldest that are owed: number, route, model, version, place of the key, epoch, split, whether the answer
+        was wrong (None: nothing says so), and its score, [of what, how much] (None: it has none)."""
+        asked = "SELECT number, body, score FROM outcomes ORDER BY number LIMIT ?"
+        return [
+            [number, *orjson.loads(body), None if score is None else orjson.loads(score)]
+            for number, body, score in self._connection.execute(asked, (limit,))
+        ]
 
     # How
 
@@ -322,11 +325,20 @@ class Ledger:
         for outcome in outcomes:
             self._sums.joined(series.number, known.at // DAY_MS, series.truth, outcome)
         cursor.execute("UPDATE answers SET rows = NULL, label = ? WHERE id = ?", (digest_of(value), known.id))
-        if known.bucket is not None and (series.truth.task == CLASSIFICATION or series.truth.wrong_above is not None):
-            body = (series.route, *series.version, known.bucket, known.epoch, known.split, outcomes[0].wrong)
-            cursor.execute("INSERT INTO outcomes (body) VALUES (?)", (orjson.dumps(body),))
-            if cursor.lastrowid is not None and cursor.lastrowid % 1000 == 0:
-                cursor.execute("DELETE FROM outcomes WHERE number <= ?", (cursor.lastrowid - self._bounds.outcomes,))
+        if known.bucket is not None:
+            self._owe(cursor, known, series, outcomes)
+
+    def _owe(self, cursor: sqlite3.Cursor, known: _Known, series: Series, outcomes: Sequence[Outcome]) -> None:
+        """To the rollouts' evidence: whether the answer was wrong, and how good it was; None where that is not said."""
+        wrong = outcomes[0].wrong if series.truth.tells_wrong else None
+        score = score_of(outcomes, series.truth)
+        if wrong is None and score is None:
+            return
+        body = (series.route, *series.version, known.bucket, known.epoch, known.split, wrong)
+        scored = None if score is None else orjson.dumps([series.truth.scored, score])
+        cursor.execute("INSERT INTO outcomes (body, score) VALUES (?, ?)", (orjson.dumps(body), scored))
+        if cursor.lastrowid is not None and cursor.lastrowid % 1000 == 0:
+            cursor.execute("DELETE FROM outcomes WHERE number <= ?", (cursor.lastrowid - self._bounds.outcomes,))
 
     def _hold(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> Verdict:
         horizon = self._longest_ms()

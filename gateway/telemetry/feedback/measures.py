@@ -16,7 +16,7 @@ from gateway.intervals import ALPHA, Interval, mean_sequence, share_sequence, wi
 from gateway.telemetry.feedback.exact import Exact
 from gateway.telemetry.feedback.sums import BINS, Group, longest_delay_of
 
-__all__ = ["Measure", "arrival", "calibration", "classes", "error_size", "measures", "share"]
+__all__ = ["Measure", "arrival", "calibration", "classes", "error_size", "grade", "measures", "share"]
 
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -144,6 +144,11 @@ def error_size(group: Group, alpha: float = ALPHA) -> Measure:
     """The mean absolute error."""
     size = _mean(group.labelled, group.error_size, group.error_squares, alpha)
     return size._replace(low=max(0.0, size.low))
+
+
+def grade(group: Group, alpha: float = ALPHA) -> Measure:
+    """The mean of the labels, where they say themselves how good an answer was: errors against an answer of 0."""
+    return _mean(group.labelled, Exact(-group.error.units, group.error.scale), group.error_squares, alpha)
 
 
 def _mean(units: int, total: Exact, squares: Exact, alpha: float = ALPHA) -> Measure:

@@ -124,7 +124,7 @@ class TruthPart:
     def _owed(self, delivered: int) -> Mapping[str, Any]:
         if delivered:
             self._ledger.delivered(delivered)
-        return {"outcomes": [[number, *body] for number, body in self._ledger.outcomes()]}
+        return {"outcomes": self._ledger.outcomes()}
 
     def _share(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         ledger, place = self._ledger, body["place"]

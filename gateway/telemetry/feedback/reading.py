@@ -10,10 +10,10 @@ import numpy as np
 
 from gateway.events import Content
 from gateway.messages import Array
-from gateway.routing.truth import CLASSIFICATION, Truth
+from gateway.routing.truth import CLASSIFICATION, GRADE, Truth
 from gateway.telemetry.feedback.sums import Outcome, Row
 
-__all__ = ["MAX_ROWS", "LabelFault", "bets", "labels_of", "outcome_of", "rows_of"]
+__all__ = ["MAX_ROWS", "LabelFault", "bets", "labels_of", "outcome_of", "rows_of", "score_of"]
 
 MAX_ROWS = 10_000
 """Of one answer; a larger one is not kept."""
@@ -35,6 +35,8 @@ class LabelFault(ValueError):
 
 def rows_of(content: Content, truth: Truth, rows: int) -> tuple[Row, ...]:
     """One for each row of the answer; none where the outputs are not what the truth says, or say no number."""
+    if truth.task == GRADE:
+        return tuple(Row(0.0, None, groups) for groups in _groups(content, truth, rows)) if 0 < rows <= MAX_ROWS else ()
     outputs = content.outputs or {}
     answered = outputs.get(truth.output)
     if answered is None or not 0 < rows <= MAX_ROWS or (answered.size != rows and answered.shape[:1] != (rows,)):
@@ -171,3 +173,13 @@ def outcome_of(row: Row, label: Label, truth: Truth, delay_s: float) -> Outcome:
         return Outcome(row, label, event, wrong, delay_s)
     error = abs(float(row.answer) - label)
     return Outcome(row, label, False, truth.wrong_above is not None and error > truth.wrong_above, delay_s)
+
+
+def score_of(outcomes: Sequence[Outcome], truth: Truth) -> float | None:
+    """What ``truth.scored`` names, in the mean over the labelled rows of an answer; None: its rows have no scores."""
+    if truth.task != CLASSIFICATION:
+        answers = [0.0 if truth.task == GRADE else float(outcome.row.answer) for outcome in outcomes]
+        off = [float(outcome.label) - answer for outcome, answer in zip(outcomes, answers, strict=True)]
+        return math.fsum(off if truth.task == GRADE else map(abs, off)) / len(off)
+    scores = [(outcome.row.score, outcome.event) for outcome in outcomes if outcome.row.score is not None]
+    return math.fsum((score - event) ** 2 for score, event in scores) / len(scores) if scores else None

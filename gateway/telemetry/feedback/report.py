@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
 from typing import Any
 
 from gateway.intervals import ALPHA
 from gateway.messages import VersionRef
-from gateway.routing.truth import REGRESSION, Truth
+from gateway.routing.truth import CLASSIFICATION, GRADE, REGRESSION, Truth
 from gateway.telemetry.feedback.estimate import estimates
 from gateway.telemetry.feedback.ledger import DAY_MS, Ledger
-from gateway.telemetry.feedback.measures import arrival, calibration, classes, error_size, measures, share
+from gateway.telemetry.feedback.measures import (
+    Measure,
+    arrival,
+    calibration,
+    classes,
+    error_size,
+    grade,
+    measures,
+    share,
+)
 from gateway.telemetry.feedback.nouns import Series
 from gateway.telemetry.feedback.sums import Group
 
@@ -65,13 +74,13 @@ def _merged(ledger: Ledger, series: Iterable[Series], version: VersionRef, since
 
 
 def _of_version(found: Groups, truth: Truth) -> dict[str, Any]:
-    whole, numbers = found[WHOLE], truth.task == REGRESSION
+    whole = found[WHOLE]
     body: dict[str, Any] = {
         "arrival": arrival(whole),
         "measures": {name: one.to_json() for name, one in _measures(whole, truth).items()},
         "slices": {},
     }
-    if not numbers:
+    if truth.task == CLASSIFICATION:
         estimate = estimates(whole, positive=truth.positive)
         body |= {"classes": classes(whole), "calibration": calibration(whole), "estimate": estimate or None}
     for cut in truth.slices:
@@ -90,24 +99,24 @@ def _of_version(found: Groups, truth: Truth) -> dict[str, Any]:
 
 
 def _measures(group: Group, truth: Truth) -> Mapping[str, Any]:
-    return measures(group, positive=truth.positive, numbers=truth.task == REGRESSION)
+    if truth.task == GRADE:
+        return {"grade": grade(group)} if group.labelled else {}
+    return measures(group, positive=truth.positive, numbers=truth.task != CLASSIFICATION)
 
 
 def gaps(parts: Mapping[str, Group], truth: Truth) -> dict[str, Any]:
     """By measure, the largest difference between two groups, with an interval that holds for all pairs at every look:
     each group's own has a part of alpha. Of classes with a positive one: accuracy, rate of positive answers
     (demographic parity), recall (equal opportunity)."""
-    if truth.task == REGRESSION:
-        found = _gap_of_means(parts)
-        return {} if found is None else {"mae": found}
+    if truth.task != CLASSIFICATION:
+        return _gap_of_means(parts, truth)
     return {name: _gap(groups) for name, groups in _compared(parts, truth).items()}
 
 
 def _gap_values(parts: Mapping[str, Group], truth: Truth) -> dict[str, float]:
     """Without intervals, which a metric does not show and which take a hundred times as long."""
-    if truth.task == REGRESSION:
-        found = _gap_of_means(parts)
-        return {} if found is None else {"mae": found["value"]}
+    if truth.task != CLASSIFICATION:
+        return {name: gap["value"] for name, gap in _gap_of_means(parts, truth).items()}
     rates = {name: [hits / units for hits, units in held.values()] for name, held in _compared(parts, truth).items()}
     return {name: max(values) - min(values) for name, values in rates.items()}
 
@@ -135,12 +144,19 @@ def _gap(groups: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     return _widest(ends)
 
 
-def _gap_of_means(parts: Mapping[str, Group]) -> dict[str, Any] | None:
+def _gap_of_means(parts: Mapping[str, Group], truth: Truth) -> dict[str, Any]:
     enough = {part: group for part, group in parts.items() if group.labelled >= LEAST_ROWS}
     if len(enough) < 2:
-        return None
-    held = {part: error_size(group, ALPHA / len(enough)) for part, group in enough.items()}
-    return _widest({part: (one.value, one.low, one.high) for part, one in held.items()})
+        return {}
+    name, mean = _MEANS[truth.task]
+    held = {part: mean(group, ALPHA / len(enough)) for part, group in enough.items()}
+    return {name: _widest({part: (one.value, one.low, one.high) for part, one in held.items()})}
+
+
+_MEANS: Mapping[str, tuple[str, Callable[[Group, float], Measure]]] = {
+    REGRESSION: ("mae", error_size),
+    GRADE: ("grade", grade),
+}
 
 
 def _widest(ends: Mapping[str, tuple[float, float, float]]) -> dict[str, Any]:
@@ -166,7 +182,7 @@ def scores_of(ledger: Ledger) -> list[dict[str, Any]]:
         for cut in truth.slices:
             parts = {part: group for (name, part), group in groups.items() if name == cut.name}
             scores |= {f"{name}_gap:{cut.name}": value for name, value in _gap_values(parts, truth).items()}
-        estimated = {} if truth.task == REGRESSION else estimates(whole, positive=truth.positive)
+        estimated = estimates(whole, positive=truth.positive) if truth.task == CLASSIFICATION else {}
         scores |= {f"{name}_estimated": one["value"] for name, one in estimated.get("measures", {}).items()}
         found.append(
             {

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS sums (
 CREATE TABLE IF NOT EXISTS counts (
     model TEXT NOT NULL, version INTEGER NOT NULL, outcome TEXT NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (model, version, outcome)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, score BLOB);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 """``answers`` wait for their label; those that have it keep a digest of it in place of their rows until they end, so
@@ -88,12 +88,20 @@ def _opened(path: Path) -> sqlite3.Connection:
         if found > SCHEMA:
             raise RecorderUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
         connection.executescript(TABLES)
+        _add_score(connection)
         if found != SCHEMA:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _add_score(connection: sqlite3.Connection) -> None:
+    """To a file of the release before, which goes on with it as well: it names the columns that it writes."""
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(outcomes)")}
+    if "score" not in columns:
+        connection.execute("ALTER TABLE outcomes ADD COLUMN score BLOB")
 
 
 @contextlib.contextmanager
