@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.connection import perform
+from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output, when_text
 
 __all__ = ["commands"]
@@ -48,6 +49,8 @@ def search_versions(
     json: JsonOption = False,
 ) -> None:
     """Find versions: all that is said must hold. turnout search --data sha256:1f2e --metric 'accuracy>=0.95'."""
+    if name is not None and set("<>=") & set(name):
+        raise CommandFailed(f"{name!r} is no part of a model's name; did you mean --metric {name!r}?", status=USAGE)
     output = Output.standard(machine=json)
     single = {
         "name": name,
@@ -68,6 +71,8 @@ def search_versions(
         return
     columns = ("VERSION", "DIGEST", "FORMAT", "REGISTERED", "ALIASES", "METRICS", "TAGS")
     output.table(columns, [_row(version) for version in found["versions"]], empty="No version is like that.")
+    if name is not None and not found["versions"]:
+        output.note(f"{name} was looked for in the names of models; by a metric: --metric '{name}>=0'")
     if found["unreadable"]:
         output.note(f"{found['unreadable']} versions were not looked at: what is stored of them cannot be read")
     if found["next"] is not None:

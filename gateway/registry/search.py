@@ -141,7 +141,8 @@ def _tag(text: str) -> tuple[str, str | None]:
 def _metric(text: str) -> MetricTerm:
     parts = _METRIC.fullmatch(text.strip())
     if parts is None or not parts[1].strip():
-        raise _wrong("metric", "like accuracy>=0.95, or accuracy[slice]>=0.95", repr(text[:60]))
+        alone = "" if set("<>=") & set(text) else " alone (a shell takes > and < for itself: put the term in quotes)"
+        raise _wrong("metric", "like accuracy>=0.95, or accuracy[slice]>=0.95", f"{text[:60]!r}{alone}")
     metric, part, compare, number = parts.groups()
     try:
         value = float(number)

@@ -380,3 +380,14 @@ def test_a_reader_that_leaves_early_is_no_failure(local: Turnout) -> None:
     with audit.stderr:
         assert audit.stderr.read() == b""
     audit.wait(60)
+
+
+def test_a_search_for_a_metric_in_the_place_of_a_name_says_where_it_belongs(local: Turnout) -> None:
+    """With a figure it is refused, without one nothing is found, and both say how to ask."""
+    local.done("register", "digits", echo_source(local.folder, "first"))
+    refused = local("search", "accuracy>=0.9")
+    assert (refused.status, "did you mean --metric 'accuracy>=0.9'?" in refused.err) == (2, True), refused
+    nothing = local("search", "accuracy")
+    assert (nothing.status, "--metric 'accuracy>=0'" in nothing.out + nothing.err) == (0, True), nothing
+    bare = local("search", "--metric", "accuracy")
+    assert (bare.status, "in quotes" in bare.err) == (1, True), bare

@@ -83,6 +83,14 @@ def test_what_is_no_term_is_refused_by_its_name(term: str, text: str) -> None:
     assert caught.value.problems[0].field == term
 
 
+def test_a_metric_without_its_figure_is_answered_with_what_is_missing() -> None:
+    """A shell that reads ``>`` leaves the bare name; a figure that is none is said as before."""
+    with pytest.raises(InvalidInput, match=r"got 'accuracy' alone \(a shell takes > and < for itself"):
+        read_query({"metric": ["accuracy"]})
+    with pytest.raises(InvalidInput, match=r"a number behind >=, got 'high'$"):
+        read_query({"metric": ["accuracy>=high"]})
+
+
 @pytest.mark.parametrize(
     "text", [" " * 30_000 + "a", "a" * 30_000, "a[" + "b" * 30_000, "a" + " " * 30_000 + "=", "[" * 30_000]
 )
