@@ -211,7 +211,7 @@ async def test_a_snapshot_of_the_store_parses_what_has_changed_and_still_sees_da
     store = SqliteStore(tmp_path / "store.sqlite3")
     await store.snapshot()
     with sqlite3.connect(tmp_path / "store.sqlite3") as damaging:
-        damaging.execute("UPDATE history SET body = '{' WHERE name = 'm1'")
+        damaging.execute("UPDATE living SET body = '{' WHERE name = 'm1'")
     with pytest.raises(StoreUnavailable, match="not JSON"):
         await store.snapshot()
     await store.close()

@@ -273,7 +273,7 @@ async def main():
     revision, number = (found.revision, found.body["n"]) if found else (0, 0)
     while True:
         number += 1
-        revision = await store.commit([Change(key, {"n": number}, revision)], entry)
+        revision = await store.commit([Change(key, {"n": number, "rest": "x" * 300}, revision)], entry)
         sys.stdout.write(f"{number}\\n"); sys.stdout.flush()
 
 asyncio.run(main())
