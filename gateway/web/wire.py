@@ -92,6 +92,9 @@ class WireProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
         super().connection_lost(exc)
+        # Each refers to this connection: left here, both would wait for the collector, which seldom comes.
+        self.cycle = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     # What the parser calls
 
