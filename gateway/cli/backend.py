@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.cli.output import Steps
-from gateway.control.batch_control import Batch
-from gateway.control.explain import Question
+
+if TYPE_CHECKING:  # they bring the whole control plane, which a command to a gateway does without
+    from gateway.control.batch_control import Batch
+    from gateway.control.explain import Question
 
 __all__ = [
     "Backend",

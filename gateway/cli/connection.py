@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.cli.backend import Backend
 from gateway.cli.failures import USAGE, CommandFailed
-from gateway.cli.http_backend import is_loopback, open_http
-from gateway.cli.local_backend import open_local
 from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.settings import ClientSettings, client_settings
 
 __all__ = ["connect", "local_home", "perform", "token_for"]
 
 T = TypeVar("T")
+
+_HTTP, _LOCAL = "gateway.cli.http_backend", "gateway.cli.local_backend"
+"""A command needs one of them; each takes half a second to import."""
 
 
 def perform(work: Callable[[Backend], Awaitable[T]], *, creates: bool = False, config: Path | None = None) -> T:
@@ -41,13 +43,19 @@ async def connect(
             raise CommandFailed(
                 "--config is for work on a home; the gateway of TURNOUT_URL has settings of its own", status=USAGE
             )
-        async with open_http(client.url, token_for(client)) as remote:
+        there: AbstractAsyncContextManager[Backend] = _http().open_http(client.url, token_for(client))
+        async with there as remote:
             yield remote
         return
     if not creates:
         _require_home(client.home)
-    async with open_local(client.home, config) as local:
+    here: AbstractAsyncContextManager[Backend] = importlib.import_module(_LOCAL).open_local(client.home, config)
+    async with here as local:
         yield local
+
+
+def _http() -> Any:
+    return importlib.import_module(_HTTP)
 
 
 def local_home(what: str) -> Path:
@@ -64,7 +72,7 @@ def local_home(what: str) -> Path:
 
 def token_for(client: ClientSettings) -> str | None:
     """``TURNOUT_TOKEN``; else, for a gateway on this machine, the admin token that it left in the home."""
-    if client.token is not None or client.url is None or not is_loopback(client.url):
+    if client.token is not None or client.url is None or not _http().is_loopback(client.url):
         return client.token
     try:
         return (client.home / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip() or None

@@ -1,7 +1,7 @@
-"""The ``turnout`` command: which commands it needs to know, and from an error to one line and an exit status.
+"""The ``turnout`` command: which module has a command, and from an error to one line and an exit status.
 
-A gateway keeps what it has imported for all its life, so ``turnout serve`` knows no other command: their tables,
-progress bars and HTTP client take 8 MB.
+Only that module is imported: all of them together take more than a second, which somebody at a terminal feels, and
+8 MB, which a gateway would keep for all its life.
 """
 
 from __future__ import annotations
@@ -10,17 +10,48 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from gateway import __version__
-from gateway.cli import serve
 from gateway.cli.failures import FAILED, INTERRUPTED, CommandFailed, describe
 from gateway.errors import TurnoutError
 
-__all__ = ["frame", "main"]
+__all__ = ["COMMANDS", "frame", "main"]
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "serve": ("serve",),
+    "demo.command": ("demo",),
+    "register": ("register",),
+    "model_commands": ("models", "show", "archive", "promote", "alias"),
+    "verify_command": ("verify",),
+    "artifact_commands": ("sign", "signatures", "unarchive", "rekey"),
+    "target_commands": ("demote", "targets"),
+    "record_command": ("record",),
+    "lineage_commands": ("lineage", "compare"),
+    "reproduce_command": ("reproduce",),
+    "profile_command": ("profile",),
+    "search_command": ("search",),
+    "predict_command": ("predict", "jobs"),
+    "route_commands": ("routes", "apply", "diff", "weights", "rollback", "lift", "history", "restore"),
+    "rollout_command": ("rollout",),
+    "follow_command": ("follow",),
+    "gate_commands": ("gates", "gate"),
+    "explain_command": ("explain",),
+    "drift_command": ("drift",),
+    "truth_command": ("truth",),
+    "simulate": ("simulate",),
+    "store_commands": ("replicas", "store"),
+    "transfer_commands": ("push", "pull", "sync"),
+    "audit_commands": ("audit",),
+    "config_commands": ("config",),
+    "decisions_commands": ("decisions",),
+    "gc_command": ("gc",),
+    "keeper_commands": ("backup", "restore-backup", "tokens"),
+}
+"""By module of this package, in the order of ``turnout --help``."""
 
 _ALL = "gateway.cli.root"
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -61,11 +92,16 @@ def frame() -> typer.Typer:
 
 
 def _application(arguments: Sequence[str]) -> typer.Typer:
-    if arguments[:1] != ["serve"]:
-        application: typer.Typer = importlib.import_module(_ALL).application
-        return application
+    """With the one command that is asked for; with all of them for help, and for what is none."""
+    wanted = arguments[0] if arguments else ""
+    if wanted == "--version":
+        return frame()
+    module = next((name for name, commands in COMMANDS.items() if wanted in commands), None)
+    if module is None:
+        everything: typer.Typer = importlib.import_module(_ALL).application
+        return everything
     application = frame()
-    application.add_typer(serve.commands)
+    application.add_typer(importlib.import_module(f"gateway.cli.{module}").commands)
     return application
 
 

@@ -6,6 +6,8 @@ of ``python -m gateway.cli``; that the two agree is itself tested.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import socket
@@ -87,4 +89,7 @@ def become(asked: Mapping[str, Any], streams: Sequence[int]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    for module in ("root", "http_backend", "local_backend"):  # which ``main`` would import in each fork
+        importlib.import_module(f"gateway.cli.{module}")
+    gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
