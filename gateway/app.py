@@ -204,7 +204,7 @@ class Gateway:
             trace_ratio=settings.telemetry.trace_ratio,
             whereabouts=control.whereabouts,
             large=large,
-            degraded=control.degraded,
+            degraded=lambda: [*control.degraded(), *([] if recorder is None else recorder.degraded())],
             drift=None if drift is None else drift.reports,
         )
         applications = self._applications(services, control, endpoint, self._decision_reader(clock))

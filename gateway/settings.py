@@ -264,12 +264,14 @@ class AuditSettings(Group):
 
 class TelemetrySettings(TracingSettings):
     """``request_log`` is ``stdout``, ``stderr``, ``off`` or a file; ``recorder_bytes`` of records may wait for the
-    recorder, in each process that answers, before some are dropped; ``drift``: whether inputs and answers
-    move away from their references. What it says of traces: ``TracingSettings``."""
+    recorder, in each process that answers, before some are dropped; ``clock_stands_h``: for so long a step of the wall
+    clock must stand before decisions and labels go by the age that they have by it; ``drift``: whether inputs and
+    answers move away from their references. What it says of traces: ``TracingSettings``."""
 
     request_log: str = "stdout"
     request_log_queue: Positive = 10_000
     recorder_bytes: Annotated[int, Field(ge=64 * 1024)] = 32 * 1024 * 1024
+    clock_stands_h: Annotated[float, Field(ge=0, le=8760)] = 72.0
     truth: TruthSettings = TruthSettings()
     decisions: DecisionSettings = DecisionSettings()
     drift: DriftSettings = DriftSettings()

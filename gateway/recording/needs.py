@@ -46,5 +46,9 @@ def recorder_needs(settings: Settings, *, gateway: str) -> Needs:
     decisions = decision_options(settings, instance=gateway, build=__version__)
     if decisions is not None:
         options["decisions"] = decisions
-    options["truth"] = {"path": str(settings.home / LABELS_FILE), **settings.telemetry.truth.model_dump()}
+    options["truth"] = {
+        "path": str(settings.home / LABELS_FILE),
+        **settings.telemetry.truth.model_dump(),
+        "stands_s": settings.telemetry.clock_stands_h * 3600.0,
+    }
     return Needs(options, () if sink is None else (sink,))

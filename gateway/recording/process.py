@@ -20,6 +20,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.recording.desk import Desk
 from gateway.recording.parts import Part
 from gateway.telemetry.decisions.assembly import decision_part
+from gateway.telemetry.feedback.asks import ASK_CLOCK
 from gateway.telemetry.feedback.opening import truth_part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
@@ -32,7 +33,7 @@ _NICENESS = 5
 _END_S = 10
 
 
-SHOWN = ("request-log", "traces", "decisions")
+SHOWN = ("request-log", "traces", "decisions", ASK_CLOCK)
 
 
 def build_parts(options: Mapping[str, Any], fds: Sequence[int], clock: Clock) -> list[Part]:

@@ -24,6 +24,7 @@ from gateway.recording.frames import Down, Up, pack, unpack
 from gateway.recording.large import Policy, no_policy
 from gateway.recording.road import LIMIT_BYTES, Road, RoadStatistics
 from gateway.recording.sender import Sender
+from gateway.telemetry.feedback.asks import ASK_CLOCK
 
 __all__ = ["DECISIONS", "EVERY", "KEEPS", "Losses", "Recorder", "RecorderStatistics"]
 
@@ -100,6 +101,11 @@ class Recorder(Sender):
         """What a part last said of itself, of those questions whose answers come unasked; nothing so far."""
         found: Mapping[str, Any] = self._standing.get("shown", {}).get(kind, {})
         return found
+
+    def degraded(self) -> Sequence[str]:
+        """What keeps its parts from ending what is old, for ``/readyz``."""
+        troubles = self.shown(DECISIONS).get("clock_trouble"), self.shown(ASK_CLOCK).get("trouble")
+        return [str(trouble) for trouble in troubles if trouble]
 
     # What it is given
 

@@ -77,7 +77,7 @@ def _labels(services: Services) -> Labels:
 async def _one(labels: Labels, principal: Principal, raw: bytes) -> Response:
     body = _object(raw)
     decision, value = checked(body)
-    ((outcome, expected, got),) = await labels.join([(decision, value)], principal.routes)
+    ((outcome, expected, got),) = await labels.join([(decision, value)], principal.routes, principal.name)
     said = {"decision": decision, "outcome": outcome}
     match outcome:
         case "held":
@@ -192,7 +192,8 @@ class _Bulk:
     async def _keep(self) -> None:
         if not self._waiting:
             return
-        verdicts = await self._labels.join([labelled for _, labelled in self._waiting], self._principal.routes)
+        principal, labels = self._principal, [labelled for _, labelled in self._waiting]
+        verdicts = await self._labels.join(labels, principal.routes, principal.name)
         for (number, _), (outcome, expected, got) in zip(self._waiting, verdicts, strict=True):
             match outcome:
                 case "rejected":

@@ -64,13 +64,13 @@ class Repository(Protocol):
 
 class Labels(Protocol):
     """``join`` answers what became of each label (its outcome; of one that does not fit, what was expected and what
-    came) once all are durable. ``routes``: those whose answers the sender may label; None: all. Raises Conflict where
-    no route wants labels, Overloaded, StoreUnavailable, StorageFull: sending them again is safe.
+    came) once all are durable. ``routes``: those whose answers the ``sender`` may label; None: all. Raises Conflict
+    where no route wants labels, Overloaded, StoreUnavailable, StorageFull: sending them again is safe.
 
     ``report``: how right a route's versions are, over so many days. Raises NotFound."""
 
     async def join(
-        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None
+        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None, sender: str
     ) -> Sequence[tuple[str, str, str]]: ...
 
     async def report(self, route: str, days: int) -> Mapping[str, Any]: ...

@@ -27,7 +27,7 @@ class KeptLabels:
         self.room = 10**6
 
     async def join(
-        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None
+        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None, sender: str
     ) -> Sequence[tuple[str, str, str]]:
         if len(self.kept) + len(labels) > self.room:
             raise StoreUnavailable("the labels' file does not answer")

@@ -44,6 +44,7 @@ def _begun(options: Mapping[str, Any], clock: Clock) -> DecisionPart:
             checkpoint_records=options["checkpoint_records"],
             copy=None if options["copy"] is None else Path(options["copy"]),
             labels=tuple(sorted(labels.items())),
+            stands_s=options["stands_s"],
         ),
     )
     sinks = None

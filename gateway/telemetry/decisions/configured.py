@@ -10,7 +10,8 @@ from gateway.telemetry.decisions.sinks.choice import options_of
 
 __all__ = ["decision_options"]
 
-_DAY_S = 86_400.0
+_HOUR_S = 3600.0
+_DAY_S = 24 * _HOUR_S
 
 
 def decision_options(settings: Settings, *, instance: str, build: str) -> dict[str, Any] | None:
@@ -32,5 +33,6 @@ def decision_options(settings: Settings, *, instance: str, build: str) -> dict[s
         "compact": wanted.compact,
         "keep_s": None if wanted.keep_days is None else wanted.keep_days * _DAY_S,
         "keep_bytes": wanted.keep_bytes,
+        "stands_s": settings.telemetry.clock_stands_h * _HOUR_S,
         "sinks": options_of(wanted.sinks),
     }

@@ -23,10 +23,12 @@ from gateway.clock import Clock
 from gateway.errors import SettingsError
 from gateway.telemetry.decisions.fields import COLUMNS, SCHEMA
 from gateway.telemetry.decisions.frames import CONTROL, MAGIC, RECORDS, pack
+from gateway.telemetry.decisions.log_time import LogTime
 from gateway.telemetry.decisions.notes import Notes
 from gateway.telemetry.decisions.recovery import Recovered, recover
 from gateway.telemetry.decisions.segments import raw_path
 from gateway.telemetry.decisions.syncing import Mark, Syncer
+from gateway.telemetry.proven_time import STANDS_S
 
 __all__ = ["DecisionLog", "LogOptions", "LogStatistics"]
 
@@ -41,7 +43,8 @@ _HEADROOM_BYTES = 64 * 1024
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """A segment ends at ``segment_bytes`` or ``segment_s``, whichever is first. ``copy``: a file on another disk or
-    machine that gets each checkpoint as well. ``labels`` go into each segment: which instance this is, which build."""
+    machine that gets each checkpoint as well. ``labels`` go into each segment: which instance this is, which build.
+    ``stands_s``: so long a step of the clock must stand before ages go by it."""
 
     segment_bytes: int = 32 * 1024 * 1024
     segment_s: float = 24 * 3600.0
@@ -50,6 +53,7 @@ class LogOptions:
     checkpoint_records: int = 100_000
     copy: Path | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    stands_s: float = STANDS_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class DecisionLog:
         try:
             found = recover(folder)
             self.notes = Notes(folder, key, copy=self._options.copy)
+            self.time = LogTime(folder, clock, stands_s=self._options.stands_s)
             self._begin(found)
         except OSError as error:
             os.close(self._lock)
@@ -236,6 +241,7 @@ class DecisionLog:
         self._sync()
         self._syncer.wait()
         self.sign()
+        self.time.keep()
         self._syncer.close()
         os.close(self._descriptor)
         os.close(self._lock)
@@ -345,7 +351,7 @@ class DecisionLog:
             self._fail(error)
             return
         with suppress(OSError):  # its time says when it ended: retention goes by it
-            os.utime(raw_path(self._folder, ended.segment), (self._clock.wall(), self._clock.wall()))
+            os.utime(raw_path(self._folder, ended.segment), (self.time.stamp, self.time.stamp))
         self._ask_sync(before, ended)
         os.close(before)
         self._sync()

@@ -85,6 +85,7 @@ class LogUpkeep:
             "retired": self._retired,
             "compactions_failed": self._failed,
             "damaged_segments": len(self._left_alone),
+            "clock_trouble": self._log.time.trouble,
         }
 
     def tick(self) -> None:
@@ -97,6 +98,7 @@ class LogUpkeep:
 
     def look(self) -> None:
         """Reads the folder; retires what must go, and starts the compaction of the oldest segment that waits for it."""
+        self._log.time.look()
         self._segments = listed(self._log.folder)
         self._held_bytes = sum(segment.bytes for segment in self._segments)
         self._retire([one for one in self._segments if one.number <= self._log.settled])
@@ -153,25 +155,25 @@ class LogUpkeep:
         if self._log.full:
             return
         going = list(self._due(closed))
-        for segment, size, reason in going:
+        for segment, size, reason, _ in going:
             self._log.control("retired", {"segment": segment.number, "bytes": size, "reason": reason})
         if not going or not self._log.sync(timeout_s=5.0):
             return
-        ended_at = self._clock.wall() - min(self._age_s(segment) for segment, _, _ in going)
-        for segment, size, _ in going:
+        ended_at = self._clock.wall() - min(age_s for *_, age_s in going)
+        for segment, size, *_ in going:
             with suppress(OSError):
                 remove(segment)
                 self._retired += 1
                 self._held_bytes -= size
         self._log.notes.prune(ended_at - _CLOCKS_DIFFER_S)
 
-    def _due(self, closed: Sequence[Segment]) -> Iterator[tuple[Segment, int, str]]:
+    def _due(self, closed: Sequence[Segment]) -> Iterator[tuple[Segment, int, str, float]]:
         """The oldest first, and none in the middle: what is left is one chain."""
         options, held = self._options, self._held_bytes
-        for segment in closed:
+        for segment, age_s in zip(closed, self._log.time.ages_s(closed), strict=True):
             if segment.number == self._working_on and self._child is not None:
                 return
-            if options.keep_s is not None and self._age_s(segment) > options.keep_s:
+            if options.keep_s is not None and age_s > options.keep_s:
                 reason = "age"
             elif options.keep_bytes is not None and held > options.keep_bytes:
                 reason = "size"
@@ -179,10 +181,4 @@ class LogUpkeep:
                 return
             size = segment.bytes
             held -= size
-            yield segment, size, reason
-
-    def _age_s(self, segment: Segment) -> float:
-        for path in (segment.parquet, segment.log):
-            with suppress(OSError):
-                return self._clock.wall() - path.stat().st_mtime
-        return 0.0
+            yield segment, size, reason, age_s

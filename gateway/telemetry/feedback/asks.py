@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["ASKS", "ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE"]
+__all__ = ["ASKS", "ASK_CLOCK", "ASK_JOIN", "ASK_OUTCOMES", "ASK_REPORT", "ASK_SCORES", "ASK_SHARE"]
 
 ASK_JOIN = "truth-join"
-"""``labels``: [decision id, label] each; ``routes``: those that the sender may label (None: all). Answers ``verdicts``,
-[outcome, expected, got] each, durable."""
+"""``labels``: [decision id, label, sender] each; ``routes``: those that the sender may label (None: all). Answers
+``verdicts``, [outcome, expected, got] each, durable."""
 ASK_OUTCOMES = "truth-outcomes"
 """``delivered``: the number of the last that arrived. Answers ``outcomes``: what is owed to the rollouts' evidence."""
 ASK_REPORT = "truth-report"
@@ -15,8 +15,11 @@ ASK_SCORES = "truth-scores"
 """``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
 
 ASK_SHARE = "truth-share"
-"""What other replicas said: ``labels`` ([id, label, routes]) and ``settled`` (ids), and the ``place`` after it (None:
-nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from, and
-what to tell: ``labels``, ``settled``."""
+"""What other replicas said: ``labels`` ([id, label, routes, sender]) and ``settled`` (ids), and the ``place`` after it
+(None: nothing was heard); ``told``: two lists of ids that they have been told of. Answers the ``place`` to listen from,
+and what to tell: ``labels``, ``settled``."""
 
-ASKS = frozenset({ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})
+ASK_CLOCK = "truth-clock"
+"""Answers ``trouble``: why nothing ends by its age just now, in words; empty where all is well."""
+
+ASKS = frozenset({ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})

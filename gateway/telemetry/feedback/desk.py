@@ -64,6 +64,7 @@ class JoinedLabel(NamedTuple):
 class _Waiting(NamedTuple):
     labels: Sequence[tuple[str, Any]]
     routes: tuple[str, ...] | None
+    sender: str
     verdicts: asyncio.Future[list[Verdict]]
 
 
@@ -110,14 +111,16 @@ class TruthDesk:
 
     # Labels
 
-    async def join(self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None) -> Sequence[Verdict]:
+    async def join(
+        self, labels: Sequence[tuple[str, Any]], routes: frozenset[str] | None, sender: str = ""
+    ) -> Sequence[Verdict]:
         """What became of each, durable. ``routes``: those that the sender may label (None: all). Raises Overloaded,
         Conflict (no route wants labels), StoreUnavailable, StorageFull: then send them again, which changes nothing of
         those that were kept. Cancelling it does not take the labels back."""
         if self._queued + len(labels) > MAX_WAITING:
             raise Overloaded(f"{self._queued} labels wait to be kept; send more in a moment")
         bound = None if routes is None else tuple(sorted(routes))
-        waiting = _Waiting(labels, bound, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(labels, bound, sender, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._queued += len(labels)
         if self._sending is None or self._sending.done():
@@ -127,7 +130,7 @@ class TruthDesk:
     async def _send(self) -> None:
         while self._queue:
             group = self._next_group()
-            labels = [list(label) for waiting in group for label in waiting.labels]
+            labels = [[*label, waiting.sender] for waiting in group for label in waiting.labels]
             try:
                 answer = await self._ask(ASK_JOIN, {"labels": labels, "routes": group[0].routes})
                 verdicts = iter([(str(one[0]), str(one[1]), str(one[2])) for one in answer["verdicts"]])
@@ -186,7 +189,7 @@ class TruthDesk:
             said = await self._ask(ASK_SHARE, heard)
         keys, settled = [label[0] for label in said["labels"]], said["settled"]
         if keys or settled:
-            told = [_entry("label", key.hex(), value, routes) for key, value, routes in said["labels"]]
+            told = [_entry("label", key.hex(), *rest) for key, *rest in said["labels"]]
             await shared.append(SCOPE, [*told, *(_entry("settled", key.hex()) for key in settled)])
             await self._ask(ASK_SHARE, {"place": None, "told": [keys, settled]})
 
@@ -222,7 +225,7 @@ def _read(values: Sequence[bytes]) -> tuple[list[Any], list[bytes]]:
         try:
             kind, key, *rest = orjson.loads(value)
             if kind == "label":
-                labels.append([bytes.fromhex(key), *rest[:2]])
+                labels.append([bytes.fromhex(key), *[*rest, ""][:3]])
             elif kind == "settled":
                 settled.append(bytes.fromhex(key))
         except (ValueError, TypeError):

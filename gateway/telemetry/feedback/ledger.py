@@ -22,6 +22,7 @@ import orjson
 
 from gateway.clock import Clock
 from gateway.errors import RecorderUnavailable, StorageFull
+from gateway.telemetry.feedback.ledger_held import OTHERS, UNTOLD, Held, HeldLabels
 from gateway.telemetry.feedback.ledger_series import SeriesBook
 from gateway.telemetry.feedback.ledger_sums import Place, StandingSums
 from gateway.telemetry.feedback.nouns import (
@@ -40,6 +41,7 @@ from gateway.telemetry.feedback.reading import LabelFault, labels_of, outcome_of
 from gateway.telemetry.feedback.sums import Group, Outcome, Row
 from gateway.telemetry.feedback.tables import open_tables, writing
 from gateway.telemetry.feedback.timeline import Timeline
+from gateway.telemetry.proven_time import STEP_MS, KeptTime, ProvenTime
 
 __all__ = ["DAY_MS", "Ledger"]
 
@@ -47,8 +49,6 @@ log = logging.getLogger("turnout.truth")
 
 DAY_MS = 86_400_000
 _AT_ONCE = 5000
-UNTOLD, TOLD, OTHERS = 0, 1, 2
-"""Of a label that is held: whether the other replicas know of it, or it is one of theirs."""
 LEAVE_EVERY_MS = 10_000
 _SHARED_AT_ONCE = 500
 
@@ -75,12 +75,14 @@ class Ledger:
         self._path = path
         self._bounds = bounds
         self._connection = open_tables(path)
-        self._timeline = Timeline(clock, left_at_ms=int(self._fact("left_at_ms", "0")))
+        self._proven = ProvenTime(clock, self._left_at(), stands_s=bounds.stands_s, what=f"the labels in {path}")
+        self._timeline = Timeline(clock, self._proven)
         self._sums = StandingSums(self._connection)
         self._series = SeriesBook(self._connection)
-        self.answers = self.held = 0
+        self._held = HeldLabels(self._connection, bounds.held)
+        self.answers = 0
         self._load()
-        self._left_at = self._swept = 0
+        self._left_ms = self._swept = 0
         self.changes = self._timeline.now_ms()  # no number of an earlier process
         self.dropped = int(self._fact("dropped", "0"))
 
@@ -89,8 +91,13 @@ class Ledger:
 
     def _load(self) -> None:
         self._series.load()
+        self._held.load()
         (self.answers,) = self._connection.execute("SELECT count(*) FROM answers").fetchone()
-        (self.held,) = self._connection.execute("SELECT count(*) FROM held").fetchone()
+
+    def _left_at(self) -> KeptTime | None:
+        facts = {name: self._fact(name, "0") for name in ("left_at_ms", "ahead_ms", "stood_ms")}
+        kept = KeptTime.from_json({**facts, "at_ms": facts["left_at_ms"]})
+        return kept if kept.at_ms else None
 
     def _fact(self, name: str, otherwise: str) -> str:
         found = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -102,8 +109,16 @@ class Ledger:
         return self._series.all()
 
     @property
+    def held(self) -> int:
+        return self._held.count
+
+    @property
     def now_ms(self) -> int:
         return self._timeline.now_ms()
+
+    @property
+    def clock_trouble(self) -> str:
+        return self._proven.trouble
 
     def close(self) -> None:
         self._connection.close()
@@ -127,16 +142,18 @@ class Ledger:
 
     def expire(self) -> int:
         """Ends what its horizon has passed for, as much as may be done at once; how much it was."""
-        now = self.now_ms
-        due = "SELECT id FROM {} WHERE until <= ? ORDER BY until LIMIT ?"
-        answers = self._connection.execute(due.format("answers"), (now, _AT_ONCE)).fetchall()
+        self._proven.look()
+        now = self._timeline.ended_ms()
+        due = "SELECT id FROM answers WHERE until <= ? ORDER BY until LIMIT ?"
+        answers = self._connection.execute(due, (now, _AT_ONCE)).fetchall()
         over = max(0, self.answers - len(answers) - self._bounds.answers)
-        held = self._connection.execute(due.format("held"), (now, _AT_ONCE)).fetchall()
-        mine = "SELECT count(*) FROM held WHERE until <= ? AND told < 2"
-        if not (answers or held or over) and now - self._left_at < LEAVE_EVERY_MS:
+        held = self._held.due(now, _AT_ONCE)
+        if not (answers or held or over) and now - self._left_ms < LEAVE_EVERY_MS:
             return 0
         oldest = now // DAY_MS - self._bounds.days
         with self._changing(durable=False) as cursor:
+            if not self._left_ms:
+                self._set_right(cursor)
             cursor.executemany("DELETE FROM answers WHERE id = ?", answers)
             self.answers -= len(answers)
             if over:
@@ -144,17 +161,26 @@ class Ledger:
                 self.dropped += (gone := cursor.execute(early, (min(over, _AT_ONCE),)).rowcount)
                 self.answers -= gone
             if held:
-                (before,) = cursor.execute(mine, (now,)).fetchone()
-                cursor.executemany("DELETE FROM held WHERE id = ?", held)
-                (after,) = cursor.execute(mine, (now,)).fetchone()
-                self._sums.counted(*NOBODY, "unknown", before - after)
-            self.held -= len(held)
+                self._sums.counted(*NOBODY, "unknown", self._held.end(cursor, held))
             if oldest != self._swept:  # it reads all of them
                 cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
-            facts = [("left_at_ms", str(now)), ("dropped", str(self.dropped))]
-            cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
-        self._left_at, self._swept = now, oldest
+            left = self._proven.kept
+            facts = {"left_at_ms": left.at_ms, "ahead_ms": left.ahead_ms, "stood_ms": left.stood_ms}
+            facts["dropped"] = self.dropped
+            told = [(name, str(value)) for name, value in facts.items()]
+            cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told)
+        self._left_ms, self._swept = now, oldest
         return len(answers) + len(held) + over
+
+    def _set_right(self, cursor: sqlite3.Cursor) -> None:
+        """What a process whose clock was ahead has stamped came no later than now, and ends no later."""
+        now, longest = self.now_ms, self._longest_ms()
+        bound = now + longest + STEP_MS
+        (last,) = cursor.execute("SELECT max(until) FROM answers").fetchone()
+        if last is not None and last > bound:
+            cursor.execute("UPDATE answers SET until = until - at + ?, at = ? WHERE at > ?", (now, now, now + STEP_MS))
+        cursor.execute("UPDATE held SET until = ? WHERE until > ?", (now + longest, bound))
+        cursor.execute("UPDATE held_by SET until = ? WHERE until > ?", (now + longest, bound))
 
     def delivered(self, number: int) -> None:
         """The outcomes up to that one have reached the rollouts' evidence."""
@@ -167,30 +193,34 @@ class Ledger:
         """Labels that other replicas hold, those that have joined at another, and the place after what was heard."""
         now = self.now_ms
         with self._changing(durable=False) as cursor:
-            for key, value, routes in labels:
-                self._hear(cursor, key, Label("", value, routes), now)
+            for key, value, routes, sender in labels:
+                self._hear(cursor, key, Label("", value, routes, sender), now)
             for key in settled:
-                self.held -= cursor.execute("DELETE FROM held WHERE id = ?", (key,)).rowcount
+                self._held.drop(cursor, key)
             cursor.execute("INSERT OR REPLACE INTO facts VALUES ('heard_until', ?)", (place,))
 
     def _hear(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> None:
-        if cursor.execute("SELECT 1 FROM held WHERE id = ?", (key,)).fetchone() is not None:
+        if self._held.find(key) is not None:
             return
         verdict = self._join_at(cursor, key, label, now)
-        if verdict is not None and verdict.outcome != "forbidden":
+        if verdict is None:
+            self._keep(cursor, key, label, now + self._longest_ms(), OTHERS)
+        elif verdict.outcome != "forbidden":
             cursor.execute("INSERT OR IGNORE INTO settled VALUES (?)", (key,))
-        elif verdict is None and self.held < self._bounds.held:
-            routes = None if label.routes is None else orjson.dumps(label.routes).decode()
-            row = (key, now + self._longest_ms(), orjson.dumps(label.value), routes, OTHERS)
-            cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?)", row)
-            self.held += 1
 
-    def untold(self) -> tuple[list[tuple[bytes, Any, list[str] | None]], list[bytes]]:
+    def _keep(self, cursor: sqlite3.Cursor, key: bytes, label: Label, until: int, told: int) -> bool:
+        routes = None if label.routes is None else orjson.dumps(label.routes).decode()
+        kept, lost = self._held.keep(cursor, Held(key, until, orjson.dumps(label.value), routes, told, label.sender))
+        self._sums.counted(*NOBODY, "unknown", lost)
+        return kept
+
+    def untold(self) -> tuple[list[tuple[bytes, Any, list[str] | None, str]], list[bytes]]:
         """Labels and settled ids that the others are to be told of, some of them."""
-        asked = "SELECT id, label, routes FROM held WHERE told = 0 LIMIT ?"
-        rows = self._connection.execute(asked, (_SHARED_AT_ONCE,)).fetchall()
+        asked = "SELECT id, label, routes, coalesce(sender, '') FROM held LEFT JOIN held_by USING (id) WHERE told = 0"
+        rows = self._connection.execute(f"{asked} LIMIT ?", (_SHARED_AT_ONCE,)).fetchall()
         labels = [
-            (key, orjson.loads(label), None if routes is None else orjson.loads(routes)) for key, label, routes in rows
+            (key, orjson.loads(label), None if routes is None else orjson.loads(routes), sender)
+            for key, label, routes, sender in rows
         ]
         settled = self._connection.execute("SELECT id FROM settled LIMIT ?", (_SHARED_AT_ONCE,)).fetchall()
         return labels, [key for (key,) in settled]
@@ -262,18 +292,16 @@ class Ledger:
             return
         self.answers += 1
         self._sums.answered(series.number, now // DAY_MS, truth, answer.rows)
-        if self.held:
-            held = cursor.execute("SELECT label, routes FROM held WHERE id = ?", (key,)).fetchone()
-            if held is not None:
-                self._join_held(cursor, known, series, held, now)
+        held = self._held.find(key)
+        if held is not None:
+            self._join_held(cursor, known, series, held, now)
 
     def _join_held(
         self, cursor: sqlite3.Cursor, known: _Known, series: Series, held: tuple[bytes, str | None], now: int
     ) -> None:
-        cursor.execute("DELETE FROM held WHERE id = ?", (known.id,))
+        self._held.drop(cursor, known.id)
         if self.heard_until:  # others may hold it, too
             cursor.execute("INSERT OR IGNORE INTO settled VALUES (?)", (known.id,))
-        self.held -= 1
         routes = None if held[1] is None else orjson.loads(held[1])
         if routes is not None and series.route not in routes:
             self._sums.counted(*NOBODY, "unknown")
@@ -305,7 +333,7 @@ class Ledger:
     def _verdict(self, cursor: sqlite3.Cursor, known: _Known, series: Series, value: Any, now: int) -> Verdict:
         if known.label is not None:
             return Verdict("duplicate" if digest_of(value) == known.label else "conflict")
-        if known.until <= now:
+        if known.until <= self._timeline.ended_ms():
             return Verdict("expired")
         try:
             self._count(cursor, known, series, value, now)
@@ -343,22 +371,16 @@ class Ledger:
     def _hold(self, cursor: sqlite3.Cursor, key: bytes, label: Label, now: int) -> Verdict:
         horizon = self._longest_ms()
         given = given_at_ms(key)
-        if given is not None and given + horizon <= now:
+        if given is not None and given + horizon <= self._timeline.ended_there_ms():
             self._sums.counted(*NOBODY, "expired")
             return Verdict("expired")
-        held = cursor.execute("SELECT label FROM held WHERE id = ?", (key,)).fetchone()
-        value = orjson.dumps(label.value)
+        held = self._held.find(key)
         if held is not None:
             same = digest_of(orjson.loads(held[0])) == digest_of(label.value)
             verdict = Verdict("duplicate" if same else "conflict")
             self._sums.counted(*NOBODY, verdict.outcome)
             return verdict
-        if self.held >= self._bounds.held:
-            return Verdict("full")
-        routes = None if label.routes is None else orjson.dumps(label.routes).decode()
-        cursor.execute("INSERT INTO held VALUES (?, ?, ?, ?, ?)", (key, now + horizon, value, routes, UNTOLD))
-        self.held += 1
-        return Verdict("held")
+        return Verdict("held" if self._keep(cursor, key, label, now + horizon, UNTOLD) else "full")
 
     def _longest_ms(self) -> int:
         return self._series.longest_horizon_ms(self._bounds.horizon_s)

@@ -11,6 +11,7 @@ import orjson
 from gateway.messages import VersionRef
 from gateway.routing.truth import Truth
 from gateway.telemetry.feedback.sums import Row
+from gateway.telemetry.proven_time import STANDS_S
 
 __all__ = [
     "NOBODY",
@@ -36,13 +37,15 @@ NOBODY = ("", 0)
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """``answers`` that wait for labels or have one; ``held`` labels without an answer; ``outcomes`` owed to rollouts;
-    ``days`` that sums are kept for; ``horizon_s`` of labels whose route nobody knows."""
+    ``days`` that sums are kept for; ``horizon_s`` of labels whose route nobody knows; ``stands_s`` that a clock's step
+    must stand before anything ends by it."""
 
     answers: int = 2_000_000
     held: int = 100_000
     outcomes: int = 100_000
     days: int = 60
     horizon_s: float = 7 * 86400.0
+    stands_s: float = STANDS_S
 
 
 class Answered(NamedTuple):
@@ -59,11 +62,13 @@ class Answered(NamedTuple):
 
 
 class Label(NamedTuple):
-    """``routes``: those whose answers the sender may label; None: all."""
+    """``routes``: those whose answers the sender may label; None: all. ``sender``: whose place it takes while it is
+    held."""
 
     decision_id: str
     value: Any
     routes: tuple[str, ...] | None = None
+    sender: str = ""
 
 
 class Verdict(NamedTuple):
@@ -82,8 +87,9 @@ class Series(NamedTuple):
     truth: Truth
 
 
-HeardLabel = tuple[bytes, Any, tuple[str, ...] | None]
-"""A label that another replica holds: the answer's id, what it says, and the routes that its sender may label."""
+HeardLabel = tuple[bytes, Any, tuple[str, ...] | None, str]
+"""A label that another replica holds: the answer's id, what it says, the routes that its sender may label, and who
+that is (empty: an older replica does not say)."""
 
 
 def id_of(decision_id: str) -> bytes:

@@ -80,8 +80,10 @@ class TruthAtPath:
 
 
 def truth_part(options: Mapping[str, Any], clock: Clock) -> TruthAtPath:
-    """``path`` of the file; ``answers``, ``held`` and ``days`` as in ``Bounds``."""
-    bounds = Bounds(answers=options["answers"], held=options["held"], days=options["days"])
+    """``path`` of the file; ``answers``, ``held``, ``days`` and ``stands_s`` as in ``Bounds``."""
+    bounds = Bounds(
+        answers=options["answers"], held=options["held"], days=options["days"], stands_s=options["stands_s"]
+    )
     return TruthAtPath(Path(options["path"]), clock, bounds)
 
 

@@ -11,7 +11,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import RequestRecord
 from gateway.routing.truth import Truth
-from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
+from gateway.telemetry.feedback.asks import ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 from gateway.telemetry.feedback.ledger import Ledger
 from gateway.telemetry.feedback.nouns import Answered, Bounds, Label
 from gateway.telemetry.feedback.reading import rows_of
@@ -109,6 +109,8 @@ class TruthPart:
             return self._scores(int(body["seen"]))
         if kind == ASK_SHARE:
             return self._share(body)
+        if kind == ASK_CLOCK:
+            return {"trouble": self._ledger.clock_trouble}
         raise KeyError(kind)
 
     def _join(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,7 +120,7 @@ class TruthPart:
         if self._waiting:
             self._write()
         routes = None if body["routes"] is None else tuple(body["routes"])
-        labels = [Label(str(name), value, routes) for name, value in body["labels"]]
+        labels = [Label(str(name), value, routes, *map(str, sender)) for name, value, *sender in body["labels"]]
         return {"verdicts": [list(verdict) for verdict in self._ledger.join(labels)]}
 
     def _owed(self, delivered: int) -> Mapping[str, Any]:
@@ -129,7 +131,10 @@ class TruthPart:
     def _share(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         ledger, place = self._ledger, body["place"]
         if place is not None:
-            labels = [(key, value, None if routes is None else tuple(routes)) for key, value, routes in body["labels"]]
+            labels = [
+                (key, value, None if routes is None else tuple(routes), str(sender))
+                for key, value, routes, sender in body["labels"]
+            ]
             ledger.heard(labels, body["settled"], place)
         if any(body["told"]):
             ledger.told(*body["told"])

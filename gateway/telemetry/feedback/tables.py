@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.errors import RecorderUnavailable
+from gateway.telemetry.feedback.ledger_held import HELD_TABLES
 
 __all__ = ["LABELS_FILE", "open_tables", "writing"]
 
@@ -87,7 +88,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found > SCHEMA:
             raise RecorderUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
-        connection.executescript(TABLES)
+        connection.executescript(TABLES + HELD_TABLES)
         _add_score(connection)
         if found != SCHEMA:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")

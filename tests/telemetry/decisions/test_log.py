@@ -330,6 +330,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(small_disk: Path) -> Non
         "compact": False,
         "keep_s": None,
         "keep_bytes": None,
+        "stands_s": 3600.0,
     }
     part = decision_part(options, clock)
     part.told("table", TABLE)
