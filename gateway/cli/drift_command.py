@@ -69,10 +69,12 @@ def sentence(version: Json) -> str:
         return told
     rows, budget = version["rows"], version["budget"]
     sampling = "" if rows["sampling"] is None else f" ({rows['sampling']:.0%} of {rows['seen']:,})"
-    achieved = budget["simulated_per_90_days"]
     rates = f"{budget['promised_per_90_days']:.2g} false alarms promised in 90 days"
-    if achieved is not None:
-        rates += f", {achieved:.2g} achieved on the reference"
+    for kind, words in (("simulated", "simulated"), ("held_out", "on reference rows held out")):
+        if (rate := budget.get(f"{kind}_per_90_days")) is not None:
+            rates += f", {rate:.2g} {words}"
+    if budget.get("parts_differ"):
+        rates += ": parts of the reference differ from each other, and alarms will come of that"
     return f"{told} | {rows['counted']:,} rows counted{sampling}, {rows['reference']:,} in the reference | {rates}"
 
 

@@ -44,7 +44,8 @@ rows finds 0.2 deviations where a sure guess never would; with 10,000 nobody can
 class Reference:
     """What a version is judged by: the counts of its reference data, and the bets that follow from them.
 
-    Evidence has one column for each feature, then one for each block of the plan: ``names`` tells them.
+    Evidence has one column for each feature, then one for each block of the plan: ``names`` tells them. ``segments``
+    are the counts of consecutive parts of it.
     """
 
     plan: Plan
@@ -56,16 +57,17 @@ class Reference:
     _null: Null
     _log_guesses: Floats
     _log_stakes: Floats
+    segments: tuple[Counts, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan, counts: Counts) -> Reference:
+    def of(cls, plan: Plan, counts: Counts, segments: tuple[Counts, ...] = ()) -> Reference:
         cells = Cells.of(plan)
         cell_counts = cells.known(counts)
         credited = cell_counts + cells.prior
         shares = credited / cells.spread(cells.sums(credited))
         guesses, stakes = _guesses(cells, shares)
         null = Null.of(cells, cell_counts, credited)
-        return cls(plan, cells, counts, int(counts[0]), cell_counts, credited, null, guesses, stakes)
+        return cls(plan, cells, counts, int(counts[0]), cell_counts, credited, null, guesses, stakes, segments)
 
     @property
     def _places(self) -> Mapping[str, int]:

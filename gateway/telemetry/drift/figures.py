@@ -11,7 +11,7 @@ from gateway.telemetry.drift.blame import ADVICE
 from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import FeatureState, Policy, Raised, view
 from gateway.telemetry.drift.keeping import Belief
-from gateway.telemetry.drift.report import DAYS
+from gateway.telemetry.drift.report import rates_of
 from gateway.telemetry.drift.sizes import AgainstReference, feature_sizes
 from gateway.telemetry.drift.wholes import whole_sizes
 
@@ -34,6 +34,7 @@ class Figures:
     counted: int
     promised: float
     simulated: float | None
+    held_out: float | None
     raised: int
     scores: Mapping[tuple[str, str], float] = field(default_factory=dict)
     alarms: Mapping[str, int] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Figures:
 def figures_of(version: VersionRef, reference: Reference, belief: Belief, policy: Policy, shown: int) -> Figures:
     """``shown``: of how many features."""
     states = view(belief.state, AgainstReference(reference), policy)
-    promised, calibration = DAYS / policy.budget_days, belief.calibration
+    rates = rates_of(belief, policy)
     standing = [one.name for one in states if one.state == "alarm"]
     furthest = sorted(states, key=lambda one: (one.state != "alarm", -one.log_evidence, one.name))
     blocks = set(reference.names[len(reference.plan.features) :])
@@ -53,8 +54,9 @@ def figures_of(version: VersionRef, reference: Reference, belief: Belief, policy
         version=version,
         seen=belief.seen,
         counted=int(belief.state.starts.now[0]),
-        promised=promised,
-        simulated=None if calibration is None else promised * min(1.0, calibration.ratio),
+        promised=rates.promised,
+        simulated=rates.simulated,
+        held_out=rates.held_out,
         raised=belief.state.alarms,
         scores=dict(_scores(reference, belief, states, chosen)),
         blames={blame: sum(one.blame == blame for one in belief.blames.values()) for blame in ADVICE},

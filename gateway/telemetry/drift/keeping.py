@@ -31,7 +31,7 @@ SCHEMA = 1
 class Belief:
     """``blames`` of the alarms that stand; ``groups``: every kind of blame that was ever told of. ``seen``: rows that
     ran, counted or not, and ``looked_at`` when the last of them were judged; ``lives`` of the processes that
-    counted."""
+    counted. ``calibration`` is simulated, ``held_out`` measured on the reference's own rows."""
 
     state: State
     blames: Mapping[str, Blame] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Belief:
     looked_at: float = 0.0
     lives: frozenset[str] = frozenset()
     calibration: Calibration | None = None
+    held_out: Calibration | None = None
 
     @classmethod
     def begin(cls, tally: Tally, at: float) -> Belief:
@@ -69,6 +70,7 @@ def to_bytes(belief: Belief) -> bytes:
         "looked_at": belief.looked_at,
         "lives": sorted(belief.lives),
         "calibration": None if belief.calibration is None else asdict(belief.calibration),
+        "held_out": None if belief.held_out is None else asdict(belief.held_out),
     }
     return json.dumps(body).encode()
 
@@ -86,7 +88,7 @@ def from_bytes(octets: bytes, size: int) -> Belief | None:
         windows = [_array(text).reshape(size) for text in body["windows"]]
         raised = {str(name): _raised_from(one, windows) for name, one in body["raised"].items()}
         since = {str(name): int(first) for name, first in body["since"].items()}
-        found = body["calibration"]
+        found, held_out = body["calibration"], body.get("held_out")  # which the release before did not keep
         return Belief(
             State(starts, raised, since, int(body["alarms"]), float(body["began_at"])),
             {str(name): Blame(*map(str, one)) for name, one in body["blames"].items()},
@@ -95,6 +97,7 @@ def from_bytes(octets: bytes, size: int) -> Belief | None:
             float(body["looked_at"]),
             frozenset(map(str, body["lives"])),
             None if found is None else Calibration(**found),
+            None if held_out is None else Calibration(**held_out),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 from gateway.messages import VersionRef
 from gateway.telemetry.drift.arms import Arms
 from gateway.telemetry.drift.blame import ADVICE, DATA_PIPELINE, ROUTING, WORLD, Blame, blame_of, more_precise
-from gateway.telemetry.drift.calibration import calibrate
+from gateway.telemetry.drift.calibration import calibrate, measure_held_out
 from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
 from gateway.telemetry.drift.judging import Finding, Policy, Raised, State, judge
@@ -54,7 +54,8 @@ def look_at_version(
 ) -> Belief:
     """``arms_differ``: inputs that the versions of the route are not given alike."""
     calibration = belief.calibration or calibrate(reference)
-    belief = replace(belief, calibration=calibration)
+    held_out = belief.held_out or measure_held_out(reference)
+    belief = replace(belief, calibration=calibration, held_out=held_out)
     bets = AgainstReference(reference)
     state, finding = judge(_met(belief, tally), bets, tally.counts, at, corrected(policy, belief))
     moved = _moved_inputs(reference, state, finding, policy)

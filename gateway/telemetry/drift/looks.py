@@ -104,4 +104,4 @@ class LooksHere:
 def reference_of(octets: bytes, digest: str) -> Reference:
     """ValueError for what is no profile."""
     profile = Profile.from_json(json.loads(octets), digest)
-    return Reference.of(profile.plan, profile.reference)
+    return Reference.of(profile.plan, profile.reference, tuple(counts for _, counts in profile.segments))

@@ -3,9 +3,10 @@ that reads the same counts writes the same report, to the last bit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.sizes import AgainstReference, FeatureSize, feature_sizes
 from gateway.telemetry.drift.wholes import whole_sizes
 
-__all__ = ["DAYS", "arms_report", "version_report"]
+__all__ = ["DAYS", "Rates", "arms_report", "rates_of", "version_report"]
 
 DAYS = 90.0
 """Rates are told for as many days, whatever the budget."""
@@ -56,20 +57,39 @@ def arms_report(arms: Arms, belief: Belief, policy: Policy) -> Json:
     return {"state": _whole_state([row["state"] for row in rows]), "features": rows}
 
 
+class Rates(NamedTuple):
+    """Of false alarms in 90 days. ``promised`` by the proof; ``simulated`` with rows of a law that the reference leaves
+    possible; ``held_out``: with the reference's own rows, as far as its parts differ. None where it is not known."""
+
+    promised: float
+    simulated: float | None
+    held_out: float | None
+
+
+def rates_of(belief: Belief, policy: Policy) -> Rates:
+    promised, simulated, held_out = DAYS / policy.budget_days, belief.calibration, belief.held_out
+    return Rates(
+        promised,
+        None if simulated is None else promised * min(1.0, simulated.ratio),
+        None if held_out is None or not held_out.bets else promised * held_out.ratio * math.exp(-policy.correction),
+    )
+
+
 def budget_report(belief: Belief, policy: Policy) -> Json:
-    """Promised: by the proof. Simulated: what the promise comes to on the reference. Observed: alarms there were, true
-    ones too, for the time that was watched."""
-    promised = DAYS / policy.budget_days
-    calibration = belief.calibration
+    """Rates as above, and what was observed: alarms there were, true ones too, for the time that was watched."""
+    rates, calibration, held_out = rates_of(belief, policy), belief.calibration, belief.held_out
     watched_days = max(0.0, belief.looked_at - belief.state.began_at) / 86_400.0
     return {
         "days": policy.budget_days,
         "tests": policy.tests,
         "threshold_nats": policy.threshold,
         "least_effect": policy.least_effect,
-        "promised_per_90_days": promised,
-        "simulated_per_90_days": None if calibration is None else promised * min(1.0, calibration.ratio),
+        "promised_per_90_days": rates.promised,
+        "simulated_per_90_days": rates.simulated,
         "simulated_bets": 0 if calibration is None else calibration.bets,
+        "held_out_per_90_days": rates.held_out,
+        "held_out_bets": 0 if held_out is None else held_out.bets,
+        "parts_differ": held_out is not None and held_out.surprising,
         "correction_nats": policy.correction,
         "alarms": belief.state.alarms,
         "watched_days": watched_days,

@@ -40,7 +40,7 @@ def _spec(named: tuple[str, Rows]) -> TensorSpec:
 
 def reference_of(inputs: Mapping[str, Rows], outputs: Mapping[str, Rows] | None = None) -> Reference:
     profile = Profile.from_json(body_of(inputs, outputs))
-    return Reference.of(profile.plan, profile.reference)
+    return Reference.of(profile.plan, profile.reference, tuple(counts for _, counts in profile.segments))
 
 
 def counted(plan: Plan, inputs: Mapping[str, Rows], outputs: Mapping[str, Rows] | None = None) -> np.ndarray:

@@ -54,7 +54,8 @@ class Stream:
         self.policy = Policy(len(self.reference.names))
         self.total, self.at = np.zeros(self.reference.plan.size, np.int64), 1e9
         begun = Belief.begin(Tally(0, self.total), self.at)
-        self.belief = replace(begun, calibration=Calibration(0, 0, 0.0))  # half of the time of these tests
+        known = Calibration(0, 0, 0.0)
+        self.belief = replace(begun, calibration=known, held_out=known)  # half of the time of these tests
 
     def _outputs(self, rows: Rows) -> dict[str, Rows]:
         return {} if self.answers is None else {"y": self.answers(rows)}
