@@ -21,7 +21,7 @@ WORDS = frozenset({"messages", "errors"})
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "app": frozenset({"*"}),
     "cli": frozenset({"*"}),
-    "examples": frozenset({"registry"}),
+    "examples": frozenset({"registry", "intervals"}),
     "web": frozenset(
         {"batch", "codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
         | {"decoding"}

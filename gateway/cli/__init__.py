@@ -14,7 +14,7 @@ How this package is laid out:
     keeper_commands   tokens, backup, restore-backup, gc
     connection        which backend: a gateway, or a home
     backend           the verbs as an interface
-    http_backend      the verbs against a running gateway
+    http_backend      the verbs against a running gateway, through its admin_client
     local_backend     the verbs straight on the store of a home
     route_files, upload, backup, examples    what commands read and write
     output, progress, failures               what commands say

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from gateway.cli.admin_client import AdminClient
 from gateway.cli.backend import Backend, Json, Registration, TargetMove
 from gateway.cli.failures import CommandFailed
 from gateway.cli.gate_progress import metered, staged
@@ -21,9 +21,7 @@ from gateway.cli.progress import stepwise
 from gateway.cli.upload import registration_request
 from gateway.control.batch_control import Batch
 from gateway.control.explain import Question
-from gateway.errors import BadRequest, FieldProblem, GateRefused, InvalidInput, TurnoutError, Unauthenticated
 from gateway.registry.gates.storing import local_files, renamed
-from gateway.web.problems import TABLE
 
 __all__ = ["HttpBackend", "is_loopback", "open_http"]
 
@@ -32,9 +30,6 @@ UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """A registration answers when the version's bytes are durable, which may take minutes for large ones."""
 GATES_TIMEOUT = httpx.Timeout(3600.0, connect=5.0)
 """A promotion answers when its version has passed the gates of its model, which may evaluate it on much data."""
-
-_MEANING: Mapping[str, type[TurnoutError]] = {row.kind: meaning for meaning, row in TABLE.items()}
-"""The end of a problem's type to the error that it stands for: the table that the server wrote it with."""
 
 
 @asynccontextmanager
@@ -59,20 +54,19 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise CommandFailed(f"TURNOUT_URL or TURNOUT_TOKEN cannot be used: {error}") from None
     async with client:
-        yield HttpBackend(client, address, token_given=token is not None)
+        yield HttpBackend(AdminClient(client, address, token_given=token is not None))
 
 
 class HttpBackend:
     """See ``Backend``. One call a verb; a failed call is never tried again on its own."""
 
-    def __init__(self, client: httpx.AsyncClient, address: str, *, token_given: bool) -> None:
-        self._client = client
-        self._address = address
-        self._token_given = token_given
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._call, self._send, self._list = admin.call, admin.send, admin.list
 
     @property
     def place(self) -> str:
-        return self._address
+        return self._admin.address
 
     async def routes(self) -> Sequence[Json]:
         return await self._list("/routes", "routes")
@@ -291,10 +285,6 @@ class HttpBackend:
     async def restore_store(self, *, reason: str, force: bool) -> Json:
         return await self._call("POST", "/store/restore-from-replica", {"reason": reason, "force": force})
 
-    async def _list(self, path: str, name: str) -> Sequence[Json]:
-        rows: Sequence[Json] = (await self._call("GET", path))[name]
-        return rows
-
     async def _finished(self, job: Json, told: Callable[[int, int], None]) -> Json:
         """Waits for the job, with its progress."""
         while job["state"] in ("queued", "running"):
@@ -329,56 +319,6 @@ class HttpBackend:
     async def cancel_job(self, job_id: str) -> Json:
         return await self._call("DELETE", f"/jobs/{_part(job_id)}")
 
-    async def _call(self, method: str, path: str, body: object = None, *, expected: int | None = None) -> Json:
-        headers = {} if expected is None else {"if-match": f'"{expected}"'}
-        if body is None:
-            return await self._send(method, path, headers=headers)
-        return await self._send(method, path, json=body, headers=headers)
-
-    async def _send(self, method: str, path: str, **request: Any) -> Json:
-        try:
-            response = await self._client.request(method, f"/admin{path}", **request)
-        except httpx.TimeoutException:
-            raise CommandFailed(
-                f"{self._address} did not answer in time; it may be busy: look at {self._address}/readyz"
-            ) from None
-        except httpx.TransportError as error:
-            raise CommandFailed(self._unreachable(error)) from None
-        if response.is_success:
-            return _body(response)
-        raise self._refusal(response)
-
-    def _unreachable(self, error: httpx.TransportError) -> str:
-        refused = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)
-        if isinstance(refused, ssl.SSLCertVerificationError):
-            return (
-                f"the certificate of {self._address} is not trusted: {refused.verify_message}. "
-                f"Set SSL_CERT_FILE to a PEM file with that certificate, or with the authority that signed it."
-            )
-        secure = " (does it speak TLS? then write https:// in TURNOUT_URL)" if _ended(error) else ""
-        if refused is not None:
-            secure = " (does it speak TLS? else write http:// in TURNOUT_URL)"
-        return (
-            f"no gateway answers at {self._address}: {error or type(error).__name__}{secure}. "
-            f"Start one with turnout serve, or unset TURNOUT_URL to work on the store in TURNOUT_HOME."
-        )
-
-    def _refusal(self, response: httpx.Response) -> TurnoutError:
-        """The server's own words as the error that they mean."""
-        body = _body(response)
-        detail = str(body.get("detail") or body.get("title") or body.get("error") or response.reason_phrase)
-        problems = [_problem(found) for found in body.get("errors") or ()]
-        meaning = _MEANING.get(str(body.get("type", "")).rpartition(":")[2])
-        if meaning is Unauthenticated and not self._token_given:
-            detail += " (no token was given: set TURNOUT_TOKEN)"
-        if meaning in (BadRequest, InvalidInput):
-            return (BadRequest if meaning is BadRequest else InvalidInput)(detail, *problems)
-        if meaning is GateRefused:
-            return GateRefused(detail, body.get("report"))
-        if meaning is None or meaning is TurnoutError:
-            return CommandFailed(f"{self._address} answered {response.status_code}: {detail}", problems=problems)
-        return meaning(detail)
-
 
 def is_loopback(url: str) -> bool:
     """Whether the address is on this machine."""
@@ -387,18 +327,6 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _ended(error: httpx.TransportError) -> bool:
-    """A server that speaks TLS hangs up on one who does not."""
-    return isinstance(error, httpx.ReadError | httpx.RemoteProtocolError)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or link.__context__
 
 
 def _explain_query(question: Question) -> dict[str, str | list[str]]:
@@ -433,18 +361,3 @@ def _batch_body(batch: Batch) -> Json:
 
 def _part(name: str) -> str:
     return quote(name, safe="@:")
-
-
-def _body(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer; what is none is kept as its text."""
-    if not response.content:
-        return {}
-    try:
-        body = response.json()
-    except ValueError:
-        return {"detail": response.text[:500].strip()}
-    return body if isinstance(body, dict) else {"items": body}
-
-
-def _problem(found: Mapping[str, Any]) -> FieldProblem:
-    return FieldProblem(str(found.get("field", "")), str(found.get("expected", "")), str(found.get("got", "")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from gateway import __version__
+from gateway.intervals import wilson
 from gateway.registry.lineage import environment
 
 __all__ = ["SEED", "SIGNATURE", "Array", "Digits", "evaluation", "example", "lineage", "write_json"]
@@ -107,19 +107,11 @@ def _sha256(path: Path) -> str:
 def evaluation(digits: Digits, predicted: Array, *, slice_name: str | None = None) -> list[dict[str, Any]]:
     """Accuracy on the held-out rows, with its 95% Wilson score interval and the digest of those rows."""
     hits, rows = int((predicted == digits.test_labels).sum()), len(digits.test_labels)
-    low, high = wilson(hits, rows)
+    interval = [round(end, 6) for end in wilson(hits, rows)]
     held_out = "sha256:" + hashlib.sha256(digits.test_pixels.tobytes() + digits.test_labels.tobytes()).hexdigest()
-    record: dict[str, Any] = {"metric": "accuracy", "value": round(hits / rows, 6), "n": rows, "interval": [low, high]}
+    record: dict[str, Any] = {"metric": "accuracy", "value": round(hits / rows, 6), "n": rows, "interval": interval}
     record |= {"dataset": held_out}
     return [record | ({"slice": slice_name} if slice_name else {})]
-
-
-def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson (1927): an interval for a proportion that stays sound near 0 and 1."""
-    share, square = hits / rows, z * z
-    centre = (share + square / (2 * rows)) / (1 + square / rows)
-    half = z / (1 + square / rows) * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
-    return round(centre - half, 6), round(centre + half, 6)
 
 
 def example(pixels: Array) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gateway.examples.digits import is_complete
-from gateway.examples.records import SIGNATURE, wilson
+from gateway.examples.records import SIGNATURE
 from gateway.messages import Signature
 from gateway.registry.blobs import BlobStore
 from gateway.registry.lineage.kinds import data_digests
@@ -204,8 +204,3 @@ def test_each_is_trained_again_from_its_manifest_alone(
     assert differing.keys() == {"settings.json"}
     [told] = differing["settings.json"]
     assert told.startswith("#table: ")
-
-
-def test_the_interval_is_wilsons() -> None:
-    """Newcombe (1998), table I: 81 of 263 gives 0.2553 to 0.3662."""
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
