@@ -250,23 +250,27 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     )
     if record.answered_by != decision.version or not plain:
         return None
-    chosen = _chosen(record.route, decision.version, decision.reason, decision.epoch, decision.revision)
+    chosen = _chosen(record.route, decision.version, decision.reason)
     if chosen is None:
         return None
     return _good_line(
         (times.of(record.started_wall), request_id, record.decision_id, trace_id),
-        chosen,
+        (chosen, decision.epoch, decision.revision),
         (record.duration_s, record.queue_s, record.compute_s),
         record.rows,
     )
 
 
-def _good_line(named: tuple[str, str, str, str], chosen: str, took: tuple[float, float, float], rows: int) -> bytes:
+def _good_line(
+    named: tuple[str, str, str, str], decided: tuple[str, int, int], took: tuple[float, float, float], rows: int
+) -> bytes:
     time, request, decision, trace = named
+    chosen, epoch, revision = decided
     duration, queue, compute = took
     return (
         f'{{"time":"{time}","level":"info","event":"request","request_id":"{request}","decision_id":"{decision}",'
-        f'"trace_id":"{trace}",{chosen},"code":200,"duration_ms":{duration * 1000:.3f},"queue_ms":{queue * 1000:.3f},'
+        f'"trace_id":"{trace}",{chosen},"epoch":{epoch},"revision":{revision},"code":200,'
+        f'"duration_ms":{duration * 1000:.3f},"queue_ms":{queue * 1000:.3f},'
         f'"compute_ms":{compute * 1000:.3f},"rows":{rows},"error":null,"fallback_from":null}}\n'
     ).encode()
 
@@ -277,21 +281,22 @@ def _all_good(burst: Arrived, times: _Times) -> list[bytes] | None:
     if not burst.plain or not burst.named_by_trace or [*told[0]] != [200] or [*told[1]] != [None] or None in told[2]:
         return None
     versions = map(VersionRef, *burst.each_decided("model", "number"))
-    asked = burst.each_decided("reason", "epoch", "revision")
-    chosen = [said for said in map(_chosen, repeat(burst.route), versions, *asked) if said is not None]
+    reasons, epochs, revisions = burst.each_decided("reason", "epoch", "revision")
+    chosen = [said for said in map(_chosen, repeat(burst.route), versions, reasons) if said is not None]
     if len(chosen) != len(burst):
         return None
     started, rows = burst.each("started_wall", "rows")
     named = zip(map(times.of, started), *burst.each("request_id", "decision_id", "request_id"), strict=True)
+    decided = zip(chosen, epochs, revisions, strict=True)
     took = zip(*burst.each("duration_s", "queue_s", "compute_s"), strict=True)
-    return [_good_line(*line) for line in zip(named, chosen, took, rows, strict=True)]
+    return [_good_line(*line) for line in zip(named, decided, took, rows, strict=True)]
 
 
 @lru_cache(maxsize=1024)
-def _chosen(route: str, version: VersionRef, reason: str, epoch: int, revision: int) -> str | None:
-    """The members of a line that say which version answered, and why; None when they cannot be written as they are."""
+def _chosen(route: str, version: VersionRef, reason: str) -> str | None:
+    """The members of a line that say which version answered, and why, but for epoch and revision, of which there would
+    soon be as many as are kept; None when they cannot be written as they are."""
     members = {"route": route, "model": version.model, "version": version.number, "reason": reason}
-    members |= {"epoch": epoch, "revision": revision}
     try:
         written = orjson.dumps(members).decode()[1:-1]
     except orjson.JSONEncodeError:

@@ -44,7 +44,8 @@ def _records(draw: st.DrawFn, alike: Mapping[str, Any]) -> RequestRecord:
     seldom = draw(st.integers(0, 30))
     version = draw(st.sampled_from([THREE, THREE, THREE, FOUR]))
     flag = ("f", None, "p") if seldom == 1 else None
-    decision = Decision("digits", version, "split", draw(st.none() | st.integers(0, 9)), 7, 1, None, flag)
+    revision = 8 if seldom == 13 else 7
+    decision = Decision("digits", version, "split", draw(st.none() | st.integers(0, 9)), revision, 1, None, flag)
     named = draw(words) if seldom == 2 else f"{draw(st.integers(0, 2**64)):032x}"
     rows = draw(st.integers(0, 3)) if seldom == 3 else alike["rows"]
     return RequestRecord(
