@@ -15,9 +15,13 @@ from typing import Any
 
 from gateway.control.store import AuditEntry, AuditRecord, Body, Snapshot, Store
 
-__all__ = ["GENESIS", "Verification", "canonical", "record_to_json", "seal", "verify", "verify_store"]
+__all__ = ["GENESIS", "NULL", "Texts", "Verification", "canonical", "record_to_json", "seal", "verify", "verify_store"]
 
 GENESIS = "0" * 64
+NULL = b"null"
+
+Texts = Mapping[str, bytes]
+"""By name, what is canonical of it."""
 _PAGE_RECORDS = 50
 """A record holds whole documents, and a model of a thousand versions is some 200 kB, twice."""
 
@@ -36,8 +40,10 @@ def seal(
     before: Body | None,
     after: Body | None,
     previous: str,
+    texts: tuple[Texts, Texts] | None = None,
 ) -> AuditRecord:
-    """The record with its digest: SHA-256 over the predecessor's digest and the canonical record."""
+    """The record with its digest: SHA-256 over the predecessor's digest and the canonical record. ``texts``: what is
+    canonical of the bodies in ``before`` and ``after``, where that is at hand; of large ones it is most of the work."""
     payload = {
         "sequence": sequence,
         "at": at,
@@ -47,13 +53,19 @@ def seal(
         "subject": entry.subject,
         "reason": entry.reason,
         "detail": entry.detail,
-        "before": before,
-        "after": after,
     }
     if entry.token is not None:  # a record without one is sealed as before there were any
         payload["token"] = entry.token
-    digest = hashlib.sha256(previous.encode("ascii") + b"\n" + canonical(payload)).hexdigest()
+    members = {name: canonical(value) for name, value in payload.items()}
+    members["before"] = canonical(before) if texts is None else _object(texts[0])
+    members["after"] = canonical(after) if texts is None else _object(texts[1])
+    digest = hashlib.sha256(previous.encode("ascii") + b"\n" + _object(members)).hexdigest()
     return AuditRecord(sequence, at, revision, entry, before, after, previous, digest)
+
+
+def _object(members: Texts) -> bytes:
+    """The canonical object whose values are these texts."""
+    return b"{" + b",".join(canonical(name) + b":" + members[name] for name in sorted(members)) + b"}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from gateway.control.documents import ResidentDocument, RouteDocument
 from gateway.control.store import Document, DocumentKey, Snapshot
 from gateway.errors import RegistryError, StoreUnavailable, UnknownVersion
 from gateway.messages import VersionRef
-from gateway.registry.catalogue import ModelDocument
+from gateway.registry.catalogue import KnownModel, ModelDocument
 
 __all__ = ["Desired", "DesiredRoute", "read_desired"]
 
@@ -32,7 +32,8 @@ class DesiredRoute:
 @dataclass(frozen=True, slots=True)
 class Desired:
     """``unreadable``: documents that could not be parsed, and why; ``parsed`` spares reading them again, those that
-    are of the same revision and ``written`` at the same time: another store may have the same revision."""
+    are of the same revision and written at the same time (another store may have the same revision), and of a model
+    that has changed the versions that have not. ``documents``: what they were read from."""
 
     revision: int = 0
     routes: Mapping[str, DesiredRoute] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class Desired:
     residents: frozenset[VersionRef] = frozenset()
     unreadable: Mapping[DocumentKey, str] = field(default_factory=dict)
     parsed: Mapping[DocumentKey, tuple[int, Parsed]] = field(default_factory=dict)
-    written: Mapping[DocumentKey, float] = field(default_factory=dict)
+    documents: Mapping[DocumentKey, Document] = field(default_factory=dict)
 
     def wanted(self) -> frozenset[VersionRef]:
         """The versions that shall be loaded: what routes name and have not quarantined, and explicit residents."""
@@ -61,16 +62,15 @@ def read_desired(snapshot: Snapshot, before: Desired) -> Desired:
     parsed: dict[DocumentKey, tuple[int, Parsed]] = {}
     unreadable: dict[DocumentKey, str] = {}
     for key, document in snapshot.documents.items():
-        known = before.parsed.get(key)
+        known, held = before.parsed.get(key), before.documents.get(key)
         try:
-            same = before.written.get(key) == document.written_at
+            same = held is not None and held.written_at == document.written_at
             if known is not None and same and known[0] == document.revision:
                 parsed[key] = known
-            elif (fresh := _parse(document)) is not None:
+            elif (fresh := _parse(document, held, None if known is None else known[1])) is not None:
                 parsed[key] = (document.revision, fresh)
         except (StoreUnavailable, RegistryError) as error:
             unreadable[key] = str(error)
-    written = {key: document.written_at for key, document in snapshot.documents.items()}
     routes = {
         key.name: DesiredRoute(revision, body)
         for key, (revision, body) in sorted(parsed.items())
@@ -78,17 +78,18 @@ def read_desired(snapshot: Snapshot, before: Desired) -> Desired:
     }
     models = {key.name: body for key, (_, body) in parsed.items() if isinstance(body, ModelDocument)}
     residents = {VersionRef(b.model, b.version) for _, b in parsed.values() if isinstance(b, ResidentDocument)}
-    return Desired(snapshot.revision, routes, models, frozenset(residents), unreadable, parsed, written)
+    return Desired(snapshot.revision, routes, models, frozenset(residents), unreadable, parsed, snapshot.documents)
 
 
-def _parse(document: Document) -> Parsed | None:
+def _parse(document: Document, held: Document | None, known: Parsed | None) -> Parsed | None:
     if document.body is None:
         return None
     match document.key.kind:
         case "route":
             return RouteDocument.from_json(document.body)
         case "model":
-            return ModelDocument.from_json(document.body)
+            model = KnownModel(held.body, known) if held and held.body and isinstance(known, ModelDocument) else None
+            return ModelDocument.from_json(document.body, known=model)
         case "resident":
             return ResidentDocument.from_json(document.body)
         case _:

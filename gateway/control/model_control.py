@@ -17,7 +17,7 @@ from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
 from gateway.errors import Conflict, IntegrityError, RegistryError, StoreUnavailable, UnknownModel
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore, Progress
-from gateway.registry.catalogue import ModelDocument
+from gateway.registry.catalogue import KnownModel, ModelDocument
 from gateway.registry.collect import GRACE_S, collect, plan
 from gateway.registry.environments import Told
 from gateway.registry.loading import read_manifest
@@ -56,6 +56,7 @@ class ModelControl:
         self._permissions = permissions or Permissions()
         self._gates = gates or OpenGate()
         self._changes = Changes(store)
+        self._last: KnownModel | None = None  # what was registered last: the next is mostly of that model
         self._preparing = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
         self._threads = ThreadPoolExecutor(REGISTRATIONS_AT_ONCE + 1, thread_name_prefix="turnout-register")
 
@@ -131,7 +132,7 @@ class ModelControl:
             made: list[tuple[int, bool]] = []
 
             def decide(snapshot: Snapshot) -> Decision:
-                current = _optional(snapshot, model) or ModelDocument(check_model_name(model))
+                current = _optional(snapshot, model, self._last) or ModelDocument(check_model_name(model))
                 current.refuse_overwritten(digest, imported)
                 document, number = current.add_version(
                     digest, created_at=self._clock.wall(), tags=tags, imported=imported
@@ -142,7 +143,9 @@ class ModelControl:
                 detail = {"version": number, "digest": digest}
                 if imported is not None:
                     detail["imported"] = imported
-                return Decision(document.to_json(), AuditEntry(actor, "register", str(key), "", detail))
+                body = document.to_json()
+                self._last = KnownModel(body, document)
+                return Decision(body, AuditEntry(actor, "register", str(key), "", detail))
 
             written = await self._changes.write(key, decide)
         number, created = made[0]
@@ -278,9 +281,9 @@ def users_of(desired: Desired, ref: VersionRef) -> list[str]:
     return routes + [f"{key} (which cannot be read)" for key in unreadable]
 
 
-def _optional(snapshot: Snapshot, name: str) -> ModelDocument | None:
+def _optional(snapshot: Snapshot, name: str, known: KnownModel | None = None) -> ModelDocument | None:
     found = snapshot.documents.get(model_key(name))
-    return None if found is None or found.body is None else ModelDocument.from_json(found.body)
+    return None if found is None or found.body is None else ModelDocument.from_json(found.body, known=known)
 
 
 def _model(snapshot: Snapshot, name: str) -> ModelDocument:

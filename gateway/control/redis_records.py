@@ -16,6 +16,7 @@ __all__ = [
     "Place",
     "Places",
     "audit_entry",
+    "body_text",
     "document_field",
     "history_field",
     "living_document",
@@ -55,6 +56,10 @@ def living_document(key: DocumentKey, packed: bytes) -> Document:
         raise _damaged(str(key), error) from error
 
 
+def body_text(living: bytes) -> bytes:
+    return living.split(b"\n", 2)[2]
+
+
 def pack_body(text: str | None, old: Document | None, living: bytes | None, revisions: int) -> tuple[bytes, bytes]:
     """``+body`` or ``-``, and what is kept of it: nothing more where that is the same. ``living`` is ``old`` as it
     stands, ``revisions`` how many the document has had: the first and each ``MOST_STEPS`` on from it are whole, by
@@ -63,7 +68,7 @@ def pack_body(text: str | None, old: Document | None, living: bytes | None, revi
         return b"-", b""
     base = None
     if old is not None and living is not None and living.isascii():  # else somebody altered it, as the audit will tell
-        base = Base(old.revision, living.split(b"\n", 2)[2].decode("ascii"), (revisions - 1) % MOST_STEPS)
+        base = Base(old.revision, body_text(living).decode("ascii"), (revisions - 1) % MOST_STEPS)
     kept = pack(text, base)
     return b"+" + text.encode("ascii"), b"" if kept is text else b"+" + kept.encode("ascii")
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from gateway.clock import Clock, SystemClock
-from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.audit import GENESIS, NULL, canonical, seal
 from gateway.control.last_state import KnownState, LastState
 from gateway.control.redis_line import RedisLine
 from gateway.control.redis_records import (
     Place,
     Places,
     audit_entry,
+    body_text,
     document_field,
     history_field,
     living_document,
@@ -238,6 +239,7 @@ class RedisStore:
         for change, old in zip(changes, found, strict=True):
             if (stands := 0 if old is None else old.revision) != change.expected:
                 raise StaleRevision(f"{change.key} stands at revision {stands}, the change expects {change.expected}")
+        bodies = [pack_body(*row) for row in zip(texts, found, living, rows[1::2], strict=True)]
         record = seal(
             sequence=int(revision) + 1,
             at=self._clock.wall(),
@@ -246,9 +248,12 @@ class RedisStore:
             before={str(c.key): None if old is None else old.body for c, old in zip(changes, found, strict=True)},
             after={str(change.key): change.body for change in changes},
             previous=head.decode("ascii"),
+            texts=(
+                {field: NULL if row is None else body_text(row) for field, row in zip(fields, living, strict=True)},
+                {field: NULL if body == b"-" else body[1:] for field, (body, _) in zip(fields, bodies, strict=True)},
+            ),
         )
         steps = [(c.key, 0 if old is None else old.revision) for c, old in zip(changes, found, strict=True)]
-        bodies = [pack_body(*row) for row in zip(texts, found, living, rows[1::2], strict=True)]
         return _Judged(identity.decode("ascii"), int(revision), head.decode("ascii"), record, steps, bodies)
 
     async def _write(self, judged: _Judged, fence: Fence | None) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway.control.audit import GENESIS, canonical, seal
+from gateway.control.audit import GENESIS, NULL, canonical, seal
 from gateway.control.differences import Base, Past, is_difference, pack
 from gateway.control.store import Actor, AuditEntry, AuditRecord, Body, Change, Document, DocumentKey, Snapshot
 from gateway.errors import StaleRevision
@@ -96,26 +97,45 @@ def write(
     standing = state_revision(connection)
     if at is not None and at != standing:
         raise StaleRevision(f"the state stands at revision {standing}, the change was judged at {at}")
-    before = {change.key: read_living(connection, change.key) for change in changes}
+    before = {change.key: _standing(connection, change.key) for change in changes}
     for change in changes:
-        old = before[change.key]
-        found = 0 if old is None else old.revision
+        found = before[change.key].revision
         if found != change.expected:
             raise StaleRevision(f"{change.key} stands at revision {found}, the change expects {change.expected}")
     revision = standing + 1
     connection.execute("UPDATE state SET revision = ?", (revision,))
     for change, body in zip(changes, bodies, strict=True):
-        _write_body(connection, change.key, body, revision=revision, now=now)
-    _write_audit(connection, changes, before, revision=revision, entry=entry, now=now)
+        _write_body(connection, change.key, body, before[change.key].base, revision=revision, now=now)
+    _write_audit(connection, changes, bodies, before, revision=revision, entry=entry, now=now)
     return revision
 
 
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a change finds; without a document, revision 0 and nothing."""
+
+    revision: int = 0
+    base: Base | None = None
+    body: Body | None = None
+
+
+def _standing(connection: sqlite3.Connection, key: DocumentKey) -> _Standing:
+    row = connection.execute(
+        "SELECT revision, body, steps FROM living WHERE kind = ? AND name = ?", (key.kind, key.name)
+    ).fetchone()
+    return _Standing() if row is None else _Standing(row[0], Base(*row), parse(row[1]))
+
+
 def _write_body(
-    connection: sqlite3.Connection, key: DocumentKey, body: str | None, *, revision: int, now: float
+    connection: sqlite3.Connection,
+    key: DocumentKey,
+    body: str | None,
+    base: Base | None,
+    *,
+    revision: int,
+    now: float,
 ) -> None:
     place = (key.kind, key.name)
-    found = connection.execute("SELECT revision, body, steps FROM living WHERE kind = ? AND name = ?", place).fetchone()
-    base = None if found is None else Base(*found)
     kept = None if body is None else pack(body, base)
     connection.execute(
         "INSERT INTO history (kind, name, revision, body, written_at) VALUES (?, ?, ?, ?, ?)",
@@ -134,23 +154,28 @@ def _write_body(
 def _write_audit(
     connection: sqlite3.Connection,
     changes: Sequence[Change],
-    before: dict[DocumentKey, Document | None],
+    bodies: Sequence[str | None],
+    before: dict[DocumentKey, _Standing],
     *,
     revision: int,
     entry: AuditEntry,
     now: float,
 ) -> None:
     last = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
-    olds = {str(key): None if old is None else old.body for key, old in before.items()}
-    steps = [[key.kind, key.name, 0 if old is None else old.revision] for key, old in before.items()]
+    olds = {str(key): NULL if old.base is None else old.base.text.encode() for key, old in before.items()}
+    news = {
+        str(change.key): NULL if body is None else body.encode() for change, body in zip(changes, bodies, strict=True)
+    }
+    steps = [[key.kind, key.name, old.revision] for key, old in before.items()]
     record = seal(
         sequence=revision,
         at=now,
         revision=revision,
         entry=entry,
-        before=olds,
+        before={str(key): old.body for key, old in before.items()},
         after={str(change.key): change.body for change in changes},
         previous=GENESIS if last is None else last[0],
+        texts=(olds, news),
     )
     connection.execute(
         "INSERT INTO audit "

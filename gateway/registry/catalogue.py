@@ -19,7 +19,7 @@ from gateway.registry.migration import Migration, migrate
 from gateway.registry.names import check_alias, check_digest, check_model_name, check_tags
 from gateway.registry.standing import TargetState
 
-__all__ = ["SCHEMA", "CatalogueEntry", "ModelDocument"]
+__all__ = ["SCHEMA", "CatalogueEntry", "KnownModel", "ModelDocument"]
 
 SCHEMA = 1
 MIGRATIONS: Mapping[int, Migration] = {}
@@ -317,8 +317,11 @@ class ModelDocument:
         return body | ({"targets": {name: at.to_json() for name, at in self.targets.items()}} if self.targets else {})
 
     @classmethod
-    def from_json(cls, body: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> ModelDocument:
-        """Reads a document of this schema or an older one; RegistryError names what is wrong with it."""
+    def from_json(
+        cls, body: Any, *, migrations: Mapping[int, Migration] = MIGRATIONS, known: KnownModel | None = None
+    ) -> ModelDocument:
+        """Reads a document of this schema or an older one; RegistryError names what is wrong with it. ``known``: an
+        earlier one, whose entries are taken where they are the same."""
         if not isinstance(body, Mapping):
             raise RegistryError(f"the model document is a {type(body).__name__}; expected an object")
         with Fields(migrate(body, migrations, SCHEMA, what="the model document"), "model") as take:
@@ -328,7 +331,7 @@ class ModelDocument:
                 numbers = {alias: targets.integer(alias, at_least=1) for alias in aliases}
             return cls(
                 name=take.text("name"),
-                versions=tuple(CatalogueEntry.from_json(row, place) for row, place in take.rows("versions")),
+                versions=_entries(take.rows("versions"), known),
                 aliases=numbers,
                 notes=take.free_text("notes"),
                 next_number=take.integer("next_number", at_least=1),
@@ -356,6 +359,24 @@ class ModelDocument:
 
     def _numbers(self) -> str:
         return ", ".join(str(entry.number) for entry in self.versions) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model's document that was read before, or written: its JSON, and what that says."""
+
+    body: Mapping[str, Any]
+    document: ModelDocument
+
+
+def _entries(rows: list[tuple[Any, str]], known: KnownModel | None) -> tuple[CatalogueEntry, ...]:
+    """Versions keep their places: of a thousand, one read again takes 50 µs, one that is compared half of one."""
+    same: list[CatalogueEntry | None] = []
+    if known is not None and known.body.get("schema") == SCHEMA:
+        held = zip(rows, known.body["versions"], known.document.versions, strict=False)
+        same = [entry if row == old else None for (row, _), old, entry in held]
+    same += [None] * (len(rows) - len(same))
+    return tuple(entry or CatalogueEntry.from_json(*row) for row, entry in zip(rows, same, strict=True))
 
 
 def _check_notes(notes: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.control.audit import canonical, verify_store
+from gateway.control.audit import GENESIS, canonical, seal, verify, verify_store
 from gateway.control.coordination_redis import RedisCoordination
 from gateway.control.differences import MOST_STEPS, Base, Past, is_difference, pack
 from gateway.control.memory_store import MemoryStore
@@ -24,7 +24,7 @@ from gateway.control.redis_line import RedisAddress, RedisLine
 from gateway.control.redis_store import RedisStore
 from gateway.control.sqlite_schema import MIGRATIONS, migrate
 from gateway.control.sqlite_store import SqliteStore
-from gateway.control.store import AuditEntry, Change, DocumentKey, Store
+from gateway.control.store import Actor, AuditEntry, Change, DocumentKey, Store
 from gateway.control.store_recovery import restore_from_replica
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.registry.catalogue import ModelDocument
@@ -299,3 +299,20 @@ async def test_a_replicas_state_that_is_put_back_is_what_differences_go_on_from(
     assert [row.body for row in await store.history(MODEL)] == [body, versions(10).to_json()]
     assert (await verify_store(store)).fault is None
     await store.close()
+
+
+# The seal of large documents
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.text(max_size=5), st.none() | st.dictionaries(st.text(max_size=5), st.floats(-9, 9)), max_size=4)
+)
+def test_a_seal_over_texts_at_hand_is_the_seal_over_what_they_say(bodies: dict[str, Any]) -> None:
+    """With strange names, without bodies, with a token and without: a verification makes it anew from the bodies."""
+    texts = {name: canonical(body) for name, body in bodies.items()}
+    for actor in ("olga", Actor("olga", "1234")):
+        parts = {"sequence": 1, "at": 0.5, "revision": 1, "entry": replace(ENTRY, actor=actor), "previous": GENESIS}
+        sealed = seal(**parts, before=bodies, after=bodies, texts=(texts, texts))
+        assert sealed == seal(**parts, before=bodies, after=bodies)
+        assert verify([sealed]).fault is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Conflict, NotFound, RegistryError, UnknownVersion
-from gateway.registry.catalogue import ModelDocument
+from gateway.registry.catalogue import KnownModel, ModelDocument
 from gateway.registry.names import split_reference
 
 
@@ -24,6 +27,36 @@ def _with_versions(count: int) -> ModelDocument:
         document, given_number = document.add_version(_digest(number * 16**60), created_at=1000.0 + number)
         assert given_number == number
     return document
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_document_read_beside_an_earlier_one_is_what_it_is_read_alone(seed: int) -> None:
+    """Whatever has changed since: versions that have not are the very same, and nothing of the earlier one stays."""
+    chance = random.Random(seed)
+    document = _with_versions(8)
+    known = KnownModel(document.to_json(), document)
+    for _ in range(chance.randrange(1, 4)):
+        number = chance.randint(1, 8)
+        document = chance.choice(
+            [
+                lambda made, at: made.with_tags(at, {"team": "b"}),
+                lambda made, at: made.archive(at),
+                lambda made, at: made.with_gate(at, {"passed": True}),
+                lambda made, at: made.with_notes(f"other {at}"),
+                lambda made, at: made.add_version(_digest(at), created_at=5.0)[0],
+                lambda made, at: replace(made, versions=made.versions[:at], next_number=9),
+            ]
+        )(document, min(number, len(document.versions)))
+    body = json.loads(json.dumps(document.to_json()))
+    read = ModelDocument.from_json(body, known=known)
+    assert read == ModelDocument.from_json(body) == document
+    pairs = list(zip(read.versions, known.document.versions, strict=False))
+    assert all(one is other for one, other in pairs if one == other)
+    older = KnownModel({**known.body, "schema": 0}, known.document)
+    assert ModelDocument.from_json(body, known=older) == document
+    body["versions"][0]["digest"] = "none"
+    with pytest.raises(RegistryError, match=r"digest"):
+        ModelDocument.from_json(body, known=known)
 
 
 @settings(deadline=None)
