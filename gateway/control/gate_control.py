@@ -31,7 +31,7 @@ from gateway.messages import VersionRef
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.gates.declaration import Declaration
-from gateway.registry.gates.kinds import Gate
+from gateway.registry.gates.gate import Gate
 from gateway.registry.gates.purposes import targets_in
 from gateway.registry.gates.records import GATES, keep_record, read_record
 from gateway.registry.gates.report import Report

@@ -14,7 +14,8 @@ from gateway.errors import InvalidRegistration
 from gateway.messages import Signature
 from gateway.registry import canonical
 from gateway.registry.answering import Answering, Spool
-from gateway.registry.profile_data import UNREADABLE, Batch, Reference, open_reference
+from gateway.registry.profile_data import open_reference
+from gateway.registry.profile_rows import UNREADABLE, Batch, Reference
 from runtimes.base import LoadSpec
 from runtimes.counting_profile import Reckoning
 from runtimes.counting_rows import flattened

@@ -20,7 +20,8 @@ from gateway.errors import InvalidRegistration
 from gateway.registry import canonical
 from gateway.registry.fields import Fields
 from gateway.registry.gates.datasets import DataFile, DataSet
-from gateway.registry.gates.kinds import KINDS, Gate
+from gateway.registry.gates.gate import Gate
+from gateway.registry.gates.kinds import KINDS
 from gateway.registry.gates.purposes import matches
 from gateway.registry.names import check_alias
 from gateway.registry.offered import refusing

@@ -18,12 +18,13 @@ from gateway.registry.answering import Answering
 from gateway.registry.gates import verdicts
 from gateway.registry.gates.datasets import DataSet
 from gateway.registry.gates.fairness import GroupCounts
+from gateway.registry.gates.gate import Gate
 from gateway.registry.gates.intervals import BLOCKS
-from gateway.registry.gates.kinds import ChampionGate, FairnessGate, Gate, MetricGate
+from gateway.registry.gates.kinds import ChampionGate, FairnessGate, MetricGate
 from gateway.registry.gates.metrics import METRICS, Answers, Counted
 from gateway.registry.gates.report import Finding, State
 from gateway.registry.gates.rows import Reading, blocks_of, rows_of
-from gateway.registry.profile_data import Rows
+from gateway.registry.profile_rows import Rows
 
 __all__ = ["Asked", "Evaluation", "evaluate"]
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from gateway.errors import InvalidRegistration
-from gateway.registry.fields import Fields
 from gateway.registry.gates.datasets import DataFile, DataSet
+from gateway.registry.gates.gate import (
+    Gate,
+    Reader,
+    read_batch_sizes,
+    read_file,
+    read_flag,
+    read_keys,
+    read_names,
+    read_number,
+    read_one_of,
+    read_settings,
+    read_text,
+    read_whole,
+)
 from gateway.registry.gates.metrics import METRICS
-from gateway.registry.gates.purposes import check_purposes
 
 __all__ = [
     "KINDS",
@@ -18,7 +30,6 @@ __all__ = [
     "ChampionGate",
     "EnvironmentGate",
     "FairnessGate",
-    "Gate",
     "GoldenGate",
     "LatencyGate",
     "MemoryGate",
@@ -26,119 +37,6 @@ __all__ = [
     "PythonGate",
     "SignatureGate",
 ]
-
-Reader = Callable[[Fields, str], Any]
-
-
-def _number(least: float = 0.0, most: float = 1e12) -> Reader:
-    def read(take: Fields, key: str) -> float:
-        value = take.number(key)
-        if not least <= value <= most:
-            raise InvalidRegistration(f"{take.place}.{key} is {value}; expected a number from {least:g} to {most:g}")
-        return float(value)
-
-    return read
-
-
-def _whole(least: int, most: int) -> Reader:
-    return lambda take, key: take.integer(key, at_least=least, at_most=most)
-
-
-def _one_of(*words: str) -> Reader:
-    def read(take: Fields, key: str) -> str:
-        value = take.text(key)
-        if value not in words:
-            raise InvalidRegistration(f"{take.place}.{key} is {value!r:.60}; expected one of {', '.join(words)}")
-        return value
-
-    return read
-
-
-def _batch_sizes(take: Fields, key: str) -> tuple[int, ...]:
-    found = take.anything(key)
-    sizes = tuple(found) if isinstance(found, list | tuple) else (found,)
-    if not 1 <= len(sizes) <= 16 or not all(type(size) is int and 1 <= size <= 65_536 for size in sizes):
-        raise InvalidRegistration(f"{take.place}.{key} is {found!r:.80}; expected 1 to 16 batch sizes up to 65536")
-    return sizes
-
-
-def _names(take: Fields, key: str) -> tuple[str, ...]:
-    found = take.anything(key)
-    names = (found,) if isinstance(found, str) else tuple(found) if isinstance(found, list | tuple) else ()
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise InvalidRegistration(f"{take.place}.{key} is {found!r:.80}; expected one or more names")
-    return names
-
-
-def _keys(take: Fields, key: str) -> Mapping[str, str]:
-    found = take.mapping(key)
-    if not found or not all(isinstance(text, str) and "PUBLIC KEY" in text for text in found.values()):
-        raise InvalidRegistration(f"{take.place}.{key}: expected public keys (PEM text), by the name of each author")
-    return found
-
-
-def _text(take: Fields, key: str) -> str:
-    return take.text(key)
-
-
-def _flag(take: Fields, key: str) -> bool:
-    return take.boolean(key)
-
-
-def _file(take: Fields, key: str) -> DataFile:
-    return DataFile.from_json(take.anything(key), f"{take.place}.{key}")
-
-
-def _settings(take: Fields, key: str) -> Mapping[str, Any]:
-    return take.mapping(key)
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """``name`` is shown and is unique in a declaration. ``purposes`` (``for``): the changes that ask it; none: all."""
-
-    kind: ClassVar[str] = ""
-    readers: ClassVar[Mapping[str, Reader]] = {}
-
-    name: str
-    purposes: tuple[str, ...] = field(default=(), kw_only=True)
-
-    def check(self, data: Mapping[str, DataSet]) -> None:
-        """InvalidRegistration when the gate asks for what cannot be."""
-
-    def blobs(self) -> tuple[DataFile, ...]:
-        return ()
-
-    def to_json(self) -> dict[str, Any]:
-        """What is asked, without what is only a default."""
-        body: dict[str, Any] = {"kind": self.kind, "name": self.name}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name != "name" and value != item.default:
-                body["for" if item.name == "purposes" else item.name] = _plain(value)
-        return body
-
-    @classmethod
-    def from_json(cls, body: Any, place: str) -> Self:
-        with Fields(body, place) as take:
-            take.text("kind")
-            found: dict[str, Any] = {"name": take.optional_text("name") or cls.naming(body)}
-            if take.anything("for") is not None:
-                found["purposes"] = _names(take, "for")
-                check_purposes(found["purposes"], f"{place}.for")
-            for key, read in cls.readers.items():
-                if take.anything(key) is not None:
-                    found[key] = read(take, key)
-            needed = [item.name for item in fields(cls) if item.default is MISSING and item.name not in found]
-            if needed:
-                raise InvalidRegistration(f"{place}.{needed[0]} is missing; a gate of kind {cls.kind} needs it")
-            return cls(**found)
-
-    @classmethod
-    def naming(cls, body: Mapping[str, Any]) -> str:
-        """The name of a gate that was given none."""
-        data = body.get("data")
-        return cls.kind + (f" on {data}" if isinstance(data, str) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +46,10 @@ class GoldenGate(Gate):
 
     kind: ClassVar[str] = "golden"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "tolerance": _number(),
-        "relative": _number(0, 1),
-        "of": _one_of("version", "champion"),
-        "file": _file,
+        "tolerance": read_number(),
+        "relative": read_number(0, 1),
+        "of": read_one_of("version", "champion"),
+        "file": read_file,
     }
 
     tolerance: float = 1e-6
@@ -179,12 +77,12 @@ class MetricGate(_OnData):
 
     kind: ClassVar[str] = "metric"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "data": _text,
-        "metric": _one_of(*METRICS),
-        "at_least": _number(-1e12),
-        "at_most": _number(-1e12),
-        "sure": _flag,
-        "confidence": _number(0.5, 0.9999),
+        "data": read_text,
+        "metric": read_one_of(*METRICS),
+        "at_least": read_number(-1e12),
+        "at_most": read_number(-1e12),
+        "sure": read_flag,
+        "confidence": read_number(0.5, 0.9999),
     }
 
     metric: str
@@ -210,11 +108,11 @@ class ChampionGate(_OnData):
 
     kind: ClassVar[str] = "champion"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "data": _text,
-        "metric": _one_of(*METRICS),
-        "margin": _number(),
-        "must": _one_of("not-worse", "better"),
-        "confidence": _number(0.5, 0.9999),
+        "data": read_text,
+        "metric": read_one_of(*METRICS),
+        "margin": read_number(),
+        "must": read_one_of("not-worse", "better"),
+        "confidence": read_number(0.5, 0.9999),
     }
 
     metric: str
@@ -236,14 +134,14 @@ class FairnessGate(_OnData):
 
     kind: ClassVar[str] = "fairness"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "data": _text,
-        "group": _names,
-        "demographic_parity": _number(0, 1),
-        "equal_opportunity": _number(0, 1),
-        "equalized_odds": _number(0, 1),
-        "min_rows": _whole(1, 10**9),
-        "sure": _flag,
-        "confidence": _number(0.5, 0.9999),
+        "data": read_text,
+        "group": read_names,
+        "demographic_parity": read_number(0, 1),
+        "equal_opportunity": read_number(0, 1),
+        "equalized_odds": read_number(0, 1),
+        "min_rows": read_whole(1, 10**9),
+        "sure": read_flag,
+        "confidence": read_number(0.5, 0.9999),
     }
 
     group: tuple[str, ...]
@@ -288,15 +186,15 @@ class LatencyGate(Gate):
 
     kind: ClassVar[str] = "latency"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "rows": _batch_sizes,
-        "at_most_ms": _number(1e-6),
-        "at_most_ratio": _number(1e-6),
-        "quantile": _number(0.0, 1.0),
-        "rounds": _whole(1, 50),
-        "calls": _whole(1, 1000),
-        "warm_up": _whole(0, 1000),
-        "time": _one_of("wall", "processor"),
-        "data": _text,
+        "rows": read_batch_sizes,
+        "at_most_ms": read_number(1e-6),
+        "at_most_ratio": read_number(1e-6),
+        "quantile": read_number(0.0, 1.0),
+        "rounds": read_whole(1, 50),
+        "calls": read_whole(1, 1000),
+        "warm_up": read_whole(0, 1000),
+        "time": read_one_of("wall", "processor"),
+        "data": read_text,
     }
 
     rows: tuple[int, ...] = (1,)
@@ -321,10 +219,10 @@ class MemoryGate(Gate):
 
     kind: ClassVar[str] = "memory"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "rows": _batch_sizes,
-        "at_most_mb": _number(1e-6),
-        "at_most_ratio": _number(1e-6),
-        "data": _text,
+        "rows": read_batch_sizes,
+        "at_most_mb": read_number(1e-6),
+        "at_most_ratio": read_number(1e-6),
+        "data": read_text,
     }
 
     rows: tuple[int, ...] = (1,)
@@ -343,7 +241,7 @@ class SignatureGate(Gate):
     """The version may stand in for what answers on ``routes`` now (default: every route of its model)."""
 
     kind: ClassVar[str] = "signature"
-    readers: ClassVar[Mapping[str, Reader]] = {"routes": _names}
+    readers: ClassVar[Mapping[str, Reader]] = {"routes": read_names}
 
     routes: tuple[str, ...] = ()
 
@@ -353,7 +251,7 @@ class EnvironmentGate(Gate):
     """The version's environment can be built here and is as its lock file says. ``required``: it must name one."""
 
     kind: ClassVar[str] = "environment"
-    readers: ClassVar[Mapping[str, Reader]] = {"required": _flag}
+    readers: ClassVar[Mapping[str, Reader]] = {"required": read_flag}
 
     required: bool = False
 
@@ -363,7 +261,7 @@ class AuthorGate(Gate):
     """The manifest is signed by one of ``keys``: the public keys of authors (PEM), by the name of each."""
 
     kind: ClassVar[str] = "author"
-    readers: ClassVar[Mapping[str, Reader]] = {"keys": _keys}
+    readers: ClassVar[Mapping[str, Reader]] = {"keys": read_keys}
 
     keys: Mapping[str, str]
 
@@ -375,12 +273,12 @@ class PythonGate(Gate):
 
     kind: ClassVar[str] = "python"
     readers: ClassVar[Mapping[str, Reader]] = {
-        "file": _file,
-        "function": _text,
-        "settings": _settings,
-        "data": _text,
-        "timeout_s": _number(0.1, 86_400),
-        "memory_mb": _number(64, 1e6),
+        "file": read_file,
+        "function": read_text,
+        "settings": read_settings,
+        "data": read_text,
+        "timeout_s": read_number(0.1, 86_400),
+        "memory_mb": read_number(64, 1e6),
     }
 
     file: DataFile
@@ -418,9 +316,3 @@ def _check_rows(name: str, data: str | None, sets: Mapping[str, DataSet]) -> Non
     if data is not None and data not in sets:
         known = ", ".join(sets) or "none"
         raise InvalidRegistration(f"gate {name!r}: no data {data!r} is declared; declared: {known}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, DataFile):
-        return value.to_json()
-    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value

@@ -21,13 +21,13 @@ from gateway.registry.gates import budgets, checks
 from gateway.registry.gates.custom import custom
 from gateway.registry.gates.datasets import DataFile, DataSet
 from gateway.registry.gates.evaluation import Asked, Evaluation, evaluate
+from gateway.registry.gates.gate import Gate
 from gateway.registry.gates.golden import golden
 from gateway.registry.gates.kinds import (
     AuthorGate,
     ChampionGate,
     EnvironmentGate,
     FairnessGate,
-    Gate,
     GoldenGate,
     LatencyGate,
     MemoryGate,

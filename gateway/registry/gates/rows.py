@@ -12,7 +12,8 @@ from gateway.errors import InvalidRegistration
 from gateway.messages import Array, Arrays, Signature
 from gateway.registry.gates.datasets import DataSet
 from gateway.registry.gates.metrics import Answers
-from gateway.registry.profile_data import UNREADABLE, Rows, open_reference
+from gateway.registry.profile_data import open_reference
+from gateway.registry.profile_rows import UNREADABLE, Rows
 
 __all__ = ["Reading", "blocks_of", "rows_of"]
 

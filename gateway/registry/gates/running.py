@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from gateway.errors import IntegrityError, RegistryError
 from gateway.registry.blobs import BlobStore
-from gateway.registry.gates.kinds import Gate
+from gateway.registry.gates.gate import Gate
 from gateway.registry.gates.report import Finding, State
 from gateway.registry.gates.request import GateRequest
 from gateway.registry.inspection import end_group, tail_of
