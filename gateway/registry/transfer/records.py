@@ -105,11 +105,21 @@ def _entry(body: Mapping[str, Any], place: str) -> CatalogueEntry:
         for name in _BLOBS:
             for row, at in take.rows(name) if body.get(name) else ():
                 _blob(row, at, "at" if name == "signatures" else "captured_at")
-        if any(not isinstance(result, Mapping) for result, _ in take.rows("gates")):
-            raise RegistryError(f"{place}.gates: expected results of gates")
+        for result, at in take.rows("gates"):
+            if not isinstance(result, Mapping):
+                raise RegistryError(f"{at} is {result!r:.60}; expected the result of gates")
+            _record(result.get("record"), f"{at}.record")
         for name in body:
             take.anything(name)
     return CatalogueEntry.from_json(body, place)
+
+
+def _record(digest: Any, place: str) -> None:
+    """Of a run of gates; the digest of a blob, which ``beside`` names."""
+    if digest is not None and not isinstance(digest, str):
+        raise RegistryError(f"{place} is {digest!r:.60}; expected a digest like sha256:<64 hexadecimal digits>")
+    if digest is not None:
+        check_digest(digest)
 
 
 def _blob(row: Any, place: str, when: str) -> None:

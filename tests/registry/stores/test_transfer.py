@@ -215,7 +215,9 @@ def test_an_imported_and_gated_version_goes_there_with_the_blobs_that_it_names(e
         ({"signatures": ["alice"]}, "expected an object"),
         ({"signatures": [{"digest": "../x", "size_bytes": 1, "by": "alice", "at": 1.0}]}, "expected sha256"),
         ({"profiles": [{"digest": "sha256:" + "1" * 64, "size_bytes": 1}]}, "captured_at is missing"),
-        ({"gates": [1]}, "expected results of gates"),
+        ({"gates": [1]}, "expected the result of gates"),
+        ({"gates": [{"record": {}}]}, "expected a digest"),
+        ({"gates": [{"record": "../x"}]}, "expected sha256"),
     ],
 )
 def test_a_strangers_record_that_would_break_a_catalogue_is_refused(
