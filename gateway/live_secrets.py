@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import SettingsError
-from gateway.settings import secret_of
+from gateway.settings import Fits, any_secret, secret_of
 from gateway.settings_groups import SecretSource
 
 __all__ = ["LiveSecret", "LiveSecrets", "SecretStatistics"]
@@ -45,18 +45,26 @@ class SecretStatistics:
 
 
 class LiveSecret:
-    """One secret. ``stopped``: it is not wanted again. Raises SettingsError when it is not there at first. ``look`` is
-    one thread's at a time; whoever wants the value reads one reference."""
+    """One secret. ``stopped``: it is not wanted again. Raises SettingsError when it is not there at first, or does not
+    fit; one that does not fit later is as one that cannot be read. ``look`` is one thread's at a time; whoever wants
+    the value reads one reference."""
 
     def __init__(
-        self, source: SecretSource, place: str, clock: Clock, *, stopped: Callable[[], bool] = lambda: False
+        self,
+        source: SecretSource,
+        place: str,
+        clock: Clock,
+        *,
+        fits: Fits = any_secret,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.source = source
+        self._fits = fits
         self._stopped = stopped
         self.place = place
         self._clock = clock
         self._mark = self._marked()
-        self._value = secret_of(source, place)
+        self._value = secret_of(source, place, fits=fits)
         self._read_at = self._changed_at = clock.wall()
         self._tried_s = clock.monotonic()
         self._rotations = 0
@@ -91,7 +99,7 @@ class LiveSecret:
             return False
         self._tried_s = self._clock.monotonic()
         try:
-            value = secret_of(self.source, self.place, stopped=self._stopped)
+            value = secret_of(self.source, self.place, fits=self._fits, stopped=self._stopped)
         except SettingsError as error:
             if self._stopped():
                 return False
@@ -149,18 +157,29 @@ class LiveSecrets:
         self._clock = clock
         self._secrets: dict[str, LiveSecret] = {}
         self._watching: list[asyncio.Task[None]] = []
+        self._told: list[Callable[[], object]] = []
         self._looking = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._closed = threading.Event()
 
     def __repr__(self) -> str:
         return f"<LiveSecrets [{len(self._secrets)}]>"
 
-    def secret(self, source: SecretSource, place: str) -> LiveSecret:
+    def secret(self, source: SecretSource, place: str, *, fits: Fits = any_secret) -> LiveSecret:
         """Read now; one for a place. Blocks while a command runs. Raises SettingsError."""
         found = self._secrets.get(place)
         if found is None or found.source != source:
-            found = self._secrets[place] = LiveSecret(source, place, self._clock, stopped=self._closed.is_set)
+            found = self._secrets[place] = LiveSecret(
+                source, place, self._clock, fits=fits, stopped=self._closed.is_set
+            )
         return found
+
+    def read(self, source: SecretSource, place: str, *, fits: Fits = any_secret) -> bytes:
+        """As it is now: what is there already is not read again. Raises SettingsError."""
+        return self.secret(source, place, fits=fits).value
+
+    def on_change(self, told: Callable[[], object]) -> None:
+        """On the loop, after each look that found another secret."""
+        self._told.append(told)
 
     def values(self, sources: Mapping[str, SecretSource], place: str) -> Mapping[str, bytes]:
         """By name; what is read there is always the present one. Raises SettingsError."""
@@ -199,7 +218,11 @@ class LiveSecrets:
             asked = [one for one in self._secrets.values() if (one.source.command is not None) is commands]
             if not asked:
                 return []
-            return await asyncio.to_thread(lambda: [one.place for one in asked if one.look(at_once=at_once)])
+            found = await asyncio.to_thread(lambda: [one.place for one in asked if one.look(at_once=at_once)])
+        if found:
+            for told in self._told:
+                told()
+        return found
 
     async def _watch(self, *, commands: bool) -> None:
         while True:

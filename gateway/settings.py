@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import yaml
@@ -50,6 +50,7 @@ __all__ = [
     "ClientSettings",
     "DecisionSettings",
     "EnvironmentSettings",
+    "Fits",
     "FlagSettings",
     "GuardSettings",
     "LimitSettings",
@@ -58,6 +59,7 @@ __all__ = [
     "NotificationTarget",
     "RegistrySettings",
     "RuntimeSettings",
+    "SecretReader",
     "SecretSource",
     "ServerSettings",
     "Settings",
@@ -67,6 +69,7 @@ __all__ = [
     "TelemetrySettings",
     "TruthSettings",
     "WebhookSettings",
+    "any_secret",
     "child_environment",
     "client_settings",
     "foreign_environment",
@@ -341,9 +344,25 @@ def client_settings() -> ClientSettings:
     )
 
 
-def secret_of(source: SecretSource, place: str, *, stopped: Callable[[], bool] = lambda: False) -> bytes:
+Fits = Callable[[bytes, str], object]
+
+
+def any_secret(value: bytes, place: str) -> None:
+    """Fits."""
+
+
+class SecretReader(Protocol):
+    """``secret_of``, or what has the secret already. ``fits`` raises SettingsError for what its user cannot use; it
+    gets the place, and shows nothing of the secret."""
+
+    def __call__(self, source: SecretSource, place: str, *, fits: Fits) -> bytes: ...
+
+
+def secret_of(
+    source: SecretSource, place: str, *, fits: Fits = any_secret, stopped: Callable[[], bool] = lambda: False
+) -> bytes:
     """The secret itself, as it is now; ``place`` is its key in the settings. Blocks while a command runs, which is
-    ended when ``stopped`` says so. Raises SettingsError when it is not there, or empty."""
+    ended when ``stopped`` says so. Raises SettingsError when it is not there, empty, or does not fit."""
     if source.command is not None:
         value, where = printed_by(source.command, place, timeout_s=source.timeout_s, stopped=stopped), f": {source}"
     elif source.env is not None:
@@ -352,6 +371,7 @@ def secret_of(source: SecretSource, place: str, *, stopped: Callable[[], bool] =
         value, where = _secret_file(source.file or Path(), place), ""
     if not value:
         raise SettingsError(f"{place}{where} is empty or not there; put the secret there, or leave the name out")
+    fits(value, place)
     return value
 
 

@@ -17,8 +17,11 @@ from gateway.control.redis_store import RedisStore
 from gateway.control.rollout_plan import HookSpec
 from gateway.control.store_access import open_store
 from gateway.control.webhooks import Webhooks
-from gateway.errors import SettingsError
+from gateway.errors import IntegrityError, SettingsError
 from gateway.live_secrets import LiveSecrets
+from gateway.registry.opening import open_blobs
+from gateway.registry.sealing.keys import SealingKey
+from gateway.registry.sealing.sealed import key_name_of
 from gateway.secret_command import printed_by
 from gateway.settings import SecretSource, Settings, StoreSettings, load_settings, secret_of
 from gateway.signatures import sign
@@ -201,6 +204,66 @@ async def test_a_command_that_runs_when_the_gateway_ends_is_ended_and_holds_noth
         await asyncio.get_running_loop().shutdown_default_executor()
     assert not alive(int(running.read_text()))
     assert secrets.troubles() == []
+
+
+async def test_a_secret_that_no_longer_fits_its_use_stays_what_it_was(tmp_path: Path) -> None:
+    """As one that cannot be read; those who asked hear of each change, and of no other look."""
+    path, heard = tmp_path / "secret", list[bytes]()
+    path.write_text("4", encoding="utf-8")
+    secrets = LiveSecrets(SystemClock())
+
+    def fits(value: bytes, place: str) -> None:
+        if not value.isdigit():
+            raise SettingsError(f"{place}: expected digits")
+
+    source = SecretSource(file=path)
+    kept = secrets.secret(source, PLACE, fits=fits)
+    secrets.on_change(lambda: heard.append(kept.value))
+    for said in ("four", "4", "5", "5"):
+        path.write_text(said, encoding="utf-8")
+        await secrets.look()
+        assert bool(secrets.troubles()) is (said == "four")
+    assert (heard, secrets.read(source, PLACE)) == ([b"5"], b"5")
+    path.write_text("five", encoding="utf-8")
+    with pytest.raises(SettingsError, match="ops: expected digits"):
+        LiveSecrets(SystemClock()).secret(source, PLACE, fits=fits)
+
+
+async def test_blobs_are_sealed_with_the_key_of_now_and_read_with_all_that_were(tmp_path: Path) -> None:
+    """While a gateway serves: the old key moves to another file after the new one is there; a file that holds no key is
+    none; the next process knows what the settings name."""
+    key, previous = tmp_path / "key", tmp_path / "previous"
+    old, new = ((letter * 32).hex() for letter in (b"o", b"n"))
+    key.write_text(old, encoding="utf-8")
+    previous.write_text(old, encoding="utf-8")
+    encryption = {"key": {"file": str(key)}, "previous": [{"file": str(previous)}]}
+    settings = Settings.model_validate({"home": str(tmp_path / "home"), "registry": {"encryption": encryption}})
+    secrets = LiveSecrets(SystemClock())
+    blobs = open_blobs(settings, secrets)
+    before = blobs.put_bytes(b"before").digest
+    key.write_text("no key at all", encoding="utf-8")
+    await secrets.look()
+    assert "registry.encryption.key cannot be read again" in secrets.troubles()[0]
+    assert blobs.read(before) == b"before"
+
+    key.write_text(new, encoding="utf-8")
+    assert await secrets.look() == ["registry.encryption.key"]
+    after = blobs.put_bytes(b"after").digest
+    previous.write_text(new, encoding="utf-8")  # a slip: the old one is named nowhere
+    await secrets.look()
+    assert [blobs.read(digest) for digest in (before, after)] == [b"before", b"after"]
+    names = []
+    for digest in (before, after):
+        with blobs.at_rest(digest) as path:
+            names.append(key_name_of(path))
+    assert names == [SealingKey(bytes.fromhex(one)).name for one in (old, new)]
+    blobs.close()
+
+    again = open_blobs(settings)
+    assert again.read(after) == b"after"
+    with pytest.raises(IntegrityError, match=r"name that key under registry\.encryption\.previous"):
+        again.read(before)
+    again.close()
 
 
 async def test_a_webhook_is_signed_by_the_secret_of_now(tmp_path: Path) -> None:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import __version__
-from gateway.settings import Settings
+from gateway.settings import SecretReader, Settings, secret_of
 from gateway.telemetry.decisions.configured import decision_options
+from gateway.telemetry.decisions.sinks.choice import secrets_of
 from gateway.telemetry.feedback.tables import LABELS_FILE
 from gateway.telemetry.sink import DescriptorSink, open_sink
-from gateway.telemetry.tracing.configured import export_options
+from gateway.telemetry.tracing.configured import export_headers, export_options
 
-__all__ = ["Needs", "recorder_needs"]
+__all__ = ["SECRETS", "Needs", "recorder_needs", "secrets_told"]
+
+SECRETS = "secrets"
+"""The event that tells the parts of secrets that have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +38,24 @@ class Needs:
             sink.close()
 
 
-def recorder_needs(settings: Settings, *, gateway: str) -> Needs:
+def secrets_told(settings: Settings, read: SecretReader) -> dict[str, Any]:
+    """The secrets among the options, as they are now. Raises SettingsError."""
+    telemetry = settings.telemetry
+    headers = {} if telemetry.trace_exporter == "none" else export_headers(settings, read)
+    sinks = telemetry.decisions.sinks if telemetry.decisions.enabled else ()
+    return {"otlp_headers": headers, "sinks": secrets_of(sinks, read)}
+
+
+def recorder_needs(settings: Settings, *, gateway: str, read: SecretReader = secret_of) -> Needs:
     """Raises SettingsError. ``gateway``: this replica's name."""
     options: dict[str, Any] = {}
-    traces = export_options(settings, gateway=gateway)
+    traces = export_options(settings, gateway=gateway, read=read)
     if traces is not None:
         options["traces"] = traces.to_json()
     sink = open_sink(settings.telemetry.request_log, settings.home)
     if sink is not None:
         options["request_log"] = {"limit": settings.telemetry.request_log_queue}
-    decisions = decision_options(settings, instance=gateway, build=__version__)
+    decisions = decision_options(settings, instance=gateway, build=__version__, read=read)
     if decisions is not None:
         options["decisions"] = decisions
     options["truth"] = {

@@ -33,8 +33,8 @@ class Part(Protocol):
         nobody counts it."""
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
-        """A change or a gap, in its place among the records: ``table``, ``version``, ``rollback``, ``shadow``, ``gap``;
-        parts ignore what they do not know."""
+        """A change or a gap, in its place among the records: ``table``, ``version``, ``rollback``, ``shadow``, ``gap``,
+        ``secrets``; parts ignore what they do not know."""
 
     def tick(self) -> None:
         """About every quarter of a second, also while nothing comes."""

@@ -116,6 +116,11 @@ class Recorder(Sender):
             self._state[lasting] = (event, body)
         return self.road.tell(event, body, soon=soon)
 
+    def hand(self, event: str, body: Mapping[str, Any]) -> None:
+        """What is so from now on, whatever else waits, and for a recorder that takes over too."""
+        self._state[event] = (event, body)
+        self.road.send(Down.STATE, pack((event, dict(body))))
+
     def forget(self, lasting: str) -> None:
         self._state.pop(lasting, None)
 

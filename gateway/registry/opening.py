@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.errors import RegistryError
@@ -12,8 +13,9 @@ from gateway.registry.remote.objects import ObjectPlace, ObjectStore
 from gateway.registry.remote.remote_blobs import RemoteBlobs
 from gateway.registry.sealing.copies import PlainCopies
 from gateway.registry.sealing.forms import PLAIN, Form
-from gateway.registry.sealing.sealed import Sealed, SealingKey
-from gateway.settings import Settings, secret_of
+from gateway.registry.sealing.keys import SealingKey, SealingKeys
+from gateway.registry.sealing.sealed import Sealed
+from gateway.settings import SecretSource, Settings, secret_of
 from gateway.settings_artifacts import EncryptionSettings, PlaceSettings
 
 __all__ = ["open_blobs", "open_place"]
@@ -22,11 +24,12 @@ _BEYOND_A_LOAD_S = 60.0
 
 
 def open_blobs(settings: Settings, secrets: LiveSecrets | None = None) -> BlobStore:
-    """``secrets`` are watched where a gateway serves: another key of the store at a URL is taken up without a restart.
-    Raises SettingsError for a secret that is not there, RegistryError. A store at a URL is not asked yet."""
+    """``secrets`` are watched where a gateway serves: other keys, of the store at a URL and of sealed blobs, are taken
+    up without a restart. Raises SettingsError for a secret that is not there, RegistryError. A store at a URL is not
+    asked yet."""
     registry = settings.registry
     hold_s = settings.runtimes.load_timeout_s + _BEYOND_A_LOAD_S
-    form = _form(registry.encryption, "registry.encryption", hold_s)
+    form = _form(registry.encryption, "registry.encryption", hold_s, secrets)
     if registry.url is None:
         return BlobStore(registry.blobs or settings.home, form=form)
     place = PlaceSettings(url=registry.url, options=registry.options, secrets=registry.secrets)
@@ -45,7 +48,7 @@ def open_place(name: str, settings: Settings, scratch: Path) -> RemoteBlobs:
     where = f"registry.stores.{name}"
     if known is None:
         known, where = _unnamed(name, settings), "registry"
-    form = _form(known.encryption, f"{where}.encryption", settings.runtimes.load_timeout_s)
+    form = _form(known.encryption, f"{where}.encryption", settings.runtimes.load_timeout_s, None)
     return RemoteBlobs(_objects(known, where, settings), scratch, form)
 
 
@@ -79,12 +82,18 @@ def _objects(place: PlaceSettings, where: str, settings: Settings, secrets: Live
     )
 
 
-def _form(encryption: EncryptionSettings, where: str, hold_s: float) -> Form:
+def _form(encryption: EncryptionSettings, where: str, hold_s: float, secrets: LiveSecrets | None) -> Form:
     if encryption.key is None:
         return PLAIN
-    key = SealingKey.of_text(secret_of(encryption.key, f"{where}.key"), f"{where}.key")
-    previous = [
-        SealingKey.of_text(secret_of(source, f"{where}.previous[{place}]"), f"{where}.previous[{place}]")
-        for place, source in enumerate(encryption.previous)
-    ]
-    return Sealed(key, previous, PlainCopies(encryption.memory_bytes, hold_s=hold_s))
+    key = _key(encryption.key, f"{where}.key", secrets)
+    previous = [_key(one, f"{where}.previous[{place}]", secrets) for place, one in enumerate(encryption.previous)]
+    keys = SealingKeys(lambda: (key(), [one() for one in previous]))
+    return Sealed(keys, PlainCopies(encryption.memory_bytes, hold_s=hold_s))
+
+
+def _key(source: SecretSource, place: str, secrets: LiveSecrets | None) -> Callable[[], SealingKey]:
+    if secrets is None:
+        found = SealingKey.of_text(secret_of(source, place), place)
+        return lambda: found
+    live = secrets.secret(source, place, fits=SealingKey.of_text)
+    return lambda: SealingKey.of_text(live.value, place)

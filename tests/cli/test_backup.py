@@ -21,7 +21,8 @@ from gateway.errors import IntegrityError
 from gateway.registry.blobs import BlobStore
 from gateway.registry.sealing.copies import PlainCopies
 from gateway.registry.sealing.forms import CHUNK_BYTES, MAGIC
-from gateway.registry.sealing.sealed import Sealed, SealingKey
+from gateway.registry.sealing.keys import SealingKey, SealingKeys
+from gateway.registry.sealing.sealed import Sealed
 from gateway.telemetry.decisions.verify import verify
 from loadtests.live_gateway import LiveGateway, wait_until
 from tests.cli.conftest import Turnout, echo_source
@@ -79,7 +80,7 @@ def test_a_sealed_home_is_saved_in_plain_and_whole_also_before_rekey(home: Path,
     """What was stored before there was a key stands there in plain beside what is sealed: each comes back by its
     digest."""
     before = set(BlobStore(home).digests())
-    blobs = BlobStore(home, form=Sealed(SealingKey(b"k" * 32), [], PlainCopies(1 << 30)))
+    blobs = BlobStore(home, form=Sealed(SealingKeys.of(SealingKey(b"k" * 32)), PlainCopies(1 << 30)))
     sealed = blobs.put_bytes(os.urandom(2 * CHUNK_BYTES + 7))
     assert blobs.standing(sealed.digest).read_bytes().startswith(MAGIC)
     archive, fresh = tmp_path / "backup.tar", tmp_path / "fresh"

@@ -17,10 +17,14 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.errors import NotFound, RecorderUnavailable
 from gateway.events import Content, RequestRecord
+from gateway.live_secrets import LiveSecrets
 from gateway.recording.bursts import pack_burst
+from gateway.recording.needs import SECRETS, recorder_needs, secrets_told
 from gateway.recording.recorder import Recorder
 from gateway.recording.road import Road, ignore
+from gateway.settings import Settings
 from gateway.telemetry.sink import open_sink
+from tests.telemetry.decisions.follower import receiving
 from tests.telemetry.records import request
 
 WAIT_S = 30.0
@@ -199,3 +203,40 @@ async def test_closing_one_that_hangs_is_bounded(tmp_path: Path) -> None:
         await found.road.clear()
         os.kill(pid_of(found), signal.SIGSTOP)
         assert not await found.close(within_s=0.1)
+
+
+async def test_secrets_that_change_reach_the_recorder_and_the_one_that_takes_over(tmp_path: Path) -> None:
+    """By the settings: headers of spans and of sinks, read again while it runs; a new process is told the newest."""
+    path = tmp_path / "token"
+    path.write_text("first", encoding="utf-8")
+    header = {"authorization": {"file": str(path)}}
+    with receiving() as there:
+        sink = {"name": "logs", "kind": "otlp", "url": there.url, "headers": header, "from_start": True}
+        telemetry = {"request_log": "off", "decisions": {"sinks": [sink], "sync_s": 0.1}}
+        settings = Settings.model_validate({"home": str(tmp_path / "home"), "telemetry": telemetry})
+        secrets = LiveSecrets(SystemClock())
+        needs = recorder_needs(settings, gateway="one", read=secrets.read)
+        found = Recorder(needs.options, clock=SystemClock())
+        secrets.on_change(lambda: found.hand(SECRETS, secrets_told(settings, secrets.read)))
+        await found.start()
+        try:
+            for number, said in enumerate(("first", "second", "third", "third")):
+                path.write_text(said, encoding="utf-8")
+                await secrets.look()
+                if number == 3:
+                    os.kill(pid_of(found), signal.SIGKILL)
+                    await until(lambda: found.statistics().restarts == 1, "a new one")
+                seen = len(there.got)
+                found.tell("table", told_table())
+                found.requests_finished([request(request_id=f"{number}")])
+                await until(lambda: len(there.got) > seen, "an export")  # noqa: B023
+                assert there.got[-1][0]["authorization"] == said
+        finally:
+            await found.close()
+            needs.close()
+            await secrets.close()
+
+
+def told_table() -> dict[str, Any]:
+    route = {"model": "digits", "epoch": 2, "weights": {"3": 100}, "intervals": [], "known_good": 3}
+    return {"revision": 7, "routes": {"digits": {**route, "decisions": {"content": "none", "redact": []}}}}

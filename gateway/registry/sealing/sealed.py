@@ -13,12 +13,9 @@ A file without the header is a plain one, stored before there was a key: it is r
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -27,61 +24,39 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gateway.errors import IntegrityError, SettingsError
+from gateway.errors import IntegrityError
 from gateway.registry.blob_records import Progress, Stored
 from gateway.registry.canonical import DIGEST_PREFIX
 from gateway.registry.sealing.copies import PlainCopies
 from gateway.registry.sealing.forms import CHUNK_BYTES, MAGIC, Readable
+from gateway.registry.sealing.keys import KEY_BYTES, NAME_BYTES, SealingKey, SealingKeys
 
-__all__ = ["MAGIC", "Sealed", "SealingKey", "key_name_of"]
+__all__ = ["MAGIC", "Sealed", "key_name_of"]
 
-_NAME_BYTES, _SALT_BYTES, _TAG_BYTES, _KEY_BYTES = 8, 32, 16, 32
-_HEADER_BYTES = len(MAGIC) + _NAME_BYTES + _SALT_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class SealingKey:
-    """256 bits. ``name`` stands in every file sealed with it and tells nothing of it."""
-
-    secret: bytes = field(repr=False)
-
-    @property
-    def name(self) -> bytes:
-        return hashlib.sha256(b"turnout-sealing-key" + self.secret).digest()[:_NAME_BYTES]
-
-    @classmethod
-    def of_text(cls, text: bytes, place: str) -> SealingKey:
-        """32 bytes as base64 or hexadecimal. ``place`` is the key's in the settings. SettingsError."""
-        for read in (bytes.fromhex, lambda words: base64.b64decode(words, validate=True)):
-            try:
-                secret = read(text.decode("ascii").strip())
-            except (ValueError, binascii.Error):
-                continue
-            if len(secret) == _KEY_BYTES:
-                return cls(secret)
-        raise SettingsError(f"{place}: expected 32 random bytes as base64 or hexadecimal: openssl rand -base64 32")
+_SALT_BYTES, _TAG_BYTES = 32, 16
+_HEADER_BYTES = len(MAGIC) + NAME_BYTES + _SALT_BYTES
 
 
 class Sealed:
-    """Writes with ``key``; reads what any of ``previous`` has sealed too, and what is not sealed at all."""
+    """Writes with the key of now; reads what any known one has sealed, and what is not sealed at all."""
 
     plain = False
 
-    def __init__(self, key: SealingKey, previous: Sequence[SealingKey], copies: PlainCopies) -> None:
-        self._key = key
-        self._keys = {known.name: known for known in (*previous, key)}
+    def __init__(self, keys: SealingKeys, copies: PlainCopies) -> None:
+        self._keys = keys
         self._copies = copies
 
     def __repr__(self) -> str:
-        return f"<Sealed with {self._key.name.hex()}>"
+        return f"<Sealed with {self._keys!r}>"
 
     @property
     def key_name(self) -> bytes:
-        return self._key.name
+        return self._keys.current.name
 
     def write(self, source: Readable, target: IO[bytes], progress: Progress | None = None, size: int = 0) -> Stored:
-        header = MAGIC + self._key.name + os.urandom(_SALT_BYTES)
-        cipher = _cipher(self._key, header)
+        key = self._keys.current
+        header = MAGIC + key.name + os.urandom(_SALT_BYTES)
+        cipher = _cipher(key, header)
         target.write(header)
         digest, done, number = hashlib.sha256(), 0, 0
         chunk = source.read(CHUNK_BYTES)
@@ -105,7 +80,7 @@ class Sealed:
             raise IntegrityError(
                 "the file was cut off in its header; restore it from a backup, or push the version here again"
             )
-        key = self._keys.get(_name_in(header))
+        key = self._keys.named(_name_in(header))
         if key is None:
             raise IntegrityError(
                 f"it is sealed with key {_name_in(header).hex()}, which registry.encryption does not hold: name that "
@@ -142,17 +117,17 @@ class Sealed:
 def key_name_of(path: Path) -> bytes | None:
     """None: it is a plain file."""
     with path.open("rb") as file:
-        header = file.read(len(MAGIC) + _NAME_BYTES)
+        header = file.read(len(MAGIC) + NAME_BYTES)
     return _name_in(header) if header.startswith(MAGIC) else None
 
 
 def _name_in(header: bytes) -> bytes:
-    return header[len(MAGIC) : len(MAGIC) + _NAME_BYTES]
+    return header[len(MAGIC) : len(MAGIC) + NAME_BYTES]
 
 
 def _cipher(key: SealingKey, header: bytes) -> AESGCM:
     salt = header[-_SALT_BYTES:]
-    return AESGCM(HKDF(SHA256(), _KEY_BYTES, salt=salt, info=b"turnout-blob").derive(key.secret))
+    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"turnout-blob").derive(key.secret))
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

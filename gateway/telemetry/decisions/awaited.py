@@ -33,7 +33,7 @@ class AwaitedPart:
         self._missed = self._dropped = 0
         self._reason = ""
         self._try_at = clock.monotonic()
-        # What must be known of before: the last table, and each version, by name.
+        # What must be known of before: the last table and secrets, and each version, by name.
         self._kept: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._try()
 
@@ -54,7 +54,7 @@ class AwaitedPart:
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         if self._part is not None:
             self._part.told(event, body)
-        elif event == "table" or (event == "version" and len(self._kept) < _MAX_KEPT):
+        elif event in ("table", "secrets") or (event == "version" and len(self._kept) < _MAX_KEPT):
             self._kept[f"{event} {body.get('model')}/{body.get('number')}"] = event, body
 
     def tick(self) -> None:

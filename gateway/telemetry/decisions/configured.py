@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.settings import Settings
+from gateway.settings import SecretReader, Settings, secret_of
 from gateway.telemetry.decisions.segments import FOLDER
 from gateway.telemetry.decisions.sinks.choice import options_of
 
@@ -14,7 +14,9 @@ _HOUR_S = 3600.0
 _DAY_S = 24 * _HOUR_S
 
 
-def decision_options(settings: Settings, *, instance: str, build: str) -> dict[str, Any] | None:
+def decision_options(
+    settings: Settings, *, instance: str, build: str, read: SecretReader = secret_of
+) -> dict[str, Any] | None:
     """None where there is to be no log. ``instance`` and ``build`` name this gateway. Raises SettingsError."""
     wanted = settings.telemetry.decisions
     if not wanted.enabled:
@@ -34,5 +36,5 @@ def decision_options(settings: Settings, *, instance: str, build: str) -> dict[s
         "keep_s": None if wanted.keep_days is None else wanted.keep_days * _DAY_S,
         "keep_bytes": wanted.keep_bytes,
         "stands_s": settings.telemetry.clock_stands_h * _HOUR_S,
-        "sinks": options_of(wanted.sinks),
+        "sinks": options_of(wanted.sinks, read),
     }

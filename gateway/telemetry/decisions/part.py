@@ -28,6 +28,8 @@ class Followers(Protocol):
 
     def tick(self) -> None: ...
 
+    def renew(self, secrets: Mapping[str, Mapping[str, Any]]) -> None: ...
+
     def statistics(self) -> Sequence[Mapping[str, Any]]: ...
 
     def close(self) -> None: ...
@@ -109,6 +111,8 @@ class DecisionPart:
                 self._log.control("shadow", _outcome(body))
         elif event == "rollback":
             self._log.control("rollback", body)
+        elif event == "secrets" and self._sinks is not None:
+            self._sinks.renew(body["sinks"])
 
     def tick(self) -> None:
         self._log.tick()

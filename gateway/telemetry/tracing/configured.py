@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from gateway.errors import SettingsError
-from gateway.settings import ServerSettings, Settings, secret_of
+from gateway.settings import SecretReader, ServerSettings, Settings, secret_of
+from gateway.telemetry.export_headers import headers_of
 from gateway.telemetry.tracing.conventions import Server
 from gateway.telemetry.tracing.options import ExportOptions
 
-__all__ = ["export_options"]
+__all__ = ["export_headers", "export_options"]
 
 _EXPORTERS = {
     "otlp": "opentelemetry.exporter.otlp.proto.http",
@@ -17,7 +18,12 @@ _EXPORTERS = {
 }
 
 
-def export_options(settings: Settings, *, gateway: str) -> ExportOptions | None:
+def export_headers(settings: Settings, read: SecretReader = secret_of) -> dict[str, str]:
+    """Raises SettingsError."""
+    return headers_of(settings.telemetry.otlp_headers, "telemetry.otlp_headers", read)
+
+
+def export_options(settings: Settings, *, gateway: str, read: SecretReader = secret_of) -> ExportOptions | None:
     """None where no spans are exported. Raises SettingsError: a package, a secret or a file is not there."""
     said = settings.telemetry
     if said.trace_exporter == "none":
@@ -25,16 +31,12 @@ def export_options(settings: Settings, *, gateway: str) -> ExportOptions | None:
     _check_installed(said.trace_exporter)
     if said.otlp_certificate is not None and not said.otlp_certificate.is_file():
         raise SettingsError(f"telemetry.otlp_certificate: {said.otlp_certificate} is no file; expected one, in PEM")
-    headers = {
-        name: secret_of(source, f"telemetry.otlp_headers.{name}").decode("latin-1")
-        for name, source in said.otlp_headers.items()
-    }
     return ExportOptions(
         said.trace_exporter,
         gateway,
         _server(settings.server),
         said.otlp_endpoint,
-        headers,
+        export_headers(settings, read),
         said.otlp_timeout_s,
         said.otlp_compression,
         None if said.otlp_certificate is None else str(said.otlp_certificate.absolute()),

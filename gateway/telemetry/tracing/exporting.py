@@ -35,6 +35,9 @@ class Exporter(Protocol):
 
     def export(self, spans: Sequence[Span]) -> bool: ...
 
+    def renew(self, headers: Mapping[str, str]) -> None:
+        """What is exported from now on has these; from another thread."""
+
     def close(self) -> None: ...
 
 
@@ -75,6 +78,9 @@ class Exporting:
                 self._dropped["queue-full"] += 1
             if len(self._queue) >= _AT_ONCE:
                 self._changed.notify_all()
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        self._exporter.renew(headers)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Returns once all that was put has been tried; False when that took too long."""

@@ -37,6 +37,8 @@ class Traces:
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         if event == EVENT:
             self._exporting.put(list(spans_of(unpack(body), self._place)))
+        elif event == "secrets":
+            self._exporting.renew(body["otlp_headers"])
 
     def tick(self) -> None:
         """The exporting thread has its own pace."""
@@ -59,7 +61,11 @@ def traces_part(options: Mapping[str, Any]) -> Traces:
     """From ``ExportOptions.to_json``. SettingsError. OpenTelemetry is imported here and now, and not before."""
     told = ExportOptions.from_json(options)
     sdk = importlib.import_module(_SDK)
-    exporter: Exporter = sdk.SdkExporter(sdk.exporter_for(told), gateway=told.gateway)
+
+    def made(headers: Mapping[str, str]) -> Any:
+        return sdk.exporter_for(told._replace(headers=headers))
+
+    exporter: Exporter = sdk.SdkExporter(sdk.exporter_for(told), gateway=told.gateway, anew=made)
     return Traces(exporter, Place(told.gateway, told.server))
 
 

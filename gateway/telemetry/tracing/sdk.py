@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,9 +62,18 @@ class Seldom(logging.Filter):
 class SdkExporter:
     """See ``gateway.telemetry.tracing.exporting.Exporter``."""
 
-    def __init__(self, exporter: SpanExporter, *, gateway: str) -> None:
-        """``gateway`` is this gateway's name, unique among its replicas."""
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        *,
+        gateway: str,
+        anew: Callable[[Mapping[str, str]], SpanExporter] | None = None,
+    ) -> None:
+        """``gateway`` is this gateway's name, unique among its replicas; ``anew`` makes an exporter with other headers,
+        which the SDK gives to an exporter once."""
         self._exporter = exporter
+        self._anew = anew
+        self._headers: Mapping[str, str] | None = None
         self._resource = Resource(
             {
                 "service.name": "turnout",
@@ -79,8 +88,15 @@ class SdkExporter:
         self._scope = InstrumentationScope("turnout", __version__, _SCHEMA)
 
     def export(self, spans: Sequence[Span]) -> bool:
+        headers, self._headers = self._headers, None
+        if headers is not None and self._anew is not None:
+            before, self._exporter = self._exporter, self._anew(headers)
+            before.shutdown()
         made = [self._made(span) for span in spans]
         return self._exporter.export(made) is SpanExportResult.SUCCESS
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
 
     def close(self) -> None:
         self._exporter.shutdown()

@@ -20,8 +20,9 @@ from gateway.registry.blobs import BlobState, BlobStore
 from gateway.registry.loading import load_spec
 from gateway.registry.sealing.copies import PlainCopies
 from gateway.registry.sealing.forms import CHUNK_BYTES, MAGIC, Chunks
+from gateway.registry.sealing.keys import SealingKey, SealingKeys
 from gateway.registry.sealing.rekey import rekey
-from gateway.registry.sealing.sealed import Sealed, SealingKey
+from gateway.registry.sealing.sealed import Sealed
 from runtimes.files import VerifiedFiles
 from tests.registry.builders import stored_manifest
 from tests.registry.stores.conftest import Opened, Place, object_name
@@ -30,7 +31,7 @@ KEY, NEXT = SealingKey(b"k" * 32), SealingKey(b"n" * 32)
 
 
 def sealed(key: SealingKey = KEY, *previous: SealingKey, most: int = 1 << 30) -> Sealed:
-    return Sealed(key, previous, PlainCopies(most))
+    return Sealed(SealingKeys.of(key, *previous), PlainCopies(most))
 
 
 @settings(deadline=None, max_examples=30)

@@ -439,6 +439,60 @@ def test_a_key_that_is_no_stream_is_told_and_costs_no_record(written: Written, o
     client.close()
 
 
+# Secrets that are rotated
+
+
+def test_what_is_sent_after_a_rotation_goes_by_the_new_secrets(written: Written) -> None:
+    """Signature and headers of one kind, headers of the other; nothing is sent twice or left out."""
+    with receiving() as there, receiving() as collector:
+        collector.answer = lambda _: 200 if collector.got[-1][0].get("authorization") == "Bearer new" else 401
+        events_to = {"name": "events", "kind": "cloudevents", "url": there.url}
+        logs_to = {"name": "logs", "kind": "otlp", "url": collector.url}
+        with following(written, events_to, logs_to) as sinks:
+            written.write(10)
+            sinks.tick()
+            eventually(lambda: standing(sinks)["sent"] == 10)
+            eventually(lambda: standing(sinks, 1)["trouble"].startswith("status 401"))
+            assert "x-turnout-signature" not in there.got[-1][0]
+            bearer = {"secret": None, "headers": {"authorization": "Bearer new"}}
+            sinks.renew({"events": {"secret": "new", "headers": {"x-key": "k"}}, "logs": bearer, "gone": {}})
+            eventually(lambda: standing(sinks, 1)["sent"] == 10)
+            written.write(10)
+            sinks.tick()
+            eventually(lambda: standing(sinks)["sent"] == 20)
+        headers, body = there.got[-1]
+        stamp, _, digest = headers["x-turnout-signature"].partition(",v1=")
+        assert digest == hmac.new(b"new", stamp.removeprefix("t=").encode() + b"." + body, hashlib.sha256).hexdigest()
+        assert headers["x-key"] == "k"
+        assert ids(there) == of(0, 20)
+
+
+def test_a_redis_whose_password_is_rotated_is_written_to_with_the_new_one(written: Written, tmp_path: Path) -> None:
+    """From the next connection on."""
+    with RedisServer(tmp_path / "guarded", options=("--requirepass", "old")) as server:
+        client: Any = redis.Redis.from_url(server.url, password="old")
+        (tmp_path / "password").write_text("old")
+        sink = {
+            "name": "stream",
+            "kind": "redis",
+            "url": server.url,
+            "key": "seen",
+            "secret": _file(tmp_path / "password"),
+        }
+        with following(written, sink) as sinks:
+            written.write(5)
+            sinks.tick()
+            eventually(lambda: standing(sinks)["sent"] == 5)
+            client.config_set("requirepass", "new")
+            client.client_kill_filter(skipme=True, _type="normal")
+            sinks.renew({"stream": {"secret": "new", "headers": {}}})
+            written.write(5)
+            sinks.tick()
+            eventually(lambda: standing(sinks)["sent"] == 10)
+        assert client.xlen("seen") == 10
+        client.close()
+
+
 # Settings
 
 

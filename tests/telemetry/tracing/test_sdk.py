@@ -89,6 +89,23 @@ def test_a_collector_gets_the_tree_its_batch_and_their_links(
     traces.close()
 
 
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_spans_after_a_rotation_go_out_with_the_new_headers(receiver: OtlpReceiver, exporter: str) -> None:
+    """The SDK takes headers once, so it is another exporter; no span is lost on the way to it."""
+    traces = part(
+        ExportOptions(exporter, "replica-1", endpoint=receiver.endpoint(exporter), headers={"Authorization": "old"})
+    )
+    for said in ("old", "new", "newer"):
+        if said != "old":
+            traces.told("secrets", {"otlp_headers": {"Authorization": said}, "sinks": {}})
+        told(traces)
+        assert traces.flush()
+        assert receiver.headers["authorization"] == said
+    assert traces.ask("traces", {})["exported"] == 21
+    assert not any(traces.ask("traces", {})["dropped"].values())
+    traces.close()
+
+
 def test_attributes_that_others_named_have_the_names_that_they_gave(receiver: OtlpReceiver) -> None:
     """Against the constants of the package of semantic conventions, deprecated ones not among them."""
     traces = part(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))

@@ -34,19 +34,24 @@ class CloudEvents:
         self._line = HttpLine(
             options["url"], timeout_s=options["timeout_s"], certificate=options.get("certificate") or None
         )
-        self._headers = {"content-type": "application/cloudevents-batch+json", **options.get("headers", {})}
-        secret = options.get("secret")
-        self._secret = None if secret is None else str(secret).encode()
+        self.renew(options)
         self._source = f"/turnout/{labels['instance']}" if labels.get("instance") else "/turnout"
 
     def __repr__(self) -> str:
         return f"<CloudEvents {self._line!r}>"
 
+    def renew(self, secrets: Mapping[str, Any]) -> None:
+        headers = {"content-type": "application/cloudevents-batch+json", **secrets.get("headers", {})}
+        secret = secrets.get("secret")
+        self._lasting: tuple[Mapping[str, str], bytes | None]  # one reference, for both threads
+        self._lasting = headers, None if secret is None else str(secret).encode()
+
     def send(self, entries: Sequence[Entry]) -> int:
         content = orjson.dumps([self._event(entry) for entry in entries])
-        headers = dict(self._headers)
-        if self._secret is not None:
-            headers[HEADER] = sign(self._secret, int(time.time()), content)
+        lasting, secret = self._lasting
+        headers = dict(lasting)
+        if secret is not None:
+            headers[HEADER] = sign(secret, int(time.time()), content)
         checked(self._line.post(content, headers))
         return 0
 

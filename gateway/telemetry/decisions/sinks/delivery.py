@@ -23,10 +23,13 @@ class Refused(Exception):
 
 
 class Delivery(Protocol):
-    """Used by one thread, but for ``abort``."""
+    """Used by one thread, but for ``abort`` and ``renew``."""
 
     def send(self, entries: Sequence[Entry]) -> int:
         """Returns when the receiver has them; how many of them it did not want. Raises Unavailable or Refused."""
+
+    def renew(self, secrets: Mapping[str, Any]) -> None:
+        """Of its options, ``secret`` and ``headers`` are others from the next ``send`` on."""
 
     def abort(self) -> None:
         """What is under way ends soon; from another thread."""

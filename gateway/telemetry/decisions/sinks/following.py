@@ -50,6 +50,11 @@ class Sinks:
         for pump in self._pumps:
             pump.wake()
 
+    def renew(self, secrets: Mapping[str, Mapping[str, Any]]) -> None:
+        """``secret`` and ``headers`` by the sink's name: what is sent from now on goes by them."""
+        for pump in self._pumps:
+            pump.renew(secrets.get(pump.options.name, {}))
+
     def close(self) -> None:
         """Of all at once, so that several that hang cost no more than one."""
         for pump in self._pumps:

@@ -51,11 +51,7 @@ class OtlpLogs:
         url = str(options["url"]).rstrip("/")
         url += "" if url.count("/") > 2 else _PATH
         self._line = HttpLine(url, timeout_s=options["timeout_s"], certificate=options.get("certificate") or None)
-        self._headers = {
-            "content-type": "application/x-protobuf",
-            "content-encoding": "gzip",
-            **options.get("headers", {}),
-        }
+        self.renew(options)
         facts = {"service.name": "turnout", "service.instance.id": labels.get("instance", "")}
         facts["service.version"] = labels.get("build", "")
         pairs = [KeyValue(key=name, value=AnyValue(string_value=value)) for name, value in facts.items() if value]
@@ -63,6 +59,10 @@ class OtlpLogs:
 
     def __repr__(self) -> str:
         return f"<OtlpLogs {self._line!r}>"
+
+    def renew(self, secrets: Mapping[str, Any]) -> None:
+        lasting = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
+        self._headers: Mapping[str, str] = {**lasting, **secrets.get("headers", {})}
 
     def send(self, entries: Sequence[Entry]) -> int:
         request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource)])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.telemetry.decisions.sinks.cursor import CursorFile
@@ -86,6 +87,9 @@ class Pump:
 
     def wake(self) -> None:
         self._woken.set()
+
+    def renew(self, secrets: Mapping[str, Any]) -> None:
+        self._delivery.renew(secrets)
 
     def end(self) -> None:
         """Returns at once; what was not sent yet is sent by the next process."""

@@ -33,21 +33,19 @@ class RedisStream:
     """
 
     def __init__(self, options: Mapping[str, Any], labels: Mapping[str, str]) -> None:
-        tls = {"ssl_ca_certs": options["certificate"]} if options.get("certificate") else {}
-        self._client: Any = redis.Redis.from_url(
-            options["url"],
-            password=options.get("secret"),
-            socket_timeout=options["timeout_s"],
-            socket_connect_timeout=options["timeout_s"],
-            retry=Retry(NoBackoff(), 0),
-            **tls,
-        )
+        self._options = options
+        self._password = self._used = options.get("secret")
+        self._client = self._made()
         self._key = str(options["key"])
         self._max_records = int(options["max_records"])
         self._instance = labels.get("instance", "")
 
     def __repr__(self) -> str:
         return f"<RedisStream {self._key}>"
+
+    def renew(self, secrets: Mapping[str, Any]) -> None:
+        """Of the next connection: one that stands is not cut by a change of the password, there neither."""
+        self._password = secrets.get("secret")
 
     def send(self, entries: Sequence[Entry]) -> int:
         try:
@@ -56,6 +54,10 @@ class RedisStream:
                     pipeline.xadd(self._key, self._entry(entry), maxlen=self._max_records, approximate=True)
                 pipeline.execute()
         except (redis.RedisError, OSError) as fault:
+            if self._used != self._password:  # a client keeps the password that it was made with
+                self.close()
+                self._used = self._password
+                self._client = self._made()
             raise Unavailable(f"{type(fault).__name__}: {fault}"[:300]) from fault
         return 0
 
@@ -66,6 +68,18 @@ class RedisStream:
     def close(self) -> None:
         with suppress(redis.RedisError, OSError):
             self._client.close()
+
+    def _made(self) -> Any:
+        options = self._options
+        tls = {"ssl_ca_certs": options["certificate"]} if options.get("certificate") else {}
+        return redis.Redis.from_url(
+            options["url"],
+            password=self._used,
+            socket_timeout=options["timeout_s"],
+            socket_connect_timeout=options["timeout_s"],
+            retry=Retry(NoBackoff(), 0),
+            **tls,
+        )
 
     def _entry(self, entry: Entry) -> dict[str, Any]:
         record = {name: value for name, value in named(decoded(entry.line)).items() if value is not None}

@@ -1,0 +1,27 @@
+"""Headers that an export goes out with, out of the secrets of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.errors import SettingsError
+from gateway.settings import SecretReader, SecretSource
+
+__all__ = ["headers_of"]
+
+_TAB, _FIRST_VISIBLE, _DELETE = 9, 32, 127
+
+
+def headers_of(sources: Mapping[str, SecretSource], place: str, read: SecretReader) -> dict[str, str]:
+    """Raises SettingsError for a secret that is not there, or that no header can hold."""
+    return {
+        name: read(source, f"{place}.{name}", fits=_check_header).decode("latin-1") for name, source in sources.items()
+    }
+
+
+def _check_header(value: bytes, place: str) -> None:
+    if any(byte == _DELETE or (byte < _FIRST_VISIBLE and byte != _TAB) for byte in value):
+        raise SettingsError(
+            f"{place}: what is kept there has a line break, or another control character, within; expected the value "
+            "of a header and nothing else"
+        )
