@@ -16,7 +16,7 @@ from gateway.clock import SystemClock
 from gateway.events import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.truth import Slice, Truth
-from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_REPORT
+from gateway.telemetry.feedback.asks import ASK_JOIN
 from gateway.telemetry.feedback.part import TruthPart
 from loadtests.measurement import Figure, Outcome, Table
 from loadtests.scenarios.rounds import Plan
@@ -57,7 +57,7 @@ def _run(how: Truth) -> tuple[float, float, float]:
         part.told("table", {"routes": {"digits": {"truth": how.to_json()}}})
         kept = _seconds(records, _BURST, part.take)
         joined = _seconds(labels, _LABELS, lambda some: part.ask(ASK_JOIN, {"labels": some, "routes": None}))
-        report = _seconds([None], 1, lambda _: part.ask(ASK_REPORT, {"route": "digits", "days": 0}))
+        report = _seconds([None], 1, lambda _: part.report("digits", 0))
         part.close()
     return kept * 1e6 / _ANSWERS, joined * 1e6 / _ANSWERS, report * 1e3
 

@@ -10,9 +10,11 @@ ASK_JOIN = "truth-join"
 ASK_OUTCOMES = "truth-outcomes"
 """``delivered``: the number of the last that arrived. Answers ``outcomes``: what is owed to the rollouts' evidence."""
 ASK_REPORT = "truth-report"
-"""``route``, ``days``. Answers the report of ``GET /admin/truth/{route}``. Raises NotFound."""
+"""``route``, ``days``, ``look`` (None at first). Answers the report of ``GET /admin/truth/{route}``; or, as long as
+there is more to read, the ``look`` to ask with again, at once. Raises NotFound."""
 ASK_SCORES = "truth-scores"
-"""``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed."""
+"""``seen``: the number of changes at the last look. Answers what the metrics show, or that nothing has changed, or that
+it is ``going_on``: a slice of the work is done by each question."""
 
 ASK_SHARE = "truth-share"
 """What other replicas said: ``labels`` ([id, label, routes, sender]) and ``settled`` (ids), and the ``place`` after it

@@ -20,7 +20,7 @@ from gateway.errors import Overloaded, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef
 from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 
-__all__ = ["Ask", "JoinedLabel", "TruthDesk", "Verdict"]
+__all__ = ["LOOK_S", "Ask", "JoinedLabel", "TruthDesk", "Verdict"]
 
 log = logging.getLogger("turnout.truth")
 
@@ -94,6 +94,8 @@ class TruthDesk:
         self._looking: asyncio.Task[None] | None = None
         self._delivered = 0
         self._looks = 0
+        self._going_on = False
+        self._reporting = asyncio.Lock()
         self.scores: Mapping[str, Any] = {"changes": -1}
 
     def __repr__(self) -> str:
@@ -167,8 +169,13 @@ class TruthDesk:
     # What they show
 
     async def report(self, route: str, days: int) -> Mapping[str, Any]:
-        """See ``GET /admin/truth/{route}``. Raises NotFound, StoreUnavailable."""
-        return await self._ask(ASK_REPORT, {"route": route, "days": days})
+        """See ``GET /admin/truth/{route}``. Raises NotFound, StoreUnavailable. One at a time, a slice after the other,
+        so that labels, answers and records find the recorder free between."""
+        async with self._reporting:
+            asked: dict[str, Any] = {"route": route, "days": days, "look": None}
+            while "look" in (said := await self._ask(ASK_REPORT, asked)):
+                asked["look"] = said["look"]
+            return said
 
     async def _look_on(self) -> None:
         while True:
@@ -207,8 +214,9 @@ class TruthDesk:
         if self._shared is not None:
             await self._share(self._shared)
         self._looks += 1
-        if self._looks % SCORES_EVERY_LOOKS == 1:
+        if self._going_on or self._looks % SCORES_EVERY_LOOKS == 1:
             found = await self._ask(ASK_SCORES, {"seen": self.scores["changes"]})
+            self._going_on = "going_on" in found
             if "scores" in found:
                 self.scores = found
 

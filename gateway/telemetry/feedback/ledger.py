@@ -241,8 +241,11 @@ class Ledger:
         """Model, version (0: of an answer that nobody knows), outcome, and how many labels."""
         return list(self._connection.execute("SELECT model, version, outcome, count FROM counts"))
 
-    def sums_of(self, series: int, since_day: int = 0) -> Iterator[tuple[Place, Group]]:
-        return self._sums.all_of(series, since_day)
+    def days_of(self, series: int, since_day: int) -> Sequence[int]:
+        return self._sums.days_of(series, since_day)
+
+    def sums_of(self, series: int, day: int) -> Iterator[tuple[Place, Group]]:
+        return self._sums.of_day(series, day)
 
     def outcomes(self, limit: int = 1000) -> list[list[Any]]:
         """The oldest that are owed: number, route, model, version, place of the key, epoch, split, whether the answer

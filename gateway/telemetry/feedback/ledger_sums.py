@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -105,8 +105,14 @@ class StandingSums:
         if len(self._groups) > MAX_KEPT:
             self._groups.clear()
 
-    def all_of(self, series: int, since_day: int) -> Iterator[tuple[Place, Group]]:
+    def days_of(self, series: int, since_day: int) -> Sequence[int]:
+        """From the first to the last that has sums; some between may have none."""
+        asked = "SELECT min(day), max(day) FROM sums WHERE series = ? AND day >= ?"
+        first, last = self._connection.execute(asked, (series, since_day)).fetchone()
+        return () if first is None else range(first, last + 1)
+
+    def of_day(self, series: int, day: int) -> Iterator[tuple[Place, Group]]:
         """As they are on the disk."""
-        asked = "SELECT series, day, cut, part, body FROM sums WHERE series = ? AND day >= ?"
-        for *place, body in self._connection.execute(asked, (series, since_day)):
+        asked = "SELECT series, day, cut, part, body FROM sums WHERE series = ? AND day = ?"
+        for *place, body in self._connection.execute(asked, (series, day)):
             yield Place(*place), Group.from_json(orjson.loads(body))

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.clock import Clock, SystemClock
 from gateway.errors import NotFound, RecorderUnavailable
 from gateway.events import RequestRecord
-from gateway.telemetry.feedback.asks import ASK_REPORT, ASKS
+from gateway.telemetry.feedback.asks import ASKS
 from gateway.telemetry.feedback.nouns import Bounds
 from gateway.telemetry.feedback.part import TruthPart
 
@@ -93,6 +93,6 @@ def truth_at(path: Path, route: str, days: int) -> Mapping[str, Any]:
         raise NotFound(f"no label has come here yet: there is no {path}")
     part = TruthPart(path, SystemClock())
     try:
-        return part.ask(ASK_REPORT, {"route": route, "days": days})
+        return part.report(route, days)
     finally:
         part.close()

@@ -13,9 +13,10 @@ from gateway.events import RequestRecord
 from gateway.routing.truth import Truth
 from gateway.telemetry.feedback.asks import ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 from gateway.telemetry.feedback.ledger import Ledger
+from gateway.telemetry.feedback.looks import Look, Steps
 from gateway.telemetry.feedback.nouns import Answered, Bounds, Label
 from gateway.telemetry.feedback.reading import rows_of
-from gateway.telemetry.feedback.report import report_of, scores_of
+from gateway.telemetry.feedback.report import report_steps, scores_steps
 
 __all__ = ["TruthPart"]
 
@@ -23,9 +24,6 @@ log = logging.getLogger("turnout.truth")
 
 MAX_WAITING = 100_000
 """Answers that wait for a disk that takes nothing."""
-
-SHARE_OF_TIME = 0.05
-"""What the scores of the metrics may take: two versions with 25 groups take 1.1 s once 60 days of sums are there."""
 
 
 class TruthPart:
@@ -35,7 +33,10 @@ class TruthPart:
         self._bounds = bounds or Bounds()
         self._ledger = Ledger(path, clock, self._bounds)
         self._clock = clock
-        self._scored_next = 0.0
+        # The scores that are being computed, and how much had changed when that began; and the report, by its number.
+        self._scoring: tuple[int, Look[list[dict[str, Any]]]] | None = None
+        self._reporting: tuple[int, Look[dict[str, Any]]] | None = None
+        self._reports = 0
         self._truths: Mapping[str, Truth] = {}
         self._waiting: list[Answered] = []
         self._unusable = 0
@@ -104,7 +105,7 @@ class TruthPart:
         if kind == ASK_OUTCOMES:
             return self._owed(int(body["delivered"]))
         if kind == ASK_REPORT:
-            return self._report(str(body["route"]), int(body["days"]))
+            return self._report(str(body["route"]), int(body["days"]), body.get("look"))
         if kind == ASK_SCORES:
             return self._scores(int(body["seen"]))
         if kind == ASK_SHARE:
@@ -141,29 +142,46 @@ class TruthPart:
         untold, settled = ledger.untold()
         return {"place": ledger.heard_until, "labels": [list(label) for label in untold], "settled": settled}
 
-    def _report(self, route: str, days: int) -> Mapping[str, Any]:
+    def report(self, route: str, days: int) -> Mapping[str, Any]:
+        """All of it at once, for who has the part to itself. Raises NotFound."""
+        said = self._report(route, days, None)
+        while "look" in said:
+            said = self._report(route, days, said["look"])
+        return said
+
+    def _report(self, route: str, days: int, number: int | None) -> Mapping[str, Any]:
+        """One at a time: it is begun anew where another has taken its place."""
+        if self._reporting is None or self._reporting[0] != number:
+            self._reports += 1
+            self._reporting = self._reports, Look(self._report_steps(route, days), self._clock)
+        (number, look), self._reporting = self._reporting, None
+        if not look.went_on():
+            self._reporting = number, look
+            return {"look": number}
+        feedback, standing = _by_outcome(self._ledger.counts()), self._standing()
+        return {**look.found, "feedback": feedback, "standing": standing}
+
+    def _report_steps(self, route: str, days: int) -> Steps[dict[str, Any]]:
         known = [series for series in self._ledger.series if series.route == route]
         truth = self._truths.get(route)
         if truth is None and not known:
             raise NotFound(f"route {route!r} compares no labels with its answers; write 'truth' into its spec")
-        return {
-            **report_of(self._ledger, route, truth or known[-1].truth, days),
-            "feedback": _by_outcome(self._ledger.counts()),
-            "standing": self._standing(),
-        }
+        return report_steps(self._ledger, route, truth or known[-1].truth, days)
 
     def _scores(self, seen: int) -> Mapping[str, Any]:
-        """At the first look, and later when something has changed and their share of time allows."""
-        began = self._clock.monotonic()
-        if seen == self._ledger.changes or (seen >= 0 and began < self._scored_next):
-            return {"changes": seen}
-        scores = scores_of(self._ledger)
-        ended = self._clock.monotonic()
-        self._scored_next = ended + (ended - began) / SHARE_OF_TIME
+        """At the first look, and later when something has changed; ``going_on`` as long as there is more to do."""
+        if self._scoring is None:
+            if seen == self._ledger.changes:
+                return {"changes": seen}
+            self._scoring = self._ledger.changes, Look(scores_steps(self._ledger), self._clock)
+        (changes, look), self._scoring = self._scoring, None
+        if not look.went_on():
+            self._scoring = changes, look
+            return {"changes": seen, "going_on": True}
         return {
-            "changes": self._ledger.changes,
+            "changes": changes,
             "counts": [list(row) for row in self._ledger.counts()],
-            "scores": scores,
+            "scores": look.found,
             "standing": self._standing(),
         }
 

@@ -1,4 +1,8 @@
-"""What the ledger says of a route: by version, by slice, with the gaps between its groups; and for the metrics."""
+"""What the ledger says of a route: by version, by slice, with the gaps between its groups; and for the metrics.
+
+Months of sums take a second to read, so both are steps of a look (``looks``). Each reads the sums of one day, all its
+groups together: a label that joins meanwhile counts in all of them or in none.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from gateway.messages import VersionRef
 from gateway.routing.truth import CLASSIFICATION, GRADE, REGRESSION, Truth
 from gateway.telemetry.feedback.estimate import estimates
 from gateway.telemetry.feedback.ledger import DAY_MS, Ledger
+from gateway.telemetry.feedback.looks import Steps
 from gateway.telemetry.feedback.measures import (
     Measure,
     arrival,
@@ -24,7 +29,7 @@ from gateway.telemetry.feedback.measures import (
 from gateway.telemetry.feedback.nouns import Series
 from gateway.telemetry.feedback.sums import Group
 
-__all__ = ["gaps", "report_of", "scores_of"]
+__all__ = ["gaps", "report_steps", "scores_steps"]
 
 LEAST_ROWS = 10
 """Labelled rows without which a group is not compared."""
@@ -38,11 +43,15 @@ Groups = dict[tuple[str, str], Group]
 WHOLE = ("", "")
 
 
-def report_of(ledger: Ledger, route: str, truth: Truth, days: int) -> dict[str, Any]:
+def report_steps(ledger: Ledger, route: str, truth: Truth, days: int) -> Steps[dict[str, Any]]:
     """Of the answers of the last ``days`` days (0: all that is kept), by version."""
     since = 0 if days <= 0 else ledger.now_ms // DAY_MS - days + 1
     chosen = [one for one in ledger.series if one.route == route and alike(one.truth, truth)]
-    by_version = {version: _merged(ledger, chosen, version, since) for version in {one.version for one in chosen}}
+    versions = {}
+    for version in sorted({one.version for one in chosen}):
+        found = yield from _merged(ledger, chosen, version, since)
+        if found[WHOLE].rows:
+            versions[str(version.number)] = yield from _of_version(found, truth)
     return {
         "route": route,
         "task": truth.task,
@@ -50,11 +59,7 @@ def report_of(ledger: Ledger, route: str, truth: Truth, days: int) -> dict[str, 
         "horizon_s": truth.horizon_s,
         "days": days if days > 0 else None,
         "interval": f"{1 - ALPHA:.0%}, valid however often one looks",
-        "versions": {
-            str(version.number): _of_version(found, truth)
-            for version, found in sorted(by_version.items())
-            if found[WHOLE].rows
-        },
+        "versions": versions,
     }
 
 
@@ -64,16 +69,18 @@ def alike(one: Truth, other: Truth) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
-def _merged(ledger: Ledger, series: Iterable[Series], version: VersionRef, since: int) -> Groups:
+def _merged(ledger: Ledger, series: Iterable[Series], version: VersionRef, since: int) -> Steps[Groups]:
     found: Groups = {WHOLE: Group()}
     for one in series:
         if one.version == version:
-            for place, group in ledger.sums_of(one.number, since):
-                found.setdefault((place.cut, place.part), Group()).add(group)
+            for day in ledger.days_of(one.number, since):
+                for place, group in ledger.sums_of(one.number, day):
+                    found.setdefault((place.cut, place.part), Group()).add(group)
+                yield
     return found
 
 
-def _of_version(found: Groups, truth: Truth) -> dict[str, Any]:
+def _of_version(found: Groups, truth: Truth) -> Steps[dict[str, Any]]:
     whole = found[WHOLE]
     body: dict[str, Any] = {
         "arrival": arrival(whole),
@@ -84,17 +91,14 @@ def _of_version(found: Groups, truth: Truth) -> dict[str, Any]:
         estimate = estimates(whole, positive=truth.positive)
         body |= {"classes": classes(whole), "calibration": calibration(whole), "estimate": estimate or None}
     for cut in truth.slices:
+        yield
         parts = {part: group for (name, part), group in sorted(found.items()) if name == cut.name}
-        body["slices"][cut.name] = {
-            "groups": {
-                part: {
-                    "arrival": arrival(group),
-                    "measures": {name: one.to_json() for name, one in _measures(group, truth).items()},
-                }
-                for part, group in parts.items()
-            },
-            "gap": gaps(parts, truth),
-        }
+        groups = {}
+        for part, group in parts.items():
+            shown = {name: one.to_json() for name, one in _measures(group, truth).items()}
+            groups[part] = {"arrival": arrival(group), "measures": shown}
+            yield
+        body["slices"][cut.name] = {"groups": groups, "gap": gaps(parts, truth)}
     return body
 
 
@@ -167,7 +171,7 @@ def _widest(ends: Mapping[str, tuple[float, float, float]]) -> dict[str, Any]:
     return {"value": value, "low": max(0.0, low), "high": high, "highest": best, "lowest": worst}
 
 
-def scores_of(ledger: Ledger) -> list[dict[str, Any]]:
+def scores_steps(ledger: Ledger) -> Steps[list[dict[str, Any]]]:
     """For the metrics: by version, over all its routes with like truths; of the newest where they differ."""
     newest: dict[VersionRef, Truth] = {}
     for one in ledger.series:
@@ -176,7 +180,7 @@ def scores_of(ledger: Ledger) -> list[dict[str, Any]]:
     found = []
     for version, truth in list(newest.items())[-MOST_VERSIONS:]:
         chosen = [one for one in ledger.series if one.version == version and alike(one.truth, truth)]
-        groups = _merged(ledger, chosen, version, 0)
+        groups = yield from _merged(ledger, chosen, version, 0)
         whole = groups[WHOLE]
         scores = {name: one.value for name, one in _measures(whole, truth).items()}
         for cut in truth.slices:

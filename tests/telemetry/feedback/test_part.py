@@ -19,7 +19,7 @@ from gateway.clock import ManualClock, SystemClock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events import Content
 from gateway.routing.truth import Slice, Truth
-from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES
+from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_SCORES
 from gateway.telemetry.feedback.nouns import Bounds
 from gateway.telemetry.feedback.opening import TRY_EVERY_S, TruthAtPath
 from gateway.telemetry.feedback.part import TruthPart
@@ -61,7 +61,7 @@ def join(part: TruthPart, *labels: tuple[str, Any], routes: Sequence[str] | None
 
 
 def report(part: TruthPart, days: int = 0) -> Any:
-    return part.ask(ASK_REPORT, {"route": "digits", "days": days})
+    return part.report("digits", days)
 
 
 def counted(part: TruthPart) -> dict[str, int]:
@@ -408,33 +408,3 @@ def test_nobody_else_on_the_machine_reads_what_was_answered(tmp_path: Path, cloc
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     part.close()
     assert modes == dict.fromkeys(("labels.db", "labels.db-wal", "labels.db-shm"), 0o600)
-
-
-class BusyClock(ManualClock):
-    """Each look at it takes as long as ``takes_s`` says: what is timed by it takes a while."""
-
-    takes_s = 0.0
-
-    def monotonic(self) -> float:
-        self.advance(self.takes_s)
-        return super().monotonic()
-
-
-def test_what_metrics_show_of_labels_is_computed_for_a_twentieth_of_the_time_at_most(tmp_path: Path) -> None:
-    """Over months of sums it takes seconds, in which the recorder does nothing else; the first look is always
-    answered."""
-    clock = BusyClock()
-    part = TruthPart(tmp_path / "labels.db", clock)
-    part.told("table", told())
-    stream = cases(4)
-    part.take([record(case) for case in stream])
-    join(part, (stream[0].id, stream[0].label))
-    clock.takes_s = 1.0
-    first = part.ask(ASK_SCORES, {"seen": -1})
-    clock.takes_s = 0.0
-    join(part, (stream[1].id, stream[1].label))
-    assert part.ask(ASK_SCORES, {"seen": first["changes"]}) == {"changes": first["changes"]}
-    clock.advance(21.0)
-    assert sum(one["labelled"] for one in part.ask(ASK_SCORES, {"seen": first["changes"]})["scores"]) == 2
-    assert "scores" in part.ask(ASK_SCORES, {"seen": -1})
-    part.close()
