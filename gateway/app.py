@@ -545,6 +545,7 @@ def _profiles(fleet: Fleet) -> Mapping[VersionRef, str]:
 
 def _told_of(alarm: DriftAlarm) -> Alarm:
     """As it stands in the audit log, and is notified of."""
+    also_on = {"also_on": ", ".join(alarm.others)} if alarm.others else {}
     return Alarm(
         name=alarm.name,
         kind="data-pipeline" if alarm.broken_data else "drift",
@@ -552,7 +553,7 @@ def _told_of(alarm: DriftAlarm) -> Alarm:
         raised=alarm.raised,
         reason=alarm.reason,
         advice=alarm.advice,
-        numbers={"blame": alarm.blame, "version": str(alarm.version), **alarm.numbers},
+        numbers={"blame": alarm.blame, "version": str(alarm.version), **also_on, **alarm.numbers},
     )
 
 

@@ -48,11 +48,15 @@ def _told(output: Output, report: Json, *, every: bool) -> None:
         if len(rows) > ROWS_SHOWN and not every:
             output.note(f"{len(rows) - ROWS_SHOWN} more features are closer to the reference; --all shows them")
         _alarms(output, version["features"] + version["whole"])
+        for words in version.get("given", ()):
+            output.note(words)
     for pair in report["arms"]:
         output.line(
             f"inputs of version {pair['version']} beside those of {pair['known_good']}: {_state(pair['state'])}"
         )
         _alarms(output, pair["features"])
+    for pair in report.get("not_compared", ()):
+        output.note(f"inputs of version {pair['version']} beside those of {pair['known_good']}: {pair['why']}")
     for number in report["without_profile"]:
         output.note(
             f"version {number} has no reference profile: register it with --reference, or make one from traffic"

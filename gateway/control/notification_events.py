@@ -25,8 +25,9 @@ Json = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Notice:
     """``event`` is one of ``settings_notifications.EVENTS``; ``digest`` its audit record's, which no other record of
-    any store has. ``route`` and ``model`` where it is about one. ``numbers``: figures under their names for people.
-    ``path``: where the admin plane has more. ``detail``: all that the record says of it, for machines."""
+    any store has. ``route`` and ``model`` where it is about one; ``others``: routes that it concerns as well.
+    ``numbers``: figures under their names for people. ``path``: where the admin plane has more. ``detail``: all that
+    the record says of it, for machines."""
 
     event: str
     sequence: int
@@ -42,6 +43,7 @@ class Notice:
     path: str = ""
     by: str = ""
     detail: Json = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
 def notice_of(record: AuditRecord) -> Notice | None:
@@ -60,7 +62,9 @@ def wanted(notice: Notice, target: NotificationTarget) -> bool:
         return True
     if target.events and notice.event not in target.events:
         return False
-    return not target.routes or notice.route is None or notice.route in target.routes
+    if not target.routes or notice.route is None:
+        return True
+    return not {notice.route, *notice.others}.isdisjoint(target.routes)
 
 
 def _new_report(record: AuditRecord) -> Json | None:
@@ -243,6 +247,7 @@ def _alarm(record: AuditRecord) -> Notice:
         advice="Nothing: it is over" if cleared else str(detail.get("advice") or ""),
         numbers={str(name): _figure(value) for name, value in numbers.items()},
         path=path,
+        others=tuple(filter(None, str(numbers.get("also_on", "")).split(", "))),
     )
 
 

@@ -106,6 +106,19 @@ def test_drift_is_told_of_by_who_is_to_blame(blame: str) -> None:
     assert words[blame] in found.title
 
 
+def test_an_alarm_about_a_version_of_several_routes_is_told_to_the_targets_of_each() -> None:
+    """Raised and over; not to those of a route that it does not concern."""
+    alarm = Alarm("drift/m/3/world", "drift", "route/digits", True, "it moved", "look", {"also_on": "iris, wine"})
+    for action in (RAISED, CLEARED):
+        found = notice_of(record_of(AuditEntry("drift", action, alarm.subject, alarm.reason, alarm.to_json())))
+        assert found is not None
+        told = {
+            name: wanted(found, NotificationTarget(name="a", url="http://host", routes=(name,)))
+            for name in ("digits", "iris", "wine", "beer")
+        }
+        assert told == {"digits": True, "iris": True, "wine": True, "beer": False}
+
+
 def test_what_is_no_event_is_no_notice() -> None:
     """Weights, tokens, aliases, and that a notification was given up."""
     for action in ("weights", "token-create", "alias", "notification-given-up", "rollout-start"):

@@ -13,22 +13,25 @@ from gateway.telemetry.drift.blame import ADVICE, DATA_PIPELINE, ROUTING, WORLD,
 from gateway.telemetry.drift.calibration import calibrate, measure_held_out
 from gateway.telemetry.drift.cells import Counts
 from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.given import Given
 from gateway.telemetry.drift.judging import Finding, Policy, Raised, State, judge
 from gateway.telemetry.drift.keeping import Belief
 from gateway.telemetry.drift.sharing import Tally
 from gateway.telemetry.drift.sizes import AgainstReference
 
-__all__ = ["DriftAlarm", "alarms_of", "corrected", "look_at_arms", "look_at_version"]
+__all__ = ["DriftAlarm", "alarms_of", "corrected", "look_at_arms", "look_at_version", "uncompared"]
 
 _SUSPECT = 0.5
 """Of the threshold: inputs with so much evidence are not called like those of the reference."""
 _NAMED = 10
+_CHANCE = Given()
 
 
 @dataclass(frozen=True, slots=True)
 class DriftAlarm:
     """Of one version on a route, and one kind of blame, whatever the number of features: raised with the first of them,
-    cleared with the last. ``numbers`` are the figures of the one that moved furthest. That two versions get different
+    cleared with the last. ``numbers`` are the figures of the one that moved furthest; ``others`` the other routes that
+    the version answers on. That two versions get different
     inputs is an alarm of the route, about the later one; a version's own features so blamed add none."""
 
     route: str
@@ -39,6 +42,7 @@ class DriftAlarm:
     reason: str
     advice: str
     numbers: Mapping[str, float]
+    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,6 +92,11 @@ def _met(belief: Belief, tally: Tally) -> State:
         return belief.state
     anew = tally.counts if belief.lives & tally.lives else np.zeros_like(tally.counts)
     return replace(belief.state, starts=belief.state.starts.moved(anew))
+
+
+def uncompared(route: str, version: VersionRef, why: str) -> DriftAlarm:
+    """The end of what was said while the version could be compared."""
+    return DriftAlarm(route, version, ROUTING, False, (), f"version {version} is no longer compared: {why}", "", {})
 
 
 def _moved_inputs(reference: Reference, state: State, finding: Finding, policy: Policy) -> Mapping[str, float]:
@@ -148,15 +157,18 @@ def _all_since(state: State, standing: Raised) -> Counts:
     return found
 
 
-def alarms_of(route: str, version: VersionRef, belief: Belief, *, beside: bool = False) -> Iterator[DriftAlarm]:
+def alarms_of(
+    route: str, version: VersionRef, belief: Belief, *, beside: bool = False, fed_by: Given = _CHANCE
+) -> Iterator[DriftAlarm]:
     """As they stand, one for each kind of blame that there ever was. ``beside``: believed of two versions."""
+    known = "".join(f"; {words}" for words in fed_by.words)
     for group in sorted(belief.groups):
         if group == ROUTING and not beside:
             continue
         named = [name for name, blame in belief.blames.items() if blame.blame == group and name in belief.state.raised]
         if not named:
             reason = f"version {version}: what it sees and answers is as in its reference again"
-            yield DriftAlarm(route, version, group, False, (), reason, "", {})
+            yield DriftAlarm(route, version, group, False, (), reason, "", {}, fed_by.routes)
             continue
         named.sort(key=lambda name: -belief.state.raised[name].effect.value)
         furthest = belief.state.raised[named[0]]
@@ -167,7 +179,7 @@ def alarms_of(route: str, version: VersionRef, belief: Belief, *, beside: bool =
             group,
             True,
             tuple(named),
-            f"version {version}, {named[0]}: {belief.blames[named[0]].cause}{more}",
+            f"version {version}, {named[0]}: {belief.blames[named[0]].cause}{more}{known}",
             ADVICE[group],
             {
                 "effect": furthest.effect.value,
@@ -176,4 +188,5 @@ def alarms_of(route: str, version: VersionRef, belief: Belief, *, beside: bool =
                 "rows": float(furthest.rows),
                 "evidence_nats": min(furthest.log_evidence, 1e6),
             },
+            fed_by.routes,
         )

@@ -40,7 +40,9 @@ class DriftReports:
         pairs = list(self._subjects.pairs(route))
         tests = await self._subjects.tests()
         versions = [
-            await self._version_report(Profiled(ref, profile), tests) for ref, profile in self._subjects.watched(route)
+            await self._version_report(Profiled(ref, profile), tests)
+            | {"given": list(self._subjects.given(route, ref).words)}
+            for ref, profile in self._subjects.watched(route)
         ]
         numbers = sorted({arm.version for arm in route.arms} | {shadow.version for shadow in route.shadows})
         known = {ref.number for ref, _ in self._subjects.watched(route)}
@@ -50,6 +52,10 @@ class DriftReports:
             "versions": versions,
             "without_profile": [number for number in numbers if number not in known],
             "arms": [await self._pair_report(pair, tests) for pair in pairs],
+            "not_compared": [
+                {"version": pair.version.number, "known_good": pair.known_good.number, "why": why}
+                for pair, why in self._subjects.uncompared(route)
+            ],
         }
 
     async def _version_report(self, key: Profiled, tests: Mapping[str, int]) -> Json:

@@ -14,6 +14,7 @@ from gateway.messages import VersionRef
 from gateway.routing.table import Route, RoutingTable
 from gateway.settings_drift import DriftSettings
 from gateway.telemetry.drift.evidence import Reference
+from gateway.telemetry.drift.given import Given, given, why_uncompared
 from gateway.telemetry.drift.judging import Policy
 from gateway.telemetry.drift.looks import reference_of
 from gateway.telemetry.drift.sharing import Profiled
@@ -78,18 +79,26 @@ class Subjects:
                 yield ref, profiles[ref]
 
     def pairs(self, route: Route) -> Iterator[Pair]:
-        """Versions that chance alone gives their inputs. Where rules choose as well, or a version answers on another
-        route too (its rows are counted together), arms differ by design."""
-        profiles, good = self._profiles(), route.known_good
-        if good is None or route.rules or route.ref(good) not in profiles:
+        """Versions that chance alone gives their inputs."""
+        for pair, why in self._beside(route):
+            if not why:
+                yield pair
+
+    def uncompared(self, route: Route) -> Iterator[tuple[Pair, str]]:
+        """Versions that differ by design, each with why."""
+        return ((pair, why) for pair, why in self._beside(route) if why)
+
+    def given(self, route: Route, version: VersionRef) -> Given:
+        return given(self.routes, route, version)
+
+    def _beside(self, route: Route) -> Iterator[tuple[Pair, str]]:
+        profiles, routes, good = self._profiles(), self.routes, route.known_good
+        numbers = _named(route) - route.quarantined
+        if good is None or good not in numbers or route.ref(good) not in profiles:
             return
-        elsewhere = {
-            ref for other in self.routes.values() if other is not route for ref in map(other.ref, _named(other))
-        }
-        numbers = {number for number in _named(route) - route.quarantined if route.ref(number) not in elsewhere}
-        if good in numbers:
-            for number in sorted(numbers - {good}):
-                yield Pair(route.name, route.ref(number), route.ref(good), profiles[route.ref(good)])
+        for ref in map(route.ref, sorted(numbers - {good})):
+            pair = Pair(route.name, ref, route.ref(good), profiles[route.ref(good)])
+            yield pair, why_uncompared(routes, route, ref, route.ref(good))
 
     async def tests(self) -> Mapping[str, int]:
         """By model, among how many tests the budget is divided."""

@@ -20,9 +20,10 @@ from gateway.clock import Clock
 from gateway.errors import Fenced, StoreUnavailable, TurnoutError
 from gateway.events import CountsRecord, Observer
 from gateway.messages import VersionRef
+from gateway.routing.table import Route
 from gateway.telemetry.drift.figures import Figures
 from gateway.telemetry.drift.keeping import Belief, from_bytes
-from gateway.telemetry.drift.looking import DriftAlarm, alarms_of
+from gateway.telemetry.drift.looking import DriftAlarm, alarms_of, uncompared
 from gateway.telemetry.drift.looks import Looked, Looks, LooksHere, PairLook, VersionLook
 from gateway.telemetry.drift.sharing import Counted, Profiled, Shared, Tally
 from gateway.telemetry.drift.showing import DriftReports
@@ -62,6 +63,7 @@ class DriftWatch(Observer):
         self._next_look = 0.0
         self._away = False
         self._retired: set[VersionRef] = set()
+        self._uncompared: set[tuple[str, VersionRef]] = set()
         self._watching: asyncio.Task[None] | None = None
         self.reports = DriftReports(subjects, shared, lambda: self._beliefs)
 
@@ -138,6 +140,7 @@ class DriftWatch(Observer):
         if term != self._term:
             self._beliefs.clear()
             self._figures.clear()
+            self._uncompared.clear()
             self._term = term
 
     async def look(self) -> None:
@@ -148,15 +151,18 @@ class DriftWatch(Observer):
         routes = list(self._subjects.routes.values())
         pairs = [pair for route in routes for pair in self._subjects.pairs(route)]
         tests = await self._subjects.tests()
-        apart: dict[str, list[str]] = {}
+        apart: dict[VersionRef, list[str]] = {}
         for pair in pairs:
-            apart.setdefault(pair.route, []).extend(await self._look_at_pair(pair, tests))
+            differ = await self._look_at_pair(pair, tests)
+            for version in (pair.version, pair.known_good):
+                apart.setdefault(version, []).extend(differ)
+        self._tell_uncompared(routes)
         done = set()
         for route in routes:
             for version, profile in self._subjects.watched(route):
                 if version not in done:
                     done.add(version)
-                    await self._look_at(route.name, Profiled(version, profile), tests, apart.get(route.name, ()))
+                    await self._look_at(route, Profiled(version, profile), tests, apart.get(version, ()))
         kept = {Profiled(*each).scope for route in routes for each in self._subjects.watched(route)}
         for scope in set(self._beliefs) - kept - {pair.scope for pair in pairs}:
             del self._beliefs[scope]
@@ -164,7 +170,14 @@ class DriftWatch(Observer):
             del self._figures[gone]
         self._subjects.forget_others()
 
-    async def _look_at(self, route: str, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
+    def _tell_uncompared(self, routes: Sequence[Route]) -> None:
+        """Once: a rule, or another route, that came after an alarm has explained it."""
+        found = {(pair.route, pair.version): why for route in routes for pair, why in self._subjects.uncompared(route)}
+        for route, version in found.keys() - self._uncompared:
+            self._alarmed(uncompared(route, version, found[route, version]))
+        self._uncompared = set(found)
+
+    async def _look_at(self, route: Route, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
         plan = await self._subjects.plan(key.profile)
         if plan is None:
             return
@@ -174,7 +187,8 @@ class DriftWatch(Observer):
         now = self._clock.wall()
         look = VersionLook(key.profile, key.version, belief, tally, now, policy, tuple(apart), shown)
         after = await self._looks.do(look)
-        for alarm in alarms_of(route, key.version, after.belief):
+        fed_by = self._subjects.given(route, key.version)
+        for alarm in alarms_of(route.name, key.version, after.belief, fed_by=fed_by):
             self._alarmed(alarm)
         await self._keep(key.scope, belief, after)
         if after.figures is not None:

@@ -201,7 +201,7 @@ async def test_versions_on_a_route_are_compared_unless_rules_choose_too() -> Non
             await scene.look()
         fed[name] = scene.standing()
     assert fed["chance"] == {"drift/m/2/routing": True}
-    assert fed["rule"] == {"drift/m/2/world": True}
+    assert fed["rule"] == {"drift/m/2/world": True, "drift/m/2/routing": False}
 
 
 async def test_what_matters_is_said_by_model_and_by_feature() -> None:

@@ -20,9 +20,9 @@ from gateway.telemetry.drift.watch import DriftWatch
 from runtimes.counting import Plan
 from tests.telemetry.drift.scene import body_of, counted
 
-__all__ = ["ONE", "RNG", "ROWS", "TWO", "Ground", "Replica", "Scene", "table"]
+__all__ = ["ONE", "RNG", "ROWS", "THREE", "TWO", "Ground", "Replica", "Scene", "table"]
 
-ONE, TWO = VersionRef("m", 1), VersionRef("m", 2)
+ONE, TWO, THREE = VersionRef("m", 1), VersionRef("m", 2), VersionRef("m", 3)
 RNG = np.random.default_rng(9)
 ROWS = 6000
 BODY = body_of({"x": RNG.standard_normal((ROWS, 6))}, {"y": RNG.standard_normal((ROWS, 1))})
@@ -94,8 +94,9 @@ class Scene:
         self.alarms: list[DriftAlarm] = []
         self.clock = clock
         chosen = DriftSettings.model_validate(settings)
-        profiles = dict.fromkeys((ONE, TWO), DIGEST)
-        self.subjects = Subjects(lambda: routes, lambda: profiles, lambda _: json.dumps(BODY).encode(), chosen)
+        self.routes = routes
+        profiles = dict.fromkeys((ONE, TWO, THREE), DIGEST)
+        self.subjects = Subjects(lambda: self.routes, lambda: profiles, lambda _: json.dumps(BODY).encode(), chosen)
         self.watch = DriftWatch(shared=shared, subjects=self.subjects, alarmed=self.alarms.append, clock=clock)
 
     def count(self, values: np.ndarray, version: VersionRef = ONE, *, seen: int | None = None) -> None:
