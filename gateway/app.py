@@ -37,7 +37,7 @@ from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
 from gateway.recording.large import content_policy
-from gateway.recording.needs import recorder_needs
+from gateway.recording.needs import SECRETS, recorder_needs, secrets_told
 from gateway.recording.recorder import KEEPS, Losses, Recorder
 from gateway.recording.telling import Telling
 from gateway.registry.opening import open_blobs
@@ -138,7 +138,7 @@ class Gateway:
 
         observer = FanOut(clock=clock)
         coordination = coordination_for(settings, store, clock)
-        recorder = await self._start_recorder(coordination.replica, clock)
+        recorder = await self._start_recorder(coordination.replica, clock, secrets)
         self._ends.callback(observer.flush)
         deaths = fleet_observer(observer, clock, lambda: self.fleet) if settings.server.workers > 1 else None
         self.dataplane = dataplane = Dataplane(observer=observer, clock=clock, records=_records(recorder))
@@ -277,9 +277,9 @@ class Gateway:
         self._ends.push_async_callback(watch.close)
         watch.start()
 
-    async def _start_recorder(self, replica: str, clock: SystemClock) -> Recorder | None:
+    async def _start_recorder(self, replica: str, clock: SystemClock, secrets: LiveSecrets) -> Recorder | None:
         """None where nothing is to be recorded. It ends after all that could tell it something."""
-        needs = recorder_needs(self._settings, gateway=replica)
+        needs = recorder_needs(self._settings, gateway=replica, read=secrets.read)
         self._ends.callback(needs.close)
         if not needs.options:
             return None
@@ -292,6 +292,7 @@ class Gateway:
             spawn=partial(ChildProcess, environment=recorder_environment()),
         )
         await recorder.start()
+        secrets.on_change(lambda: recorder.hand(SECRETS, secrets_told(self._settings, secrets.read)))
         self._ends.push_async_callback(recorder.close)
         return recorder
 
