@@ -1,7 +1,7 @@
 """The composition root, the only module that knows everybody: builds the parts, starts them, ends them in reverse.
 
-``serve`` is a whole gateway in this process. ``gateway.control.local_control`` opens the same desired state without
-serving, for commands that work straight on a home.
+``gateway.cli.serve`` runs it. ``gateway.control.local_control`` opens the same desired state without serving, for
+commands that work straight on a home.
 """
 
 from __future__ import annotations
@@ -10,52 +10,42 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import uvloop
-
 from gateway.clock import SystemClock
 from gateway.control.alarms import Alarm
 from gateway.control.batch_records import BatchRecords
-from gateway.control.gate_schedule import standing
-from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.recording_watch import RecordingWatch
-from gateway.control.rollout_state import ENDED
 from gateway.control.shared_watch import SharedWatch
 from gateway.control.store_access import coordination_for, open_for_serving
-from gateway.control.token_control import ADMIN_TOKEN_FILE
 from gateway.dataplane import Dataplane, Records
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer, RequestRecord
+from gateway.figures import gate_facts, memory_facts, notification_facts, standing_facts, store_facts, worker_counts
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
 from gateway.recording.large import content_policy
 from gateway.recording.needs import SECRETS, recorder_needs, secrets_told
-from gateway.recording.recorder import KEEPS, Losses, Recorder
-from gateway.recording.telling import Telling
+from gateway.recording.observing import recording_observers
+from gateway.recording.recorder import KEEPS, Recorder
 from gateway.registry.opening import open_blobs
 from gateway.server import (
     ASGIApplication,
     Listener,
     SharedAddress,
-    allow_descriptors,
     bind,
     hold_home,
-    spare_the_collector,
 )
 from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
 from gateway.settings import Settings, recorder_environment
 from gateway.telemetry.decisions.asking import DecisionReader
-from gateway.telemetry.decisions.families import DecisionFamilies
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.drift.look_process import LooksElsewhere
 from gateway.telemetry.drift.looking import DriftAlarm
@@ -65,19 +55,12 @@ from gateway.telemetry.drift_families import DriftFamilies
 from gateway.telemetry.exposition import MetricsEndpoint
 from gateway.telemetry.feedback.desk import JoinedLabel, TruthDesk
 from gateway.telemetry.feedback.families import TruthFamilies
-from gateway.telemetry.gate_families import GateFacts, GateFamilies
-from gateway.telemetry.metrics import Metrics, VersionMemory
-from gateway.telemetry.notification_families import NotificationFacts, NotificationFamilies
-from gateway.telemetry.recorder_families import RecorderFamilies
-from gateway.telemetry.request_log import EventLines
-from gateway.telemetry.sink_families import SinkFamilies
-from gateway.telemetry.standing_families import StandingFacts, StandingFamilies
-from gateway.telemetry.store_families import StoreFacts, StoreFamilies
-from gateway.telemetry.trace_families import TraceCounts, TraceFamilies
-from gateway.telemetry.tracing.keeping import Keeping
-from gateway.telemetry.tracing.message import EVENT as TRACES
-from gateway.telemetry.tracing.observer import Tracing
-from gateway.telemetry.worker_families import WorkerCounts, WorkerFamilies
+from gateway.telemetry.gate_families import GateFamilies
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.notification_families import NotificationFamilies
+from gateway.telemetry.standing_families import StandingFamilies
+from gateway.telemetry.store_families import StoreFamilies
+from gateway.telemetry.worker_families import WorkerFamilies
 from gateway.web.admin import AdminPlane
 from gateway.web.admin_repository import ControlRepository
 from gateway.web.admin_upload import Uploads
@@ -92,13 +75,11 @@ from gateway.workers.crew import Crew
 from gateway.workers.deaths import Deaths
 from gateway.workers.face import Settled
 from runtimes.catalog import preloads
-from runtimes.process import give_back_code
 
-__all__ = ["Gateway", "serve"]
+__all__ = ["Gateway"]
 
 log = logging.getLogger("turnout")
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 _WORKER_END_S = 8.0
 """Beyond the drain time: what a web worker takes to close its connections, and to tell what happened last."""
 
@@ -169,14 +150,14 @@ class Gateway:
         statistics = ModelStatistics()
         metrics = Metrics(
             table=lambda: dataplane.current.table,
-            memory=lambda: _memory(fleet),
+            memory=lambda: memory_facts(fleet),
             flags=control.flag_watch.sources,
             told_of_traces=recorder is not None and "traces" in recorder.options,
         )
-        metrics.registry.register(StoreFamilies(lambda: _store_facts(control)))
-        metrics.registry.register(NotificationFamilies(lambda: _notification_facts(control, clock)))
-        metrics.registry.register(StandingFamilies(lambda: _standing_facts(control, fleet, settings)))
-        metrics.registry.register(GateFamilies(lambda: _gate_facts(control)))
+        metrics.registry.register(StoreFamilies(lambda: store_facts(control)))
+        metrics.registry.register(NotificationFamilies(lambda: notification_facts(control, clock)))
+        metrics.registry.register(StandingFamilies(lambda: standing_facts(control, fleet, settings)))
+        metrics.registry.register(GateFamilies(lambda: gate_facts(control)))
         endpoint = MetricsEndpoint(metrics.registry, clock=clock, before=observer.flush)
         self._ends.callback(endpoint.close)
         recording = () if recorder is None else self._recording(recorder, metrics, clock)
@@ -225,7 +206,7 @@ class Gateway:
         await crew.start()
         self._crew = crew
         parts.control.presence.settled = crew.in_force  # the others are told what all workers serve
-        metrics.registry.register(WorkerFamilies(lambda: _worker_counts(crew)))
+        metrics.registry.register(WorkerFamilies(lambda: worker_counts(crew)))
         return [Settled(other, crew.in_force) for other in others]
 
     def _bind(self) -> list[socket.socket]:
@@ -300,34 +281,16 @@ class Gateway:
         return content_policy(self.dataplane.current.table, route)
 
     def _recording(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> Iterable[Observer]:
-        """After the metrics among the observers: what is kept of a trace becomes an exemplar of what was counted."""
-        metrics.registry.register(RecorderFamilies(lambda: recorder.statistics().restarts))
-        yield recorder if self._settings.server.workers == 1 else Losses(recorder)
-        if "request_log" in recorder.options:
-            yield EventLines(recorder.tell, clock=clock)
-        if not KEEPS.isdisjoint(recorder.options):
-            fleet, dataplane = self.fleet, self.dataplane
-            yield Telling(
-                recorder, clock=clock, table=lambda: dataplane.current.table, loaded=lambda ref: _loaded(fleet, ref)
-            )
-        if "decisions" in recorder.options:
-            road = recorder.road
-            metrics.registry.register(
-                DecisionFamilies(lambda: recorder.shown("decisions"), lambda: sum(road.statistics().lost.values()))
-            )
-            metrics.registry.register(SinkFamilies(lambda: recorder.shown("decisions").get("sinks", ())))
-        if "traces" in recorder.options:
-            telemetry = self._settings.telemetry
-            tracing = Tracing(
-                lambda body: recorder.tell(TRACES, body),
-                Keeping(telemetry.trace_kept_per_s, sampled_per_s=telemetry.trace_most_per_s),
-                clock=clock,
-                table=lambda: self.dataplane.current.table,
-                exemplars=metrics,
-            )
-            self._ends.callback(tracing.close)
-            metrics.registry.register(TraceFamilies(lambda: _trace_counts(tracing, recorder.shown(TRACES))))
-            yield tracing
+        fleet, dataplane = self.fleet, self.dataplane
+        return recording_observers(
+            recorder,
+            metrics,
+            clock,
+            self._settings,
+            table=lambda: dataplane.current.table,
+            loaded=lambda ref: _loaded(fleet, ref),
+            ends=self._ends.callback,
+        )
 
     def _labels(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> TruthDesk:
         """What labels say of versions becomes evidence of the rollouts."""
@@ -405,56 +368,6 @@ class Gateway:
         await self._ends.aclose()
 
 
-def serve(settings: Settings) -> int:
-    """Runs a gateway until SIGTERM or SIGINT; the exit status. Raises TurnoutError when it cannot start."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and end are told in our own words
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and some of them are secrets
-    logging.getLogger("openfeature.contrib").setLevel(logging.CRITICAL)  # it logs what clients send, at each request
-    allow_descriptors()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
-
-
-async def _serve(settings: Settings) -> int:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in _ENDING:
-        loop.add_signal_handler(number, told.set)
-    gateway = Gateway(settings)
-    await gateway.start()
-    spare_the_collector()
-    give_back_code()
-    for url in gateway.urls:
-        log.info("listening on %s, home %s", url, settings.home)
-    if settings.server.workers > 1:
-        log.info("%d web workers share %s", settings.server.workers, gateway.urls[0])
-    if (token := settings.home / ADMIN_TOKEN_FILE).exists():
-        log.info("admin token in %s", token)
-    ended = asyncio.ensure_future(gateway.failed())
-    await asyncio.wait({ended, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    if not told.is_set():
-        log.error("a listener ended by itself; stopping")
-    log.info("stopping: no new work, answering what was admitted")
-    await gateway.stop()
-    for number in _ENDING:  # one more, while the interpreter ends, would turn the exit status into a failure's
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
-    return 0 if told.is_set() else 1
-
-
-def _worker_counts(crew: Crew) -> WorkerCounts:
-    now = crew.statistics()
-    return WorkerCounts(now.serving, now.stale, now.restarts, now.dropped_events)
-
-
-def _trace_counts(tracing: Tracing, part: Mapping[str, Any]) -> TraceCounts:
-    dropped = {**part.get("dropped", {}), "recorder": tracing.lost_spans}
-    return TraceCounts(tracing.kept, tracing.suppressed, part.get("exported", 0), dropped)
-
-
 def _records(recorder: Recorder | None) -> Records | None:
     """What the data plane keeps answers for: a recorder that only writes lines needs nothing of them."""
     return recorder.road if recorder is not None and not KEEPS.isdisjoint(recorder.options) else None
@@ -496,49 +409,6 @@ def _loaded(fleet: Fleet, ref: VersionRef) -> Mapping[str, Any] | None:
     return {"digest": handle.spec.digest, "loaded": dict(info.loaded), "device": info.device}
 
 
-def _notification_facts(control: ControlPlane, clock: SystemClock) -> list[NotificationFacts]:
-    return [
-        NotificationFacts(
-            one.target,
-            one.endings,
-            one.attempts,
-            one.under_way,
-            0.0 if one.oldest_at is None else max(0.0, clock.wall() - one.oldest_at),
-        )
-        for one in control.notifications.statistics()
-    ]
-
-
-def _store_facts(control: ControlPlane) -> StoreFacts:
-    now = control.store_watch.standing()
-    return StoreFacts(
-        now.durability.state, now.refused is not None, now.replicas, len(list(control.reconciler.overrides.unstored()))
-    )
-
-
-def _gate_facts(control: ControlPlane) -> GateFacts:
-    """On the thread of a scrape, of one state."""
-    desired, found = control.reconciler.desired, control.gates.statistics()
-    return GateFacts(found.runs, found.overrides, standing(desired))
-
-
-def _standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> StandingFacts:
-    """On the thread of a scrape: what others change meanwhile is copied first."""
-    documents = {name: desired.document.status for name, desired in control.reconciler.desired.routes.items()}
-    rollouts = {name: status.rollout for name, status in documents.items()}
-    residents = {ref: handle.statistics() for ref, handle in list(fleet.handles.items())}
-    runtimes = settings.runtimes
-    limits = MemoryLimits(runtimes.memory_bytes, runtimes.device_memory_bytes, runtimes.lazy)
-    devices = {"cpu", *(now.device for now in residents.values() if now.device is not None)}
-    return StandingFacts(
-        quarantined={name: len(status.quarantined) for name, status in documents.items()},
-        phases={name: str(run.phase) for name, run in rollouts.items() if run is not None and run.phase not in ENDED},
-        restarts={ref: now.restarts for ref, now in residents.items()},
-        budgets={device: limit for device in devices if (limit := limits.of(device)) is not None},
-        resting=len(control.reconciler.budget.resting),
-    )
-
-
 def _profiles(fleet: Fleet) -> Mapping[VersionRef, str]:
     specs = [handle.spec for handle in fleet.handles.values()]
     return {spec.ref: spec.profile.digest for spec in specs if spec.profile is not None}
@@ -556,7 +426,3 @@ def _told_of(alarm: DriftAlarm) -> Alarm:
         advice=alarm.advice,
         numbers={"blame": alarm.blame, "version": str(alarm.version), **also_on, **alarm.numbers},
     )
-
-
-def _memory(fleet: Fleet) -> Iterable[VersionMemory]:
-    return [VersionMemory(held.ref, held.device, held.memory_bytes) for held in fleet.memory()]

@@ -22,6 +22,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "app": frozenset({"*"}),
     "cli": frozenset({"*"}),
     "examples": frozenset({"registry", "intervals"}),
+    "figures": frozenset({"control", "serving", "settings", "telemetry", "workers", "clock"}),
     "web": frozenset(
         {"batch", "codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
         | {"decoding"}
