@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,25 @@ def test_killing_the_gateway_ends_the_recorder_with_a_log_that_holds_together(tm
         second = verify(gateway.home / "decisions")
         assert second.faults == []
         assert second.records > first.records
+
+
+def test_a_step_of_the_clock_is_told_and_keeps_what_is_old_until_somebody_believes_it(tmp_path: Path) -> None:
+    """A start a year after the end: /readyz says so and answers 200; with the wait set to
+    nothing it is believed."""
+    home, began_ms = tmp_path / "home", int(time.time() * 1000)
+    kept = home / "decisions" / "time"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"at_ms": began_ms - 365 * 86_400_000}))
+    with LiveGateway(home) as gateway:
+        said = wait_until(lambda: clock_told(gateway), what="the clock's trouble")
+        assert "365 days after the time that is proved" in said
+        assert gateway.client.get("/readyz").status_code == 200
+        assert gateway.terminate() == 0
+    with LiveGateway(home, settings={"telemetry": {"clock_stands_h": 0}}) as gateway:
+        wait_until(lambda: json.loads(kept.read_bytes())["at_ms"] >= began_ms, what="a clock that is believed")
+        assert clock_told(gateway) == ""
+
+
+def clock_told(gateway: LiveGateway) -> str:
+    degraded = gateway.client.get("/readyz").json()["degraded"]
+    return " ".join(text for text in degraded if "the clock says" in text)

@@ -265,3 +265,17 @@ def test_hostile_context_costs_its_sender_the_context_and_nobody_else_anything(
         assert ask(running, traceparent="00-" + "0" * 32 + "-" + "0" * 16 + "-01").status_code == 200
         roots = receiver.wait_for(lambda spans: len(found := [s for s in spans if s.server]) >= 6 and found)
         assert [(root.trace_id == trace_id, root.state) for root in roots] == [(True, "")] * 5 + [(False, "")]
+
+
+def test_the_collectors_credentials_are_rotated_while_it_runs(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """The file is written anew; spans from then on go out with what it says."""
+    token = tmp_path / "token"
+    token.write_text("old", encoding="utf-8")
+    headers = {"x-key": {"file": str(token)}}
+    with gateway(tmp_path / "home", receiver, trace_ratio=1.0, otlp_headers=headers) as running:
+        self_naming(running, "digits", 1)
+        running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
+        ask(running)
+        wait_until(lambda: receiver.headers.get("x-key") == "old", what="spans")
+        token.write_text("new", encoding="utf-8")
+        wait_until(lambda: ask(running) and receiver.headers.get("x-key") == "new", what="spans with the new one")

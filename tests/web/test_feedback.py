@@ -24,6 +24,7 @@ class KeptLabels:
 
     def __init__(self) -> None:
         self.kept: list[tuple[str, Any]] = []
+        self.senders: set[str] = set()
         self.room = 10**6
 
     async def join(
@@ -32,6 +33,7 @@ class KeptLabels:
         if len(self.kept) + len(labels) > self.room:
             raise StoreUnavailable("the labels' file does not answer")
         self.kept += labels
+        self.senders.add(sender)
         return [("late", "", "") if label == 9 else ("joined", "", "") for _, label in labels]
 
     async def report(self, route: str, days: int) -> Mapping[str, Any]:
@@ -67,6 +69,8 @@ async def test_lines_are_the_same_however_they_are_cut(
     answer = await feedback.post("/feedback", content=pieces(lines(60).rstrip(), size), headers=LINES)
     assert answer.json() == {"lines": 60, "outcomes": {"joined": 54, "late": 6}, "errors": []}
     assert labels.kept == [(f"d{n}", n % 10) for n in range(60)]
+    assert len(labels.senders) == 1
+    assert all(labels.senders)
 
 
 async def test_what_was_kept_before_an_error_is_said(feedback: httpx.AsyncClient, labels: KeptLabels) -> None:

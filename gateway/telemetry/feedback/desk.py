@@ -233,7 +233,8 @@ def _read(values: Sequence[bytes]) -> tuple[list[Any], list[bytes]]:
         try:
             kind, key, *rest = orjson.loads(value)
             if kind == "label":
-                labels.append([bytes.fromhex(key), *[*rest, ""][:3]])
+                label, routes, sender = [*rest, ""][:3]
+                labels.append([bytes.fromhex(key), label, routes, str(sender)])
             elif kind == "settled":
                 settled.append(bytes.fromhex(key))
         except (ValueError, TypeError):

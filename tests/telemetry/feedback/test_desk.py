@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -177,7 +178,24 @@ async def test_what_cannot_be_read_of_the_others_stops_nobody(two: tuple[Replica
     one.recorder.part.take([record(case)])
     log = other.desk._shared
     assert isinstance(log, Log)
-    await log.append("labels", [b"\xff", b"[]", b'["label"]', b'["label", "zz", 1, null]', b'["weather", "00"]'])
+    await log.append(
+        "labels", [b"\xff", b"[]", b'["label"]', b'["label", "00"]', b'["label", "zz", 1, null]', b'["weather", "00"]']
+    )
     await other.desk.join(labels_of([case]), None)
     await looks(one, other)
     assert one.counts() == {"joined": 1}
+
+
+async def test_a_label_is_its_senders_on_every_replica(two: tuple[Replica, Replica]) -> None:
+    """So that a noisy one has one share of each; an older replica does not say whose a label is."""
+    one, other = two
+    await looks(one, other, times=1)
+    await one.desk.join(labels_of(cases(3)), None, "labels-of-fraud")
+    log = one.desk._shared
+    assert isinstance(log, Log)
+    await log.append("labels", [orjson.dumps(["label", "00" * 16, 1, None])])
+    await looks(one, other)
+    for replica in two:
+        held = replica.recorder.part._ledger._held
+        senders = dict(held._connection.execute("SELECT sender, count(*) FROM held_by GROUP BY sender"))
+        assert senders == {"labels-of-fraud": 3, "": 1}
