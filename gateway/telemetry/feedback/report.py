@@ -183,6 +183,7 @@ def scores_steps(ledger: Ledger) -> Steps[list[dict[str, Any]]]:
         groups = yield from _merged(ledger, chosen, version, 0)
         whole = groups[WHOLE]
         scores = {name: one.value for name, one in _measures(whole, truth).items()}
+        yield
         for cut in truth.slices:
             parts = {part: group for (name, part), group in groups.items() if name == cut.name}
             scores |= {f"{name}_gap:{cut.name}": value for name, value in _gap_values(parts, truth).items()}
