@@ -22,7 +22,10 @@ log = logging.getLogger("turnout.telemetry")
 
 STANDS_S = 72 * 3600.0
 STEP_MS = 3_600_000
-"""Less than that between the two clocks is drift, and told to nobody."""
+"""Less than that between the two clocks is drift."""
+STOP_MS = 24 * STEP_MS
+"""A gateway that was off so long has the same step behind it as one whose clock was set ahead: it is logged, and no
+trouble yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,12 @@ class ProvenTime:
 
     @property
     def trouble(self) -> str:
-        """In words; empty while the clocks agree, and once the wall clock has stood where it is for long enough."""
+        """In words; empty while the clocks agree, or nearly, and once the wall clock has stood where it is for long
+        enough."""
+        return self._step if not 0 <= self._kept.ahead_ms <= STOP_MS else ""
+
+    @property
+    def _step(self) -> str:
         ahead, left_ms = self._kept.ahead_ms, self._stands_ms - self._kept.stood_ms
         if abs(ahead) <= STEP_MS or left_ms <= 0:
             return ""
@@ -101,14 +109,14 @@ class ProvenTime:
         passed_ms = self._passed_ms()
         self._looked += passed_ms / 1000
         self._kept = after(self._kept, passed_ms, self._wall_ms(), self._stands_ms)
-        trouble, ahead = self.trouble, self._kept.ahead_ms
-        if not trouble:
+        step, ahead = self._step, self._kept.ahead_ms
+        if not step:
             if self._told is not None:
                 log.info("%s: the clock is believed again", self._what)
             self._told = None
         elif self._told is None or abs(self._told - ahead) > STEP_MS:
             self._told = ahead
-            log.warning("%s", trouble)
+            log.log(logging.WARNING if self.trouble else logging.INFO, "%s", step)
 
     def _passed_ms(self) -> int:
         return max(0, int((self._clock.monotonic() - self._looked) * 1000))

@@ -66,6 +66,20 @@ def test_a_step_that_stands_long_enough_is_believed_restarts_included() -> None:
     assert time.now_ms() == int(clock.wall() * 1000)
 
 
+def test_a_night_off_is_logged_and_no_trouble_but_nothing_goes_by_it_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It cannot be told from a clock that was set; that it would be a day at most is reason enough to wait in quiet."""
+    clock = ManualClock()
+    kept = proven(clock).kept
+    clock.advance(14 * HOUR_S)
+    with caplog.at_level(logging.INFO, logger="turnout.telemetry"):
+        time = proven(clock, kept)
+        run(clock, time, DAY_S)
+    assert (time.trouble, time.now_ms() - kept.at_ms) == ("", DAY_S * 1000)
+    assert [(record.levelname, "14 h after" in record.getMessage()) for record in caplog.records] == [("INFO", True)]
+    run(clock, time, 3 * DAY_S)
+    assert time.now_ms() == int(clock.wall() * 1000)
+
+
 def test_an_operator_who_sets_the_wait_to_nothing_believes_the_clock_at_once() -> None:
     """``stands_s`` 0, at the next start."""
     clock = ManualClock()
