@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -37,6 +37,8 @@ PARTS = 8
 """Of the reference, each held out once."""
 _FEWEST, _MOST = 50, 5_000
 _MOST_ROWS = 20_000
+_MOST_DEALT = 10**9
+"""Rows that numpy deals from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,14 @@ def calibrate(reference: Reference, *, seed: int = 1, looks: int = LOOKS) -> Cal
 
 
 def measure_held_out(reference: Reference, *, seed: int = 1) -> Calibration:
-    """On the reference's own rows, which the others judge; no bets where it has too few parts."""
+    """On the reference's own rows, which the others judge; no bets where it has too few parts, or ones that are no part
+    of it."""
     reference = _some(reference)
     rng, bets, alarms = np.random.default_rng(seed), 0, 0
     for part in _parts(reference.segments):
-        looks = list(_dealt(reference, part, rng))
+        if not _within(reference, part):
+            return _of(0, 0)
+        looks = list(islice(_dealt(reference, part, rng), LOOKS // PARTS))
         bets += len(looks) * len(reference.cells.begins)
         alarms += _alarms(Reference.of(reference.plan, reference.counts - part), looks)
     return _of(bets, alarms)
@@ -119,8 +124,15 @@ def _parts(segments: Sequence[Counts]) -> list[Counts]:
     return [np.sum(segments[begin:end], axis=0) for begin, end in pairwise(bounds)]
 
 
+def _within(reference: Reference, part: Counts) -> bool:
+    """Whether these can be counts of some of its rows: a profile may come from anywhere."""
+    live, rest = (reference.cells.count(counts) for counts in (part, reference.counts - part))
+    told = (reference.cells.sums(live) == part[0]).all()
+    return bool(0 <= part[0] < _MOST_DEALT and told and (live >= 0).all() and (rest >= 0).all())
+
+
 def _dealt(reference: Reference, part: Counts, rng: np.random.Generator) -> Iterator[Counts]:
-    """Looks at all rows of the part, each row in one of them: of each feature in an order of its own."""
+    """Looks at the rows of the part, each row in one of them: of each feature in an order of its own."""
     cells = reference.cells
     left, rows = cells.count(part), int(part[0])
     while rows > 0:

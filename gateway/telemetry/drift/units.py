@@ -164,6 +164,11 @@ def _multiplied(column: _Column) -> Rescaling | None:
 
 def may_have_grown(feature: Feature, live: Moments, known: Moments) -> bool:
     """Whether a quantity that has a natural zero has grown or shrunk by no more than a world may."""
-    if not (feature.lowest >= 0.0 or feature.highest <= 0.0) or known.mean == 0.0 or live.held:
+    if (
+        feature.kind != "numeric"
+        or not (feature.lowest >= 0.0 or feature.highest <= 0.0)
+        or known.mean == 0.0
+        or live.held
+    ):
         return False
     return 1.0 / _NO_GROWTH < live.mean / known.mean < _NO_GROWTH

@@ -68,14 +68,14 @@ def test_sorted_data_are_told_by_their_own_rows() -> None:
 
 
 def test_over_many_seeds_held_out_rows_raise_no_more_than_promised() -> None:
-    """Of twenty references without any structure: numbers, whole numbers and categories."""
+    """Of ten references without any structure: numbers, whole numbers and categories."""
     alarms, promised = 0, 0.0
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         rows = np.column_stack([rng.exponential(1.0, 3_000), rng.integers(0, 4, 3_000), rng.normal(0.0, 1.0, 3_000)])
         found = measure_held_out(reference_of({"x": rows}), seed=seed)
         alarms, promised = alarms + found.alarms, promised + found.promised
-    assert promised > 10.0
+    assert promised > 5.0
     assert alarms <= promised
 
 
@@ -104,6 +104,23 @@ def test_a_profile_of_one_part_has_no_rate_of_its_own() -> None:
     belief, policy = believed(reference)
     assert measure_held_out(reference).bets == 0
     assert version_report(reference, belief, policy)["budget"]["held_out_per_90_days"] is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("count", [-5, 10**12, 1])
+def test_a_profile_whose_parts_are_none_of_it_is_judged_all_the_same(place: int, count: int) -> None:
+    """It may come from a stranger's store: nothing is measured on it, and nothing fails or takes long."""
+    sound = reference_of({"x": shuffled(load_wine().data)})
+    spoilt = sound.segments[0].copy()
+    spoilt[place] += count
+    assert measure_held_out(replace(sound, segments=(spoilt, *sound.segments[1:]))).bets == 0
+
+
+def test_a_large_reference_takes_no_longer_than_a_small_one() -> None:
+    """As many looks, whatever the rows."""
+    sound = reference_of({"x": shuffled(moving(4_000, 2))})
+    large = Reference.of(sound.plan, sound.counts * 100_000, tuple(part * 100_000 for part in sound.segments))
+    assert measure_held_out(large).bets <= 2 * 100
 
 
 def test_what_was_measured_is_kept_and_is_measured_once_for_a_belief_of_the_release_before() -> None:
