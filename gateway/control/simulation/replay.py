@@ -49,13 +49,19 @@ class Conduct:
         return policy_of(self.plan, slow_ms=LIMIT_MS)
 
     def checked(self) -> Conduct:
-        """Raises InvalidInput for a plan that would wait for somebody for ever."""
+        """Raises InvalidInput for a plan that would wait for somebody, or something, for ever."""
         gated = [place for place, step in enumerate(self.plan.climb) if step.gate == "manual"]
         if gated and not self.approve:
             field = f"steps[{gated[0]}].gate"
             raise InvalidInput(
                 f"{field}: nobody is there to open a manual gate; open them all at once with --approve",
                 FieldProblem(field, "no manual gate, or --approve", "manual"),
+            )
+        if "label" in self.plan.required or self.plan.score is not None:
+            field = "score" if self.plan.score is not None else "needs"
+            raise InvalidInput(
+                f"{field}: no truth comes to simulated answers; try the plan without label and score",
+                FieldProblem(field, "a plan that asks for no truth", "label or score"),
             )
         return self
 

@@ -117,6 +117,13 @@ def test_a_manual_gate_is_refused_or_opened_as_asked() -> None:
     assert {run.end for run in trials[OURS]} == {PROMOTED}
 
 
+@pytest.mark.parametrize("truth", [{"needs": ["label"]}, {"score": {"of": "error", "worst": 1.0, "best": 0.0}}])
+def test_a_plan_that_waits_for_the_truth_is_refused(truth: dict[str, Any]) -> None:
+    """None comes to answers that nobody gave: it would wait for ever."""
+    with pytest.raises(InvalidInput, match="no truth comes to simulated answers"):
+        Conduct(plan(**truth)).checked()
+
+
 def test_a_candidate_may_have_any_number() -> None:
     """Also that which the simulated known good has otherwise."""
     assert {run.end for run in runs_of(sweep(EQUAL, runs=1, candidate=1))} == {PROMOTED}
