@@ -203,7 +203,7 @@ class PastBodies:
     def at(self, key: DocumentKey, revision: int) -> Body | None:
         if (last := self._last.get(key)) is not None and last[0] == revision:
             return last[1]
-        past = self._past.setdefault(key, Past(partial(self._kept, key)))
+        past = self._past.setdefault(key, Past(partial(_kept, self._connection, key)))
         try:
             text = past.text(revision)
         except (KeyError, TypeError, ValueError) as error:
@@ -212,11 +212,12 @@ class PastBodies:
         self._last[key] = revision, body
         return body
 
-    def _kept(self, key: DocumentKey, revision: int) -> str | None:
-        row = self._connection.execute(
-            "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (key.kind, key.name, revision)
-        ).fetchone()
-        return None if row is None else row[0]
+
+def _kept(connection: sqlite3.Connection, key: DocumentKey, revision: int) -> str | None:
+    row = connection.execute(
+        "SELECT body FROM history WHERE kind = ? AND name = ? AND revision = ?", (key.kind, key.name, revision)
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def read_past(connection: sqlite3.Connection, key: DocumentKey, limit: int) -> Sequence[Document]:

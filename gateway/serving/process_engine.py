@@ -11,7 +11,6 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
@@ -155,10 +154,10 @@ class ProcessEngine:
         child = self._child  # read once: another thread may be asking
         if child is None:
             return 0
-        process = Path("/proc") / str(child.pid)
         try:
-            lines = (process / "smaps_rollup").read_text("ascii").splitlines()
-            return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+            # A Path interns its parts anew for each scrape, and Python's table of names grows by what it has seen.
+            with open(f"/proc/{child.pid}/smaps_rollup", encoding="ascii") as file:  # noqa: PTH123
+                return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_"))
         except (OSError, ValueError):
             return 0
 
