@@ -7,6 +7,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+# Processes that run tests, each whole files: most of a test's time is waiting for a process to start.
+TESTERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: serve test demo lint bench dashboards clean
@@ -16,7 +18,7 @@ serve: $(READY)            ## three real versions of a digits model on 127.0.0.1
 	$(BIN)/turnout serve --config config/examples/digits.yaml
 
 test: $(DEV)               ## all tests; one that failed is run once more alone, and both outcomes stay in sight
-	$(BIN)/python -m pytest || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
 
 demo: $(READY)             ## canary, bad version, automatic rollback, live in the terminal
 	$(BIN)/turnout demo
