@@ -18,6 +18,7 @@ __all__ = ["Down", "Frames", "Up", "close_all", "frame", "pack", "receive", "unp
 
 _HEAD = struct.Struct("<IB")
 _READ_BYTES = 512 * 1024
+_SMALL_BYTES = 16 * 1024
 _MAX_FRAME_BYTES = 256 * 1024 * 1024
 _MAX_DESCRIPTORS = 8
 
@@ -97,7 +98,8 @@ def receive(connection: socket.socket, fds: list[int]) -> bytes | None:
             found = array.array("i")
             found.frombytes(body[: len(body) - len(body) % found.itemsize])
             fds.extend(found)
-    return data
+    # A few bytes at the beginning of so large a block would keep the next one from its place, and scatter the heap.
+    return bytes(memoryview(data)) if len(data) <= _SMALL_BYTES else data
 
 
 def close_all(fds: Sequence[int]) -> None:
