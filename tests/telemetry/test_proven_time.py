@@ -80,6 +80,44 @@ def test_a_night_off_is_logged_and_no_trouble_but_nothing_goes_by_it_at_once(cap
     assert time.now_ms() == int(clock.wall() * 1000)
 
 
+@pytest.mark.parametrize("on_h", [10, 14, 20])
+def test_a_machine_that_is_off_every_night_is_days_behind_and_no_more(on_h: int) -> None:
+    """No step of its clock stands for three days of running time before the next one is there; what stood is taken over
+    all the same, and never ahead of the clock."""
+    clock = ManualClock()
+    time = proven(clock)
+    for _ in range(200):
+        run(clock, time, on_h * HOUR_S)
+        kept = KeptTime.from_json(time.kept.to_json())
+        clock.advance((24 - on_h) * HOUR_S)
+        time = proven(clock, kept)
+        assert kept.at_ms <= time.now_ms() <= clock.wall() * 1000
+    behind_s = clock.wall() - time.now_ms() / 1000
+    assert behind_s < 2 * 3 * DAY_S * (24 - on_h) / on_h + 2 * DAY_S
+
+
+def test_a_clock_that_is_set_ahead_while_a_night_off_waits_is_believed_no_sooner() -> None:
+    """At a start, the night goes on to stand and the year does not; in a process that runs, both begin anew."""
+    clock = ManualClock()
+    kept = proven(clock).kept
+    clock.advance(14 * HOUR_S)
+    running = proven(clock, kept)
+    run(clock, running, 2 * DAY_S)
+    clock.jump_wall(YEAR_S)
+    time = proven(clock, running.kept)
+    assert "366 days after" in time.trouble
+    assert "stood for 24 h more, and then by 14 h of that" in time.trouble
+    running.look()
+    assert (running.kept.stood_ms, running.kept.more_ms) == (0, 0)
+
+    began = time.now_ms()
+    run(clock, time, 3 * DAY_S)
+    assert time.now_ms() - began == int((3 * DAY_S + 14 * HOUR_S) * 1000)
+    clock.jump_wall(-YEAR_S)
+    run(clock, time, DAY_S)
+    assert (time.now_ms(), time.trouble) == (int(clock.wall() * 1000), "")
+
+
 def test_an_operator_who_sets_the_wait_to_nothing_believes_the_clock_at_once() -> None:
     """``stands_s`` 0, at the next start."""
     clock = ManualClock()
@@ -125,9 +163,9 @@ def test_whatever_a_clock_does_no_more_is_proved_than_has_passed(seed: int) -> N
     time = proven(clock)
     began, first = time.now_ms(), clock.monotonic()
     for _ in range(100):
-        clock.jump_wall(draw.choice((-1, 1)) * draw.uniform(2 * HOUR_S, 2 * YEAR_S))
         if draw.random() < 0.2:
             time = proven(clock, time.kept)
+        clock.jump_wall(draw.choice((-1, 1)) * draw.uniform(2 * HOUR_S, 2 * YEAR_S))
         run(clock, time, draw.uniform(0.0, 2.9 * DAY_S), every_s=5000.0)
         passed_ms = (clock.monotonic() - first) * 1000
         assert abs(time.now_ms() - began - passed_ms) < 1000

@@ -95,7 +95,7 @@ class Ledger:
         (self.answers,) = self._connection.execute("SELECT count(*) FROM answers").fetchone()
 
     def _left_at(self) -> KeptTime | None:
-        facts = {name: self._fact(name, "0") for name in ("left_at_ms", "ahead_ms", "stood_ms")}
+        facts = {name: self._fact(name, "0") for name in ("left_at_ms", "ahead_ms", "stood_ms", "more_ms")}
         kept = KeptTime.from_json({**facts, "at_ms": facts["left_at_ms"]})
         return kept if kept.at_ms else None
 
@@ -164,9 +164,8 @@ class Ledger:
                 self._sums.counted(*NOBODY, "unknown", self._held.end(cursor, held))
             if oldest != self._swept:  # it reads all of them
                 cursor.execute("DELETE FROM sums WHERE day < ?", (oldest,))
-            left = self._proven.kept
-            facts = {"left_at_ms": left.at_ms, "ahead_ms": left.ahead_ms, "stood_ms": left.stood_ms}
-            facts["dropped"] = self.dropped
+            facts = self._proven.kept.to_json()
+            facts["left_at_ms"], facts["dropped"] = facts.pop("at_ms"), self.dropped
             told = [(name, str(value)) for name, value in facts.items()]
             cursor.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told)
         self._left_ms, self._swept = now, oldest

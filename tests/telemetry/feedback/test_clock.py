@@ -62,6 +62,22 @@ def test_a_long_stop_ends_what_it_must_once_the_clock_has_stood(tmp_path: Path) 
     part.close()
 
 
+def test_an_answer_ends_on_a_machine_that_is_off_every_night_too(tmp_path: Path) -> None:
+    """Ten hours a day where a step must stand for twelve: what stood before a start is not forgotten by it."""
+    clock, path, bounds = ManualClock(), tmp_path / "labels.db", Bounds(stands_s=12 * 3600.0)
+    part = restarted(path, clock, bounds)
+    part.take([record(*cases(1))])
+    for _ in range(int(BINARY.horizon_s / DAY_S) + 4):
+        for _ in range(10):
+            clock.advance(3600.0)
+            part.tick()
+        part.close()
+        clock.advance(14 * 3600.0)
+        part = restarted(path, clock, bounds)
+    assert report(part)["standing"]["answers"] == 0
+    part.close()
+
+
 def test_a_clock_that_was_back_makes_no_answer_old(tmp_path: Path) -> None:
     """A year back at a start, and right again at the next: all horizons are as long as ever."""
     clock, path = ManualClock(), tmp_path / "labels.db"
