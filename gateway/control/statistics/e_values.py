@@ -58,7 +58,7 @@ _NEVER = -1e300
 """Stands for the logarithm of nothing: JSON has no infinity."""
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)  # some 4 MB at most
 def log_normaliser(candidate: int, baseline: int, bad: int) -> Floats:
     """log Z of each odds ratio. Past ``EXACT_TERMS`` terms an upper bound, which keeps the promise."""
     low, high = max(0, bad - baseline), min(candidate, bad)
