@@ -22,6 +22,7 @@ __all__ = [
     "living_document",
     "pack_body",
     "parse_audit",
+    "past_base",
     "past_documents",
     "read_record",
     "steps_of",
@@ -60,15 +61,23 @@ def body_text(living: bytes) -> bytes:
     return living.split(b"\n", 2)[2]
 
 
-def pack_body(text: str | None, old: Document | None, living: bytes | None, revisions: int) -> tuple[bytes, bytes]:
-    """``+body`` or ``-``, and what is kept of it: nothing more where that is the same. ``living`` is ``old`` as it
-    stands, ``revisions`` how many the document has had: the first and each ``MOST_STEPS`` on from it are whole, by
-    whichever replica."""
+def past_base(place: Place, rows: Mapping[str, bytes | None], revisions: int) -> Base | None:
+    """What the next revision is a difference to is what will be read for it: a living text that somebody altered, or
+    whose past is damaged, must not take the revisions after it along. ``rows`` as of ``past_documents``;
+    ``revisions``: how many the document has had: the first and each ``MOST_STEPS`` on from it are whole, by whichever
+    replica. None: there is none."""
+    key, revision = place
+    try:
+        text = Past(partial(_kept, rows, key)).text(revision)
+    except (KeyError, ValueError, TypeError):
+        return None
+    return None if text is None else Base(revision, text, (revisions - 1) % MOST_STEPS)
+
+
+def pack_body(text: str | None, base: Base | None) -> tuple[bytes, bytes]:
+    """``+body`` or ``-``, and what is kept of it: nothing more where that is the same."""
     if text is None:
         return b"-", b""
-    base = None
-    if old is not None and living is not None and living.isascii():  # else somebody altered it, as the audit will tell
-        base = Base(old.revision, body_text(living).decode("ascii"), (revisions - 1) % MOST_STEPS)
     kept = pack(text, base)
     return b"+" + text.encode("ascii"), b"" if kept is text else b"+" + kept.encode("ascii")
 

@@ -30,6 +30,7 @@ from gateway.control.redis_records import (
     living_document,
     pack_body,
     parse_audit,
+    past_base,
     past_documents,
     read_record,
     steps_of,
@@ -239,7 +240,10 @@ class RedisStore:
         for change, old in zip(changes, found, strict=True):
             if (stands := 0 if old is None else old.revision) != change.expected:
                 raise StaleRevision(f"{change.key} stands at revision {stands}, the change expects {change.expected}")
-        bodies = [pack_body(*row) for row in zip(texts, found, living, rows[1::2], strict=True)]
+        steps = [(c.key, 0 if old is None else old.revision) for c, old in zip(changes, found, strict=True)]
+        past = await self._kept([place for place, text in zip(steps, texts, strict=True) if place[1] and text])
+        bases = [past_base(place, past, revisions) for place, revisions in zip(steps, rows[1::2], strict=True)]
+        bodies = [pack_body(text, base) for text, base in zip(texts, bases, strict=True)]
         record = seal(
             sequence=int(revision) + 1,
             at=self._clock.wall(),
@@ -253,7 +257,6 @@ class RedisStore:
                 {field: NULL if body == b"-" else body[1:] for field, (body, _) in zip(fields, bodies, strict=True)},
             ),
         )
-        steps = [(c.key, 0 if old is None else old.revision) for c, old in zip(changes, found, strict=True)]
         return _Judged(identity.decode("ascii"), int(revision), head.decode("ascii"), record, steps, bodies)
 
     async def _write(self, judged: _Judged, fence: Fence | None) -> bool:
@@ -310,10 +313,15 @@ class RedisStore:
         ordered = sorted(places)
         for start in range(0, len(ordered), _PLACES_AT_ONCE):
             part = ordered[start : start + _PLACES_AT_ONCE]
-            pairs = await self._line.run(PAST, self._keys("bodies"), [history_field(*place) for place in part])
-            rows = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            found |= past_documents(part, {field.decode("utf-8"): kept for field, kept in rows.items()})
+            found |= past_documents(part, await self._kept(part))
         return found
+
+    async def _kept(self, places: Sequence[Place]) -> dict[str, bytes | None]:
+        """What there is of them, and of what they are differences to, by ``history_field``."""
+        if not places:
+            return {}
+        pairs = await self._line.run(PAST, self._keys("bodies"), [history_field(*place) for place in places])
+        return {field.decode("utf-8"): kept for field, kept in zip(pairs[::2], pairs[1::2], strict=True)}
 
     async def watch(self, after: int) -> AsyncIterator[int]:
         while True:
