@@ -103,10 +103,14 @@ def timed(judgement: StreamJudgement, block: Block) -> StreamJudgement:
     """How long what is needed takes, at this epoch's pace."""
     if not judgement.needed:
         return judgement
-    units, _ = _arms(block.counters, "disagreement" if judgement.stream == "disagreement" else "error")
+    units, _ = _arms(block.counters, "error" if judgement.stream == "slow" else judgement.stream)
     if not units or block.elapsed_s <= 0.0:
         return judgement
     return replace(judgement, expected_s=judgement.needed * block.elapsed_s / units)
+
+
+_NO_UNITS = (f"/{KEPT}", "/sum", "/squares")
+"""Outcomes that count something else than units; the latter two of scores."""
 
 
 def _arms(counters: Mapping[str, int], stream: str) -> tuple[int, int]:
@@ -114,7 +118,7 @@ def _arms(counters: Mapping[str, int], stream: str) -> tuple[int, int]:
     found = [0, 0]
     for outcomes in totals_of(counters, (FRESH, AGAIN)).get(stream, {}).values():
         for name, count in outcomes.items():
-            if not name.endswith(f"/{KEPT}"):
+            if not name.endswith(_NO_UNITS):
                 found[not name.startswith(f"{CANDIDATE}/")] += count
     return found[0], found[1]
 

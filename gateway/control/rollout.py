@@ -18,10 +18,10 @@ from gateway.control.documents import RouteDocument
 from gateway.control.rollout_facts import ACTOR, Facts, Finding, Kind, Move
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import Phase, Proof, RolloutState
+from gateway.control.rollout_truth import check_truth
 from gateway.control.rollout_weights import arms_at
 from gateway.control.transitions import Catalogue
 from gateway.errors import Conflict, Quarantined
-from gateway.routing.truth import REGRESSION
 
 __all__ = [
     "ACTOR",
@@ -71,7 +71,7 @@ def start(
             f"the known good {status.known_good} gets no traffic (the split has {serving}), so there is nothing to "
             "compare a candidate with; name as known_good what serves, or give the known good some weight"
         )
-    _check_truth(document, plan)
+    check_truth(document.spec, plan)
     rollout = RolloutState(
         id=name,
         plan=plan,
@@ -84,18 +84,6 @@ def start(
     )
     rollout = rollout.moved(Phase.PREPARING, at=at, by=by)
     return transitions.turn(document, rollout, before)
-
-
-def _check_truth(document: RouteDocument, plan: PlanSpec) -> None:
-    """A stream that no truth of the route can feed would be waited for without end."""
-    truth = None if document.spec.truth is None else document.spec.truth.compiled()
-    if "label" in plan.required and (truth is None or not truth.tells_wrong):
-        why = "has no truth" if truth is None else f"has a truth of {truth.task}, by which no answer is wrong"
-        more = " with wrong_above" if truth is not None and truth.task == REGRESSION else ""
-        raise Conflict(f"needs: label is asked for, and the route {why}; write 'truth'{more} into its spec first")
-    if plan.score is not None and (truth is None or plan.score.of != truth.scored):
-        has = "has no truth" if truth is None else f"has a truth of {truth.task}, which gives {truth.scored}"
-        raise Conflict(f"score: the plan judges by {plan.score.of}, and the route {has}; change one of the two")
 
 
 def targets(document: RouteDocument) -> tuple[int, ...]:

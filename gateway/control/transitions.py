@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
 from gateway.control.key_space import Assignments
 from gateway.control.rollout_state import Phase, Proof, RolloutState
+from gateway.control.rollout_truth import check_truth
 from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
 from gateway.registry.catalogue import ModelDocument
 
@@ -126,6 +127,11 @@ def _refuse_during_rollout(current: RouteDocument | None, spec: RouteSpec) -> No
     fields += ["split"] if _in_force(was) != _in_force(spec) else []
     if fields:
         raise Conflict(f"{fields[-1]}: {busy(rollout)}")
+    if was.truth != spec.truth:
+        try:
+            check_truth(spec, rollout.plan)
+        except Conflict as without:
+            raise Conflict(f"truth: version {rollout.candidate} is being rolled out by it ({without})") from without
 
 
 def busy(rollout: RolloutState) -> str:

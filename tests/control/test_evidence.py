@@ -381,6 +381,20 @@ def test_the_pace_tells_how_much_is_still_needed_and_how_long_it_takes() -> None
     assert slower.expected_s == pytest.approx(10 * judgement.expected_s)
 
 
+@pytest.mark.parametrize("stream", ["label", "score"])
+def test_how_long_labels_take_is_told_by_their_own_pace(stream: str) -> None:
+    """They come far more slowly than the requests do that they are about."""
+    policy = Policy(streams=(StreamPolicy("error", 0.02), StreamPolicy(stream, 0.05)))
+    sums = {"units": 20, "sum": 15 * SCALE, "squares": 14 * SCALE**2} if stream == "score" else {"good": 19, "bad": 1}
+    arms = product((CANDIDATE, BASELINE), sums.items())
+    told = {str(Counter(stream, "split", "fresh", arm, part)): amount for arm, (part, amount) in arms}
+    requests = tally("error", CANDIDATE, good=2_000) | tally("error", BASELINE, good=2_000)
+    judgement = judge(begin(policy), Block(0, {"split": 0.5}, told | requests, 60.0), policy)[1]
+    (judged,) = [one for one in judgement.streams if one.stream == stream]
+    assert judged.needed
+    assert judged.expected_s == pytest.approx(judged.needed * 60.0 / 20)
+
+
 def test_intervals_hold_the_truth_at_every_look() -> None:
     """60 runs of 80 looks: both sides together miss no more often than 10% allows; and a share's interval."""
     rng = np.random.default_rng(1)

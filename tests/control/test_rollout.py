@@ -151,6 +151,26 @@ def test_a_plan_that_no_truth_of_the_route_can_feed_does_not_begin(
     assert begun(route(truth=fitting), needs=["label", "score"], score=ERRORS).status.rollout is not None
 
 
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [
+        (None, "truth: version 4 is being rolled out by it .*the route has no truth"),
+        ({"task": "regression", "output": "y"}, "by which no answer is wrong"),
+        ({"task": "classification", "output": "y"}, "which gives brier"),
+    ],
+)
+def test_a_truth_that_a_rollout_is_judged_by_is_not_taken_away(truth: dict[str, Any] | None, said: str) -> None:
+    """It would wait for evidence that no longer comes. What feeds it as well may change, and so may all else."""
+    fitting = {"task": "regression", "output": "y", "wrong_above": 1.0}
+    document = begun(route(truth=fitting), needs=["label", "score"], score=ERRORS)
+    with pytest.raises(Conflict, match=said):
+        transitions.put(route(truth=truth).spec, document, DIGITS)
+    wider = route(truth={**fitting, "wrong_above": 2.0})
+    assert transitions.put(wider.spec, document, DIGITS).status.rollout is not None
+    plain = begun(route(truth=fitting))
+    assert transitions.put(route(truth=truth).spec, plain, DIGITS).status.rollout is not None
+
+
 def test_without_a_bake_the_weight_moves_and_the_known_good_stays() -> None:
     """The known good is moved only by an operator, or by a rollout that has baked."""
     document = onward(begun(steps=[100], bake=None, shadow=None), 2)

@@ -1,0 +1,23 @@
+"""Whether a route's truth feeds the streams that a rollout's plan judges by: one that it cannot would be waited for
+without end."""
+
+from __future__ import annotations
+
+from gateway.control.documents import RouteSpec
+from gateway.control.rollout_plan import PlanSpec
+from gateway.errors import Conflict
+from gateway.routing.truth import REGRESSION
+
+__all__ = ["check_truth"]
+
+
+def check_truth(spec: RouteSpec, plan: PlanSpec) -> None:
+    """Raises Conflict."""
+    truth = None if spec.truth is None else spec.truth.compiled()
+    if "label" in plan.required and (truth is None or not truth.tells_wrong):
+        why = "has no truth" if truth is None else f"has a truth of {truth.task}, by which no answer is wrong"
+        more = " with wrong_above" if truth is not None and truth.task == REGRESSION else ""
+        raise Conflict(f"needs: label is asked for, and the route {why}; write 'truth'{more} into its spec first")
+    if plan.score is not None and (truth is None or plan.score.of != truth.scored):
+        has = "has no truth" if truth is None else f"has a truth of {truth.task}, which gives {truth.scored}"
+        raise Conflict(f"score: the plan judges by {plan.score.of}, and the route {has}; change one of the two")
