@@ -153,10 +153,15 @@ def _standing_fault(snapshot: Snapshot, written: Mapping[str, tuple[int, Body]])
     for key, document in snapshot.documents.items():
         if (found := written.get(str(key))) is None:
             return f"{key} stands in the store, and no audit record has written it"
-        if found != (document.revision, document.body):
+        if found[0] != document.revision or not _same(found[1], document.body):
             return f"{key} stands otherwise than audit record {found[0]} has written it"
     missing = sorted(written.keys() - {str(key) for key in snapshot.documents})
     return f"{missing[0]} is gone from the store, and no audit record has deleted it" if missing else None
+
+
+def _same(one: Body, other: Body | None) -> bool:
+    """For Python 1, 1.0 and True are the same."""
+    return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def record_to_json(record: AuditRecord) -> dict[str, Any]:

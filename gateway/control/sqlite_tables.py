@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -177,6 +177,7 @@ def _write_audit(
     now: float,
 ) -> None:
     last = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    entry = replace(entry, reason=entry.reason.encode("utf-8", "replace").decode())  # half a pair has no UTF-8 form
     olds = {str(key): NULL if old.text is None else old.text.encode() for key, old in before.items()}
     news = {
         str(change.key): NULL if body is None else body.encode() for change, body in zip(changes, bodies, strict=True)

@@ -96,6 +96,14 @@ async def test_a_commit_writes_document_history_and_audit_as_one(store: Store) -
     assert records[1].entry == ENTRY
 
 
+async def test_a_reason_that_is_no_unicode_stops_no_commit(store: Store) -> None:
+    """It may quote what a model's code or another system says, with half of a surrogate pair in it. The chain holds."""
+    reason = "the source says \ud83d: \ud83d\ude00"
+    assert await store.commit([Change(ROUTE, {"why": reason}, 0)], replace(ENTRY, reason=reason)) == 1
+    assert (await store.audit())[0].entry.reason.startswith("the source says ")
+    assert (await verify_store(store)).fault is None
+
+
 async def test_a_stale_expectation_changes_nothing(store: Store) -> None:
     """Compare-and-set: neither document, history nor audit moves, also when only one of several is stale."""
     await put(store, {"a": 1}, 0)
@@ -317,6 +325,8 @@ async def test_tampering_in_the_file_is_found(tmp_path: Path) -> None:
         ("slipped in", "INSERT INTO living VALUES ('token', 'mallory', 3, '{}', 0, 0)"),
         ("turned back", "UPDATE living SET revision = 1"),
         ("taken away", "DELETE FROM living"),
+        ("of another kind", "UPDATE living SET body = '{\"n\":2.0}'"),
+        ("no number", "UPDATE living SET body = '{\"n\":NaN}'"),
     ):
         folder = tmp_path / name
         store = make(folder)
@@ -341,6 +351,7 @@ async def test_tampering_in_the_file_is_found(tmp_path: Path) -> None:
     assert faults[6] == "token/mallory stands in the store, and no audit record has written it"
     assert faults[7] == "route/digits stands otherwise than audit record 3 has written it"
     assert faults[8] == "route/digits is gone from the store, and no audit record has deleted it"
+    assert faults[9] == faults[10] == faults[7]
 
 
 async def test_a_damaged_file_says_so_and_what_to_do(tmp_path: Path) -> None:
