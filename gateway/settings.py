@@ -339,7 +339,7 @@ class ClientSettings:
 def client_settings() -> ClientSettings:
     return ClientSettings(
         url=os.environ.get("TURNOUT_URL") or None,
-        token=os.environ.get("TURNOUT_TOKEN") or None,
+        token=os.environ.get("TURNOUT_TOKEN", "").strip() or None,
         home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
     )
 

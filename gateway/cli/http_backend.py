@@ -38,6 +38,8 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
     address = url.rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise CommandFailed(f"TURNOUT_URL is {url!r}; expected an address like http://127.0.0.1:8000")
+    if token and not (token.isascii() and token.isprintable()):  # the client's own error would show it
+        raise CommandFailed("TURNOUT_TOKEN has a line break within, or another character that no header can hold")
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
         client = httpx.AsyncClient(
@@ -52,7 +54,7 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
     except OSError as error:
         raise CommandFailed(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error}") from None
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
-        raise CommandFailed(f"TURNOUT_URL or TURNOUT_TOKEN cannot be used: {error}") from None
+        raise CommandFailed(f"TURNOUT_URL cannot be used: {error}") from None
     async with client:
         yield HttpBackend(AdminClient(client, address, token_given=token is not None))
 

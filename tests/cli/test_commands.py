@@ -185,6 +185,16 @@ def test_a_wrong_token_or_address_is_one_clear_line(remote: Turnout, environment
     assert said in failed.err
 
 
+def test_a_token_is_never_shown_and_spaces_around_it_do_no_harm(remote: Turnout, live: LiveGateway) -> None:
+    """A secret of a build system often ends in a line break; the HTTP client's own error would print it."""
+    assert remote("routes", TURNOUT_TOKEN=f" {live.token}\r\n").status == 0
+    for token in (f"{live.token}\nmore", f"{live.token}\x7f", f"{live.token}\xe9"):
+        failed = remote("routes", TURNOUT_TOKEN=token)
+        assert (failed.status, failed.out, failed.err.count("\n")) == (1, "", 1)
+        assert "TURNOUT_TOKEN has a line break" in failed.err
+        assert live.token not in failed.err
+
+
 def test_a_gateway_that_does_not_run_is_said_with_what_to_do(local: Turnout) -> None:
     """One line, not a stack of connection errors."""
     failed = local("models", TURNOUT_URL=f"http://127.0.0.1:{free_port()}", TURNOUT_TOKEN="x")

@@ -74,6 +74,7 @@ class SdkExporter:
         self._exporter = exporter
         self._anew = anew
         self._headers: Mapping[str, str] | None = None
+        self._used: Mapping[str, str] | None = None
         self._resource = Resource(
             {
                 "service.name": "turnout",
@@ -88,9 +89,10 @@ class SdkExporter:
         self._scope = InstrumentationScope("turnout", __version__, _SCHEMA)
 
     def export(self, spans: Sequence[Span]) -> bool:
-        headers, self._headers = self._headers, None
-        if headers is not None and self._anew is not None:
+        headers = self._headers  # of another thread, which may write it again at any time
+        if headers is not None and headers != self._used and self._anew is not None:
             before, self._exporter = self._exporter, self._anew(headers)
+            self._used = headers
             before.shutdown()
         made = [self._made(span) for span in spans]
         return self._exporter.export(made) is SpanExportResult.SUCCESS

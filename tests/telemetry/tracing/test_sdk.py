@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.semconv._incubating.attributes import feature_flag_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 
@@ -23,7 +23,7 @@ from gateway.telemetry.tracing.configured import export_options
 from gateway.telemetry.tracing.message import Message, pack
 from gateway.telemetry.tracing.options import ExportOptions
 from gateway.telemetry.tracing.part import Traces, traces_part
-from gateway.telemetry.tracing.sdk import Seldom, exporter_for
+from gateway.telemetry.tracing.sdk import SdkExporter, Seldom, exporter_for
 from gateway.telemetry.tracing.spans import batch_place
 from gateway.telemetry.tracing.tree import Kept
 from tests.telemetry.otlp_receiver import OtlpReceiver
@@ -104,6 +104,44 @@ def test_spans_after_a_rotation_go_out_with_the_new_headers(receiver: OtlpReceiv
     assert traces.ask("traces", {})["exported"] == 21
     assert not any(traces.ask("traces", {})["dropped"].values())
     traces.close()
+
+
+def test_headers_that_no_exporter_could_be_made_with_are_tried_again(receiver: OtlpReceiver) -> None:
+    """Its certificate may be away for the moment; the one before goes on until then."""
+    options, away = ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint), [FileNotFoundError("ca.pem")]
+
+    def made(headers: Mapping[str, str]) -> SpanExporter:
+        if away:
+            raise away.pop()
+        return exporter_for(options._replace(headers=headers))
+
+    exporter = SdkExporter(exporter_for(options), gateway="replica-1", anew=made)
+    exporter.renew({"authorization": "new"})
+    with pytest.raises(FileNotFoundError):
+        exporter.export([])
+    assert exporter.export([])
+    assert receiver.headers["authorization"] == "new"
+    exporter.close()
+
+
+def test_a_secret_with_spaces_around_it_is_a_header_and_stands_in_no_error(
+    receiver: OtlpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The HTTP client refuses such a value, and names it."""
+    (tmp_path / "key").write_text(" Bearer s3cret\t\n")
+    headers = {"authorization": {"file": tmp_path / "key"}}
+    said = settings(tmp_path, trace_exporter="otlp", otlp_endpoint=receiver.http_endpoint, otlp_headers=headers)
+    options = export_options(said, gateway="replica-1")
+    assert options is not None
+    traces = part(options)
+    told(traces)
+    assert traces.flush()
+    traces.close()
+    assert "s3cret" not in caplog.text
+    assert receiver.headers["authorization"] == "Bearer s3cret"
+    (tmp_path / "key").write_text(" \t\n")
+    with pytest.raises(SettingsError, match="nothing but spaces"):
+        export_options(said, gateway="replica-1")
 
 
 def test_attributes_that_others_named_have_the_names_that_they_gave(receiver: OtlpReceiver) -> None:
