@@ -13,8 +13,8 @@ _TAB, _FIRST_VISIBLE, _DELETE = 9, 32, 127
 
 
 def headers_of(sources: Mapping[str, SecretSource], place: str, read: SecretReader) -> dict[str, str]:
-    """Raises SettingsError for a secret that is not there, or that no header can hold. Spaces around it are no part of a
-    header's value, and a client that refuses them would show the value in its error."""
+    """Raises SettingsError for a secret that is not there, or that no header can hold. Spaces around it are no part of
+    a header's value, and a client that refuses them would show the value in its error."""
     return {
         name: read(source, f"{place}.{name}", fits=_check_header).decode("latin-1").strip(" \t")
         for name, source in sources.items()
