@@ -242,6 +242,7 @@ class Gateway:
             shared=SharedWatch(control.coordination, "drift"),
             subjects=subjects,
             alarmed=lambda alarm: control.alarms.told(_told_of(alarm)),
+            standing=control.alarms.standing,
             clock=clock,
             looks=LooksElsewhere(subjects.read, clock=clock, environment=recorder_environment()),
         )

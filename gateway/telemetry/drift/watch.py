@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -22,9 +23,11 @@ from gateway.events import CountsRecord, Observer
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 from gateway.telemetry.drift.figures import Figures
+from gateway.telemetry.drift.given import fed
 from gateway.telemetry.drift.keeping import Belief, from_bytes
 from gateway.telemetry.drift.looking import DriftAlarm, alarms_of, uncompared
 from gateway.telemetry.drift.looks import Looked, Looks, LooksHere, PairLook, VersionLook
+from gateway.telemetry.drift.orphans import Round, orphans
 from gateway.telemetry.drift.sharing import Counted, Profiled, Shared, Tally
 from gateway.telemetry.drift.showing import DriftReports
 from gateway.telemetry.drift.subjects import Pair, Subjects
@@ -39,7 +42,7 @@ BEAT_S = 1.0
 
 class DriftWatch(Observer):
     """``reports`` tells what is believed. ``alarmed`` is told of every alarm there ever was, as it stands, at each
-    look."""
+    look; ``standing`` gives those that it was told of and that stand, as ``GET /admin/alarms`` does."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class DriftWatch(Observer):
         shared: Shared,
         subjects: Subjects,
         alarmed: Callable[[DriftAlarm], None],
+        standing: Callable[[], Awaitable[Iterable[Mapping[str, Any]]]],
         clock: Clock,
         looks: Looks | None = None,
     ) -> None:
@@ -54,7 +58,8 @@ class DriftWatch(Observer):
         self._looks = LooksHere(subjects.read) if looks is None else looks
         self._shared = shared
         self._subjects = subjects
-        self._alarmed = alarmed
+        self._told_on = alarmed
+        self._standing = standing
         self._clock = clock
         self._counted = Counted(uuid4().hex[:12])
         self._beliefs: dict[str, Belief] = {}
@@ -64,6 +69,11 @@ class DriftWatch(Observer):
         self._away = False
         self._retired: set[VersionRef] = set()
         self._uncompared: set[tuple[str, VersionRef]] = set()
+        # Of this round: names of the alarms that were told of, and versions that cannot be judged. Of the last one:
+        # alarms that nobody told of.
+        self._told: set[str] = set()
+        self._unread: set[VersionRef] = set()
+        self._orphans: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
         self.reports = DriftReports(subjects, shared, lambda: self._beliefs)
 
@@ -141,6 +151,7 @@ class DriftWatch(Observer):
             self._beliefs.clear()
             self._figures.clear()
             self._uncompared.clear()
+            self._orphans.clear()
             self._term = term
 
     async def look(self) -> None:
@@ -148,6 +159,8 @@ class DriftWatch(Observer):
         await self._publish()
         if self._term is None:
             return
+        self._told.clear()
+        self._unread.clear()
         routes = list(self._subjects.routes.values())
         pairs = [pair for route in routes for pair in self._subjects.pairs(route)]
         tests = await self._subjects.tests()
@@ -169,6 +182,20 @@ class DriftWatch(Observer):
         for gone in set(self._figures) - done:
             del self._figures[gone]
         self._subjects.forget_others()
+        await self._end_orphans(routes, done)
+
+    def _alarmed(self, alarm: DriftAlarm) -> None:
+        self._told.add(alarm.name)
+        self._told_on(alarm)
+
+    async def _end_orphans(self, routes: Sequence[Route], watched: set[VersionRef]) -> None:
+        """Once two looks have found them: at a start, versions come one by one."""
+        served = {ref for route in routes for ref in fed(route) | set(map(route.ref, route.pinnable))}
+        looks = Round(frozenset(self._told), frozenset(watched - self._unread), frozenset(served | watched))
+        found = {alarm.name: alarm for alarm in orphans(await self._standing(), looks)}
+        for name in found.keys() & self._orphans:
+            self._alarmed(found[name])
+        self._orphans = set(found)
 
     def _tell_uncompared(self, routes: Sequence[Route]) -> None:
         """Once: a rule, or another route, that came after an alarm has explained it."""
@@ -180,6 +207,7 @@ class DriftWatch(Observer):
     async def _look_at(self, route: Route, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
         plan = await self._subjects.plan(key.profile)
         if plan is None:
+            self._unread.add(key.version)
             return
         tally = Tally.from_counters(await self._shared.gather(key.scope), plan.size)
         belief = await self._belief(key.scope, tally)
@@ -198,6 +226,7 @@ class DriftWatch(Observer):
         """The inputs that the two are not given alike."""
         plan = await self._subjects.plan(pair.profile)
         if plan is None:
+            self._unread.add(pair.version)
             return ()
         both = await self._both(pair, plan.size)
         belief = await self._belief(pair.scope, both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -95,9 +96,13 @@ class Scene:
         self.clock = clock
         chosen = DriftSettings.model_validate(settings)
         self.routes = routes
-        profiles = dict.fromkeys((ONE, TWO, THREE), DIGEST)
-        self.subjects = Subjects(lambda: self.routes, lambda: profiles, lambda _: json.dumps(BODY).encode(), chosen)
-        self.watch = DriftWatch(shared=shared, subjects=self.subjects, alarmed=self.alarms.append, clock=clock)
+        self.profiles = dict.fromkeys((ONE, TWO, THREE), DIGEST)
+        self.subjects = Subjects(
+            lambda: self.routes, lambda: self.profiles, lambda _: json.dumps(BODY).encode(), chosen
+        )
+        self.watch = DriftWatch(
+            shared=shared, subjects=self.subjects, alarmed=self.alarms.append, standing=self.stood, clock=clock
+        )
 
     def count(self, values: np.ndarray, version: VersionRef = ONE, *, seen: int | None = None) -> None:
         counts = counted(PLAN, {"x": values}, {"y": values[:, :1]})
@@ -106,6 +111,11 @@ class Scene:
     async def look(self) -> None:
         self.clock.advance(600.0)
         await self.watch.beat()
+
+    async def stood(self) -> list[dict[str, Any]]:
+        """As a store has them."""
+        last = {alarm.name: alarm for alarm in self.alarms}
+        return [{"name": name, "subject": f"route/{one.route}"} for name, one in last.items() if one.raised]
 
     def standing(self) -> dict[str, bool]:
         """Of each alarm that was told of, whether it stands now."""
