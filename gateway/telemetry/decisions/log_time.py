@@ -22,13 +22,15 @@ _KEEP_S = 60.0
 
 
 class LogTime:
-    """The writer's. A file that is lost or torn begins anew where the newest segment was written."""
+    """The writer's. Where there is no file yet, it begins where the newest segment was written; where one is torn, at the
+    oldest: a clock that was ahead may have stamped those after it."""
 
     def __init__(self, folder: Path, clock: Clock, *, stands_s: float = STANDS_S) -> None:
         self._path = folder / TIME_FILE
         self._clock = clock
-        kept = _read(self._path) or _newest(folder, clock.wall())
-        self._proven = ProvenTime(clock, kept, stands_s=stands_s, what=f"the decision log in {folder}")
+        self._proven = ProvenTime(
+            clock, _left(self._path, clock.wall()), stands_s=stands_s, what=f"the decision log in {folder}"
+        )
         self._kept_at: float | None = None
         self._fault = ""
 
@@ -78,19 +80,16 @@ class LogTime:
         return found[::-1]
 
 
-def _read(path: Path) -> KeptTime | None:
+def _left(path: Path, wall: float) -> KeptTime | None:
+    stamps = [stamp for one in listed(path.parent) if (stamp := _stamp_of(one)) is not None]
     try:
         return KeptTime.from_json(orjson.loads(path.read_bytes()))
     except FileNotFoundError:
-        return None
+        begun = max(stamps, default=wall)
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        log.warning("%s cannot be read (%s); the time goes on from the newest segment", path, fault)
-        return None
-
-
-def _newest(folder: Path, wall: float) -> KeptTime | None:
-    stamps = [stamp for one in listed(folder) if (stamp := _stamp_of(one)) is not None]
-    return KeptTime(int(min(wall, max(stamps)) * 1000)) if stamps else None
+        log.warning("%s cannot be read (%s); the time goes on from the oldest segment", path, fault)
+        begun = min(stamps, default=wall)
+    return KeptTime(int(min(wall, begun) * 1000)) if stamps else None
 
 
 def _stamp_of(segment: Segment) -> float | None:

@@ -118,7 +118,7 @@ def test_after_a_long_stop_what_is_old_goes_once_the_clock_has_stood(tmp_path: P
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b'{"at_ms": "soon"}'])
-def test_without_its_file_the_time_goes_on_from_the_newest_segment(tmp_path: Path, content: bytes | None) -> None:
+def test_without_its_file_the_time_goes_on_from_a_segment(tmp_path: Path, content: bytes | None) -> None:
     """An older home, or a file that a loss of power has torn: a clock that is ahead by then is not believed either."""
     home = Home(tmp_path, ManualClock())
     numbers = [home.segment() for _ in range(2)]
@@ -134,6 +134,29 @@ def test_without_its_file_the_time_goes_on_from_the_newest_segment(tmp_path: Pat
     home.pass_days(1)
     assert home.held[:2] == numbers
     assert home.trouble
+    home.end()
+
+
+def test_a_torn_file_and_a_clock_that_was_ahead_before_delete_nothing(tmp_path: Path) -> None:
+    """What was stamped last says nothing then; once the clock is right, all is of its real age."""
+    home = Home(tmp_path, ManualClock())
+    old = home.segment()
+    home.clock.jump_wall(YEAR_S)
+    between = home.segment()
+    home.end()
+    tmp_path.joinpath(TIME_FILE).write_bytes(b"")
+    home.begin()
+    home.pass_days(1)
+    assert (home.held[:2], bool(home.trouble)) == ([old, between], True)
+    home.clock.jump_wall(-YEAR_S)
+    home.pass_days(1)
+    last = home.segment()
+    home.pass_days(187)
+    assert home.held == [old, between, last]
+    home.pass_days(2)
+    assert home.held == [between, last]
+    home.pass_days(4)
+    assert home.held == []
     home.end()
 
 
