@@ -22,8 +22,8 @@ _KEEP_S = 60.0
 
 
 class LogTime:
-    """The writer's. Where there is no file yet, it begins where the newest segment was written; where one is torn, at the
-    oldest: a clock that was ahead may have stamped those after it."""
+    """The writer's. Where there is no file yet, it begins where the newest segment was written; where one is torn, at
+    the oldest: a clock that was ahead may have stamped those after it."""
 
     def __init__(self, folder: Path, clock: Clock, *, stands_s: float = STANDS_S) -> None:
         self._path = folder / TIME_FILE
