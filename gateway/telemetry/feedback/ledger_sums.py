@@ -112,7 +112,7 @@ class StandingSums:
         return () if first is None else range(first, last + 1)
 
     def of_day(self, series: int, day: int) -> Iterator[tuple[Place, Group]]:
-        """As they are on the disk."""
+        """As they are on the disk when the first is asked for, whatever changes before the last is."""
         asked = "SELECT series, day, cut, part, body FROM sums WHERE series = ? AND day = ?"
-        for *place, body in self._connection.execute(asked, (series, day)):
+        for *place, body in self._connection.execute(asked, (series, day)).fetchall():
             yield Place(*place), Group.from_json(orjson.loads(body))

@@ -1,7 +1,8 @@
 """What the ledger says of a route: by version, by slice, with the gaps between its groups; and for the metrics.
 
-Months of sums take a second to read, so both are steps of a look (``looks``). Each reads the sums of one day, all its
-groups together: a label that joins meanwhile counts in all of them or in none.
+Months of sums take a second to read, so both are steps of a look (``looks``). The sums of one day, all its groups, are
+fetched in one of them: a label that joins meanwhile counts in all of them or in none. To add up those of 400 groups
+takes a tenth of a second, which is a step for each.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _merged(ledger: Ledger, series: Iterable[Series], version: VersionRef, since
             for day in ledger.days_of(one.number, since):
                 for place, group in ledger.sums_of(one.number, day):
                     found.setdefault((place.cut, place.part), Group()).add(group)
+                    yield
                 yield
     return found
 
