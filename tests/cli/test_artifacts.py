@@ -18,6 +18,9 @@ from loadtests.live_gateway import wait_until
 from tests.cli.conftest import Turnout, echo_source
 from tests.registry.stores.test_transfer import large_version, record_of
 
+FILES = 1500
+"""So many that a push takes seconds: a busy machine may see its first file late."""
+
 
 def settled(store: Path) -> list[str]:
     return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
@@ -115,14 +118,14 @@ def test_a_strangers_record_stops_no_pull_of_another_version(local: Turnout, oth
 def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout) -> None:
     """Ctrl-C: nothing further is begun, no version is to be seen, nobody is left sending."""
     store = local.folder / "store"
-    asyncio.run(_large(Path(local.environment["TURNOUT_HOME"]), files=300))
+    asyncio.run(_large(Path(local.environment["TURNOUT_HOME"]), files=FILES))
     command = [sys.executable, "-m", "gateway.cli", "push", str(store), "--all", "--parallel", "1"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     with subprocess.Popen(command, env={**kept, **local.environment}, stderr=subprocess.PIPE) as push:
         wait_until(lambda: len(settled(store)) > 1, what="the first file there")
         push.send_signal(signal.SIGINT)
         assert push.wait(60) == 130
-    assert len([name for name in settled(store) if name.startswith("blobs/")]) < 300
+    assert len([name for name in settled(store) if name.startswith("blobs/")]) < FILES
     assert not (store / "versions").exists()
     again = local.done("push", store, "--all", "--json").json
     assert again["versions"] == 1
@@ -131,7 +134,7 @@ def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout
 
 async def _large(home: Path, files: int) -> None:
     async with open_control(load_settings(overrides={"home": home})) as control:
-        manifest = large_version(control.blobs, files, 100_000)
+        manifest = large_version(control.blobs, files, 5_000)
         await control.artifacts.adopt(record_of(manifest), origin="a test", actor="test")
 
 

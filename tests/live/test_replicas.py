@@ -279,7 +279,7 @@ def test_a_replica_that_lacks_the_bytes_of_a_version_goes_on_with_what_it_had(tm
             assert why.startswith("failed: version 2")
             assert "artifact store" in why
             copy_bytes(tmp_path / "shared", tmp_path / "bytes-2")
-            wait_until(lambda: first_answers(third) == {2}, what="the version that came later")
+            wait_until(lambda: first_answers(third) == {2}, within_s=80, what="the version that came later")
 
 
 def copy_bytes(source: Path, target: Path) -> None:
