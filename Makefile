@@ -17,8 +17,8 @@ serve: $(READY)            ## three real versions of a digits model on 127.0.0.1
 	$(BIN)/python -m gateway.cli.quickstart
 	$(BIN)/turnout serve --config config/examples/digits.yaml
 
-test: $(DEV)               ## all tests; one that failed is run once more alone, and both outcomes stay in sight
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
+test: $(DEV)               ## all tests; one that failed is run again, at once and then alone, and each outcome stays in sight
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --reruns 2 --max-suite-reruns 20 --rerun-show-tracebacks || { test $$? -eq 1 && echo "== once more, what failed ==" && $(BIN)/python -m pytest --last-failed; }
 
 demo: $(READY)             ## canary, bad version, automatic rollback, live in the terminal
 	$(BIN)/turnout demo
