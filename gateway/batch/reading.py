@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import importlib
 import itertools
-import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import orjson
-from numpy.lib import format as npy
 
 from gateway.batch.plan import format_of
 from gateway.errors import InvalidInput
 from gateway.messages import DATATYPES, Array
+from gateway.registry.numpy_files import Head, read_head
 
 __all__ = ["Block", "Column", "Rows", "arrow", "open_rows", "plain_values"]
 
@@ -278,12 +277,6 @@ class _Jsonl:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 class _Numpy:
     """One array (``.npy``), or arrays by name (``.npz``), read along."""
 
@@ -296,7 +289,7 @@ class _Numpy:
             raise ValueError("an .npy holds one array, and the version has several inputs; use .npz, each by its name")
         else:
             self._heads = {sole_input: self._head(path.open("rb"))}
-        lengths = {head.shape[0] if head.shape else 0 for head in self._heads.values()}
+        lengths = {head.shape[0] for head in self._heads.values()}
         if len(lengths) > 1:
             raise ValueError(f"its arrays have {sorted(lengths)} rows; expected as many each")
         self.names: Sequence[str] = list(self._heads)
@@ -316,28 +309,30 @@ class _Numpy:
                 for file in readers.values():
                     file.close()
 
-    def _head(self, file: Any) -> _Head:
+    def _head(self, file: Any) -> Head:
         with file:
-            return _read_head(file)
+            return _head_of_rows(file)
 
     def _reader(self, name: str, skip: int) -> Any:
         file: Any = self._path.open("rb")
         if format_of(self._path) == "npz":
             with file:
                 file = zipfile.ZipFile(self._path).open(f"{name}.npy")  # noqa: SIM115 - closed with the other readers
-        head = _read_head(file)
-        file.seek(skip * _row_bytes(head), 1)
+        file.seek(skip * read_head(file).row_bytes, 1)
         return file
 
-    def _take(self, file: Any, head: _Head, count: int) -> Array:
-        octets = file.read(count * _row_bytes(head))
-        if len(octets) != count * _row_bytes(head):
+    def _take(self, file: Any, head: Head, count: int) -> Array:
+        octets = file.read(count * head.row_bytes)
+        if len(octets) != count * head.row_bytes:
             raise EOFError("it ends before all the rows that its header tells of")
         return np.frombuffer(octets, head.dtype).reshape(count, *head.shape[1:])
 
 
-def _row_bytes(head: _Head) -> int:
-    return math.prod(head.shape[1:]) * head.dtype.itemsize
+def _head_of_rows(file: Any) -> Head:
+    head = read_head(file)
+    if not head.shape:
+        raise ValueError("it holds a single value; expected rows")
+    return head
 
 
 def _of_numpy(array: Array) -> Column:
@@ -349,16 +344,3 @@ def _of_numpy(array: Array) -> Column:
         octets[:] = array.ravel().tolist()
         return octets.reshape(array.shape)
     return array
-
-
-def _read_head(file: Any) -> _Head:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects (pickle); save numbers, or fixed-width strings (dtype S or U)")
-    if fortran and len(shape) > 1:
-        raise ValueError("its array is stored by columns; save numpy.ascontiguousarray of it")
-    if not shape:
-        raise ValueError("it holds a single value; expected rows")
-    return _Head(tuple(shape), dtype)

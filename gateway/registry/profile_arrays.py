@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from gateway.errors import InvalidRegistration
 from gateway.messages import Array, Signature, TensorSpec
+from gateway.registry.numpy_files import Head, read_head
 from gateway.registry.profile_rows import BATCH_BYTES, Batch, Rows, plain, rows_in, typed
 
 __all__ = ["NumpyFile"]
@@ -83,25 +82,18 @@ class NumpyFile:
         return _Rows(self._path, name if self._path.suffix == ".npz" else None, self._heads[name])
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 class _Rows:
     """The rows of one array in a numpy file, one stretch after another."""
 
-    def __init__(self, path: Path, member: str | None, head: _Head) -> None:
+    def __init__(self, path: Path, member: str | None, head: Head) -> None:
         self._head = head
         self._archive = None if member is None else zipfile.ZipFile(path)
         self._file: Any = path.open("rb") if self._archive is None else self._archive.open(f"{member}.npy")
-        _read_head(self._file)
-        self._row_bytes = math.prod(head.shape[1:]) * head.dtype.itemsize
+        read_head(self._file)
 
     def take(self, count: int) -> Array:
-        octets = self._file.read(count * self._row_bytes)
-        if len(octets) != count * self._row_bytes:
+        octets = self._file.read(count * self._head.row_bytes)
+        if len(octets) != count * self._head.row_bytes:
             raise InvalidRegistration("the reference ends before all the rows that its header tells of")
         return np.frombuffer(octets, self._head.dtype).reshape(count, *self._head.shape[1:])
 
@@ -111,32 +103,21 @@ class _Rows:
             self._archive.close()
 
 
-def _npy_head(path: Path) -> _Head:
+def _npy_head(path: Path) -> Head:
     with path.open("rb") as file:
-        return _read_head(file)
+        return read_head(file)
 
 
-def _npz_heads(path: Path) -> dict[str, _Head]:
+def _npz_heads(path: Path) -> dict[str, Head]:
     heads = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as file:
-                heads[member.removesuffix(".npy")] = _read_head(file)
+                heads[member.removesuffix(".npy")] = read_head(file)
     return heads
 
 
-def _read_head(file: Any) -> _Head:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects (pickle); save numbers, or fixed-width strings (dtype S or U)")
-    if fortran and len(shape) > 1:
-        raise ValueError("its array is stored by columns; save numpy.ascontiguousarray of it")
-    return _Head(tuple(shape), dtype)
-
-
-def _require_fit(path: Path, spec: TensorSpec, head: _Head, rows: int) -> None:
+def _require_fit(path: Path, spec: TensorSpec, head: Head, rows: int) -> None:
     wanted = spec.shape[1:]
     fits = len(head.shape) == len(spec.shape) and head.shape[0] == rows
     if not fits or any(
@@ -146,7 +127,7 @@ def _require_fit(path: Path, spec: TensorSpec, head: _Head, rows: int) -> None:
         raise InvalidRegistration(f"reference {path}: {spec.name!r} has shape {list(head.shape)}; expected [{told}]")
 
 
-def _require_column(path: Path, name: str, head: _Head, rows: int) -> None:
+def _require_column(path: Path, name: str, head: Head, rows: int) -> None:
     if not head.shape or head.shape[0] != rows or math.prod(head.shape[1:]) != 1:
         raise InvalidRegistration(
             f"reference {path}: {name!r} has shape {list(head.shape)}; expected one value for each of {rows} rows"
