@@ -23,6 +23,7 @@ __all__ = [
     "give_back_code",
     "go_first",
     "ignore_signals",
+    "keep_heap",
     "name_process",
     "own_group",
     "reseed",
@@ -33,6 +34,7 @@ __all__ = [
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _MADV_DONTNEED = 4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _LOAD_NICENESS = 10
 _PATIENCE_S = 30.0
@@ -114,6 +116,15 @@ def give_back_code() -> None:
             if rights == "r-xp" and len(rest) == 4 and rest[3].startswith("/"):
                 begin, end = (int(address, 16) for address in span.split("-"))
                 advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+def keep_heap(most_bytes: int) -> None:
+    """What this process frees stays its own up to so many bytes, and so does every block up to that size: who takes and
+    frees much in turns would otherwise fault the same pages in again each time, up to half of what its work costs."""
+    with suppress(OSError, AttributeError):  # a C library without such a choice
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, most_bytes)
+        libc.mallopt(_M_TRIM_THRESHOLD, most_bytes)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

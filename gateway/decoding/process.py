@@ -27,13 +27,14 @@ from gateway.errors import TooLarge, TurnoutError
 from gateway.messages import Array, Signature
 from runtimes.channel import Plan
 from runtimes.memory import Memory
-from runtimes.process import die_with, go_first, ignore_signals, name_process
+from runtimes.process import die_with, go_first, ignore_signals, keep_heap, name_process
 
 __all__ = ["facts_of", "main", "serve"]
 
 _NICENESS = 5
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_HEAP_BYTES = 256 * 1024 * 1024
+"""A parser takes ten times the text for a moment, and faulting that in was a third of a decoding. The process ends when
+no large body has come for a while."""
 _KEPT_MAPPINGS = 4
 _LARGE_BYTES = 4 * 1024 * 1024
 _HUGE_BYTES = 32 * 1024 * 1024
@@ -145,18 +146,10 @@ def main(arguments: Sequence[str]) -> None:
     go_first()
     name_process("turnout decode")
     os.nice(_NICENESS)  # a large body waits rather than the many small ones beside it
-    _keep_the_heap()
+    keep_heap(_KEPT_HEAP_BYTES)
     with suppress(ConnectionError):  # the gateway is gone, and so is the work
         channel = socket.socket(fileno=told.fd)
         serve(channel, limits=CodecLimits(**orjson.loads(told.limits)), body_bytes=told.body_bytes)
-
-
-def _keep_the_heap() -> None:
-    """A parser takes ten times the text for a moment. Faulting those pages anew for every body was a third of its cost;
-    the process ends when no large body has come for a while."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_HEAP_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_HEAP_BYTES)
 
 
 if __name__ == "__main__":

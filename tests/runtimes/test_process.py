@@ -144,3 +144,24 @@ def test_code_that_is_given_back_runs_as_before() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
     )
     assert found.stdout.split() == ["True", "True"]
+
+
+def test_a_heap_that_is_kept_is_not_faulted_in_again() -> None:
+    """In a process of its own: blocks that come and go take the pages that others have left."""
+    program = (
+        "import resource\n"
+        "from runtimes.process import keep_heap\n"
+        "def faults(rounds):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(rounds):\n"
+        "        first, second = b'x' * 1_000_000, b'y' * 1_000_000\n"
+        "        del first, second\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "keep_heap(8 * 1024 * 1024)\n"
+        "faults(2)\n"
+        "print(faults(100))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert int(found.stdout) < 100 * 50, "two blocks are some 490 pages"
