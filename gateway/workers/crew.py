@@ -80,6 +80,7 @@ class Crew:
         self._desk = desk(self._changed)
         self._places = [Place(number, listening) for number, listening in enumerate(sockets, start=1)]
         self._ending = False
+        self._owned_up = 0  # the newest change that was answered without every worker
         self._look: Timer | None = None
 
     def __repr__(self) -> str:
@@ -140,13 +141,23 @@ class Crew:
     async def in_force(self) -> bool:
         """Returns once every worker has what the node has in force now, but for those that are stuck; or too late."""
         number = self._publisher.number
-        if self._applied(number):
-            return True
-        stale = self._clock.call_at(self._clock.monotonic() + STALE_S * 1.02, self._waiting.wake)
-        try:
-            return await self._waiting.until(lambda: self._applied(number), IN_FORCE_S)
-        finally:
-            stale.cancel()
+        in_time = self._applied(number)
+        if not in_time:
+            stale = self._clock.call_at(self._clock.monotonic() + STALE_S * 1.02, self._waiting.wake)
+            try:
+                in_time = await self._waiting.until(lambda: self._applied(number), IN_FORCE_S)
+            finally:
+                stale.cancel()
+        self._own_up(number)
+        return in_time
+
+    def _own_up(self, number: int) -> None:
+        """Whom an answer did not wait for is told once for each change."""
+        late = [each.place for each in self._colleagues() if each.due is not None and each.applied < number]
+        if late and number > self._owned_up:
+            self._owned_up = number
+            places = ", ".join(map(str, late))
+            log.warning("a change is answered, and not in force yet in web worker %s, which does not keep up", places)
 
     async def stop(self, *, drain_s: float) -> None:
         """No new work; every worker ends when what it admitted is answered and told of."""

@@ -17,7 +17,8 @@ import pytest
 from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.redis_server import find_redis
 from loadtests.replica_set import ReplicaSet
-from tests.live.test_rollout import CLASSIFIER, GOOD, PERMUTED, RETRAINED, ROUTE, step, text
+from tests.live.scenario import heard
+from tests.live.test_rollout import CLASSIFIER, GOOD, LIMITS, PERMUTED, RETRAINED, ROUTE, SETTINGS, step, text
 
 TRUTH = {"task": "classification", "output": "label", "slices": ["context:country"]}
 PLAN: dict[str, Any] = {
@@ -33,15 +34,14 @@ _numbers = count()
 
 @pytest.fixture
 def single(tmp_path: Path) -> Iterator[LiveGateway]:
-    with LiveGateway(tmp_path / "home", settings={"runtimes": {"preload": ["python"]}}) as running:
+    with LiveGateway(tmp_path / "home", settings=SETTINGS) as running:
         yield running
 
 
 @pytest.fixture
 def several(tmp_path: Path) -> Iterator[LiveGateway]:
     """With two web workers: they answer, the node takes the labels."""
-    settings = {"runtimes": {"preload": ["python"]}}
-    with LiveGateway(tmp_path / "home", settings=settings, options=("--workers", "2")) as running:
+    with LiveGateway(tmp_path / "home", settings=SETTINGS, options=("--workers", "2")) as running:
         yield running
 
 
@@ -51,8 +51,9 @@ def serve(gateway: LiveGateway, candidate: str, **truth: Any) -> None:
         source.write_text(CLASSIFIER.replace("BODY", body), encoding="utf-8")
         assert gateway.register(ROUTE, source) == number
     split = [{"version": 1, "weight": 100}]
-    spec = {"model": ROUTE, "split": split, "known_good": 1, "fallback": 1, "truth": {**TRUTH, **truth}}
-    gateway.put_route(ROUTE, spec)
+    spec = {"model": ROUTE, "split": split, "known_good": 1, "fallback": 1, "limits": LIMITS}
+    gateway.put_route(ROUTE, {**spec, "truth": {**TRUTH, **truth}})
+    wait_until(lambda: heard(gateway), what="the route in every worker")
 
 
 def answered(gateway: LiveGateway, requests: int) -> list[dict[str, Any]]:
@@ -69,9 +70,31 @@ def answered(gateway: LiveGateway, requests: int) -> list[dict[str, Any]]:
 
 
 def send(gateway: LiveGateway, labels: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    lines = "".join(f"{json.dumps(label)}\n" for label in labels)
-    found: dict[str, Any] = post(gateway, lines.encode(), media="application/x-ndjson").raise_for_status().json()
+    """Again where the recorder, which starts beside the gateway, did not answer: labels that come twice count once."""
+    lines = "".join(f"{json.dumps(label)}\n" for label in labels).encode()
+    answer = wait_until(lambda: reached(post(gateway, lines, media="application/x-ndjson")), what="the recorder")
+    found: dict[str, Any] = answer.raise_for_status().json()
     return found
+
+
+def reached(answer: httpx.Response) -> httpx.Response | None:
+    """None where the recorder could not be asked; the next one may be."""
+    return None if answer.status_code == 503 else answer
+
+
+def told(gateway: LiveGateway, query: str = "") -> dict[str, Any]:
+    """The report of the labels, once the recorder answers."""
+    headers = {"authorization": f"Bearer {gateway.token}"}
+    path = f"/admin/truth/{ROUTE}{query}"
+    answer = wait_until(lambda: reached(gateway.client.get(path, headers=headers)), what="the recorder")
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
+def known(gateway: LiveGateway, answers: int) -> bool:
+    """So many answers of version 1 have reached what labels are joined to."""
+    versions = told(gateway)["versions"]
+    return "1" in versions and versions["1"]["arrival"]["rows"] >= answers
 
 
 def post(gateway: LiveGateway, body: bytes, *, token: str | None = None, media: str) -> httpx.Response:
@@ -87,12 +110,14 @@ def labelled_until(
     done: Callable[[], Any],
     *,
     labels: Callable[[LiveGateway, int], Labels] = answered,
-    within_s: float = 90.0,
+    at_once: int = 40,
+    within_s: float = 150.0,
 ) -> Any:
+    """``at_once``: so many labels are known before the first of them can decide anything."""
     limit = time.monotonic() + within_s
     while not (found := done()):
         assert time.monotonic() < limit, gateway.admin("GET", f"/routes/{ROUTE}/rollout")
-        send(gateway, labels(gateway, 40))
+        send(gateway, labels(gateway, at_once))
     return found
 
 
@@ -104,10 +129,10 @@ def ended(gateway: LiveGateway, rollout: str) -> Callable[[], Any]:
     return report
 
 
-def rolled_out(gateway: LiveGateway) -> dict[str, Any]:
+def rolled_out(gateway: LiveGateway, *, at_once: int = 40) -> dict[str, Any]:
     view = gateway.admin("POST", f"/routes/{ROUTE}/rollout", PLAN, expect=201)
     rollout = str(view["rollout"]["id"])
-    report: dict[str, Any] = labelled_until(gateway, ended(gateway, rollout))
+    report: dict[str, Any] = labelled_until(gateway, ended(gateway, rollout), at_once=at_once)
     print(text(gateway, rollout))
     return report
 
@@ -117,19 +142,20 @@ def test_a_candidate_that_answers_all_and_is_wrong_is_rolled_back_by_its_labels(
     gateway = several
     serve(gateway, PERMUTED)
     send(gateway, answered(gateway, 40))
-    report = rolled_out(gateway)
+    report = rolled_out(gateway, at_once=200)
     assert (report["verdict"], report["trigger"]) == ("rolled-back", "label")
     label = report["evidence"]["streams"]["label"]
     assert label["verdict"] == "harmful"
-    assert label["candidate"]["bad"] / label["candidate"]["units"] > 0.8
+    assert label["candidate"]["bad"] / label["candidate"]["units"] > 0.7
     assert label["baseline"]["bad"] / label["baseline"]["units"] < 0.3
-    truth = gateway.admin("GET", f"/truth/{ROUTE}?days=0")
+    truth = told(gateway, "?days=0")
     one, two = (truth["versions"][number]["measures"]["accuracy"] for number in ("1", "2"))
     assert two["high"] < 0.5 < one["low"]
-    assert truth["versions"]["1"]["slices"]["country"]["gap"]["accuracy"]["value"] < 0.3
+    assert truth["versions"]["1"]["slices"]["country"]["gap"]["accuracy"]["value"] < 0.4
     shown = f'gateway_truth_score{{metric="accuracy",model="{ROUTE}",version="1"}}'
     wait_until(lambda: shown in gateway.metrics(), what=shown)
-    assert f'gateway_truth_label_delay_seconds_count{{model="{ROUTE}",version="1"}}' in gateway.metrics()
+    delays = f'gateway_truth_label_delay_seconds_count{{model="{ROUTE}",version="1"}}'
+    wait_until(lambda: delays in gateway.metrics(), what=delays)
 
 
 def test_a_candidate_whose_labels_are_as_good_is_promoted(single: LiveGateway) -> None:
@@ -147,9 +173,10 @@ def test_feedback_says_what_became_of_a_label(single: LiveGateway) -> None:
     serve(gateway, GOOD)
     json_type, lines_type = "application/json", "application/x-ndjson"
     one, two, three = answered(gateway, 3)
-    known = wait_until(lambda: post(gateway, json.dumps(one).encode(), media=json_type), what="an answer")
-    assert known.status_code in (200, 202), (known.text, gateway.log()[:3000])
-    wait_until(lambda: send(gateway, [one])["outcomes"] == {"duplicate": 1}, what="a duplicate")
+    wait_until(lambda: known(gateway, 3), what="the three answers")
+    first = post(gateway, json.dumps(one).encode(), media=json_type)
+    assert (first.status_code, first.json()["outcome"]) == (200, "joined"), (first.text, gateway.log()[:3000])
+    assert send(gateway, [one])["outcomes"] == {"duplicate": 1}
     other = post(gateway, json.dumps({**one, "label": 9}).encode(), media=json_type)
     assert (other.status_code, other.json()["type"]) == (409, "urn:turnout:problem:conflict")
     held = post(gateway, b'{"decision": "nobody knows it", "label": 1}', media=json_type)
@@ -190,9 +217,10 @@ def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> Non
     gateway = single
     serve(gateway, GOOD)
     first, second = answered(gateway, 30), answered(gateway, 30)
+    wait_until(lambda: known(gateway, 60), what="all answers")
     send(gateway, first)
-    wait_until(lambda: send(gateway, first)["outcomes"] == {"duplicate": 30}, what="all of them known")
-    accuracy = gateway.admin("GET", f"/truth/{ROUTE}")["versions"]["1"]["measures"]["accuracy"]
+    assert send(gateway, first)["outcomes"] == {"duplicate": 30}
+    accuracy = told(gateway)["versions"]["1"]["measures"]["accuracy"]
     assert accuracy["units"] == 30
     pid = wait_until(gateway.recorder, what="a recorder").pid
     os.kill(pid, signal.SIGKILL)
@@ -208,23 +236,22 @@ def test_labels_outlive_the_recorder_and_the_gateway(single: LiveGateway) -> Non
     gateway.start()
     wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="ready")
     wait_until(lambda: send(gateway, [*first, *second])["outcomes"] == {"duplicate": 60}, what="the same labels")
-    assert gateway.admin("GET", f"/truth/{ROUTE}")["versions"]["1"]["measures"]["accuracy"]["units"] == 60
+    assert told(gateway)["versions"]["1"]["measures"]["accuracy"]["units"] == 60
 
 
 @pytest.mark.skipif(find_redis() is None, reason="no redis-server here: apt-get install redis-server")
 def test_a_label_that_reaches_another_replica_finds_its_answer(tmp_path: Path) -> None:
     """Two gateways on one Redis: answers of the one, labels for the other; they join where the answers are."""
-    with ReplicaSet(tmp_path, count=2, settings={"runtimes": {"preload": ["python"]}}) as running:
+    with ReplicaSet(tmp_path, count=2, settings=SETTINGS) as running:
         one, other = running.replicas
         serve(one, GOOD)
         wait_until(lambda: other.predict(ROUTE, [[1.0, 2.0, 3.0, 4.0]]).status_code == 200, what="the other serves")
         labels = answered(one, 20)
         assert set(send(other, labels)["outcomes"]) == {"held"}
-        path = f"/truth/{ROUTE}"
 
         def joined() -> Any:
-            versions = one.admin("GET", path)["versions"]
+            versions = told(one)["versions"]
             return versions and versions["1"]["arrival"]["labelled"] == 20
 
         wait_until(joined, what="labels at the replica that gave the answers")
-        wait_until(lambda: other.admin("GET", path)["standing"]["held"] == 0, what="nothing held at the other")
+        wait_until(lambda: told(other)["standing"]["held"] == 0, what="nothing held at the other")

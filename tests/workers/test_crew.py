@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from gateway.clock import ManualClock
 from gateway.dataplane import Current
@@ -17,7 +20,7 @@ from gateway.routing.table import RoutingTable
 from gateway.serving.fleet import Fleet
 from gateway.serving.scripted_engine import ScriptedEngines
 from gateway.workers.colleague import Desk
-from gateway.workers.crew import IN_FORCE_S, Crew
+from gateway.workers.crew import IN_FORCE_S, STALE_S, Crew
 from gateway.workers.lender import Lender
 from gateway.workers.link import Link
 from gateway.workers.process import WebProcess
@@ -138,3 +141,22 @@ async def test_a_worker_that_never_catches_up_listens_all_the_same() -> None:
         await until(lambda: not stage.crew._applied(loaded))
         stage.clock.advance(IN_FORCE_S + 0.01)
         await until(lambda: second.listens)
+
+
+async def test_an_answer_that_waits_for_a_worker_no_longer_owns_up_to_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log knows of which changes "answered" did not mean "in force everywhere", and where not."""
+    async with two_workers() as stage:
+        for worker in stage.workers:
+            worker.applies(stage.publisher.number)
+        await until(lambda: all(worker.listens for worker in stage.workers))
+        with caplog.at_level(logging.WARNING, "turnout.workers"):
+            first, _ = stage.workers
+            first.applies(stage.change())
+            waiting = [asyncio.ensure_future(stage.crew.in_force()) for _ in range(2)]
+            await until(lambda: stage.crew.view()[0]["current"])
+            assert not any(each.done() for each in waiting)
+            stage.clock.advance(STALE_S * 1.1)
+            assert await asyncio.gather(*waiting) == [True, True]
+        assert [record.getMessage() for record in caplog.records] == [
+            "a change is answered, and not in force yet in web worker 2, which does not keep up"
+        ]
