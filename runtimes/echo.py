@@ -3,6 +3,7 @@
 Options (all optional; for tests, demonstrations and load tests):
 
     delay_ms, delay_per_row_ms    how long a batch takes
+    hold                          path: a batch waits for as long as a file is there
     outputs        {"y": 7.5}     constants instead of the inputs
     allocate_bytes                held while loaded
     load_delay_ms, fail_load      how long loading takes; the message with which it fails
@@ -48,6 +49,7 @@ _WHEN = ("fail", "invalid", "crash", "hang")
 _KNOWN = {
     "delay_ms",
     "delay_per_row_ms",
+    "hold",
     "outputs",
     "allocate_bytes",
     "load_delay_ms",
@@ -76,6 +78,8 @@ class Echo:
             die()
         while self._due(options.get("hang"), inputs):
             time.sleep(3600)
+        while "hold" in options and Path(options["hold"]).exists():
+            time.sleep(0.001)
         rows = _rows(inputs)
         time.sleep((options.get("delay_ms", 0) + rows * options.get("delay_per_row_ms", 0)) / 1000)
         if rows > options.get("oom_above_rows", rows):

@@ -27,7 +27,7 @@ from gateway.telemetry.sink import open_sink
 from tests.telemetry.decisions.follower import receiving
 from tests.telemetry.records import request
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
@@ -47,7 +47,7 @@ async def recorder(folder: Path, **options: Any) -> AsyncIterator[Recorder]:
     try:
         yield found
     finally:
-        await found.close()
+        await found.close(WAIT_S)
         sink.close()
 
 
@@ -155,13 +155,13 @@ async def test_it_is_asked_and_what_nobody_answers_is_not_found(tmp_path: Path) 
     """Also while it is stopped: the asker is told, within a bound; and one who asks while it dies is told so."""
     async with recorder(tmp_path) as found:
         found.requests_finished(burst(0))
-        assert (await found.ask("request-log", {}))["dropped"] == 0
+        assert (await found.ask("request-log", {}, within_s=WAIT_S))["dropped"] == 0
         with pytest.raises(NotFound, match="'nonsense'"):
-            await found.ask("nonsense", {})
+            await found.ask("nonsense", {}, within_s=WAIT_S)
         os.kill(pid_of(found), signal.SIGSTOP)
         with pytest.raises(RecorderUnavailable, match="has not answered"):
             await found.ask("request-log", {}, within_s=0.05)
-        asking = asyncio.ensure_future(found.ask("request-log", {}))
+        asking = asyncio.ensure_future(found.ask("request-log", {}, within_s=WAIT_S))
         await asyncio.sleep(0)
         os.kill(pid_of(found), signal.SIGKILL)
         with pytest.raises(RecorderUnavailable, match="ended while it was asked"):
@@ -232,7 +232,7 @@ async def test_secrets_that_change_reach_the_recorder_and_the_one_that_takes_ove
                 await until(lambda: len(there.got) > seen, "an export")  # noqa: B023
                 assert there.got[-1][0]["authorization"] == said
         finally:
-            await found.close()
+            await found.close(WAIT_S)
             needs.close()
             await secrets.close()
 

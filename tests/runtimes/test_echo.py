@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_a_running_version_is_turned_by_its_control_file(tmp_path: Path):
     assert failures(runtime, 1) == [0]
     control.write_text("")
     assert failures(runtime, 1) == []
+
+
+def test_a_batch_is_held_for_as_long_as_a_file_is_there(tmp_path: Path):
+    """And goes on at once when it is gone, or was never there."""
+    hold = tmp_path / "hold"
+    runtime = made(hold=str(hold))
+    assert runtime.run(x())
+    hold.touch()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(runtime.run, x())
+        assert not wait([held], timeout=0.02).done
+        hold.unlink()
+        assert (held.result(60)["y"] == 1).all()
 
 
 def test_loads_fail_when_told_and_options_are_checked(tmp_path: Path):

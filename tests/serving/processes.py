@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
+import threading
+import time
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-LONG_S = 30.0
+from gateway.serving.inline_engine import InlineEngine
+
+LONG_S = 60.0
 
 
 def descriptors() -> int:
@@ -22,6 +30,30 @@ def descriptors_of(pid: int | None) -> int:
     with suppress(FileNotFoundError):
         return len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return 0
+
+
+def own_bytes(pid: int | None = None) -> int:
+    """What a process holds in memory of its own and shared with a child. Not the pages of files, which the system takes
+    and brings back as the machine's other processes need room."""
+    lines = text_of(f"/proc/{pid or 'self'}/status").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon", "RssShmem")))
+
+
+def lying(engine: Any) -> int:
+    """What has come from an engine and was not taken in: bytes from a child, answers from a thread."""
+    if isinstance(engine, InlineEngine):
+        return sum(work.outcome is not None for work in engine._underway)
+    came = array("i", [0])
+    fcntl.ioctl(engine._conversation._channel, termios.FIONREAD, came)
+    return came[0]
+
+
+def stand_still_until(condition: Callable[[], bool]) -> None:
+    """Blocks the loop itself until then."""
+    end = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.001)
 
 
 def children() -> list[psutil.Process]:

@@ -110,15 +110,18 @@ async def test_each_gateway_gets_its_own_rows_in_its_own_order(forks: ForkServer
         assert repr(borrowers[0].engine).startswith("<BorrowedEngine m/1 [idle | pid ")
 
 
-async def test_batches_that_wait_on_different_channels_run_together(forks: ForkServer):
+async def test_batches_that_wait_on_different_channels_run_together(forks: ForkServer, tmp_path: Path):
     """Up to the version's rows, each answered with its own; what the run took is told with the rows that ran."""
-    async with shared(forks, 3, max_rows=5, delay_per_row_ms=40) as (owner, _, (one, two, three)):
+    hold = tmp_path / "hold"
+    hold.touch()
+    async with shared(forks, 3, max_rows=5, delay_per_row_ms=40, hold=str(hold)) as (owner, _, (one, two, three)):
         owner_outcomes = Outcomes()
         owner.launch([rows(3, 9)], limit_s=LONG_S, done=owner_outcomes.of("first"))
         await eventually(lambda: owner._conversation.begun)
         one.launch("a", 2, 1)
         two.launch("b", 3, 2)
         three.launch("c", 1, 3)
+        hold.unlink()
         await answered(one, two, three)
         results = [borrower.outcomes[0][1] for borrower in (one, two, three)]
         assert [result.outputs["y"].tolist() for result in results] == [[[1] * 4] * 2, [[2] * 4] * 3, [[3] * 4]]
@@ -127,13 +130,14 @@ async def test_batches_that_wait_on_different_channels_run_together(forks: ForkS
 
 
 @pytest.mark.parametrize("reason", ["alone", "no retry", "other layout", "not batched"])
-async def test_what_must_not_run_together_does_not(forks: ForkServer, reason: str):
+async def test_what_must_not_run_together_does_not(forks: ForkServer, reason: str, tmp_path: Path):
     """Asked to be alone, effects that must not repeat, other shapes, no axis of rows."""
-    given = None
+    given, hold = None, tmp_path / "hold"
+    hold.touch()
     if reason != "no retry":
         axis: tuple[Any, ...] = ("batch", "w")
         given = signature({"x": ("FP32", axis)}, {"y": ("FP32", axis)}, batched=reason != "not batched")
-    spec = spec_of(signature_=given, delay_ms=100)
+    spec = spec_of(signature_=given, hold=str(hold))
     if reason == "no retry":
         spec = VersionSpec(spec.ref, spec.digest, spec.load, retry=False)
     async with shared(forks, 2, spec) as (owner, _, (one, two)):
@@ -145,19 +149,23 @@ async def test_what_must_not_run_together_does_not(forks: ForkServer, reason: st
             two.engine.launch([wide], limit_s=LONG_S, done=two.outcomes.of("b"))
         else:
             two.launch("b", 2)
+        hold.unlink()
         await answered(one, two)
         own = 1 if reason == "not batched" else 2
         assert [one.outcomes[0][1].ran_rows, two.outcomes[0][1].ran_rows] == [own, own]
 
 
-async def test_the_bad_rows_of_one_never_fail_anothers_batch(forks: ForkServer):
+async def test_the_bad_rows_of_one_never_fail_anothers_batch(forks: ForkServer, tmp_path: Path):
     """A run that fails together is run again apart: only the guilty is told."""
-    async with shared(forks, 3, delay_ms=50, fail={"equals": 13}) as (owner, _, (one, two, three)):
+    hold = tmp_path / "hold"
+    hold.touch()
+    async with shared(forks, 3, hold=str(hold), fail={"equals": 13}) as (owner, _, (one, two, three)):
         owner.launch([rows()], limit_s=LONG_S, done=Outcomes().of("first"))
         await eventually(lambda: owner._conversation.begun)
         one.launch("good", 2, 1)
         two.launch("bad", 2, 13)
         three.launch("good", 1, 2)
+        hold.unlink()
         await answered(one, two, three)
         assert one.outcomes.told + two.outcomes.told + three.outcomes.told == [
             "good BatchResult",
@@ -168,22 +176,26 @@ async def test_the_bad_rows_of_one_never_fail_anothers_batch(forks: ForkServer):
         assert one.outcomes[0][1].ran_rows == 2
 
 
-async def test_a_run_that_is_too_large_together_is_run_apart_and_stays_so(forks: ForkServer):
+async def test_a_run_that_is_too_large_together_is_run_apart_and_stays_so(forks: ForkServer, tmp_path: Path):
     """Out of memory for the sum, not for the parts: nobody is told of it."""
-    async with shared(forks, 2, delay_ms=50, oom_above_rows=3) as (owner, _, (one, two)):
+    hold = tmp_path / "hold"
+    async with shared(forks, 2, hold=str(hold), oom_above_rows=3) as (owner, _, (one, two)):
         for _ in range(2):
+            hold.touch()
             owner.launch([rows()], limit_s=LONG_S, done=Outcomes().of("first"))
             await eventually(lambda: owner._conversation.begun)
             one.launch("a", 2)
             two.launch("b", 2)
+            hold.unlink()
             await eventually(lambda: not one.engine._conversation.busy and not two.engine._conversation.busy)
             await eventually(lambda: owner._conversation.underway == 0)
         assert one.outcomes.told + two.outcomes.told == ["a BatchResult"] * 2 + ["b BatchResult"] * 2
 
 
-async def test_the_end_of_one_channel_takes_nothing_along(forks: ForkServer):
+async def test_the_end_of_one_channel_takes_nothing_along(forks: ForkServer, tmp_path: Path):
     """Closed at work, closed idle: the child goes on for the others, and keeps nothing of it."""
-    async with shared(forks, 0, delay_ms=30) as (owner, exits, _):
+    hold = tmp_path / "hold"
+    async with shared(forks, 0, hold=str(hold)) as (owner, exits, _):
         info = EngineInfo(signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4))}), "cpu", 1, {})
         for _ in range(3):
             await owner.run([rows()], limit_s=LONG_S)
@@ -191,12 +203,14 @@ async def test_the_end_of_one_channel_takes_nothing_along(forks: ForkServer):
         one, two = (Borrower(owner, info, owner._spec) for _ in range(2))
         await one.engine.start()
         await two.engine.start()
+        hold.touch()
         one.launch("lost")
         one.launch("never")
         await eventually(lambda: one.engine._conversation.begun)
         await one.engine.close()
         assert one.outcomes.told == ["lost VersionCrashed", "never NotBegun"]
         assert one.exits == []
+        hold.unlink()
         assert (await two.engine.run([rows(2, 7)], limit_s=LONG_S)).outputs["y"].tolist() == [[7] * 4] * 2
         await two.engine.close()
         with pytest.raises(NotBegun):
@@ -352,7 +366,7 @@ async def test_starting_says_why_it_cannot(forks: ForkServer):
             await engine.start()
         with pytest.raises(LoadError, match="make a new one"):
             await engine.start()
-    engine = BorrowedEngine(spec, late, print, print)
+    engine = BorrowedEngine(spec_of(), late, print, print)
     start = asyncio.ensure_future(engine.start())
     await asyncio.sleep(0)
     await engine.close()
@@ -366,12 +380,13 @@ async def test_starting_says_why_it_cannot(forks: ForkServer):
 
 async def test_failures_keep_their_kind_over_a_borrowed_channel(forks: ForkServer, tmp_path: Path):
     """And a cancelled batch ends the channel, not the child."""
-    control = tmp_path / "control.json"
-    async with shared(forks, 2, control=str(control)) as (owner, exits, (one, two)):
+    control, hold = tmp_path / "control.json", tmp_path / "hold"
+    async with shared(forks, 2, control=str(control), hold=str(hold)) as (owner, exits, (one, two)):
         control.write_text(json.dumps({"fail": "always"}))
         with pytest.raises(ModelError, match="scripted"):
             await one.engine.run([rows()], limit_s=LONG_S)
-        control.write_text(json.dumps({"delay_ms": 50}))
+        control.write_text("{}")
+        hold.touch()
         work = asyncio.ensure_future(one.engine.run([rows()], limit_s=LONG_S))
         await asyncio.sleep(0)
         work.cancel()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from gateway.serving.fork_server import ForkServer
 from gateway.serving.handle import Handle, VersionState
 from gateway.serving.placement import engine_factory
 from runtimes.base import LoadSpec
+from tests.serving.processes import children
 
 REF = VersionRef("echo", 1)
 BAD = 13.0
@@ -65,6 +66,15 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.01)
+
+
+async def answered(handle: Handle, value: float) -> float:
+    """Where the limit is short, a child that the machine has stopped for a while counts as hung as well."""
+    async with asyncio.timeout(60):
+        while True:
+            await until(lambda: handle.ready)
+            with suppress(VersionFailed):
+                return await ask(handle, value)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +130,7 @@ async def test_a_child_that_hangs_is_killed_and_the_version_goes_on(forks: ForkS
     """Those who wait for it hear VersionHung; once it no longer hangs, the version answers again."""
     control = tmp_path / "control.json"
     observer = RecordingObserver()
-    async with serving(forks, batch=BatchPolicy(hang_floor_ms=400), observer=observer, control=str(control)) as handle:
+    async with serving(forks, batch=BatchPolicy(hang_floor_ms=2000), observer=observer, control=str(control)) as handle:
         first = handle.statistics().pid
         control.write_text('{"hang": "always"}')
         outcomes = await asyncio.gather(ask(handle, 1), ask(handle, 2), return_exceptions=True)
@@ -128,8 +138,7 @@ async def test_a_child_that_hangs_is_killed_and_the_version_goes_on(forks: ForkS
         assert first is not None
         assert not psutil.pid_exists(first)
         control.write_text("{}")
-        await until(lambda: handle.ready)
-        assert await ask(handle, 3) == 3.0
+        assert await answered(handle, 3) == 3.0
         assert (REF, "hang", False) in observer.crashes
 
 
@@ -157,10 +166,9 @@ async def test_a_large_request_on_a_small_device_is_cut_by_rows(forks: ForkServe
 
 async def test_cancelling_a_load_and_failing_one_leave_no_child(forks: ForkServer):
     """Everything is given back."""
-    await_children = psutil.Process()
     async with serving(forks):
         pass
-    before = {child.pid for child in await_children.children(recursive=True)}
+    before = {child.pid for child in children()}
     for options, ends_by_itself in (({"load_delay_ms": 60_000}, False), ({"fail_load": "no"}, True)):
         spec = VersionSpec(REF, "sha256:0", LoadSpec("echo", "", (), options=options))
         handle = Handle(spec, engine_factory(forks), clock=SystemClock(), observer=RecordingObserver())
@@ -169,9 +177,9 @@ async def test_cancelling_a_load_and_failing_one_leave_no_child(forks: ForkServe
             with pytest.raises(LoadError, match="no"):
                 await starting
         else:
-            await until(lambda: {child.pid for child in await_children.children(recursive=True)} - before)
+            await until(lambda: {child.pid for child in children()} - before)
             starting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await starting
         assert handle.state is VersionState.FAILED
-        await until(lambda: {child.pid for child in await_children.children(recursive=True)} <= before)
+        await until(lambda: {child.pid for child in children()} <= before)

@@ -112,17 +112,20 @@ async def test_loads_that_fail_say_why(tmp_path: Path):
 
 async def test_a_batch_beyond_its_limit_gives_the_engine_up(tmp_path: Path):
     """A thread cannot be killed: the engine ends, the gateway goes on. So does a cancelled one."""
-    async with running(echo(delay_ms=300)) as (engine, _):
+    hold = tmp_path / "hold"
+    hold.touch()
+    async with running(echo(hold=str(hold))) as (engine, _):
         with pytest.raises(VersionHung, match="its thread was given up"):
             await engine.run([rows()], limit_s=0.01)
         with pytest.raises(NotBegun):
             await engine.run([rows()], limit_s=0.01)
-    async with running(echo(delay_ms=300)) as (engine, _):
+    async with running(echo(hold=str(hold))) as (engine, _):
         work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
         await asyncio.sleep(0)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
+    hold.unlink()
     await eventually(lambda: not threads())
 
 

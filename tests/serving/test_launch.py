@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
 from runtimes.base import LoadSpec
 from tests.runtimes.versions import signature
-from tests.serving.processes import LONG_S, eventually, gone
+from tests.serving.processes import LONG_S, eventually, gone, lying, stand_still_until
 
 PLACEMENTS = ["process", "inline"]
 
@@ -134,59 +135,76 @@ async def test_an_answer_sent_before_the_crash_is_an_answer(forks: ForkServer):
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-async def test_a_hang_of_the_oldest_leaves_the_next_not_begun(forks: ForkServer, placement: str):
+async def test_a_hang_of_the_oldest_leaves_the_next_not_begun(forks: ForkServer, placement: str, tmp_path: Path):
     """However short the limit of the one behind: it counts from when it is the oldest."""
-    outcomes = Outcomes()
-    async with running(forks, placement, delay_per_row_ms=30) as (engine, _, _exits):
+    outcomes, hold = Outcomes(), tmp_path / "hold"
+    hold.touch()
+    async with running(forks, placement, hold=str(hold)) as (engine, _, _exits):
         engine.launch([rows(10)], limit_s=0.1, done=outcomes.of("first"))
         engine.launch([rows()], limit_s=0.001, done=outcomes.of("second"))
         await eventually(lambda: len(outcomes) == 2)
         assert outcomes.told == ["first VersionHung", "second NotBegun"]
+        hold.unlink()
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-async def test_the_limit_of_a_batch_counts_from_when_it_is_the_oldest(forks: ForkServer, placement: str):
+async def test_the_limit_of_a_batch_counts_from_when_it_is_the_oldest(
+    forks: ForkServer, placement: str, tmp_path: Path
+):
     """Its wait behind another is not its fault."""
-    outcomes = Outcomes()
-    async with running(forks, placement, delay_per_row_ms=40) as (engine, _, _exits):
+    outcomes, hold = Outcomes(), tmp_path / "hold"
+    async with running(forks, placement, delay_per_row_ms=100, hold=str(hold)) as (engine, _, _exits):
         engine.launch([rows(12)], limit_s=LONG_S, done=outcomes.of("long"))
-        engine.launch([rows(1)], limit_s=0.3, done=outcomes.of("short"))
+        engine.launch([rows(1)], limit_s=1.0, done=outcomes.of("short"))
         await eventually(lambda: len(outcomes) == 2)
         assert outcomes.told == ["long BatchResult", "short BatchResult"]
-        hung = asyncio.ensure_future(engine.run([rows(20)], limit_s=0.05))
+        hold.touch()
+        hung = asyncio.ensure_future(engine.run([rows(1)], limit_s=0.05))
         with pytest.raises(VersionHung):
             await hung
+        hold.unlink()
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 async def test_a_stalled_loop_condemns_neither_of_two(forks: ForkServer, placement: str):
     """Both answers lie there when the loop comes back, long after both limits."""
-    outcomes = Outcomes()
-    async with running(forks, placement, delay_ms=20) as (engine, _, _exits):
+    outcomes, alone = Outcomes(), Outcomes()
+    async with running(forks, placement) as (engine, _, _exits):
+        await engine.run([rows()], limit_s=LONG_S)  # from now on nothing but answers comes
+        engine.launch([rows()], limit_s=LONG_S, done=alone.of("alone"))
+        stand_still_until(lambda: lying(engine) > 0)
+        one = lying(engine)
+        await eventually(lambda: len(alone) == 1)
         engine.launch([rows()], limit_s=0.2, done=outcomes.of("first"))
         engine.launch([rows()], limit_s=0.2, done=outcomes.of("second"))
-        threading.Event().wait(0.6)  # the loop itself is blocked here
+        stand_still_until(lambda: lying(engine) == 2 * one)
+        threading.Event().wait(0.3)
         await eventually(lambda: len(outcomes) == 2)
         assert outcomes.told == ["first BatchResult", "second BatchResult"]
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-async def test_closing_and_cancelling_tell_everybody(forks: ForkServer, placement: str):
+async def test_closing_and_cancelling_tell_everybody(forks: ForkServer, placement: str, tmp_path: Path):
     """Nobody is left waiting for an engine that is no more."""
     for end in ("close", "cancel"):
-        outcomes = Outcomes()
-        async with running(forks, placement, delay_ms=400) as (engine, _, exits):
+        outcomes, hold = Outcomes(), tmp_path / "hold"
+        hold.touch()
+        async with running(forks, placement, hold=str(hold)) as (engine, _, exits):
             first = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
             await asyncio.sleep(0)
             engine.launch([rows()], limit_s=LONG_S, done=outcomes.of("second"))
             if end == "close":
-                await engine.close()
+                closing = asyncio.ensure_future(engine.close())
+                await asyncio.sleep(0)
+                hold.unlink()  # a thread is waited for
+                await closing
                 with pytest.raises((VersionCrashed, NotBegun)):
                     await first
             else:
                 first.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await first
+                hold.unlink()
             await eventually(lambda told=outcomes: len(told) == 1)
             assert outcomes.told == ["second NotBegun"]
             assert exits == []

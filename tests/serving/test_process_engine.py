@@ -42,7 +42,19 @@ from runtimes.layout import RESERVED_BYTES
 from runtimes.memory import Memory
 from runtimes.packets import Op, Packet, Reader, failure, receive, send
 from tests.runtimes.versions import exported_torch, load_spec, signature
-from tests.serving.processes import LONG_S, children, descriptors, ended, eventually, gone, overwrite, text_of
+from tests.serving.processes import (
+    LONG_S,
+    children,
+    descriptors,
+    ended,
+    eventually,
+    gone,
+    lying,
+    overwrite,
+    own_bytes,
+    stand_still_until,
+    text_of,
+)
 
 
 @pytest.fixture
@@ -244,10 +256,12 @@ async def test_a_batch_beyond_its_limit_ends_the_child(forks: ForkServer):
 
 async def test_a_stalled_gateway_does_not_condemn_its_child(forks: ForkServer):
     """The answer lay in the socket while the loop stood still: that is no hang."""
-    async with running(forks, echo(delay_ms=30)) as (engine, _, _exits):
+    async with running(forks, echo()) as (engine, _, _exits):
+        await engine.run([rows()], limit_s=LONG_S)  # from now on nothing but answers comes
         work = asyncio.ensure_future(engine.run([rows()], limit_s=0.2))
         await asyncio.sleep(0)
-        threading.Event().wait(0.5)  # the loop itself is blocked here
+        stand_still_until(lambda: lying(engine) > 0)
+        threading.Event().wait(0.3)
         assert (await work).outputs["y"].shape == (2, 4)
 
 
@@ -278,6 +292,7 @@ async def test_cancelling_a_start_ends_the_child(forks: ForkServer):
 
 async def test_a_load_beyond_its_time_is_a_load_error(forks: ForkServer):
     """And gives everything back."""
+    await forks.start()
     engine = ProcessEngine(spec_of(echo(hang="start"), load_timeout_s=1.5), forks, Exits())
     with pytest.raises(LoadError, match=r"not loaded within 1.5 s"):
         await engine.start()
@@ -339,7 +354,7 @@ async def test_closing_at_work_kills_and_the_work_is_told(forks: ForkServer):
     async with running(forks, echo(hang="always")) as (engine, info, exits):
         work = asyncio.ensure_future(engine.run([rows()], limit_s=LONG_S))
         await eventually(lambda: engine._conversation.begun)
-        await asyncio.wait_for(engine.close(), 10)
+        await asyncio.wait_for(engine.close(), LONG_S)
         with pytest.raises(VersionCrashed):
             await work
         await engine.close()
@@ -540,13 +555,13 @@ async def cycles(tmp_path: Path) -> None:
             await cycle()
             await failing()
         gc.collect()
-        memory, fds = psutil.Process().memory_info().rss, descriptors()
+        memory, fds = own_bytes(), descriptors()
         for _ in range(100):
             await cycle()
         for _ in range(30):
             await failing()
         gc.collect()
-        assert psutil.Process().memory_info().rss - memory < 3 << 20
+        assert own_bytes() - memory < 3 << 20
         assert descriptors() == fds
         assert len(children()) == 1  # the fork server
         assert "turnout" not in text_of("/proc/self/maps")  # no memfd mapped

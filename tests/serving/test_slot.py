@@ -21,7 +21,7 @@ from gateway.serving.process_engine import ProcessEngine
 from gateway.serving.slot import COPIED_BYTES, InputSlot
 from runtimes.base import LoadSpec
 from tests.runtimes.versions import signature
-from tests.serving.processes import LONG_S, descriptors, text_of
+from tests.serving.processes import LONG_S, descriptors, own_bytes, text_of
 
 WIDE = 20_000
 SIGNATURE = signature({"x": ("FP32", ("batch", "w"))}, {"y": ("FP32", ("batch", "w"))})
@@ -188,10 +188,10 @@ async def test_a_thousand_batches_leave_no_descriptor_and_no_memory(forks: ForkS
             await hundred()
         gc.collect()
         before = [descriptors(), child.num_fds()]
-        memory = [psutil.Process().memory_info().rss, child.memory_info().rss]
+        memory = [own_bytes(), own_bytes(child.pid)]
         for _ in range(10):
             await hundred()
         gc.collect()
         assert [descriptors(), child.num_fds()] == before
-        grown = [psutil.Process().memory_info().rss - memory[0], child.memory_info().rss - memory[1]]
+        grown = [own_bytes() - memory[0], own_bytes(child.pid) - memory[1]]
         assert max(grown) < 3 << 20, grown
