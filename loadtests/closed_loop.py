@@ -60,7 +60,7 @@ class Load:
     def stop(self) -> list[Answer]:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(60)
+            self._thread.join(90)
         return self.answers
 
     def count(self) -> int:
@@ -86,7 +86,7 @@ class Load:
             self.answers.append(Answer(started, time.monotonic(), status, answer, number))
             if not keep:
                 if connection is not None:
-                    connection[1].close()
+                    connection[1].transport.abort()
                 connection = None
                 if status == 0:
                     await asyncio.sleep(0.01)

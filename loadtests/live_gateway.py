@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,22 +20,53 @@ import psutil
 import yaml
 
 START_S = 60.0
+"""Also what a change may take to be in force, on a machine with no idle time: versions load when nobody else works."""
+
+_APPLIED = f"?wait=applied&timeout_s={START_S:g}"
+_ANSWER_S = 90.0
+_PORTS, _BLOCK = range(20_000, 32_000), 100
+"""Below those that the kernel gives away itself: no connection and no other server takes one between two starts."""
 
 
 def free_port() -> int:
+    """Given to nobody else: programs that ask for one at the same time draw from blocks of their own."""
+    return next(port for port in _own_ports() if _is_free(port))
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Of the first block that nobody has, again and again. It is this process's to its end."""
+    for first in _PORTS[::_BLOCK]:
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0turnout-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()
+        return cycle(range(first, first + _BLOCK))
+    raise AssertionError(f"all ports from {_PORTS[0]} to {_PORTS[-1]} are others'; end some of the programs that test")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
-def wait_until(condition: Callable[[], Any], *, within_s: float = 30.0, what: str = "condition") -> Any:
+def wait_until(condition: Callable[[], Any], *, within_s: float = 60.0, what: str = "condition") -> Any:
     """Polls a real process's state; returns the condition's truthy value, fails the test when it never comes."""
     limit = time.monotonic() + within_s
     while True:
+        last = time.monotonic() > limit
         value = condition()
         if value:
             return value
-        if time.monotonic() > limit:
+        if last:
             raise AssertionError(f"{what} did not come true within {within_s} s")
         time.sleep(0.02)
 
@@ -71,7 +104,7 @@ class LiveGateway:
         self.config = home.parent / f"{home.name}.yaml"
         self.config.write_text(yaml.safe_dump(body), encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client = httpx.Client(base_url=self.url, timeout=_ANSWER_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -82,6 +115,8 @@ class LiveGateway:
         self.client.close()
 
     def start(self) -> None:
+        """Once the port is free: web workers of one that was killed end a moment after it."""
+        wait_until(lambda: _is_free(self.port), what=f"port {self.port}, free")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
         with self.log_path.open("ab") as log:
             command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config)]
@@ -122,13 +157,13 @@ class LiveGateway:
         """SIGKILL, as the kernel's out-of-memory killer would."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
 
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
             return
         try:
-            self.terminate(within_s=30)
+            self.terminate()
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -165,14 +200,14 @@ class LiveGateway:
         return self.register(model, path, **options)
 
     def put_route(self, route: str, spec: Mapping[str, Any], *, wait: bool = True) -> Any:
-        return self.admin("PUT", f"/routes/{route}{'?wait=applied' if wait else ''}", spec)
+        return self.admin("PUT", f"/routes/{route}{_APPLIED if wait else ''}", spec)
 
     def route(self, route: str) -> Any:
         return self.admin("GET", f"/routes/{route}")
 
     def weights(self, route: str, weights: Mapping[int, int], *, wait: bool = True) -> Any:
         body = {"weights": {str(version): weight for version, weight in weights.items()}}
-        return self.admin("POST", f"/routes/{route}/weights{'?wait=applied' if wait else ''}", body)
+        return self.admin("POST", f"/routes/{route}/weights{_APPLIED if wait else ''}", body)
 
     def rollback(self, route: str, **body: Any) -> Any:
         return self.admin("POST", f"/routes/{route}/rollback", {"reason": "test", **body})

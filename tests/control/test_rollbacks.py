@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from gateway.control.memory_store import MemoryStore
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.route_control import RouteControl
 from gateway.control.sqlite_store import SqliteStore
-from gateway.control.store import DocumentKey
+from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import Conflict, LoadError, Quarantined, UnknownRoute
 from gateway.serving.handle import VersionState
 from tests.control.scene import MODEL, Link, Scene, ref, scene, until
@@ -131,6 +131,42 @@ async def test_without_the_store_a_rollback_applies_at_once_and_is_written_when_
         assert stage.arms() == {1: 100}
         assert len(await stage.audited("rollback")) == 1
         assert (await stage.plane.routes.get(MODEL))["status"]["durable"] is True
+
+
+class SlowStore(Link):
+    """Takes what is written once it is let."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.let = asyncio.Event()
+        self.let.set()
+        self.waiting = 0
+
+    async def commit(
+        self, changes: Sequence[Change], entry: AuditEntry, *, at: int | None = None, fence: Fence | None = None
+    ) -> int:
+        self.waiting += 1
+        await self.let.wait()
+        return await super().commit(changes, entry, at=at, fence=fence)
+
+
+async def test_a_rollback_while_the_same_one_is_on_its_way_to_the_store_is_durable(tmp_path: Path) -> None:
+    """The guard, or another operator, was a moment earlier: the second one waits for the store as well, and finds it
+    done there. One audit record."""
+    store = SlowStore(MemoryStore())
+    async with scene(tmp_path, store=store) as stage:
+        await stage.put({1: 50, 2: 50})
+        store.let.clear()
+        store.waiting = 0
+        first = asyncio.ensure_future(back(stage))
+        await until(lambda: store.waiting == 1)
+        second = asyncio.ensure_future(back(stage))
+        await until(lambda: store.waiting == 2)
+        assert stage.arms() == {1: 100}
+        store.let.set()
+        views = [await first, await second]
+        assert [(view["durable"], view["changed"]) for view in views] == [(True, True), (True, False)]
+        assert len(await stage.audited("rollback")) == 1
 
 
 async def test_a_rollback_that_is_not_durable_yet_holds_over_changes_made_elsewhere(tmp_path: Path) -> None:

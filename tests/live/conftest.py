@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from loadtests.live_gateway import LiveGateway
+from tests.live.scenario import PATIENT
+
+_TEST_S = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes a test, each of which a busy machine may keep waiting for a minute."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_S))
 
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[LiveGateway]:
     """Started, empty, quick to restart (only the echo runtime is preloaded); ended with the test."""
-    with LiveGateway(tmp_path / "home") as running:
+    with LiveGateway(tmp_path / "home", settings=PATIENT) as running:
         yield running

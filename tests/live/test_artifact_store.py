@@ -45,7 +45,7 @@ def test_only_what_an_author_signed_is_loaded(tmp_path: Path) -> None:
     make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
     show = ["openssl", "ec", "-in", str(key), "-pubout", "-out", str(public)]
     for command in (make, show):
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
     signing = {"keys": {"alice": str(public)}, "require": ["load"]}
     registry = {"source_directories": [str(tmp_path)], "signing": signing}
     with LiveGateway(tmp_path / "home", settings={"registry": registry}) as gateway:

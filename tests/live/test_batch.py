@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from loadtests.live_gateway import LiveGateway, wait_until
+from tests.live.scenario import alive, recorded
 
 WIDTH, ROWS, BATCH = 64, 100, 16
 QUICK = {"decisions": {"sync_s": 0.1, "checkpoint_s": 0.2}}
@@ -62,14 +62,7 @@ def rows(count: int = ROWS) -> np.ndarray[Any, Any]:
 
 
 def record(gateway: LiveGateway, name: str) -> dict[str, Any]:
-    headers = {"authorization": f"Bearer {gateway.token}"}
-
-    def found() -> Any:
-        answer = httpx.get(f"{gateway.url}/admin/decisions/{name}", headers=headers, timeout=30)
-        assert answer.status_code in (200, 404), answer.text
-        return answer.json() if answer.status_code == 200 else None
-
-    held: dict[str, Any] = wait_until(found, what=f"the record of {name}")
+    held: dict[str, Any] = wait_until(lambda: recorded(gateway, name), what=f"the record of {name}")
     return held
 
 
@@ -78,12 +71,12 @@ def ended(gateway: LiveGateway, job: str) -> dict[str, Any]:
         found = gateway.admin("GET", f"/jobs/{job}?wait_s=1")
         return found if found["state"] not in ("queued", "running") else None
 
-    found: dict[str, Any] = wait_until(done, what=f"the end of job {job}")
+    found: dict[str, Any] = wait_until(done, within_s=200.0, what=f"the end of job {job}")
     return found
 
 
 def online(gateway: LiveGateway, route: str, x: np.ndarray[Any, Any]) -> dict[str, Any]:
-    answer = httpx.post(f"{gateway.url}/predict/{route}", json={"inputs": x.tolist()}, timeout=60)
+    answer = httpx.post(f"{gateway.url}/predict/{route}", json={"inputs": x.tolist()}, timeout=90)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told
@@ -146,7 +139,7 @@ def test_a_key_gives_each_row_a_record_that_is_found_by_it(tmp_path: Path) -> No
         gateway.admin("POST", "/models/net/versions", {"source": f"file:{network(tmp_path / 'net.onnx')}"})
         gateway.put_route("net", {"model": "net", "split": [{"version": 1, "weight": 100}], "decisions": {}})
         body = {"inputs": x[5:6].tolist(), "key": "u5"}
-        one = httpx.post(f"{gateway.url}/predict/net", json=body, timeout=60).json()
+        one = httpx.post(f"{gateway.url}/predict/net", json=body, timeout=90).json()
         asked = {"version": "net/1", "input": f"{tmp_path}/in.parquet", "output": f"{tmp_path}/out.csv", "key": "user"}
         job = ended(gateway, gateway.admin("POST", "/batch", asked, expect=202)["id"])
 
@@ -173,10 +166,9 @@ def test_a_batch_goes_on_after_the_gateway_was_killed(tmp_path: Path) -> None:
         )
         job = gateway.admin("POST", "/batch", asked, expect=202)["id"]
         wait_until((tmp_path / ".out.npy.parts" / "part-000000.json").exists, what="a part")
-        family = gateway.descendants()
+        family = [one.pid for one in gateway.descendants()]
         gateway.kill()
-        psutil.wait_procs(family, timeout=20)
-        assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        wait_until(lambda: not alive(family), what="the end of every process")
         assert not (tmp_path / "out.npy").exists()
         stop.unlink()
         gateway.start()
@@ -220,9 +212,10 @@ def test_a_batch_is_cancelled_and_bad_questions_are_refused_at_once(tmp_path: Pa
         ask(422, batch_rows=0)
         ask(422, colour="blue")
         job = ask(202)["id"]
-        wait_until(lambda: {one.pid for one in gateway.descendants()} - before, what="its processes")
+        its = wait_until(lambda: {one.pid for one in gateway.descendants()} - before, what="its processes")
         gateway.admin("DELETE", f"/jobs/{job}", expect=202)
 
         assert ended(gateway, job)["state"] == "cancelled"
-        assert not ({one.pid for one in gateway.descendants()} - before)
+        assert alive(its) == []
+        wait_until(lambda: not {one.pid for one in gateway.descendants()} - before, what="the end of its last process")
         assert not (allowed / "out.npy").exists()

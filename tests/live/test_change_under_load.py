@@ -12,6 +12,7 @@ import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
 from tests.live.scenario import (
+    PATIENT,
     ROW,
     after,
     alive,
@@ -30,7 +31,7 @@ from tests.live.scenario import (
 ROUTE = "echo"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_weights_versions_and_rollbacks_change_under_load_without_a_failed_or_mislabelled_answer(
     gateway: LiveGateway,
 ) -> None:
@@ -48,7 +49,11 @@ def test_weights_versions_and_rollbacks_change_under_load_without_a_failed_or_mi
             self_naming(gateway, ROUTE, number)
             spec = {"model": ROUTE, "split": [{"version": 1, "weight": 80}, {"version": number, "weight": 20}]}
             gateway.put_route(ROUTE, {**spec, "fallback": 1, "known_good": 1})
-            after(running, 20)
+            since = running.count()
+            wait_until(
+                lambda new=number, since=since: any(answer.version == new for answer in running.answers[since:]),
+                what=f"an answer of version {number}",
+            )
             gateway.rollback(ROUTE)
             after(running, 20)
             gateway.lift(ROUTE, number)
@@ -125,7 +130,7 @@ def test_sigterm_answers_every_admitted_request_and_exits_with_zero(tmp_path: Pa
         name = f"c{client}-{sequence}"
         return {"inputs": [ROW], "key": name, "id": name}, {"x-request-id": name}
 
-    with LiveGateway(tmp_path / "home", settings={"telemetry": {"request_log": str(lines)}}) as gateway:
+    with LiveGateway(tmp_path / "home", settings={"telemetry": {"request_log": str(lines)}, **PATIENT}) as gateway:
         register(gateway, ROUTE, 2)
         gateway.put_route(
             ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]}
@@ -143,4 +148,4 @@ def test_sigterm_answers_every_admitted_request_and_exits_with_zero(tmp_path: Pa
     assert sum(entry["code"] == 503 for entry in taken) == refused
     assert {answer.status for answer in running.answers} <= {0, 200, 503}
     assert mislabelled(running.answers) == []
-    assert alive(pids) == []
+    wait_until(lambda: not alive(pids), what="the end of every process")

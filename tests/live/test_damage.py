@@ -89,7 +89,7 @@ def test_a_full_disk_refuses_a_registration_whole_and_says_what_to_do(small_disk
         files = sorted(path for path in gateway.home.rglob("*") if path.is_file() and "blobs" in path.parts)
         headers = {"authorization": f"Bearer {gateway.token}"}
         body = {"source": f"file:{big}", "signature": SIGNATURE}
-        refused = gateway.client.post(f"/admin/models/{ROUTE}/versions", json=body, headers=headers, timeout=60)
+        refused = gateway.client.post(f"/admin/models/{ROUTE}/versions", json=body, headers=headers)
         assert refused.status_code == 507, refused.text
         assert "free some space" in refused.json()["detail"].lower()
         assert len(gateway.admin("GET", f"/models/{ROUTE}")["versions"]) == 1

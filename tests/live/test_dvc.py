@@ -42,7 +42,7 @@ def gateway(project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFa
 
 
 def _register(gateway: LiveGateway, place: str, **options: Any) -> Any:
-    return gateway.admin("POST", "/models/fraud/versions", {"source": f"dvc:{place}", **options})
+    return gateway.admin("POST", "/models/fraud/versions", {"source": f"dvc:{place}", **options}, timeout=240.0)
 
 
 def _turnout(gateway: LiveGateway, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +52,7 @@ def _turnout(gateway: LiveGateway, *arguments: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.timeout(900)
 def test_two_commits_are_served_and_compared_and_a_moved_tag_is_refused(
     gateway: LiveGateway, project: tuple[Path, list[str]]
 ) -> None:
@@ -83,7 +84,8 @@ def test_two_commits_are_served_and_compared_and_a_moved_tag_is_refused(
     subprocess.run(["git", "-C", str(repo), "tag", "-d", "fraud@v1.0.0"], check=True, capture_output=True)
     tag = ["tag", "-a", "-m", "again", "fraud@v1.0.0", two]
     subprocess.run(["git", "-C", str(repo), *tag], check=True, capture_output=True)
-    refused = gateway.admin("POST", "/models/fraud/versions", {"source": f"dvc:{repo}:fraud@v1.0.0"}, expect=422)
+    again = {"source": f"dvc:{repo}:fraud@v1.0.0"}
+    refused = gateway.admin("POST", "/models/fraud/versions", again, expect=422, timeout=240.0)
     assert "overwritten in place" in json.dumps(refused)
     assert "fraud/1" in json.dumps(refused)
     assert gateway.predict("fraud", ROWS).status_code == 200

@@ -63,7 +63,7 @@ def versions(gateway: LiveGateway) -> dict[str, int]:
     made = {}
     for toy in ("1.0", "2.0"):
         body = {"source": f"file:{path}", "environment": lock(toy)}
-        made[toy] = int(gateway.admin("POST", "/models/toy/versions", body, expect=201, timeout=120.0)["version"])
+        made[toy] = int(gateway.admin("POST", "/models/toy/versions", body, expect=201, timeout=240.0)["version"])
         gateway.put_route(f"toy-{toy}", {"model": "toy", "split": [{"version": made[toy], "weight": 100}]})
     return made
 
@@ -91,7 +91,7 @@ def test_an_environment_that_cannot_be_built_is_refused_at_registration(
 ) -> None:
     """In words, with nothing registered; traffic goes on. So is one for a version inside the gateway."""
     body = {"source": f"file:{gateway.home.parent / 'model.py'}", "environment": lock("3.0")}
-    refused = gateway.admin("POST", "/models/toy/versions", body, expect=422, timeout=120.0)
+    refused = gateway.admin("POST", "/models/toy/versions", body, expect=422, timeout=240.0)
     assert "toy==3.0" in refused["detail"]
     refused = gateway.admin("POST", "/models/toy/versions", {**body, "interpreter": sys.executable}, expect=422)
     assert "interpreter" in refused["detail"]
@@ -113,7 +113,7 @@ def test_an_environment_that_is_gone_is_built_again_at_the_load(gateway: LiveGat
     gateway.stop()
     gateway.start()
     for toy, expected in (("1.0", 6.0), ("2.0", 30.0)):
-        wait_until(partial(answers, gateway, toy), within_s=110.0, what="the load")
+        wait_until(partial(answers, gateway, toy), within_s=200.0, what="the load")
         assert answer(gateway, toy) == expected
     assert all((folder / "environment.json").exists() for folder in folders.values())
 

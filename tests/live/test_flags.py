@@ -24,9 +24,14 @@ def write(path: Path, version: int) -> None:
 
 def versions(gateway: LiveGateway, count: int = 12) -> set[str]:
     """Each asked over a connection of its own, so that every web process is asked."""
-    asked = [httpx.post(f"{gateway.url}/predict/{ROUTE}", json={"inputs": [ROW]}, timeout=30) for _ in range(count)]
+    asked = [httpx.post(f"{gateway.url}/predict/{ROUTE}", json={"inputs": [ROW]}, timeout=90) for _ in range(count)]
     assert {answer.status_code for answer in asked} == {200}
     return {answer.headers["x-model-version"] for answer in asked}
+
+
+def degraded(gateway: LiveGateway) -> list[str]:
+    told: list[str] = httpx.get(f"{gateway.url}/readyz", timeout=90).json()["degraded"]
+    return told
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -42,15 +47,18 @@ def test_every_web_process_follows_the_flag_file_and_an_outage_ends_in_the_known
         split = [{"version": 3, "weight": 1}, {"version": 1, "weight": 0}, {"version": 2, "weight": 0}]
         rules = [{"name": "beta", "flag": "new-model"}]
         gateway.put_route(ROUTE, {"model": ROUTE, "split": split, "rules": rules, "stale_after_s": 1.0})
-        assert versions(gateway) == {"2"}
+        wait_until(lambda: versions(gateway) == {"2"}, what="the flag in every process")
         write(path, 1)
         wait_until(lambda: versions(gateway) == {"1"}, what="the changed flag in every process")
-        assert not httpx.get(f"{gateway.url}/readyz", timeout=30).json()["degraded"]
+        wait_until(lambda: not degraded(gateway), what="a word that all is well")
         path.write_text("{")
         wait_until(lambda: versions(gateway) == {"3"}, what="the known good in every process")
-        said = httpx.get(f"{gateway.url}/readyz", timeout=30).json()["degraded"]
-        assert len([text for text in said if "holds no flags" in text]) == (1 if workers == 1 else workers + 1)
+        tellers = 1 if workers == 1 else workers + 1
+        wait_until(
+            lambda: len([text for text in degraded(gateway) if "holds no flags" in text]) == tellers,
+            what="the word of every process",
+        )
         wait_until(lambda: 'gateway_flag_misses_total{cause="stale"' in gateway.metrics(), what="the misses counted")
-        assert 'gateway_flag_ready{provider="flagd-file"} 0.0' in gateway.metrics()
+        wait_until(lambda: 'gateway_flag_ready{provider="flagd-file"} 0.0' in gateway.metrics(), what="the outage told")
         write(path, 2)
         wait_until(lambda: versions(gateway) == {"2"}, what="the flag again")

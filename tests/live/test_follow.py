@@ -71,12 +71,12 @@ def test_a_model_is_served_from_training_to_rollout(
     """Trained, logged, named by an alias, imported by it, served; the alias is followed, MLflow goes away and comes
     back, the alias moves, and the rollout of the version that it points at starts by itself; moved back, it ends."""
     asked = {"source": "mlflow:models:/species@champion"}
-    made = gateway.admin("POST", "/models/species/versions", asked, expect=201, timeout=110.0)
+    made = gateway.admin("POST", "/models/species/versions", asked, expect=201, timeout=240.0)
     assert (made["version"], made["imported"]["alias"]) == (1, "champion")
     spec = {"model": "species", "split": [{"version": 1, "weight": 100}], "pin": "allowed", "follow": FOLLOW}
     gateway.put_route("species", spec, wait=False)
     wait_until(lambda: gateway.resident().get("species/1", {}).get("state") == "active", within_s=180.0)
-    assert answers(gateway, trained, "species")
+    wait_until(lambda: answers(gateway, trained, "species"), within_s=180.0, what="an answer")
     assert until(gateway, "current")["identity"]["version"] == "1"
 
     server.stop()

@@ -40,7 +40,7 @@ def test_a_fresh_clone_serves_three_versions_by_weight_after_make_serve(tmp_path
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            process.wait(100)
 
 
 def _is_served_by_weight(process: subprocess.Popen[bytes], port: int, clone: Path, log: Path) -> None:
@@ -58,7 +58,7 @@ def _is_served_by_weight(process: subprocess.Popen[bytes], port: int, clone: Pat
     held_out = json.loads((clone / ".turnout" / "examples" / "held_out.json").read_text(encoding="utf-8"))
     counts: Counter[int] = Counter()
     right = 0
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=90) as client:
         for index, (pixels, label) in enumerate(zip(held_out["pixels"], held_out["labels"], strict=True)):
             answer = client.post("/predict", json={"inputs": [pixels], "key": f"user-{index}"}).json()
             counts[answer["version"]] += 1

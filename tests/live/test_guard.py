@@ -23,6 +23,8 @@ from tests.live.scenario import (
 )
 
 ROUTE = "echo"
+DEATHS = 3
+"""Of a version, at most, before the guard has seen enough."""
 
 
 def canary(weight: int) -> dict[str, Any]:
@@ -44,18 +46,19 @@ def test_a_version_that_goes_wrong_is_off_its_route_within_a_second(
     control = controlled(gateway, ROUTE, 2)
     gateway.put_route(ROUTE, canary(weight))
     with load(gateway, ROUTE) as running:
-        after(running, 200)
+        after(running, 1000)
         assert 2 in {answer.version for answer in running.answers}
+        pace = running.count() / (time.monotonic() - running.answers[0].started)
         pid = runtime_pids(gateway)[f"{ROUTE}/2"]
         misbehave(control, **{trouble: "always"})
-        wait_until(lambda: audit(gateway, "rollback"), within_s=20, what="the guard's rollback")
+        wait_until(lambda: audit(gateway, "rollback"), what="the guard's rollback")
         done = time.monotonic()
         after(running, 300)
     assert failed(running.answers) == []
     assert mislabelled(running.answers) == []
     assert {answer.version for answer in running.answers if answer.started > done} == {1}
-    first = first_harm(running.answers)
-    assert done - first < 1.0 + allowance(trouble), f"took {done - first:.2f} s"
+    most = pace * allowance_s(trouble) + DEATHS * running.clients * 100 / weight
+    assert len(spell(running.answers)) < most, f"{pace:.0f} answers a second before"
     records = audit(gateway, "rollback")
     assert len(records) == 1
     assert records[0]["actor"] == "guard"
@@ -67,14 +70,19 @@ def test_a_version_that_goes_wrong_is_off_its_route_within_a_second(
     wait_until(lambda: not alive([pid]), what="the end of the bad version's process")
 
 
-def first_harm(answers: list[Answer]) -> float:
-    """When the first request that met the trouble had met it: it was answered by the fallback."""
-    return min(answer.started for answer in answers if answer.reason == "fallback")
+def spell(answers: list[Answer]) -> list[Answer]:
+    """What was asked from the first request that met the trouble to the last: those the fallback answered.
+
+    Counted rather than timed: a machine that stands still, or starts a process slowly, does not answer either. While a
+    version hangs or starts again, answers come until each client waits for it.
+    """
+    met = [answer.started for answer in answers if answer.reason == "fallback"]
+    return [answer for answer in answers if min(met) <= answer.started <= max(met)]
 
 
-def allowance(trouble: str) -> float:
+def allowance_s(trouble: str) -> float:
     """A hang shows only when a batch is overdue: the hang floor (0.6 s), twice at most. And the machine is shared."""
-    return {"fail": 2.0, "crash": 3.0, "hang": 3.2}[trouble]
+    return {"fail": 3.0, "crash": 4.0, "hang": 4.2}[trouble]
 
 
 def test_the_guard_does_not_loop_when_the_known_good_fails_too(gateway: LiveGateway) -> None:
@@ -85,9 +93,9 @@ def test_the_guard_does_not_loop_when_the_known_good_fails_too(gateway: LiveGate
     with load(gateway, ROUTE, clients=8) as running:
         after(running, 100)
         misbehave(bad, fail="always")
-        wait_until(lambda: audit(gateway, "rollback"), within_s=20, what="the guard's rollback")
+        wait_until(lambda: audit(gateway, "rollback"), what="the guard's rollback")
         misbehave(good, fail="always")
-        wait_until(lambda: audit(gateway, "guard-no-target"), within_s=20, what="the guard's note")
+        wait_until(lambda: audit(gateway, "guard-no-target"), what="the guard's note")
         after(running, 300)
     assert len(audit(gateway, "rollback")) == 1
     assert len(audit(gateway, "guard-no-target")) == 1

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
+from tests.live.scenario import PATIENT, alive
 
 WIDTH = 1000
 SIGNATURE = {
@@ -35,7 +36,7 @@ GROWTH_BYTES = 12 * 1024 * 1024
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """One for all tests here: routes ``large`` (rows of 1,000 numbers, answered with themselves) and ``small``."""
-    with LiveGateway(tmp_path_factory.mktemp("large") / "home") as running:
+    with LiveGateway(tmp_path_factory.mktemp("large") / "home", settings=PATIENT) as running:
         for name, signature in (("large", SIGNATURE), ("small", SMALL)):
             running.register_echo(name, name, {}, signature=signature, verify=False)
             running.put_route(name, {"model": name, "split": [{"version": 1, "weight": 100}]})
@@ -51,7 +52,7 @@ def body_of(array: np.ndarray[Any, Any], **more: Any) -> bytes:
 
 
 def post(gateway: LiveGateway, body: Any, path: str = "/predict/large", **headers: str) -> httpx.Response:
-    return gateway.client.post(path, content=body, headers={**JSON, **headers}, timeout=60)
+    return gateway.client.post(path, content=body, headers={**JSON, **headers})
 
 
 def decoders(gateway: LiveGateway) -> list[psutil.Process]:
@@ -151,22 +152,22 @@ def test_a_decoder_that_is_killed_costs_no_answer(gateway: LiveGateway) -> None:
 
     def send() -> None:
         while not over.is_set():
-            answers.append(httpx.post(f"{gateway.url}/predict/large", content=body, headers=JSON, timeout=60))
+            answers.append(httpx.post(f"{gateway.url}/predict/large", content=body, headers=JSON, timeout=90))
 
     threads = [threading.Thread(target=send) for _ in range(2)]
     for thread in threads:
         thread.start()
-    killed = 0
-    while killed < 3:
-        known = len(answers)
-        victim = wait_until(lambda: decoders(gateway), what="a decoder")[0]
-        os.kill(victim.pid, signal.SIGKILL)
-        killed += 1
-        assert small_works(gateway)
-        wait_until(lambda known=known: len(answers) > known + 3, what="answers after the kill")  # type: ignore[misc]
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(3):
+            known = len(answers)
+            victim = wait_until(lambda: decoders(gateway), what="a decoder")[0]
+            os.kill(victim.pid, signal.SIGKILL)
+            assert small_works(gateway)
+            wait_until(lambda known=known: len(answers) > known + 3, what="answers after the kill")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert {answer.status_code for answer in answers} <= {200, 413}
     assert sum(answer.status_code == 413 for answer in answers) <= 1  # one that two kills have met
     assert all(answer.json()["outputs"] == expected for answer in answers if answer.status_code == 200)
@@ -183,7 +184,7 @@ def test_a_client_that_leaves_in_mid_body_leaves_nothing_behind(gateway: LiveGat
             head = f"POST /predict/large HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
             sock.sendall(head.encode() + (body if index % 4 == 0 else body[:1_000_000]))
 
-    assert post(gateway, body).status_code == 200
+    wait_until(lambda: post(gateway, body).status_code == 200, what="a place, once all have been seen to leave")
     wait_until(lambda: process.num_fds() <= before + 8, what="the descriptors' return")
 
 
@@ -201,17 +202,15 @@ def test_a_hundred_large_bodies_leave_no_descriptor_and_no_memory(gateway: LiveG
 
     assert after[0] - before[0] <= GROWTH_BYTES
     assert after[1] <= before[1] + 2
-    assert after[2] == before[2]
+    assert after[2] <= before[2]  # a second decoder, of an earlier test, may have ended
 
 
 def test_the_decoder_ends_with_the_gateway(tmp_path: Path) -> None:
     """Killed without a word, it leaves no process behind."""
-    with LiveGateway(tmp_path / "home") as running:
+    with LiveGateway(tmp_path / "home", settings=PATIENT) as running:
         running.register_echo("large", "large", {}, signature=SIGNATURE, verify=False)
         running.put_route("large", {"model": "large", "split": [{"version": 1, "weight": 100}]})
         assert post(running, body_of(rows(100))).status_code == 200
         (decoder,) = decoders(running)
         running.kill()
-        wait_until(
-            lambda: not psutil.pid_exists(decoder.pid) or decoder.status() == psutil.STATUS_ZOMBIE, what="its end"
-        )
+        wait_until(lambda: not alive([decoder.pid]), what="its end")

@@ -44,8 +44,18 @@ def footprint(gateway: LiveGateway) -> tuple[int, int, int]:
     return int(anonymous) * 1024, process.num_fds(), len(process.children(recursive=True))
 
 
+def nothing_stays(gateway: LiveGateway, before: tuple[int, int, int]) -> None:
+    """A connection that is being closed, or a process that is being reaped, counts for a moment longer."""
+    wait_until(
+        lambda: all(now <= then for now, then in zip(footprint(gateway)[1:], before[1:], strict=True)),
+        what=f"descriptors and descendants of the beginning, {before[1:]}",
+    )
+    grown = footprint(gateway)[0] - before[0]
+    assert grown <= GROWTH_BYTES, f"grew by {grown / 1e6:.1f} MB"
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_hundred_cycles_of_load_infer_unload_leave_the_gateway_as_it_was(tmp_path: Path, network: Path) -> None:
     """A torch version comes, answers and goes, 100 times: memory flat within 3 MB, no child or descriptor left over.
 
@@ -73,13 +83,11 @@ def test_a_hundred_cycles_of_load_infer_unload_leave_the_gateway_as_it_was(tmp_p
             assert answer.json()["version"] == version
             gateway.put_route(ROUTE, alone)
             wait_until(lambda: len(gateway.resident()) == 1, what="the end of the torch version")
-        now = footprint(gateway)
-    assert now[0] - before[0] <= GROWTH_BYTES, f"grew by {(now[0] - before[0]) / 1e6:.1f} MB"
-    assert now[1:] == before[1:]
+        nothing_stays(gateway, before)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_a_version_that_fails_to_load_a_hundred_times_leaves_nothing(gateway: LiveGateway) -> None:
     """The same for loads that fail after having taken memory: everything is given back, every time."""
     register(gateway, ROUTE, 1)
@@ -99,6 +107,4 @@ def test_a_version_that_fails_to_load_a_hundred_times_leaves_nothing(gateway: Li
         assert gateway.predict(ROUTE, [ROW]).status_code == 200
         gateway.put_route(ROUTE, alone, wait=False)
         wait_until(lambda: f"{ROUTE}/{version}" not in gateway.resident(), what="the end of the failed version")
-    now = footprint(gateway)
-    assert now[0] - before[0] <= GROWTH_BYTES, f"grew by {(now[0] - before[0]) / 1e6:.1f} MB"
-    assert now[1:] == before[1:]
+    nothing_stays(gateway, before)
