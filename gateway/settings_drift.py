@@ -22,12 +22,14 @@ class ModelDrift(Group):
 
 class DriftSettings(Group):
     """Versions with a reference profile are looked at every ``look_s``. At most one false alarm is expected for a model
-    in ``budget_days``. A drift of less than ``least_effect`` (standard deviations, or the like for what has none) is
-    shown and raises no alarm; ``models`` says otherwise for some. Metrics show the ``features_shown`` furthest features
-    of a version."""
+    in ``budget_days``. Where processors are short, or a version has no pause, counting takes ``busy_share`` of the time
+    for each profile, and rows for which that is too little are sampled; 1 counts them all. A drift of less than
+    ``least_effect`` (standard deviations, or the like for what has none) is shown and raises no alarm; ``models`` says
+    otherwise for some. Metrics show the ``features_shown`` furthest features of a version."""
 
     enabled: bool = True
     look_s: Seconds = 60.0
+    busy_share: Annotated[float, Field(ge=0.001, le=1, allow_inf_nan=False)] = 0.02
     budget_days: Annotated[float, Field(ge=1, le=3650, allow_inf_nan=False)] = 90.0
     least_effect: Effect = 0.1
     models: dict[str, ModelDrift] = Field(default_factory=dict)

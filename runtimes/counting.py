@@ -52,6 +52,7 @@ from runtimes.base import Array
 __all__ = [
     "BLOCK_MOST",
     "BLOCK_SIGMA",
+    "BUSY_SHARE",
     "COSINE_UNITS",
     "FEATURE_MOST",
     "FEATURE_SIGMA",
@@ -72,6 +73,9 @@ BLOCK_SIGMA = 64
 BLOCK_MOST = 1 << 12
 COSINE_UNITS = 1 << 14
 PHASE_BITS = 28
+BUSY_SHARE = 0.02
+"""Of the time, unless somebody says otherwise, what counting with a plan takes while the processor is wanted elsewhere."""
+
 _AFTER_BINS = 6  # missing, low, high, unseen, total, square
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from runtimes.base import Arrays
-from runtimes.counting import Plan
+from runtimes.counting import BUSY_SHARE, Plan
 from runtimes.counting_buffer import Buffer, Counts
 from runtimes.counting_capture import Capture
 from runtimes.line import Line
 from runtimes.packets import TAIL_BYTES, Op, Packet
+from runtimes.pressure import Shortage, processors_are_short
 from runtimes.signature import Signature
 
 __all__ = ["PART_BYTES", "TELL_S", "Counting"]
@@ -34,9 +35,17 @@ _FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError,
 class Counting:
     """Of one child. Without plans it costs a batch one look at an empty tuple."""
 
-    def __init__(self, line: Line, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        line: Line,
+        *,
+        short: Callable[[], bool] = processors_are_short,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``short``: are processors short, so that counting gives way although nothing waits here?"""
         self._line = line
         self._clock = clock
+        self._shortage = Shortage(short, clock=clock)
         self._number = 0
         self._buffers: tuple[Buffer, ...] = ()
         self._places: tuple[int, ...] = ()  # of each, among the plans that were sent
@@ -45,7 +54,7 @@ class Counting:
         self._capture_number = 0
         self._captured: deque[Packet] = deque()
         self._tell_at = 0.0
-        self._silent = True  # nothing ran since the last telling
+        self._silent = True  # nothing ran, nor waited, between the last two tellings
 
     def __repr__(self) -> str:
         return f"<Counting {list(self._buffers)}>"
@@ -55,7 +64,7 @@ class Counting:
         """Something is to be counted or told."""
         return not self._silent or bool(self._unsent or self._captured)
 
-    def plan(self, plans: Sequence[Mapping[str, Any]], number: int) -> None:
+    def plan(self, plans: Sequence[Mapping[str, Any]], number: int, share: float = BUSY_SHARE) -> None:
         """Counts with these from now on. One that was there goes on; of others, what is not told yet is lost."""
         known = {buffer.plan.digest: buffer for buffer in self._buffers}
         buffers: dict[int, Buffer] = {}
@@ -63,7 +72,7 @@ class Counting:
             digest = str(body["digest"])
             try:
                 if digest not in known:
-                    known[digest] = Buffer(Plan.from_json(body["profile"], digest), clock=self._clock)
+                    known[digest] = Buffer(Plan.from_json(body["profile"], digest), share=share, clock=self._clock)
                 buffers[place] = known[digest]
             except (ValueError, KeyError) as error:
                 sys.stderr.write(f"profile {digest} is not counted: {error}\n")
@@ -93,7 +102,8 @@ class Counting:
         """It is answered, and more work may wait."""
         try:
             for buffer in self._buffers:
-                buffer.count_beside_work()
+                while buffer.count_beside_work():
+                    pass
         except _FAULTS as fault:
             self._give_up(fault)
         if self._clock() >= self._tell_at:
@@ -105,15 +115,17 @@ class Counting:
             return None
         if self._capture is not None and self._capture.due:
             return 0
-        due = [due for buffer in self._buffers if (due := buffer.due_in_s()) is not None]
+        short = self._shortage.known
+        due = [due for buffer in self._buffers if (due := buffer.due_in_s(short=short)) is not None]
         due.append(_NO_ROOM_S if self._unsent or self._captured else max(0.0, self._tell_at - self._clock()))
         return int(min(due) * 1000 + 0.999)
 
     def work(self) -> None:
-        """Nothing else is to be done: counts a slice, tells what is due."""
+        """Nothing else is to be done here: counts a slice, unless others want the processor, and tells what is due."""
+        short = self._shortage.look()
         try:
             for buffer in self._buffers:
-                if buffer.due_in_s() == 0.0:
+                if buffer.due_in_s(short=short) == 0.0:
                     buffer.count()
         except _FAULTS as fault:
             self._give_up(fault)
@@ -129,11 +141,12 @@ class Counting:
             if not self._line.try_to_tell(self._unsent[0]):
                 return
             self._unsent.popleft()
+        self._silent = True
         for place, buffer in zip(self._places, self._buffers, strict=True):
             counts = buffer.take()
             if counts is not None:
+                self._silent = False
                 self._unsent.extend(self._parts(place, counts))
-        self._silent = not any(buffer.waiting for buffer in self._buffers)
         self._tell_at = self._clock() + TELL_S
         while self._unsent and self._line.try_to_tell(self._unsent[0]):
             self._unsent.popleft()

@@ -129,7 +129,8 @@ class Worker:
     def _plan(self, packet: Packet, fd: int) -> None:
         memory = Memory.attach(fd, writable=False)
         try:
-            self._counting.plan(read_json(memory, packet.size_bytes)["plans"], packet.layout)
+            body = read_json(memory, packet.size_bytes)
+            self._counting.plan(body["plans"], packet.layout, float(body["busy_share"]))
         finally:
             memory.close()
 

@@ -18,6 +18,7 @@ from gateway.serving.engine import BatchPolicy, VersionSpec
 from gateway.serving.warmup import grid
 from gateway.settings import ModelPlacement, RuntimeSettings
 from runtimes.base import FileRef
+from runtimes.counting import BUSY_SHARE
 
 __all__ = ["Assembly"]
 
@@ -29,7 +30,8 @@ as the assembly: it may take minutes, and the few that everybody shares are what
 class Assembly:
     """Reads manifests out of the blob store. ``allow_pickle`` and ``allow_inline`` of the settings name models.
     ``environments``: where packages of versions are; None where no version has any of its own. ``counted``: rows are
-    counted with the profile that a version has, which costs microseconds each."""
+    counted with the profile that a version has, which costs microseconds each, for ``busy_share`` of the time while
+    the processor is wanted elsewhere."""
 
     def __init__(
         self,
@@ -38,11 +40,13 @@ class Assembly:
         environments: Environments | None = None,
         *,
         counted: bool = True,
+        busy_share: float = BUSY_SHARE,
     ) -> None:
         self._blobs = blobs
         self._runtimes = runtimes
         self._environments = environments
         self._counted = counted
+        self._busy_share = busy_share
         self._threads = ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="turnout-files")
         self._fetching: dict[tuple[VersionRef, str], Future[tuple[FileRef, ...]]] = {}
 
@@ -92,6 +96,7 @@ class Assembly:
             instances=own.instances or settings.instances,
             devices=settings.devices if own.devices is None else own.devices,
             profile=CountingPlan(*pieces.profile) if pieces.profile is not None and self._counted else None,
+            busy_share=self._busy_share,
             files=None
             if self._blobs.lasting and manifest.environment is None
             else partial(self._fetched, ref, digest, manifest),

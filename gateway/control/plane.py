@@ -121,7 +121,13 @@ class ControlPlane:
         self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
         assemble = (
             assemble
-            or Assembly(blobs, settings.runtimes, self.environments, counted=settings.telemetry.drift.enabled).spec
+            or Assembly(
+                blobs,
+                settings.runtimes,
+                self.environments,
+                counted=settings.telemetry.drift.enabled,
+                busy_share=settings.telemetry.drift.busy_share,
+            ).spec
         )
         self.reconciler = Reconciler(
             store=store,

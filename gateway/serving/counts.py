@@ -17,7 +17,7 @@ import numpy as np
 from gateway.errors import VersionUnavailable
 from gateway.messages import Arrays
 from runtimes.channel import write_json
-from runtimes.counting import Plan
+from runtimes.counting import BUSY_SHARE, Plan
 from runtimes.packets import ChannelFault, Packet
 
 __all__ = ["CaptureReader", "Counting", "CountingPlan", "CountsReader", "Told"]
@@ -43,15 +43,18 @@ Told = Callable[[str, int, int, bytes], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counting:
-    """What to count with, and who is told. ``probe``: the inputs of self-inferences, which are nobody's traffic."""
+    """What to count with, and who is told. ``probe``: the inputs of self-inferences, which are nobody's traffic.
+    ``busy_share``: of the time, so much goes into each plan while the processor is wanted elsewhere."""
 
     plans: tuple[CountingPlan, ...]
     told: Told
     probe: Arrays | None = None
+    busy_share: float = BUSY_SHARE
 
     def body(self) -> bytes:
         """For a child."""
-        return write_json({"plans": [{"digest": p.digest, "profile": json.loads(p.profile)} for p in self.plans]})
+        plans = [{"digest": p.digest, "profile": json.loads(p.profile)} for p in self.plans]
+        return write_json({"plans": plans, "busy_share": self.busy_share})
 
 
 class CaptureReader:

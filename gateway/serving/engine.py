@@ -15,6 +15,7 @@ from gateway.errors import TurnoutError
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.counts import Counting, CountingPlan
 from runtimes.base import FileRef, LoadSpec
+from runtimes.counting import BUSY_SHARE
 
 __all__ = ["BatchPolicy", "BatchResult", "Done", "Engine", "EngineFactory", "EngineInfo", "VersionSpec", "run_on"]
 
@@ -38,7 +39,8 @@ class VersionSpec:
     request's inputs (one row if batched), used to warm and to prove readiness; None lets
     them be made from the signature. ``interpreter`` starts the child with another Python.
     ``load_timeout_s`` bounds load and warm-up together. ``instances`` engines run on each of
-    ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with.
+    ``devices``; where none is named, on the load's own. ``profile``: what its traffic is counted with,
+    ``busy_share`` of the time while the processor is wanted elsewhere.
     ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them, and the
     interpreter's own packages are looked after); it may take minutes, and raises LoadError. Cancelled, what it began
     goes on. None: they stay where the load says.
@@ -56,6 +58,7 @@ class VersionSpec:
     instances: int = 1
     devices: tuple[str, ...] = ()
     profile: CountingPlan | None = None
+    busy_share: float = BUSY_SHARE
     files: Callable[[], Awaitable[tuple[FileRef, ...]]] | None = field(default=None, compare=False)
 
     async def current_load(self) -> LoadSpec:

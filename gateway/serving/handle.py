@@ -267,7 +267,7 @@ class Handle:
         return await (await self._instances.engine()).capture(rows, seed)
 
     def _count(self) -> None:
-        self._instances.count(Counting(self._plans, self._counted, self._probe))
+        self._instances.count(Counting(self._plans, self._counted, self._probe, self._spec.busy_share))
 
     def _counted(self, profile: str, seen: int, counted: int, counts: bytes) -> None:
         self._observer.counted(CountsRecord(self.ref, profile, seen, counted, counts))

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from runtimes.counting_buffer import BUSY_SHARE, GATHER_ROWS, GATHER_S, MOST_ROWS, Buffer
+from runtimes.counting import BUSY_SHARE
+from runtimes.counting_buffer import GATHER_ROWS, GATHER_S, MOST_ROWS, Buffer
 from runtimes.counting_capture import Capture
 from runtimes.counting_profile import Profile
 from runtimes.counting_rows import Counter
@@ -88,7 +89,7 @@ def test_under_load_counting_takes_a_small_share_of_the_time() -> None:
         time.now += 0.001
         return time.now
 
-    buffer = Buffer(PROFILE.plan, clock=passing)
+    buffer = Buffer(PROFILE.plan, clock=passing, worked=passing)
     note(buffer, 100)
     assert not buffer.count_beside_work()
     note(buffer, 4000)
@@ -96,6 +97,117 @@ def test_under_load_counting_takes_a_small_share_of_the_time() -> None:
     assert not buffer.count_beside_work()
     time.now += 0.002 / BUSY_SHARE
     assert buffer.count_beside_work()
+
+
+def test_while_others_want_the_processor_counting_keeps_to_its_share_though_nothing_waits() -> None:
+    """After a slice it is due again once fifty times as long has passed; where nobody else wants it, at once."""
+    time = Time()
+    buffer = Buffer(PROFILE.plan, clock=time, worked=_stepping(0.001))
+    note(buffer, 4000)
+    assert buffer.due_in_s(short=True) == 0.0
+    buffer.count()
+    assert buffer.due_in_s() == 0.0
+    assert buffer.due_in_s(short=True) == pytest.approx(0.001 / BUSY_SHARE)
+    time.now += 0.001 / BUSY_SHARE
+    assert buffer.due_in_s(short=True) == 0.0
+
+
+def test_a_share_of_one_counts_whatever_comes() -> None:
+    """Nothing is ever put off for the time that counting took."""
+    buffer = Buffer(PROFILE.plan, share=1.0)
+    for second in range(3):
+        for batch in range(50):
+            note(buffer, 200, seed=batch)
+            while buffer.count_beside_work():
+                pass
+        counts = buffer.take()
+        assert counts is not None
+        assert counts.seen == counts.counted > 8000, second
+
+
+def test_who_loses_the_processor_in_the_midst_of_a_slice_has_not_worked_longer() -> None:
+    """A slice is of so many rows as processor time allows: smaller ones would cost several times as much a row."""
+    time = Time()
+
+    def stopped() -> float:
+        time.now += 1.0
+        return time.now
+
+    slow, fast = Buffer(PROFILE.plan, clock=stopped, worked=_stepping(1e-4)), Buffer(PROFILE.plan)
+    for buffer in (slow, fast):
+        note(buffer, 4000)
+    slow.count()
+    before = slow.waiting
+    slow.count()
+    assert before - slow.waiting > 500
+
+
+def test_each_batch_has_the_same_chance_whatever_its_size_or_its_place() -> None:
+    """Four times as many rows come as there is time for, in a pattern: after each pause a large batch of high values,
+    then small ones of low values. Both are counted in their share of what came, and never is the buffer full."""
+    buffer = Buffer(PROFILE.plan, worked=_stepping(0.001))
+    high, low = np.full((32, 3), 3.0, np.float32), np.full((3, 3), -3.0, np.float32)
+    plan = PROFILE.plan.features[0]
+    came, counted, bins = 0, 0, np.zeros(plan.bins)
+    for second in range(100):
+        for place in range(400):
+            batch = low if place % 4 else high
+            buffer.note({"x": batch}, {"y": batch}, len(batch))
+        worked = 0
+        while worked < 1000 and buffer.waiting:
+            before = buffer.waiting
+            buffer.count()
+            worked += before - buffer.waiting
+        counts = buffer.take()
+        assert counts is not None
+        assert buffer.waiting < MOST_ROWS
+        if second >= 20:
+            came, counted = came + counts.seen, counted + counts.counted
+            bins += counts.vector[plan.counts]
+    assert counted / came == pytest.approx(0.25, rel=0.1)
+    assert bins[-1] / bins.sum() == pytest.approx(32 / 41, rel=0.03)
+
+
+def test_a_thousand_rows_are_all_counted_however_little_time_there_is() -> None:
+    """What comes now and then is never sampled: there is room for it until there is time."""
+    buffer = Buffer(PROFILE.plan)
+    for batch in range(GATHER_ROWS // 8):
+        note(buffer, 8, seed=batch)
+        if batch % 10 == 0:
+            buffer.take()
+    while buffer.waiting:
+        buffer.count()
+    buffer.take()
+    note(buffer, 8)
+    assert buffer.waiting == 8
+
+
+def test_once_the_load_is_over_every_row_is_counted_again() -> None:
+    """After a second in which nothing came at once, else as soon as little waits."""
+    buffer = Buffer(PROFILE.plan)
+    for _ in range(2 * MOST_ROWS // 32):
+        note(buffer, 32)
+    buffer.take()
+    before = buffer.waiting
+    note(buffer, 8)
+    assert buffer.waiting == before, "more waits than should: nothing is noted"
+    while buffer.waiting:
+        buffer.count()
+    buffer.take()
+    assert buffer.take() is None
+    note(buffer, 8)
+    assert buffer.waiting == 8
+
+
+def _stepping(seconds: float) -> Time:
+    """A clock by which each look is so much later than the one before."""
+
+    class Stepping(Time):
+        def __call__(self) -> float:
+            self.now += seconds
+            return self.now
+
+    return Stepping()
 
 
 def test_what_is_noted_is_a_copy() -> None:

@@ -11,12 +11,12 @@ from gateway.clock import Clock
 from gateway.telemetry.decisions.awaited import AwaitedPart
 from gateway.telemetry.decisions.log import DecisionLog, LogOptions
 from gateway.telemetry.decisions.part import DecisionPart
-from gateway.telemetry.decisions.pressure import processors_are_short
 from gateway.telemetry.decisions.scribe import Scribe
 from gateway.telemetry.decisions.secret import KeyedHash
 from gateway.telemetry.decisions.segments import Segment
 from gateway.telemetry.decisions.sinks.following import Sinks
 from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
+from runtimes.pressure import processors_are_short
 
 __all__ = ["decision_part"]
 
