@@ -112,7 +112,7 @@ class OtlpReceiver:
             self._spans += _decoded(request)
             self._came.notify_all()
 
-    def wait_for(self, found: Callable[[list[Received]], Any], *, within_s: float = 30.0) -> Any:
+    def wait_for(self, found: Callable[[list[Received]], Any], *, within_s: float = 60.0) -> Any:
         """What ``found`` makes of the spans so far, once it is something."""
         with self._came:
             return self._came.wait_for(lambda: found(self._spans), within_s) or found(self._spans)

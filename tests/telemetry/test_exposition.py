@@ -30,7 +30,7 @@ class Gate(Collector):
     def collect(self) -> Iterator[Metric]:
         self.threads.append(threading.current_thread().name)
         self.asked.set()
-        self.open.wait(30)
+        self.open.wait(60)
         if self.fault is not None:
             raise self.fault
         yield GaugeMetricFamily("asked", "How often.", len(self.threads))
@@ -51,7 +51,7 @@ class Scraped:
             return await client.request(method, "/metrics", headers=headers)
 
     async def until_asked(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self.gate.asked.wait, 30)
+        await asyncio.get_running_loop().run_in_executor(None, self.gate.asked.wait, 60)
 
 
 @pytest.fixture

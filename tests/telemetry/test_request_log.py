@@ -41,7 +41,7 @@ class MemorySink:
 
     def write(self, lines: bytes) -> None:
         self.reached.release()
-        self.gate.wait(30)
+        self.gate.wait(60)
         if self.faults:
             raise self.faults.pop(0)
         self.written += lines
@@ -68,7 +68,7 @@ def written(sink: MemorySink, *records: Any) -> list[dict[str, Any]]:
     log = request_log(sink)
     for record in records:
         log.take([record])
-    assert log.close()
+    assert log.close(60)
     return sink.lines()
 
 
@@ -116,7 +116,7 @@ def test_a_change_of_weights_leaves_nothing_behind(sink: MemorySink) -> None:
         log.take([answered(2 * number)])
         log.take(unpack_burst(pack_burst([answered(2 * number + 1)])))
 
-    assert log.close()
+    assert log.close(60)
     assert [(line["revision"], line["epoch"]) for line in sink.lines()] == [(number, number) for number in range(200)]
     assert references() - before < 10
 
@@ -187,7 +187,7 @@ def test_states_crashes_tables_and_rollbacks_are_lines_too(sink: MemorySink) -> 
     lines.table_applied(8)
     lines.store_reachable(False)
     lines.rolled_back(RollbackRecord("digits", "error-burst", 3, (4,), "12 of 20 failed", durable=True))
-    log.close()
+    log.close(60)
     lines = sink.lines()
     assert {line.pop("time") for line in lines} == {"2023-11-14T22:13:20.000Z"}
     assert lines == [
@@ -221,12 +221,12 @@ def test_a_sink_that_hangs_fills_the_queue_and_never_blocks(sink: MemorySink) ->
     sink.gate.clear()
     log = request_log(sink, limit=10)
     log.take([request(request_id="first")])
-    assert sink.reached.acquire(timeout=30)
+    assert sink.reached.acquire(timeout=60)
     for number in range(50):
         log.take([request(request_id=str(number))])
     assert log.statistics().dropped == 40
     sink.gate.set()
-    assert log.close()
+    assert log.close(60)
     lines = sink.lines()
     assert [line["request_id"] for line in lines if line["event"] == "request"] == ["first", *map(str, range(10))]
     assert [line["count"] for line in lines if line["event"] == "log-lines-dropped"] == [40]
@@ -237,7 +237,7 @@ def test_lines_lost_on_the_way_are_told_of_like_those_dropped_here(sink: MemoryS
     """Whoever reads the log need not know where they went."""
     log = request_log(sink)
     log.told(GAP, {"count": 7, "cause": "recorder"})
-    assert log.close()
+    assert log.close(60)
     assert [(line["event"], line["count"]) for line in sink.lines()] == [("log-lines-dropped", 7)]
     assert log.ask("request-log", {}) == {"queued": 0, "written": 0, "dropped": 7}
 
@@ -247,7 +247,7 @@ def test_closing_gives_up_on_a_sink_that_hangs(sink: MemorySink) -> None:
     sink.gate.clear()
     log = request_log(sink)
     log.take([request()])
-    assert sink.reached.acquire(timeout=30)
+    assert sink.reached.acquire(timeout=60)
     assert not log.close(timeout_s=0.01)
 
 
@@ -262,9 +262,9 @@ def test_a_sink_that_fails_is_told_once_and_used_again_when_it_recovers(
     sink.faults = [fault] * 3
     for number in range(3):
         log.take([request(request_id=str(number))])
-        assert sink.reached.acquire(timeout=30)
+        assert sink.reached.acquire(timeout=60)
     log.take([request(request_id="after")])
-    assert log.close()
+    assert log.close(60)
     lines = sink.lines()
     assert [(line.get("request_id"), line.get("count")) for line in lines] == [("after", None), (None, 3)]
     assert len([entry for entry in caplog.records if "cannot be written" in entry.message]) == 1
@@ -273,17 +273,17 @@ def test_a_sink_that_fails_is_told_once_and_used_again_when_it_recovers(
 def test_nothing_is_taken_after_close_and_the_sink_is_closed(sink: MemorySink) -> None:
     """Late events of a gateway that shuts down are counted; the descriptor may be another's by now."""
     log = request_log(sink)
-    assert log.close()
+    assert log.close(60)
     log.take([request()])
     assert sink.closed
     assert log.statistics().dropped == 1
     assert sink.written == b""
-    assert log.close()
+    assert log.close(60)
 
 
 def test_a_quiet_log_has_nothing_to_say(sink: MemorySink) -> None:
     """No line about zero dropped lines."""
-    assert request_log(sink).close()
+    assert request_log(sink).close(60)
     assert sink.written == b""
 
 
@@ -294,7 +294,7 @@ def test_a_file_gets_lines_appended_by_several_gateways(tmp_path: Path) -> None:
     for log in logs:
         for number in range(100):
             log.take([request(request_id=str(number))])
-    assert all(log.close() for log in logs)
+    assert all(log.close(60) for log in logs)
     lines = [json.loads(line)["request_id"] for line in where.read_text().splitlines()]
     assert sorted(lines, key=int) == sorted((str(number) for number in [*range(100), *range(100)]), key=int)
     assert where.stat().st_mode & 0o777 == 0o640
@@ -345,7 +345,7 @@ from gateway.telemetry.sink import open_sink
 for where in ("stdout", "stderr"):
     log = RequestLog(open_sink(where), clock=SystemClock())
     EventLines(log.told, clock=SystemClock()).table_applied(8)
-    log.close()
+    log.close(60)
 print("still here")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

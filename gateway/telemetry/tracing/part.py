@@ -49,9 +49,9 @@ class Traces:
             raise KeyError(kind)
         return {"exported": self._exporting.exported, "dropped": dict(self._exporting.dropped)}
 
-    def flush(self) -> bool:
+    def flush(self, timeout_s: float = 5.0) -> bool:
         """Returns once all that was told has been tried; False when that took too long."""
-        return self._exporting.flush()
+        return self._exporting.flush(timeout_s)
 
     def close(self) -> None:
         self._exporting.close()

@@ -40,7 +40,7 @@ def lines(first: int, count: int, **fields: Any) -> list[bytes]:
     return made
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], *, within_s: float = 60.0) -> None:
     """For what threads and sockets do; bounded, and not judged by how long it took."""
     end = time.monotonic() + within_s
     while not condition():
@@ -66,7 +66,7 @@ class Written:
     def append(self, made: list[bytes]) -> None:
         self.log.append(made)
         self.count += len(made)
-        if not self.log.sync(timeout_s=20.0):
+        if not self.log.sync(timeout_s=60.0):
             raise AssertionError("it is not durable")
 
     def durable(self) -> int:
@@ -84,6 +84,7 @@ class Receiving:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.port = 0
         self.released = threading.Event()
+        self.arrive: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
@@ -94,8 +95,9 @@ class Receiving:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiving]:
-    """A real server on a free port, a thread a connection, connections kept open."""
+def receiving(*, away: bool = False) -> Iterator[Receiving]:
+    """A real server on a free port, a thread a connection, connections kept open. ``away``: its port is taken and
+    refuses every connection until ``arrive``."""
     receiver = Receiving()
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,7 +108,7 @@ def receiving(port: int = 0) -> Iterator[Receiving]:
             receiver.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
             said = receiver.answer(body)
             if said is None:
-                receiver.released.wait(30)
+                receiver.released.wait(60)
                 self.close_connection = True
                 return
             status, content = said if isinstance(said, tuple) else (said, b"")
@@ -122,14 +124,23 @@ def receiving(port: int = 0) -> Iterator[Receiving]:
         def handle_error(self, *_: object) -> None:
             """A sink that is ended hangs up."""
 
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.server_bind()
     receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+
+    def arrive() -> None:
+        server.server_activate()
+        thread.start()
+
+    receiver.arrive = arrive
+    if not away:
+        arrive()
     try:
         yield receiver
     finally:
         receiver.released.set()
-        server.shutdown()
-        thread.join()
+        if thread.is_alive():
+            server.shutdown()
+            thread.join()
         server.server_close()

@@ -40,7 +40,7 @@ class Home:
         number = self.log.segment
         self.log.append([b"[]"] * 10)
         self.log.rotate()
-        assert self.log.sync(10.0)
+        assert self.log.sync(60.0)
         return number
 
     def pass_days(self, days: float) -> None:

@@ -26,13 +26,13 @@ def test_a_new_segments_name_is_durable_before_its_records_are_called_so(tmp_pat
     syncer = Syncer(first, tmp_path, fsync=fsync)
     with (tmp_path / "00000001.log").open("wb") as one, (tmp_path / "00000002.log").open("wb") as two:
         syncer.ask(one.fileno(), Mark(1, 1, b"", 0.0))
-        assert syncer.wait(30)
+        assert syncer.wait(60)
         assert (syncer.done, synced) == (first, ["file"])
         assert "Input/output error" in str(syncer.fault)
         failing[0] = False
         for mark, file in ((Mark(1, 2, b"", 0.0), one), (Mark(1, 3, b"", 0.0), one), (Mark(2, 4, b"", 0.0), two)):
             syncer.ask(file.fileno(), mark)
-            assert syncer.wait(30)
+            assert syncer.wait(60)
             assert (syncer.done, syncer.fault) == (mark, None)
     assert synced == ["file", "file", "folder", "file", "file", "folder"]
     syncer.close()

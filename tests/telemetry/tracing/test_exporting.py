@@ -28,7 +28,7 @@ class Scripted:
 
     def export(self, spans: Sequence[Span]) -> bool:
         self.asked.set()
-        self.gate.wait(30)
+        self.gate.wait(60)
         if self.raises:
             raise ConnectionError("no collector")
         if not self.refuses:
@@ -52,10 +52,10 @@ def test_spans_arrive_in_order_and_are_counted(exporter: Scripted) -> None:
     exporter.gate.set()
     exporting = Exporting(exporter)
     exporting.put([span(number) for number in range(1500)])
-    assert exporting.flush()
+    assert exporting.flush(60)
     assert exporter.taken == [str(number) for number in range(1500)]
     assert exporting.exported == 1500
-    assert exporting.close(30)
+    assert exporting.close(60)
     assert exporter.closed == 1
 
 
@@ -64,13 +64,13 @@ def test_a_dead_collector_costs_a_bounded_queue_and_the_oldest_spans(exporter: S
     exporting = Exporting(exporter, most_spans=100)
     exporting.put([span(number) for number in range(10)])
     threading.Thread(target=exporting.flush, daemon=True).start()
-    assert exporter.asked.wait(30)
+    assert exporter.asked.wait(60)
     for number in range(10, 1000):
         exporting.put([span(number)])
     assert exporting.dropped["queue-full"] == 890
     assert repr(exporting) == "<Exporting [100 queued | 0 exported | 890 lost]>"
     exporter.gate.set()
-    assert exporting.close(30)
+    assert exporting.close(60)
     assert exporter.taken == [str(number) for number in (*range(10), *range(900, 1000))]
 
 
@@ -80,9 +80,9 @@ def test_what_the_collector_refuses_is_counted_and_not_kept(exporter: Scripted) 
     exporter.refuses = True
     exporting = Exporting(exporter)
     exporting.put([span(), span()])
-    assert exporting.flush()
+    assert exporting.flush(60)
     assert (exporting.dropped["not-delivered"], exporting.exported) == (2, 0)
-    assert exporting.close(30)
+    assert exporting.close(60)
 
 
 def test_an_exporter_that_raises_loses_its_spans_and_not_its_thread(exporter: Scripted) -> None:
@@ -91,12 +91,12 @@ def test_an_exporter_that_raises_loses_its_spans_and_not_its_thread(exporter: Sc
     exporter.raises = True
     exporting = Exporting(exporter)
     exporting.put([span(1)])
-    assert exporting.flush()
+    assert exporting.flush(60)
     exporter.raises = False
     exporting.put([span(2)])
-    assert exporting.flush()
+    assert exporting.flush(60)
     assert (exporter.taken, exporting.dropped["not-delivered"]) == (["2"], 1)
-    assert exporting.close(30)
+    assert exporting.close(60)
 
 
 def test_an_exporter_that_hangs_is_given_up_at_the_end(exporter: Scripted) -> None:
@@ -104,7 +104,7 @@ def test_an_exporter_that_hangs_is_given_up_at_the_end(exporter: Scripted) -> No
     exporting = Exporting(exporter)
     exporting.put([span()])
     threading.Thread(target=exporting.flush, daemon=True).start()
-    assert exporter.asked.wait(30)
+    assert exporter.asked.wait(60)
     exporting.put([span(), span()])
     assert not exporting.close(0.01)
     assert exporter.closed == 1

@@ -68,7 +68,7 @@ def test_a_collector_gets_the_tree_its_batch_and_their_links(
         trace_state="vendor=1",
         shadows=[copy._replace(trace=f"00-{TRACE_ID}-{SPAN_ID}-01")],
     )
-    assert traces.flush()
+    assert traces.flush(60)
     found = receiver.tree(TRACE_ID, stages=5)
     root = found["POST /predict/{route}"]
     assert (root.span_id, root.parent_id, root.server, root.state) == (SPAN_ID, PARENT_ID, True, "vendor=1")
@@ -99,7 +99,7 @@ def test_spans_after_a_rotation_go_out_with_the_new_headers(receiver: OtlpReceiv
         if said != "old":
             traces.told("secrets", {"otlp_headers": {"Authorization": said}, "sinks": {}})
         told(traces)
-        assert traces.flush()
+        assert traces.flush(60)
         assert receiver.headers["authorization"] == said
     assert traces.ask("traces", {})["exported"] == 21
     assert not any(traces.ask("traces", {})["dropped"].values())
@@ -135,7 +135,7 @@ def test_a_secret_with_spaces_around_it_is_a_header_and_stands_in_no_error(
     assert options is not None
     traces = part(options)
     told(traces)
-    assert traces.flush()
+    assert traces.flush(60)
     traces.close()
     assert "s3cret" not in caplog.text
     assert receiver.headers["authorization"] == "Bearer s3cret"
@@ -150,7 +150,7 @@ def test_attributes_that_others_named_have_the_names_that_they_gave(receiver: Ot
     told(
         traces, code=500, error="ModelError", decision=decision()._replace(flag=("beta", "on", "flagd"), flag_age_s=1.0)
     )
-    traces.flush()
+    traces.flush(60)
     root = receiver.tree(TRACE_ID)["POST /predict/{route}"]
     known = {
         value
@@ -174,7 +174,7 @@ def test_a_collector_that_is_not_there_costs_a_count(exporter: str) -> None:
         endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         traces = part(ExportOptions(exporter, "replica-1", endpoint=endpoint, timeout_s=0.2))
         told(traces)
-        assert traces.flush()
+        assert traces.flush(60)
         assert traces.ask("traces", {})["dropped"]["not-delivered"] == 7
         traces.close()
 
@@ -185,10 +185,10 @@ def test_a_collector_that_refuses_costs_a_count(receiver: OtlpReceiver, exporter
     traces = part(ExportOptions(exporter, "replica-1", endpoint=receiver.endpoint(exporter)))
     receiver.broken.set()
     told(traces)
-    assert traces.flush()
+    assert traces.flush(60)
     receiver.broken.clear()
     told(traces)
-    assert traces.flush()
+    assert traces.flush(60)
     counts = traces.ask("traces", {})
     assert (counts["dropped"]["not-delivered"], counts["exported"]) == (7, 7)
     traces.close()
@@ -201,7 +201,7 @@ def test_a_state_that_is_none_is_left_out_and_its_span_arrives(receiver: OtlpRec
     """Had one come through the door that the door should have dropped."""
     traces = part(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))
     told(traces, trace_state=hostile, request_id="\ud800" + "x" * 8192)
-    assert traces.flush()
+    assert traces.flush(60)
     root = receiver.tree(TRACE_ID)["POST /predict/{route}"]
     assert len(root.state) < 600
     assert len(root.attributes["turnout.request_id"]) <= 500
