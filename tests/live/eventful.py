@@ -68,7 +68,7 @@ def eventful(folder: Path) -> Iterator[Eventful]:
     settings: dict[str, Any] = {
         "server": {"workers": 2},
         "runtimes": {"memory_bytes": 4 << 30},
-        "flags": {"provider": "flagd-file", "path": str(flags)},
+        "flags": {"provider": "flagd-file", "path": str(flags), "budget_ms": 1000.0},
         "telemetry": {
             "drift": {"look_s": 0.5},
             "trace_exporter": "otlp",

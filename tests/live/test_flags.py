@@ -41,7 +41,7 @@ def test_every_web_process_follows_the_flag_file_and_an_outage_ends_in_the_known
     """The file says 2, then 1; broken for longer than the route allows, it says nothing any more, and readyz does."""
     path = tmp_path / "flags.json"
     write(path, 2)
-    flags = {"provider": "flagd-file", "path": str(path), "poll_ms": 50}
+    flags = {"provider": "flagd-file", "path": str(path), "poll_ms": 50, "budget_ms": 1000.0}
     with LiveGateway(tmp_path / "home", settings={"flags": flags, "server": {"workers": workers}}) as gateway:
         register(gateway, ROUTE, 3)
         split = [{"version": 3, "weight": 1}, {"version": 1, "weight": 0}, {"version": 2, "weight": 0}]
