@@ -8,9 +8,9 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,12 +25,14 @@ __all__ = [
     "ignore_signals",
     "keep_heap",
     "name_process",
+    "out_of_reach",
     "own_group",
     "reseed",
     "step_back",
     "thread_environment",
 ]
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _MADV_DONTNEED = 4
@@ -94,6 +96,17 @@ def own_group() -> None:
     os.setpgid(0, 0)
 
 
+@contextmanager
+def out_of_reach() -> Iterator[None]:
+    """What is started meanwhile hears of no stop before it has said that it ignores it (``ignore_signals``): Ctrl-C
+    goes to the whole group, and would end a process that is still importing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals() -> None:
     """Ctrl-C and a stop of the whole service are for the gateway, which drains first and then closes the channel."""
     signal.set_wakeup_fd(-1)
@@ -101,6 +114,7 @@ def ignore_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # printing to the terminal of a group that is not ours
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 def give_back_code() -> None:

@@ -17,6 +17,7 @@ import orjson
 from gateway.codec.limits import CodecLimits
 from gateway.decoding.wire import receive, send
 from runtimes.memory import Memory
+from runtimes.process import out_of_reach
 
 __all__ = ["Decoder", "DecoderEnded"]
 
@@ -45,9 +46,10 @@ class Decoder:
             told += ["--limits", orjson.dumps(asdict(limits)).decode()]
             command = [sys.executable, "-P", "-c", _SNIPPET, _PACKAGES, *told]
             try:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-                )
+                with out_of_reach():
+                    self._process = subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                    )
             except OSError:
                 self._channel.close()
                 raise

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from runtimes.process import out_of_reach
+
 __all__ = ["ChildProcess"]
 
 
@@ -21,7 +23,10 @@ class ChildProcess:
         """``link``: the child's end, which stays the caller's to close here. Without an ``environment`` it has ours.
         Raises OSError."""
         command = [sys.executable, "-m", module, "--fd", str(link.fileno()), "--parent", str(os.getpid())]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[link.fileno()], env=environment)
+        with out_of_reach():
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[link.fileno()], env=environment
+            )
         self._pidfd: int | None = os.pidfd_open(self._process.pid)
         loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[int] = loop.create_future()

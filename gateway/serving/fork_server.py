@@ -20,6 +20,7 @@ from typing import Any
 from gateway.errors import LoadError
 from gateway.serving.child import Child, in_words
 from runtimes import boot
+from runtimes.process import out_of_reach
 
 __all__ = ["ForkServer"]
 
@@ -225,7 +226,8 @@ class ForkServer:
 def _popen(control: socket.socket, preload: Sequence[str]) -> subprocess.Popen[bytes]:
     told = ["--fd", str(control.fileno()), "--parent", str(os.getpid()), "--preload", ",".join(preload)]
     command = boot.command("fork_server", told)
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[control.fileno()])
+    with out_of_reach():
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[control.fileno()])
 
 
 async def _undo(waiting: asyncio.Future[Child]) -> None:

@@ -30,6 +30,8 @@ __all__ = ["Crew", "CrewStatistics"]
 log = logging.getLogger("turnout.workers")
 
 START_S = 60.0
+"""A worker that has read nothing yet is starting, and may take so long, as at the gateway's start."""
+
 IN_FORCE_S = 2.0
 """How long an answer to a change waits until every worker has applied it."""
 
@@ -305,7 +307,7 @@ class Crew:
     def _watch(self) -> None:
         """Ends workers that have stopped to read: a stopped one would serve the past when it wakes."""
         for colleague in self._colleagues():
-            if colleague.behind_s() > STUCK_S:
+            if colleague.behind_s() > (STUCK_S if colleague.taken else START_S):
                 log.error(
                     "web worker %d (pid %d) has not read for %.1f s and is ended",
                     colleague.place, colleague.process.pid, colleague.behind_s(),

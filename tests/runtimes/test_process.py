@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import runtimes
-from runtimes.process import own_group, thread_environment
+from runtimes.process import out_of_reach, own_group, thread_environment
 
 ROOT = Path(runtimes.__file__).parents[1]
 
@@ -165,3 +166,26 @@ def test_a_heap_that_is_kept_is_not_faulted_in_again() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
     )
     assert int(found.stdout) < 100 * 50, "two blocks are some 490 pages"
+
+
+LATE = """
+import os, signal, sys
+from runtimes.process import ignore_signals
+held = signal.sigpending() | signal.pthread_sigmask(signal.SIG_BLOCK, ())
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGINT)
+ignore_signals()
+print(sorted(map(int, held)), sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))
+"""
+
+
+def test_a_process_that_is_starting_does_not_end_by_a_stop_of_its_whole_group() -> None:
+    """Ctrl-C while it imports: it ignores that when it can, and hears of it no sooner. The mask is its parent's again
+    afterwards, and none of its own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    command = [sys.executable, "-c", LATE]
+    with out_of_reach():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    said, _ = process.communicate(timeout=120)
+    assert (said, process.returncode) == ("[2, 15] []\n", 0)

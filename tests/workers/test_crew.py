@@ -20,13 +20,13 @@ from gateway.routing.table import RoutingTable
 from gateway.serving.fleet import Fleet
 from gateway.serving.scripted_engine import ScriptedEngines
 from gateway.workers.colleague import Desk
-from gateway.workers.crew import IN_FORCE_S, STALE_S, Crew
+from gateway.workers.crew import IN_FORCE_S, STALE_S, START_S, STUCK_S, Crew
 from gateway.workers.lender import Lender
 from gateway.workers.link import Link
 from gateway.workers.process import WebProcess
 from gateway.workers.publisher import Publisher, Sources
 from gateway.workers.replay import Replays
-from tests.serving.stage import until
+from tests.serving.stage import turns, until
 
 
 class ScriptedWorker(WebProcess):
@@ -160,3 +160,27 @@ async def test_an_answer_that_waits_for_a_worker_no_longer_owns_up_to_it_once(ca
         assert [record.getMessage() for record in caplog.records] == [
             "a change is answered, and not in force yet in web worker 2, which does not keep up"
         ]
+
+
+async def test_a_worker_that_takes_the_place_of_another_has_the_time_to_start() -> None:
+    """A busy machine needs more than five seconds for that: who is ended for it never comes, however often it is
+    tried. One that has read, and then no more, is stuck."""
+    async with two_workers() as stage:
+        for worker in stage.workers:
+            worker.applies(stage.publisher.number)
+        await until(lambda: repr(stage.crew) == "<Crew [serving | serving]>")
+        await turns()
+        stage.workers[0].kill()
+        await until(lambda: len(stage.workers) == 3)
+        for _ in range(int(START_S) - 1):
+            stage.clock.advance(1.0)
+        assert len(stage.workers) == 3
+        stage.workers[2].applies(stage.publisher.number)
+        await until(lambda: repr(stage.crew) == "<Crew [serving | serving]>")
+        number = stage.change()
+        stage.workers[1].applies(number)
+        await until(lambda: stage.crew.view()[1]["current"])
+        for _ in range(int(STUCK_S) + 2):
+            stage.clock.advance(1.0)
+        await until(lambda: len(stage.workers) == 4)
+        assert stage.crew.view()[0]["restarts"] == 2
