@@ -107,7 +107,11 @@ class LiveGateway:
         self.client = httpx.Client(base_url=self.url, timeout=_ANSWER_S)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
