@@ -36,6 +36,7 @@ class _Line:
         self.frames = Frames()
         self.fds: list[int] = []
         self.unsent = bytearray()
+        self.watched = selectors.EVENT_READ
 
     def send(self, kind: Up, body: bytes) -> None:
         self.unsent += frame(kind, body)
@@ -103,7 +104,9 @@ class Desk:
     def _watch(self, line: _Line) -> None:
         if line in self._lines:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if line.unsent else 0)
-            self._selector.modify(line.connection, wanted, line)
+            if wanted != line.watched:
+                line.watched = wanted
+                self._selector.modify(line.connection, wanted, line)
 
     def _read(self, line: _Line) -> bool:
         """Whether there was something."""

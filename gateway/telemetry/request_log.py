@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -254,19 +254,17 @@ def _good(record: RequestRecord, times: _Times) -> bytes | None:
     if chosen is None:
         return None
     return _good_line(
-        (times.of(record.started_wall), request_id, record.decision_id, trace_id),
-        (chosen, decision.epoch, decision.revision),
-        (record.duration_s, record.queue_s, record.compute_s),
-        record.rows,
-    )
+        times.of(record.started_wall), request_id, record.decision_id, trace_id,
+        chosen, decision.epoch, decision.revision,
+        record.duration_s, record.queue_s, record.compute_s, record.rows,
+    )  # fmt: skip
 
 
-def _good_line(
-    named: tuple[str, str, str, str], decided: tuple[str, int, int], took: tuple[float, float, float], rows: int
-) -> bytes:
-    time, request, decision, trace = named
-    chosen, epoch, revision = decided
-    duration, queue, compute = took
+def _good_line(  # noqa: PLR0917 (called by columns: with tuples between it cost twice as much)
+    time: str, request: str, decision: str, trace: str,
+    chosen: str, epoch: int, revision: int,
+    duration: float, queue: float, compute: float, rows: int,
+) -> bytes:  # fmt: skip
     return (
         f'{{"time":"{time}","level":"info","event":"request","request_id":"{request}","decision_id":"{decision}",'
         f'"trace_id":"{trace}",{chosen},"epoch":{epoch},"revision":{revision},"code":200,'
@@ -280,16 +278,25 @@ def _all_good(burst: Arrived, times: _Times) -> list[bytes] | None:
     told = [burst.column(name) for name in ("code", "chosen_failure", "trace_id")]
     if not burst.plain or not burst.named_by_trace or [*told[0]] != [200] or [*told[1]] != [None] or None in told[2]:
         return None
-    versions = map(VersionRef, *burst.each_decided("model", "number"))
-    reasons, epochs, revisions = burst.each_decided("reason", "epoch", "revision")
-    chosen = [said for said in map(_chosen, repeat(burst.route), versions, reasons) if said is not None]
-    if len(chosen) != len(burst):
+    chosen = _all_chosen(burst)
+    if chosen is None:
         return None
-    started, rows = burst.each("started_wall", "rows")
-    named = zip(map(times.of, started), *burst.each("request_id", "decision_id", "request_id"), strict=True)
-    decided = zip(chosen, epochs, revisions, strict=True)
-    took = zip(*burst.each("duration_s", "queue_s", "compute_s"), strict=True)
-    return [_good_line(*line) for line in zip(named, decided, took, rows, strict=True)]
+    started, *named = burst.each("started_wall", "request_id", "decision_id", "trace_id")
+    decided = burst.each_decided("epoch", "revision")
+    took = burst.each("duration_s", "queue_s", "compute_s", "rows")
+    return list(map(_good_line, times.each(started), *named, chosen, *decided, *took))
+
+
+def _all_chosen(burst: Arrived) -> Iterable[str] | None:
+    """What ``_chosen`` says for each; None where it cannot for one."""
+    named = [burst.decided(name) for name in ("model", "number", "reason")]
+    if all(len(column) == 1 for column in named):
+        model, number, reason = (column[0] for column in named)
+        said = _chosen(burst.route, VersionRef(model, number), reason)
+        return None if said is None else repeat(said, len(burst))
+    *versions, reasons = burst.each_decided("model", "number", "reason")
+    each = [said for said in map(_chosen, repeat(burst.route), map(VersionRef, *versions), reasons) if said is not None]
+    return each if len(each) == len(burst) else None
 
 
 @lru_cache(maxsize=1024)
@@ -354,7 +361,19 @@ class _Times:
         self._prefix = ""
 
     def of(self, wall: float) -> str:
-        second, milliseconds = divmod(int(wall * 1000), 1000)
+        return self._written(int(wall * 1000))
+
+    def each(self, walls: Iterable[float]) -> list[str]:
+        """Of many at once, which mostly lie within one second."""
+        stamps = [int(wall * 1000) for wall in walls]
+        first = self._written(stamps[0])
+        begin, prefix = self._second * 1000, first[:-4]
+        if not begin <= min(stamps) <= max(stamps) < begin + 1000:
+            return list(map(self._written, stamps))
+        return [f"{prefix}{stamp - begin:03d}Z" for stamp in stamps]
+
+    def _written(self, stamp: int) -> str:
+        second, milliseconds = divmod(stamp, 1000)
         if second != self._second:
             self._second = second
             self._prefix = datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
