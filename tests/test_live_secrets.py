@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +86,11 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     """A grandchild that keeps the pipe open, and one that closed it, too: nothing of it is left."""
     text = "subprocess.Popen(['sleep', '600']); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     vault, noted = program(tmp_path, text), tmp_path / "pid"
-    begun = time.monotonic()
-    with pytest.raises(SettingsError, match=r"did not end within 1\.5 s"):
-        printed_by([str(vault), str(noted)], PLACE, timeout_s=1.5)
-    assert time.monotonic() - begun < 60
+    timeout_s = 1.5
+    while not (noted.exists() and noted.read_text()):  # longer where a machine needs more than that to start it
+        with pytest.raises(SettingsError, match=rf"did not end within {timeout_s:g} s"):
+            printed_by([str(vault), str(noted)], PLACE, timeout_s=timeout_s)
+        timeout_s *= 2
     assert not alive(int(noted.read_text()))
     closing = program(tmp_path, "os.write(1, b'hunter2'); os.close(1); time.sleep(600)", "closing")
     with pytest.raises(SettingsError, match="did not end within"):
@@ -148,13 +148,10 @@ async def test_a_file_that_changes_is_read_again_and_one_that_goes_away_changes_
 
 async def moved(clock: ManualClock, condition: Any) -> None:
     """Lets time pass until the look, which is a thread's, has seen it."""
-    for _ in range(60):
-        clock.advance(1.0)
-        for _ in range(40):
-            if condition():
-                return
-            await asyncio.sleep(0.001)
-    raise AssertionError("the secret was not looked at")
+    async with asyncio.timeout(60):
+        while not condition():
+            clock.advance(1.0)
+            await asyncio.sleep(0.01)
 
 
 async def test_a_command_is_run_again_in_its_time_and_at_once_when_asked(tmp_path: Path) -> None:
@@ -279,7 +276,7 @@ async def test_a_webhook_is_signed_by_the_secret_of_now(tmp_path: Path) -> None:
                 path.write_text(name, encoding="utf-8")
                 await secrets.look()
                 delivery = hooks.send(HookSpec(url=there.url, secret="ops"), "after", name, {})
-                await until(lambda delivery=delivery: delivery.state != "pending", turns=200_000)
+                await until(lambda delivery=delivery: delivery.state != "pending")
                 headers, body = there.got[-1]
                 at = int(headers["x-turnout-signature"].partition(",")[0].removeprefix("t="))
                 assert headers["x-turnout-signature"] == sign(name.encode(), at, body)

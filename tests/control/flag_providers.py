@@ -69,7 +69,7 @@ class Waiting(InMemoryProvider):
         self._ready = ready
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:
-        self._ready.wait(30)
+        self._ready.wait(100)
 
 
 class Hanging(InMemoryProvider):
@@ -80,5 +80,5 @@ class Hanging(InMemoryProvider):
         self._released = released
 
     def tend(self) -> str | None:
-        self._released.wait(30)
+        self._released.wait(100)
         return None

@@ -10,7 +10,7 @@ from gateway.clock import ManualClock
 from gateway.errors import ModelError
 from gateway.messages import Arrays
 from gateway.serving.scripted_engine import double
-from tests.control.scene import MODEL, Scene
+from tests.control.scene import MODEL, Scene, threads_done
 
 __all__ = ["QUICK", "begin", "broken", "passed", "report", "sometimes", "traffic", "until_phase", "wrong"]
 
@@ -57,9 +57,13 @@ async def traffic(stage: Scene, clock: ManualClock, *, rounds: int, each: int = 
 
 
 async def passed(clock: ManualClock, seconds: float = 0.25) -> None:
+    """What runs beside gets its turns, and is waited for where it works in a thread: time by this clock does not pass
+    while a disk is slow."""
     clock.advance(seconds)
     for turn in range(40):
         await asyncio.sleep(0 if turn % 10 else 0.001)
+        if turn % 4 == 3:
+            await threads_done()
 
 
 async def until_phase(

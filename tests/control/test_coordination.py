@@ -27,14 +27,14 @@ async def coordination(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         await alone.close()
         return
     line = line_of(request.getfixturevalue("redis_server"))
-    shared = RedisCoordination(line)
+    shared = RedisCoordination(line, lease_s=600.0)  # no pause of the machine is so long
     yield shared
     await shared.close()
     await line.close()
 
 
 def line_of(server: RedisServer) -> RedisLine:
-    return RedisLine(RedisAddress(port=server.port), prefix=f"test-{uuid4().hex}")
+    return RedisLine(RedisAddress(port=server.port), prefix=f"test-{uuid4().hex}", deadline_s=60.0)
 
 
 async def test_a_replica_is_there_once_it_has_announced_itself(coordination: Coordination) -> None:

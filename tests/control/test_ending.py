@@ -20,7 +20,7 @@ async def test_a_task_that_lost_a_cancellation_is_asked_again() -> None:
 
     task = asyncio.ensure_future(work())
     await asyncio.sleep(0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await ended(task)
         await ended(task)
         await ended(None)

@@ -478,12 +478,12 @@ async def test_what_an_operator_changes_meanwhile_counts(tmp_path: Path) -> None
 async def test_of_two_replicas_one_looks(tmp_path: Path, redis_server: RedisServer) -> None:
     """When it ends, the other goes on where it was; what a leader of an ended term says is not written."""
     clock = ManualClock()
-    lines = [RedisLine(RedisAddress(port=redis_server.port), prefix=f"test-{uuid4().hex}")]
-    lines.append(RedisLine(RedisAddress(port=redis_server.port), prefix=lines[0].prefix))
+    address, prefix = RedisAddress(port=redis_server.port), f"test-{uuid4().hex}"
+    lines = [RedisLine(address, prefix=prefix, deadline_s=60.0) for _ in range(2)]
     async with scene(tmp_path, clock=clock, versions=2, home=tmp_path) as made:
         await made.plane.follower.close()
         shelf = Shelf(made.store)
-        first, second = (Stage(made, clock, RedisCoordination(line, lease_s=60.0), shelf) for line in lines)
+        first, second = (Stage(made, clock, RedisCoordination(line, lease_s=600.0), shelf) for line in lines)
         await first.follow()
         await first.look()
         await second.follower.tick()

@@ -45,7 +45,7 @@ class Watched:
 
     async def until(self, holds: Any) -> None:
         """Seconds of the gateway's clock go by; a look itself is a real process."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             while not await holds():
                 self.clock.advance(1.0)
                 await asyncio.sleep(0.01)

@@ -316,8 +316,7 @@ async def test_it_acts_without_the_store(tmp_path: Path) -> None:
         await rolled_back(stage)
         assert stage.recording.rollbacks[0].durable is False
         store.fail(None)
-        clock.advance(10)
-        await until(lambda: not len(stage.plane.reconciler.overrides))
+        await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
         assert len(await stage.audited("rollback")) == 1
 
 

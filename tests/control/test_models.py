@@ -71,7 +71,7 @@ async def test_registrations_leave_threads_to_others(tmp_path: Path) -> None:
 
         def progress(done: int, total: int) -> None:
             started.add(threading.get_ident())
-            go_on.wait(30)
+            go_on.wait(100)
 
         calls = [
             asyncio.ensure_future(
@@ -81,7 +81,7 @@ async def test_registrations_leave_threads_to_others(tmp_path: Path) -> None:
         ]
         try:
             await until(lambda: len(started) == 2)
-            assert await asyncio.wait_for(asyncio.to_thread(lambda: "answered"), 20) == "answered"
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "answered"), 60) == "answered"
             assert len(started) == 2
         finally:
             go_on.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -27,7 +26,7 @@ from gateway.settings import NotificationSettings, SecretSource
 from loadtests.redis_server import RedisServer
 from tests.control.receiver import Receiver, receiver
 from tests.control.rollout_scene import begin, report, until_phase
-from tests.control.scene import MODEL, Scene, scene
+from tests.control.scene import MODEL, Scene, scene, until
 from tests.control.test_redis_store import line_of
 
 SECRET = b"not to be told"
@@ -62,19 +61,22 @@ async def happens(store: Store, entry: AuditEntry, *watching: Notifications) -> 
         one.took(revision)
 
 
-async def eventually(condition: Callable[[], object], clock: ManualClock | None = None, *, step_s: float = 0.0) -> None:
-    """With the clock moved on, where there is one to move. Bounded."""
-    for turn in range(4000):
-        if condition():
-            return
-        if clock is not None and step_s and turn % 4 == 3:
+async def at_rest(condition: Callable[[], object], clock: ManualClock, telling: Notifications, step_s: float) -> None:
+    """Until it holds, with the clock moved on whenever all that is under way waits for it: each courier for its next
+    look, each notice for its next attempt. So an attempt takes no time by this clock, however slow the machine is."""
+
+    def resting() -> bool:
+        standings = telling.statistics()
+        return clock.waiting == len(standings) + sum(one.under_way for one in standings)
+
+    while not condition():
+        await until(lambda: condition() or resting())
+        if not condition():
             clock.advance(step_s)
-        await asyncio.sleep(0 if turn % 4 else 0.002)
-    raise AssertionError("the condition did not come true")
 
 
 async def settled(telling: Notifications, number: int) -> None:
-    await eventually(lambda: all(f"settled to {number}]" in part for part in repr(telling).split("<Courier ")[1:]))
+    await until(lambda: all(f"settled to {number}]" in part for part in repr(telling).split("<Courier ")[1:]))
 
 
 def names(there: Receiver) -> list[str]:
@@ -151,7 +153,7 @@ async def test_what_a_gateway_could_not_send_the_next_one_sends_under_the_same_n
             await happens(store, rollback_of(to=1), first)
             await settled(first, 1)
             await happens(store, rollback_of(to=2), first)
-            await eventually(lambda: len(there.got) == 2)
+            await until(lambda: len(there.got) == 2)
         there.answers[:] = [204]
         async with telling(store, Alone(tmp_path, clock), clock, target) as second:
             await settled(second, 2)
@@ -170,13 +172,13 @@ async def test_a_dead_target_holds_up_nobody_and_is_given_up_after_its_time(
     async with receiver(204) as there:
         targets = {"name": "dead", "url": url}, {"name": "alive", "url": there.url}
         async with telling(store, Alone(tmp_path, clock), clock, *targets, give_up_s=300) as telling_both:
-            await eventually(lambda: repr(telling_both).count("settled to 0") == 2)
+            await until(lambda: repr(telling_both).count("settled to 0") == 2)
             for number in (1, 2, 3):
                 await happens(store, rollback_of(to=number), telling_both)
-            await eventually(lambda: len(there.got) == 3)
-            await eventually(telling_both.degraded, clock, step_s=5.0)
+            await until(lambda: len(there.got) == 3)
+            await at_rest(telling_both.degraded, clock, telling_both, 5.0)
             assert "dead takes none: ConnectError" in telling_both.degraded()[0]
-            await eventually(lambda: telling_both.statistics()[0].endings.get("given-up") == 3, clock, step_s=5.0)
+            await at_rest(lambda: telling_both.statistics()[0].endings.get("given-up") == 3, clock, telling_both, 5.0)
             dead, alive = telling_both.statistics()
             assert (alive.endings, dead.under_way, telling_both.degraded()) == ({"delivered": 3}, 0, [])
             assert clock.wall() - BORN < 420
@@ -199,11 +201,11 @@ async def test_a_notice_that_its_receiver_cannot_digest_holds_up_no_other(
             await settled(first, 0)
             for number in range(1, 31):
                 await happens(store, rollback_of(to=number), first)
-            await eventually(lambda: first.statistics()[0].endings.get("delivered") == 29, clock, step_s=0.1)
+            await until(lambda: first.statistics()[0].endings.get("delivered") == 29, clock=clock, step_s=0.1)
             assert first.statistics()[0].under_way == 1
         told = len(there.got)
         async with telling(store, Alone(tmp_path, clock), clock, target):
-            await eventually(lambda: len(there.got) > told + 1, clock, step_s=0.1)
+            await until(lambda: len(there.got) > told + 1, clock=clock, step_s=0.1)
         assert {names(there)[0]} == set(names(there)[told:])
 
 
@@ -215,9 +217,9 @@ async def test_a_refusal_is_not_asked_for_again(store: MemoryStore, clock: Manua
     ):
         await settled(telling_ops, 0)
         await happens(store, rollback_of(to=1), telling_ops)
-        await eventually(lambda: telling_ops.statistics()[0].endings == {"refused": 1})
+        await until(lambda: telling_ops.statistics()[0].endings == {"refused": 1})
         await happens(store, rollback_of(to=2), telling_ops)
-        await eventually(lambda: telling_ops.statistics()[0].endings == {"refused": 1, "delivered": 1})
+        await until(lambda: telling_ops.statistics()[0].endings == {"refused": 1, "delivered": 1})
         [record] = [record for record in await store.audit() if record.entry.action == "notification-refused"]
         assert record.entry.reason == "410 after 1 attempts: Route digits went back to version 1"
 
@@ -274,7 +276,7 @@ async def test_a_wall_clock_that_jumps_neither_gives_a_notice_up_at_once_nor_tri
         clock.jump_wall(jump_s)
         began = clock.monotonic()
         telling_ops.took(1)
-        await eventually(lambda: telling_ops.statistics()[0].endings, clock, step_s=2.0)
+        await at_rest(lambda: telling_ops.statistics()[0].endings, clock, telling_ops, 2.0)
         assert 30 <= clock.monotonic() - began <= 180  # the pause after the last attempt would pass the end
         assert len(there.got) > 5
 
@@ -291,9 +293,9 @@ async def test_a_store_that_is_away_delays_what_is_told_and_loses_nothing(
         await store.commit([], rollback_of())
         store.fail("the disk is full")
         telling_ops.took(1)
-        await eventually(lambda: clock.waiting)
+        await until(lambda: clock.waiting)
         store.fail(None)
-        await eventually(lambda: len(there.got) == 1, clock, step_s=0.5)
+        await until(lambda: len(there.got) == 1, clock=clock, step_s=0.5)
         await settled(telling_ops, 1)
 
 
@@ -307,16 +309,16 @@ async def test_a_home_that_cannot_be_written_makes_no_notice_come_twice(
         telling(store, Alone(home, clock), clock, {"name": "ops", "url": there.url}) as telling_ops,
     ):
         folder = home / "coordination"
-        await eventually(lambda: folder.exists() and b'"cursor": 0' in _all(folder))
+        await until(lambda: folder.exists() and b'"cursor": 0' in _all(folder))
         kept = home / "elsewhere"
         folder.rename(kept)
         folder.write_text("in the way")
         for number in (1, 2):
             await happens(store, rollback_of(to=number), telling_ops)
-            await eventually(lambda wanted=number: len(there.got) == wanted, clock, step_s=0.5)
+            await until(lambda wanted=number: len(there.got) == wanted, clock=clock, step_s=0.5)
         folder.unlink()
         kept.rename(folder)
-        await eventually(lambda: b'"cursor": 2' in _all(folder), clock, step_s=0.5)
+        await until(lambda: b'"cursor": 2' in _all(folder), clock=clock, step_s=0.5)
         assert len(there.got) == 2
 
 
@@ -360,7 +362,7 @@ async def test_a_rollback_and_the_end_of_its_rollout_are_told_with_the_figures_t
             stage.script(2).model = _broken
             await until_phase(stage, clock, "rolled-back")
             await report(stage, clock)
-            await eventually(lambda: len(there.got) == 2, clock, step_s=0.1)
+            await until(lambda: len(there.got) == 2, clock=clock, step_s=0.1)
             rollback, end = (json.loads(body) for _, body in there.got)
         assert (rollback["event"], end["event"]) == ("rollback", "rollout-end")
         assert rollback["title"] == f"Route {MODEL} went back to digits/1"
@@ -391,10 +393,11 @@ async def test_a_gateway_without_targets_starts_nothing(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def replica(redis: RedisServer, prefix: str, name: str) -> AsyncIterator[tuple[RedisStore, RedisCoordination]]:
+    """Its leases end when a test says so: a machine that stands still for a moment ends none."""
     line = line_of(redis, prefix)
     store = await RedisStore(line).open()
     try:
-        yield store, RedisCoordination(line, lease_s=1.5, replica=name)
+        yield store, RedisCoordination(line, lease_s=600, replica=name)
     finally:
         await store.close()
 
@@ -414,10 +417,10 @@ async def test_two_replicas_tell_of_each_event_once_also_when_the_one_that_leads
             async with telling(store, first, clock, target) as leaving:
                 for number in range(10):
                     await happens(store, rollback_of(to=number), leaving, staying)
-                await eventually(lambda: len(there.got) == 10)
+                await until(lambda: len(there.got) == 10)
                 there.answers[:] = [503]
                 await happens(store, rollback_of(to=10), leaving, staying)
-                await eventually(lambda: len(there.got) >= 12)
+                await until(lambda: len(there.got) >= 12)
             await first.close()
             there.answers[:] = [204]
             for number in range(11, 15):
@@ -443,12 +446,13 @@ async def test_a_leader_that_was_stopped_and_goes_on_sends_nothing_that_another_
         async with telling(store, first, frozen, target) as stopped:
             await settled(stopped, 0)
             await happens(store, rollback_of(), stopped)
-            await eventually(lambda: len(there.got) == 1)
+            await until(lambda: len(there.got) == 1)
+            await store.line.command("DEL", store.line.key("leader", "notifications/ops"))  # its lease has ended
             async with telling(other, second, SystemClock(), target) as going_on:
-                await eventually(lambda: len(there.got) == 2)
+                await until(lambda: len(there.got) == 2)
                 await settled(going_on, 1)
                 frozen.advance(30.0)
-                await eventually(lambda: "[0 under way" in repr(stopped), frozen, step_s=1.0)
+                await until(lambda: "[0 under way" in repr(stopped), clock=frozen, step_s=1.0)
                 await settled(stopped, 1)
             assert len(there.got) == 2
             assert len(set(names(there))) == 1

@@ -224,8 +224,7 @@ async def test_without_the_store_serving_goes_on_and_changes_come_when_it_is_bac
         body = {**found.body, "status": {**found.body["status"], "split": [{"version": 2, "weight": 100}]}}
         body["spec"] = {**found.body["spec"], "split": [{"version": 2, "weight": 100}]}
         await store.commit([Change(found.key, body, found.revision)], AuditEntry("other", "weights", "route/digits"))
-        clock.advance(10)
-        await until(lambda: stage.arms() == {2: 100})
+        await until(lambda: stage.arms() == {2: 100}, clock=clock)
         assert stage.stores.up == [True, False, True]
 
 
@@ -332,5 +331,4 @@ async def test_a_fault_that_nobody_thought_of_does_not_end_the_watch(
         line.fault = RuntimeError("the handler is closed")
         await RouteControl(store, ReplicaAbsent(store, clock)).set_weights(MODEL, {"2": 100}, actor="otto")
         await until(lambda: "the handler is closed" in caplog.text)
-        clock.advance(10)
-        await until(lambda: stage.arms() == {2: 100})
+        await until(lambda: stage.arms() == {2: 100}, clock=clock)

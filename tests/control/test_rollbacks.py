@@ -122,8 +122,7 @@ async def test_without_the_store_a_rollback_applies_at_once_and_is_written_when_
         assert (shown["durable"], shown["split"]) == (False, [{"version": 1, "weight": 100}])
 
         store.fail(None)
-        clock.advance(10)
-        await until(lambda: not len(stage.plane.reconciler.overrides))
+        await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
         found = await store.read(KEY)
         assert found is not None
         assert found.body is not None
@@ -182,8 +181,7 @@ async def test_a_rollback_that_is_not_durable_yet_holds_over_changes_made_elsewh
             await other.plane.routes.set_weights(MODEL, {"2": 100}, actor="otto")
             assert other.arms() == {2: 100}
             link.mend()
-            clock.advance(10)
-            await until(lambda: not len(stage.plane.reconciler.overrides))
+            await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
             await until(lambda: other.arms() == {1: 100})
             assert stage.arms() == {1: 100}
             assert stage.recording.revisions == sorted(stage.recording.revisions)
@@ -249,10 +247,9 @@ async def test_a_deleted_route_ends_its_rollback(tmp_path: Path) -> None:
         await back(stage)
         await RouteControl(store, ReplicaAbsent(store, clock)).delete(MODEL, actor="otto")
         link.mend()
-        clock.advance(10)
-        await until(lambda: MODEL not in stage.dataplane.current.table.routes)
-        await until(lambda: not len(stage.plane.reconciler.overrides))
-        await until(lambda: not (tmp_path / "rollbacks-not-stored").exists())
+        await until(lambda: MODEL not in stage.dataplane.current.table.routes, clock=clock)
+        await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
+        await until(lambda: not (tmp_path / "rollbacks-not-stored").exists(), clock=clock)
 
 
 async def test_a_rollback_that_comes_late_spares_what_came_since(tmp_path: Path) -> None:
@@ -272,10 +269,9 @@ async def test_a_rollback_that_comes_late_spares_what_came_since(tmp_path: Path)
             await other.plane.routes.put(MODEL, spec, actor="otto")
             await until(lambda: other.arms() == {3: 100})
             link.mend()
-            clock.advance(10)
-            await until(lambda: not len(stage.plane.reconciler.overrides))
-            await until(lambda: stage.arms() == {3: 100})
-            await until(lambda: not (tmp_path / "a" / "rollbacks-not-stored").exists())
+            await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
+            await until(lambda: stage.arms() == {3: 100}, clock=clock)
+            await until(lambda: not (tmp_path / "a" / "rollbacks-not-stored").exists(), clock=clock)
             assert other.arms() == {3: 100}
             assert (await other.plane.routes.get(MODEL))["status"]["quarantined"] == {}
             assert await stage.audited("rollback") == []
@@ -317,10 +313,7 @@ async def test_on_a_full_disk_a_rollback_applies_at_once_and_is_written_once_the
         assert stage.arms() == {1: 100}
         assert (await stage.predict()).answered_by == ref(1)
         filler.unlink()
-        for _ in range(10):
-            clock.advance(1)
-            await asyncio.sleep(0)
-        await until(lambda: not len(stage.plane.reconciler.overrides))
+        await until(lambda: not len(stage.plane.reconciler.overrides), clock=clock)
         assert len(await stage.audited("rollback")) == 1
     again = SqliteStore(small_disk / "store.sqlite3")
     found = await again.read(KEY)

@@ -15,7 +15,7 @@ from gateway.control.rollout_driver import RolloutDriver
 from gateway.errors import Conflict, LoadError
 from tests.control.receiver import receiver
 from tests.control.rollout_scene import QUICK, begin, broken, passed, report, sometimes, traffic, until_phase
-from tests.control.scene import MODEL, Scene, scene
+from tests.control.scene import MODEL, Scene, scene, until
 
 
 async def test_a_good_candidate_is_promoted_and_proved(tmp_path: Path) -> None:
@@ -274,10 +274,7 @@ async def test_a_rolled_back_webhook_is_told_after_the_rollback(tmp_path: Path) 
         await until_phase(stage, clock, "stepping")
         stage.script(2).model = sometimes(3)
         await until_phase(stage, clock, "rolled-back")
-        for _ in range(100):
-            await passed(clock)
-            if told.got:
-                break
+        await until(lambda: told.got, clock=clock, step_s=0.1)
         [(headers, body)] = told.got
         assert headers["x-turnout-event"] == "rolled-back"
         assert json.loads(body)["evidence"]["streams"]["error"]["verdict"] == "harmful"

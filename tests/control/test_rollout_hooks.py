@@ -13,7 +13,7 @@ from gateway.control.rollout_state import MAX_TELLINGS, Phase, RolloutState
 from gateway.control.webhooks import Webhooks
 from tests.control.receiver import Receiver, receiver
 from tests.control.rollout_scene import QUICK, begin, passed, report, traffic, until_phase
-from tests.control.scene import MODEL, Scene, scene
+from tests.control.scene import MODEL, Scene, scene, until
 from tests.control.test_rollout import begun
 
 
@@ -58,6 +58,7 @@ async def test_a_step_whose_leader_died_before_it_told_anybody_is_told_by_the_ne
         steps = [{**step, "min_s": 1000} for step in QUICK["steps"]]
         await begin(stage, webhooks={"after": [{"url": told.url}]}, steps=steps)
         await until_phase(stage, clock, "stepping")
+        await until(lambda: told.got)
         await traffic(stage, clock, rounds=8)
         await stage.plane.driver.close()
         assert len(told.got) == 1
@@ -103,8 +104,7 @@ async def test_pauses_and_steps_at_one_step_are_told_each(tmp_path: Path) -> Non
         for _ in range(2):
             await stage.plane.rollouts.pause(MODEL, actor="olga", reason="lunch")
             await stage.plane.rollouts.resume(MODEL, actor="olga")
-        for _ in range(20):
-            await passed(clock)
+        await until(lambda: len(told.got) == 5, clock=clock, step_s=0.1)
         assert [body["next"]["phase"] for body in bodies(told)[1:]] == ["paused", "stepping"] * 2
         assert bodies(told)[1]["reason"] == "lunch"
         assert len(set(names(told))) == 5

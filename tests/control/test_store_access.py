@@ -21,14 +21,14 @@ ROUTE = DocumentKey("route", "digits")
 
 
 def settings_of(home: Path, server: RedisServer, **changes: object) -> Settings:
-    values = {"url": server.url, "prefix": f"test-{uuid4().hex}", **changes}
+    values = {"url": server.url, "prefix": f"test-{uuid4().hex}", "deadline_ms": 60_000, **changes}
     return Settings(home=home, store=StoreSettings.model_validate(values))
 
 
 async def test_a_replica_starts_from_its_last_state_while_redis_is_away(tmp_path: Path) -> None:
     """A fresh home has nothing to start from, and says so; nobody else's commands make an empty store of the home."""
     with RedisServer(tmp_path / "redis") as server:
-        settings = settings_of(tmp_path / "home", server, deadline_ms=300)
+        settings = settings_of(tmp_path / "home", server)
         opened = await open_for_serving(settings)
         assert opened.last is None
         assert isinstance(opened.store, RedisStore)

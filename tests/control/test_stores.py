@@ -53,7 +53,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 def line_of(server: RedisServer, prefix: str | None = None) -> RedisLine:
     """To the tests' Redis, under a prefix that no other test has."""
-    return RedisLine(RedisAddress(port=server.port), prefix=prefix or f"test-{uuid4().hex}")
+    return RedisLine(RedisAddress(port=server.port), prefix=prefix or f"test-{uuid4().hex}", deadline_s=60.0)
 
 
 async def terms(store: Store, post: str) -> AsyncIterator[int]:
@@ -244,7 +244,7 @@ async def test_a_change_by_another_process_is_noticed(tmp_path: Path) -> None:
     async with aclosing(mine.watch(0)) as watch:  # type: ignore[type-var]
         waiting = asyncio.ensure_future(anext(watch))
         await put(other, {"n": 1}, 0)
-        assert await asyncio.wait_for(waiting, 30) == 1
+        assert await asyncio.wait_for(waiting, 60) == 1
     with pytest.raises(StaleRevision):
         await put(mine, {"n": 2}, 0)
     await mine.close()
@@ -263,7 +263,7 @@ async def test_the_watch_waits_on_the_clock_it_is_given(tmp_path: Path) -> None:
         await mine.snapshot()
         assert not waiting.done()
         clock.advance(5.0)
-        assert await asyncio.wait_for(waiting, 30) == 1
+        assert await asyncio.wait_for(waiting, 60) == 1
     await mine.close()
     await other.close()
 
