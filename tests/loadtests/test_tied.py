@@ -33,7 +33,7 @@ def test_a_killed_starter_leaves_no_server_behind() -> None:
             assert "sleep" in {process.name() for process in family}
         finally:
             starter.kill()
-    wait_until(lambda: not any(_lives(process) for process in family), within_s=30.0, what="the end of the server")
+    wait_until(lambda: not any(_lives(process) for process in family), what="the end of the server")
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -32,13 +32,13 @@ def test_time_of_an_ended_child_counts_and_a_living_one_is_seen() -> None:
         assert found.processes == 2
         assert len(processes(parent.pid)) == 2
         assert found.resident_mb > resident_mb(parent.pid) > 1
-        parent.communicate("\n", timeout=30)
+        parent.communicate("\n", timeout=60)
 
 
 def test_an_ended_process_costs_nothing_that_could_be_read() -> None:
     """A measurement on a server that has died is an error, not a zero."""
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(30)
+    process.wait(60)
     with pytest.raises(ProcessLookupError, match=str(process.pid)):
         usage(process.pid)
     assert usage(os.getpid()).processes >= 1
@@ -78,7 +78,7 @@ def test_a_child_that_its_parent_left_behind_still_counts() -> None:
         assert leader.stdout is not None
         assert leader.stdout.readline().strip() == "left behind"
         assert len(processes(leader.pid)) == 2
-        leader.communicate("\n", timeout=30)
+        leader.communicate("\n", timeout=60)
 
 
 def test_what_others_took_of_the_machine_is_what_was_busy_and_not_ours() -> None:

@@ -39,7 +39,7 @@ from runtimes.base import LoadSpec
 T = TypeVar("T")
 
 LIMITS = WebLimits(
-    body_bytes=1 << 20, receive_s=5.0, codec=CodecLimits(max_depth=16, max_elements=100_000), watch_after_s=0.001
+    body_bytes=1 << 20, receive_s=60.0, codec=CodecLimits(max_depth=16, max_elements=100_000), watch_after_s=0.001
 )
 
 FOUR = Signature((TensorSpec("x", "FP32", ("batch", 4)),), (TensorSpec("y", "FP32", ("batch", 4)),))
@@ -78,7 +78,7 @@ ROUTES: Sequence[Route] = (
     Route("every", "every", (Arm(1, 1),), pinnable=frozenset({1})),
     Route("strange", "strange", (Arm(1, 1), Arm(2, 0)), pin="allowed", pinnable=frozenset({1, 2})),
     Route("fussy", "fussy", (Arm(1, 1),), pinnable=frozenset({1})),
-    Route("slow", "slow", (Arm(1, 1),), pinnable=frozenset({1}), limits=Limits(timeout_ms=5000, slow_ms=50)),
+    Route("slow", "slow", (Arm(1, 1),), pinnable=frozenset({1}), limits=Limits(timeout_ms=60_000, slow_ms=50)),
     Route("bytes", "bytes", (Arm(1, 1),), pinnable=frozenset({1})),
     Route("locked", "digits", (Arm(1, 1),), pinnable=frozenset({1}), protected=True),
     Route("falls", "digits", (Arm(9, 1),), fallback=1, pinnable=frozenset({9, 1})),
@@ -283,7 +283,7 @@ class ServedStage:
                 log_config=None,
                 access_log=False,
                 timeout_keep_alive=self._keep_alive_s,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=30,
             )
             self._server = uvicorn.Server(config)
             self._up.set()

@@ -625,7 +625,7 @@ async def test_an_upload_may_be_a_job_and_its_files_last_as_long(admin: Admin) -
         assert (begun.status_code, begun.json()["kind"]) == (202, "import")
         job = (await admin.call("GET", f"/jobs/{begun.json()['id']}?wait_s=60")).json()
         assert job["state"] == state, job
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while list(uploads.iterdir()):  # noqa: ASYNC110 - a thread removes them
                 await asyncio.sleep(0.01)
     seen = (await admin.call("GET", "/models/echo")).json()

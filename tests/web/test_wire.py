@@ -42,7 +42,7 @@ def asgi() -> Iterator[ServedStage]:
 
 
 def connect(served: ServedStage) -> socket.socket:
-    return socket.create_connection(served.socket.getsockname(), timeout=20)
+    return socket.create_connection(served.socket.getsockname(), timeout=60)
 
 
 def post(path: str, body: bytes, *headers: str, method: str = "POST", version: str = "1.1") -> bytes:
@@ -414,7 +414,7 @@ async def test_work_that_ends_without_an_answer_leaves_no_client_waiting(path: s
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(post(path, ROW))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             writer.close()
 
