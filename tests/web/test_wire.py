@@ -19,6 +19,7 @@ from gateway.web.exchange import Exchange
 from gateway.web.oip import locate_infer
 from gateway.web.predict import locate_predict
 from gateway.web.wire import WireProtocol
+from tests.serving.processes import eventually
 from tests.web.stage import LIMITS, ServedStage, build_stage, serve_stage
 from tests.web.test_server import read_all, stage_of, until
 
@@ -466,9 +467,10 @@ def test_a_whole_body_that_is_decoded_elsewhere_is_answered() -> None:
 async def test_an_idle_connection_holds_nothing_of_the_request_before() -> None:
     """Thousands of them stand open, and a body may have 256 KiB."""
     made: list[WireProtocol] = []
+    state = ServerState()
 
     def make() -> WireProtocol:
-        made.append(WireProtocol(config, ServerState(), {}))
+        made.append(WireProtocol(config, state, {}))
         return made[-1]
 
     async with build_stage(models=["digits"]) as stage:
@@ -483,3 +485,4 @@ async def test_an_idle_connection_holds_nothing_of_the_request_before() -> None:
                 await reader.readuntil(b"}")
                 assert made[0]._pieces == []
             writer.close()
+            await eventually(lambda: not state.connections)
