@@ -17,7 +17,7 @@ How this package is laid out (who may import whom runs down the list only;
     serving           a version at work: engine, batcher, handle, fleet
     routing, codec    pure: which version answers; bytes to arrays and back
     checkpoints, signatures, intervals    what proves a log's end, who sent a message, and how sure a figure is
-    settings, events, errors, messages, clock    the words everybody shares
+    settings, environment, events, errors, messages, clock    the words everybody shares
     runtimes          the far side of the wall: model code in processes of its own
 """
 

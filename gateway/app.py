@@ -23,6 +23,7 @@ from gateway.control.recording_watch import RecordingWatch
 from gateway.control.shared_watch import SharedWatch
 from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.dataplane import Dataplane, Records
+from gateway.environment import recorder_environment
 from gateway.errors import SettingsError
 from gateway.events import FanOut, Observer, RequestRecord
 from gateway.figures import gate_facts, memory_facts, notification_facts, standing_facts, store_facts, worker_counts
@@ -44,7 +45,7 @@ from gateway.server import (
 from gateway.serving.fleet import Fleet
 from gateway.serving.fork_server import ForkServer
 from gateway.serving.placement import engine_factory
-from gateway.settings import Settings, recorder_environment
+from gateway.settings import Settings
 from gateway.telemetry.decisions.asking import DecisionReader
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.drift.look_process import LooksElsewhere

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, by meaning; ``gateway.web.problems`` maps it to HTTP in one table.
+"""Everything that can go wrong, by meaning; ``gateway.web.problem_table`` maps it to HTTP in one table.
 
 TurnoutError
 ├── BadRequest                the envelope cannot be read

@@ -1,6 +1,6 @@
 """Typed configuration: defaults, then the file, then the environment (``TURNOUT_SERVER__PORT=9000``).
 
-The only module that reads the environment. Values do not act. An error names the file, the
+Beside ``environment`` the only module that reads the environment. Values do not act. An error names the file, the
 key, the value that came and what was expected; an unknown key is an error that offers the nearest name.
 """
 
@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -47,7 +46,6 @@ from runtimes.devices import check_device
 __all__ = [
     "AuditSettings",
     "BatchSettings",
-    "ClientSettings",
     "DecisionSettings",
     "EnvironmentSettings",
     "Fits",
@@ -70,13 +68,9 @@ __all__ = [
     "TruthSettings",
     "WebhookSettings",
     "any_secret",
-    "child_environment",
-    "client_settings",
-    "foreign_environment",
     "load_settings",
     "notification_address",
     "secret_of",
-    "watched_environment",
 ]
 
 _PREFIX = "TURNOUT_"
@@ -327,23 +321,6 @@ class Settings(BaseSettings):
         return _Environment(settings_cls), init_settings
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """What the command line needs to find a gateway: ``TURNOUT_URL``, ``TURNOUT_TOKEN``, ``TURNOUT_HOME``."""
-
-    url: str | None
-    token: str | None
-    home: Path
-
-
-def client_settings() -> ClientSettings:
-    return ClientSettings(
-        url=os.environ.get("TURNOUT_URL") or None,
-        token=os.environ.get("TURNOUT_TOKEN", "").strip() or None,
-        home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
-    )
-
-
 Fits = Callable[[bytes, str], object]
 
 
@@ -396,30 +373,6 @@ def notification_address(target: NotificationTarget, kept: bytes | None = None) 
         return check_address((secret_of(target.url, place) if kept is None else kept).decode())
     except ValueError:  # what it says is not shown: the address is a secret
         raise SettingsError(f"{place}: what is kept there is no address of HTTP; expected https://host/path") from None
-
-
-def child_environment(home: Path) -> dict[str, str]:
-    """The environment for a gateway that we start ourselves: this one's, with no Turnout setting but the home."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-    return {**kept, "TURNOUT_HOME": str(home)}
-
-
-def foreign_environment() -> dict[str, str]:
-    """The environment of a client of another system: this one's, where its vendor looks for addresses and secrets
-    (``MLFLOW_…``, ``WANDB_…``, ``AWS_…``), with nothing of Turnout's own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-
-
-def watched_environment(folder: Path) -> dict[str, str]:
-    """The environment for a training that is watched: this one's, with ``folder`` first on Python's path."""
-    places = [str(folder), *(place for place in [os.environ.get("PYTHONPATH")] if place)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-
-
-def recorder_environment() -> dict[str, str]:
-    """The environment of the recorder's process: this one's, less what exporters would read there (``OTEL_…``) beside
-    the options that the settings give them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
 
 
 def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:

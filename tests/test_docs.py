@@ -18,7 +18,7 @@ from gateway.cli.root import application
 from gateway.control.documents import RouteSpec
 from gateway.control.rollout_plan import PlanSpec
 from gateway.settings import SecretSource, Settings
-from gateway.web.problems import TABLE
+from gateway.web.problem_table import TABLE
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import httpx
 from gateway.cli.backend import Json
 from gateway.cli.failures import CommandFailed
 from gateway.errors import BadRequest, FieldProblem, GateRefused, InvalidInput, TurnoutError, Unauthenticated
-from gateway.web.problems import TABLE
+from gateway.web.problem_table import TABLE
 
 __all__ = ["AdminClient"]
 

@@ -1,4 +1,4 @@
-"""Artifacts at rest: who signed a version, which key they are sealed with, archived versions brought back."""
+"""Artifacts at rest: who signed a version, and which key they are sealed with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.registry.signing.signatures import Authors, sign_manifest
 from gateway.registry.transfer.records import choose
 from gateway.settings import Settings
 
-__all__ = ["commands"]
+__all__ = ["VersionArgument", "commands", "entry_of"]
 
 UNKNOWN = "unknown"
 """By whom, where the settings name no key that fits."""
@@ -53,7 +53,7 @@ def sign_version(
 async def _signed(version: str, key: Path, settings: Settings) -> dict[str, Any]:
     authors = Authors.of_settings(settings.registry.signing)
     async with opened_control(settings) as control:
-        model, entry = await _entry(control, version)
+        model, entry = await entry_of(control, version)
         manifest = await asyncio.to_thread(control.blobs.read, entry.digest)
         bundle = await asyncio.to_thread(sign_manifest, manifest, key)
         who = await asyncio.to_thread(authors.of, manifest, bundle)
@@ -77,7 +77,7 @@ def list_signatures(*, version: VersionArgument, json: JsonOption = False) -> No
 async def _signatures(version: str, settings: Settings) -> list[dict[str, Any]]:
     authors = Authors.of_settings(settings.registry.signing)
     async with opened_control(settings) as control:
-        _, entry = await _entry(control, version)
+        _, entry = await entry_of(control, version)
         manifest = await asyncio.to_thread(control.blobs.read, entry.digest)
         found = []
         for record in entry.signatures:
@@ -85,27 +85,6 @@ async def _signatures(version: str, settings: Settings) -> list[dict[str, Any]]:
             who = await asyncio.to_thread(authors.of, manifest, bundle)
             found.append({"by": who, "at": record["at"], "digest": record["digest"]})
         return found
-
-
-@commands.command("unarchive")
-def unarchive_version(*, version: VersionArgument, json: JsonOption = False) -> None:
-    """Bring an archived version back: routable again, once every file of it is here and sound."""
-    restore_version(version, Output.standard(machine=json))
-
-
-def restore_version(version: str, output: Output) -> None:
-    """Also ``turnout restore MODEL/3``."""
-    done = asyncio.run(_restored(version, home_settings("restoring a version")))
-    if output.machine:
-        output.json(done)
-    else:
-        output.line(f"{done['model']}/{done['version']} is back: every file of it was hashed, and it can be routed to")
-
-
-async def _restored(version: str, settings: Settings) -> dict[str, Any]:
-    async with opened_control(settings) as control:
-        model, entry = await _entry(control, version)
-        return await control.artifacts.restore(model, entry.number, actor=actor())
 
 
 @commands.command("rekey")
@@ -134,7 +113,7 @@ async def _resealed(settings: Settings, output: Output, *, dry_run: bool) -> Rek
                 raise CommandFailed(f"{error} What was sealed until then stays sealed; run rekey again.") from error
 
 
-async def _entry(control: LocalControl, version: str) -> tuple[str, CatalogueEntry]:
+async def entry_of(control: LocalControl, version: str) -> tuple[str, CatalogueEntry]:
     if not {"/", "@"} & set(version):
         raise CommandFailed(f"{version!r} names no version; write {version}/3 or {version}@alias", status=USAGE)
     (record,) = choose(version, await control.artifacts.records(), await control.artifacts.aliases(), "the home")

@@ -19,8 +19,8 @@ from gateway.cli.failures import FAILED, CommandFailed
 from gateway.cli.output import JsonOption, Output, when_text
 from gateway.control.audit import Verification
 from gateway.control.audit_proof import ChainProof, read_export, record_from_json
+from gateway.environment import client_settings
 from gateway.errors import InvalidInput
-from gateway.settings import client_settings
 
 __all__ = ["commands"]
 

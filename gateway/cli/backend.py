@@ -15,7 +15,7 @@ from gateway.cli.output import Steps
 
 if TYPE_CHECKING:  # they bring the whole control plane, which a command to a gateway does without
     from gateway.control.batch_control import Batch
-    from gateway.control.explain import Question
+    from gateway.control.explain_question import Question
 
 __all__ = [
     "Backend",

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from gateway.cli.backend import Backend
 from gateway.cli.failures import USAGE, CommandFailed
-from gateway.control.token_control import ADMIN_TOKEN_FILE
-from gateway.settings import ClientSettings, client_settings
+from gateway.control.token_file import secret_in
+from gateway.environment import ClientSettings, client_settings
 
 __all__ = ["connect", "local_home", "perform", "token_for"]
 
@@ -74,10 +74,7 @@ def token_for(client: ClientSettings) -> str | None:
     """``TURNOUT_TOKEN``; else, for a gateway on this machine, the admin token that it left in the home."""
     if client.token is not None or client.url is None or not _http().is_loopback(client.url):
         return client.token
-    try:
-        return (client.home / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+    return secret_in(client.home)
 
 
 def _require_home(home: Path) -> None:

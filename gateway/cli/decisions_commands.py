@@ -18,8 +18,8 @@ from gateway.checkpoints import DECISIONS, Checkpoint, SigningKey, VerifyingKey,
 from gateway.cli.connection import local_home, perform
 from gateway.cli.failures import FAILED, CommandFailed
 from gateway.cli.output import JsonOption, Output
+from gateway.environment import client_settings
 from gateway.errors import InvalidInput
-from gateway.settings import client_settings
 from gateway.telemetry.decisions.notes import NOTES_FILE
 from gateway.telemetry.decisions.segments import FOLDER
 from gateway.telemetry.decisions.signers import signing_faults

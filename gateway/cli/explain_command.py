@@ -12,7 +12,7 @@ import typer
 from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
-from gateway.control.explain import Question
+from gateway.control.explain_question import Question
 from gateway.routing.assignment import SPACE
 
 __all__ = ["commands"]

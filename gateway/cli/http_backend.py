@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -18,10 +19,11 @@ from gateway.cli.failures import CommandFailed
 from gateway.cli.gate_progress import metered, staged
 from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
-from gateway.cli.upload import registration_request
-from gateway.control.batch_control import Batch
-from gateway.control.explain import Question
-from gateway.registry.gates.storing import local_files, renamed
+from gateway.registry.gates.named_files import local_files, renamed
+
+if TYPE_CHECKING:  # the control plane is over there
+    from gateway.control.batch_control import Batch
+    from gateway.control.explain_question import Question
 
 __all__ = ["HttpBackend", "is_loopback", "open_http"]
 
@@ -30,6 +32,9 @@ UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 """A registration answers when the version's bytes are durable, which may take minutes for large ones."""
 GATES_TIMEOUT = httpx.Timeout(3600.0, connect=5.0)
 """A promotion answers when its version has passed the gates of its model, which may evaluate it on much data."""
+
+_UPLOAD = "gateway.cli.upload"
+"""A registration alone needs it; it takes a quarter of a second to import."""
 
 
 @asynccontextmanager
@@ -155,7 +160,7 @@ class HttpBackend:
 
     async def register(self, registration: Registration, steps: Steps) -> Json:
         path = f"/models/{_part(registration.model)}/versions"
-        request = registration_request(registration, steps)
+        request = importlib.import_module(_UPLOAD).registration_request(registration, steps)
         if request.body is not None:
             job = await self._call("POST", path, {**request.body, "background": True})
             return await self._finished(job, stepwise(steps, f"importing {registration.model}"))

@@ -17,11 +17,12 @@ from gateway.cli.output import Steps
 from gateway.cli.progress import stepwise
 from gateway.control.batch_control import Batch
 from gateway.control.catalogue_control import Page
-from gateway.control.explain import Question
+from gateway.control.explain_question import Question
 from gateway.control.gatekeeping import Override
 from gateway.control.local_control import LocalControl, open_control
 from gateway.control.target_control import Move
-from gateway.registry.gates.storing import local_files, with_stored_files
+from gateway.registry.gates.named_files import local_files
+from gateway.registry.gates.storing import with_stored_files
 from gateway.registry.registration import RegistrationOptions
 from gateway.registry.search import read_query
 from gateway.settings import load_settings

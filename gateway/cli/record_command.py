@@ -13,12 +13,12 @@ from gateway.cli.backend import Registration
 from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
+from gateway.environment import watched_environment
 from gateway.registry.attachments import read_evaluation
 from gateway.registry.lineage.command import CommandRun, run_recorded
 from gateway.registry.lineage.kinds import read_kinds
 from gateway.registry.names import check_model_name
 from gateway.registry.offered import read_offered_json
-from gateway.settings import watched_environment
 
 __all__ = ["commands"]
 

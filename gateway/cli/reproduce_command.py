@@ -17,12 +17,13 @@ from gateway.cli.failures import FAILED, USAGE, CommandFailed
 from gateway.cli.lineage_commands import chosen
 from gateway.cli.model_commands import VersionArgument
 from gateway.cli.output import JsonOption, Output
+from gateway.environment import child_environment, client_settings
 from gateway.errors import TurnoutError
 from gateway.registry.lineage.reproduction.asked import Asked, Check
 from gateway.registry.lineage.reproduction.folder import Reproduction, reproduce
 from gateway.registry.lineage.reproduction.training import TrainedAgain, command_of, train_again
 from gateway.registry.opening import open_blobs
-from gateway.settings import child_environment, client_settings, load_settings
+from gateway.settings import load_settings
 
 __all__ = ["commands"]
 

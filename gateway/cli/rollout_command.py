@@ -17,7 +17,7 @@ from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
 from gateway.cli.rollout_view import picture, sentence
 from gateway.cli.target_commands import OverrideOption
-from gateway.control.rollout_report import report_text
+from gateway.control.rollout_report_text import report_text
 from gateway.errors import NotFound
 
 __all__ = ["commands"]

@@ -13,7 +13,7 @@ import typer
 import uvloop
 
 from gateway.app import Gateway
-from gateway.control.token_control import ADMIN_TOKEN_FILE
+from gateway.control.token_file import ADMIN_TOKEN_FILE
 from gateway.server import allow_descriptors, spare_the_collector
 from gateway.settings import Settings, load_settings
 from runtimes.process import give_back_code

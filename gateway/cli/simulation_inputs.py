@@ -14,7 +14,7 @@ from gateway.cli.connection import perform
 from gateway.cli.failures import USAGE, CommandFailed
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.simulation.recorded import Recording, read_recording
-from gateway.settings import client_settings
+from gateway.environment import client_settings
 
 __all__ = ["Tried", "plan_of", "rate_of", "recording_of", "route_of", "share_of", "shares_of"]
 

@@ -6,35 +6,23 @@ differ from what is done. Rules that name a flag ask the provider as it is now, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.control.compile import compile_route
 from gateway.control.documents import RouteDocument
+from gateway.control.explain_question import Question
 from gateway.control.flag_rules import FlagRules
 from gateway.errors import Forbidden, Quarantined, UnknownVersion, VersionUnavailable
-from gateway.messages import NOTHING, Decision
+from gateway.messages import Decision
 from gateway.routing.assignment import SPACE, Assignment, Interval, transfers
 from gateway.routing.decide import Facts, decide, key_by_route
 from gateway.routing.table import Route, RoutingTable
 
-__all__ = ["Question", "explain", "explain_change"]
+__all__ = ["explain", "explain_change"]
 
 View = dict[str, Any]
 
 _NO_KEY = "the split decides by a place of the request's own, drawn with its decision id; name a key to ask about one"
-
-
-class Question(NamedTuple):
-    """``key`` is the request's own; without one, the route's ``key:`` setting looks for it in ``headers`` (lower-case
-    names) and ``context``. ``weights`` asks what they would change; ``revision``: as it was then."""
-
-    key: str | None = None
-    context: Mapping[str, Any] = NOTHING
-    headers: Mapping[str, str] = NOTHING
-    pin: int | None = None
-    weights: Mapping[str, object] | None = None
-    revision: int | None = None
 
 
 def explain(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +11,12 @@ from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.replica import Replica
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
+from gateway.control.token_file import ADMIN_TOKEN_FILE, kept_secret
 from gateway.control.tokens import Role, TokenDocument, check_routes, check_token_name, digest_of, mint
-from gateway.errors import Conflict, FieldProblem, InvalidInput, NotFound, SettingsError
+from gateway.errors import Conflict, FieldProblem, InvalidInput, NotFound
 
-__all__ = ["ADMIN_TOKEN_FILE", "TokenControl"]
+__all__ = ["TokenControl"]
 
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 BOOTSTRAP_NAME = "admin"
 MAX_GRACE_S = 30 * 86_400.0
 
@@ -112,7 +109,7 @@ class TokenControl:
         """
         if await self._store.history(_key(BOOTSTRAP_NAME), limit=1):
             return False
-        secret = await asyncio.to_thread(_keep_secret, home / ADMIN_TOKEN_FILE)
+        secret = await asyncio.to_thread(kept_secret, home, lambda: mint()[0])
         now = self._clock.wall()
         token = TokenDocument(BOOTSTRAP_NAME, digest_of(secret), Role.ADMIN, None, now, now)
         try:
@@ -123,31 +120,6 @@ class TokenControl:
                 await asyncio.to_thread((home / ADMIN_TOKEN_FILE).unlink, missing_ok=True)
                 return False
         return True
-
-
-def _keep_secret(path: Path) -> str:
-    """The secret in the file, made if it is missing: mode 0600, whole or not at all, never a second one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        if not path.exists():
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(mint()[0] + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(partial, path)
-        secret = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"the admin token {path} cannot be written or read: {error}; check the owner and free space of its folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    if len(secret) < 32:
-        raise SettingsError(f"{path} holds no admin token; remove the file, and the next start makes one")
-    return secret
 
 
 def _key(name: str) -> DocumentKey:

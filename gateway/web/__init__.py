@@ -9,7 +9,7 @@ health           /healthz and /readyz; standing: how each route stands
 auth             bearer tokens; request_facts: the headers that a decision may depend on
 body             receiving under limits; disconnect: dropping work whose client has left
 identity         request ids and decision ids
-problems         the one table from error to status
+problem_table    the one table from error to status; problems: how an error is told
 statistics       the protocol's counters, kept by an observer
 services         what all this needs of the rest
 """

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from gateway.control.explain import Question
+from gateway.control.explain_question import Question
 from gateway.control.route_control import RouteControl
 from gateway.errors import BadRequest
 from gateway.messages import NOTHING

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response
 
 from gateway.control.rollout_control import RolloutControl
-from gateway.control.rollout_report import report_text
+from gateway.control.rollout_report_text import report_text
 from gateway.web.admin_call import AdminCall, field, json_response, only
 from gateway.web.admin_gates import override_in
 

@@ -7,7 +7,7 @@ import asyncio
 from gateway.codec.inflate import inflate, is_compressed
 from gateway.errors import BadRequest, TooLarge, UnsupportedContent
 from gateway.web.exchange import ClientLeft, Exchange
-from gateway.web.problems import ReceiveTimeout
+from gateway.web.problem_table import ReceiveTimeout
 from gateway.web.services import WebLimits
 
 __all__ = ["check_content_type", "receive_body"]

@@ -32,7 +32,7 @@ from gateway.web.auth import authenticate
 from gateway.web.body import check_content_type, receive_body
 from gateway.web.exchange import EXCHANGE, Exchange
 from gateway.web.feedback_lines import lines_of
-from gateway.web.problems import ReceiveTimeout
+from gateway.web.problem_table import ReceiveTimeout
 from gateway.web.services import Labels, Services
 
 __all__ = ["FEEDBACK_TYPES", "TruthEndpoint", "feedback_routes"]

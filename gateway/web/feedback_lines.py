@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from gateway.errors import TooLarge
 from gateway.web.exchange import ClientLeft, Exchange
-from gateway.web.problems import ReceiveTimeout
+from gateway.web.problem_table import ReceiveTimeout
 
 __all__ = ["MAX_LINE_BYTES", "lines_of"]
 

@@ -20,7 +20,7 @@ from gateway.errors import TooLarge
 from gateway.messages import Arrays, Signature
 from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange
-from gateway.web.problems import ReceiveTimeout
+from gateway.web.problem_table import ReceiveTimeout
 
 if TYPE_CHECKING:
     from gateway.web.services import WebLimits

@@ -15,7 +15,7 @@ from gateway.checkpoints import VerifyingKey
 from gateway.cli.backend import Backend, Registration
 from gateway.cli.http_backend import open_http
 from gateway.cli.local_backend import open_local
-from gateway.control.explain import Question
+from gateway.control.explain_question import Question
 from gateway.errors import (
     Conflict,
     InvalidInput,
@@ -76,7 +76,7 @@ async def routed(backend: Backend, model: str, folder: Path) -> str:
 
 
 async def settled(backend: Backend, route: str) -> None:
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 100
     while (await backend.route(route))["status"].get("pending"):
         assert time.monotonic() < give_up, await backend.route(route)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -39,3 +40,31 @@ def test_a_command_imports_no_other_and_no_gateway() -> None:
     assert not {"gateway.cli.transfer_commands", "gateway.app"} & alone
     assert {"gateway.app", "gateway.cli.rollout_command"} & imported("serve") == {"gateway.app"}
     assert "gateway.cli.transfer_commands" in imported("--help")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["routes"],
+        ["weights", "digits", "3=5"],
+        ["rollout", "digits", "--status"],
+        ["models"],
+        ["explain", "digits", "ada"],
+        ["gates", "digits"],
+        ["jobs"],
+        ["tokens", "list"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_to_a_gateway_brings_no_part_of_one(words: list[str]) -> None:
+    """Documents, settings and tensors are over there; here they took three quarters of a second a command."""
+    code = "import sys; from gateway.cli.entry import _run; status = _run(sys.argv[1:]); print(status, *sys.modules)"
+    nobody = os.environ | {"TURNOUT_URL": "http://127.0.0.1:1"}
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=nobody, timeout=60)
+    assert "no gateway answers at http://127.0.0.1:1" in done.stderr
+    status, *imported = done.stdout.split()
+    assert status == "1"
+    assert "gateway.cli.http_backend" in imported
+    heavy = {"numpy", "gateway.settings", "gateway.control.documents", "gateway.control.store", "gateway.web.problems"}
+    assert not heavy & set(imported)

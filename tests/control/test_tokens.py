@@ -13,7 +13,8 @@ import pytest
 from gateway.clock import Clock, ManualClock
 from gateway.control.memory_store import MemoryStore
 from gateway.control.replica import ReplicaAbsent
-from gateway.control.token_control import ADMIN_TOKEN_FILE, TokenControl
+from gateway.control.token_control import TokenControl
+from gateway.control.token_file import ADMIN_TOKEN_FILE
 from gateway.control.tokens import Principal, Role, TokenRing, digest_of, mint
 from gateway.errors import Conflict, Forbidden, InvalidInput, NotFound, SettingsError
 from tests.control.scene import scene, until

@@ -7,7 +7,8 @@ import pytest
 
 from gateway import errors
 from gateway.errors import FieldProblem, InvalidInput, QueueFull, TurnoutError
-from gateway.web.problems import TABLE, explain, render_oip, render_problem
+from gateway.web.problem_table import TABLE
+from gateway.web.problems import explain, render_oip, render_problem
 
 
 def every_error() -> list[type[TurnoutError]]:

@@ -20,8 +20,8 @@ from gateway.cli.demo.watch import Watch
 from gateway.cli.examples import ExampleModels, make_examples
 from gateway.cli.http_backend import open_http
 from gateway.cli.output import Output
-from gateway.control.token_control import ADMIN_TOKEN_FILE
-from gateway.settings import client_settings
+from gateway.control.token_file import ADMIN_TOKEN_FILE
+from gateway.environment import client_settings
 
 __all__ = ["commands"]
 

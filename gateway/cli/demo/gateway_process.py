@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from gateway.cli.failures import CommandFailed
-from gateway.settings import child_environment
+from gateway.environment import child_environment
 
 __all__ = ["RunningGateway", "free_port", "running_gateway"]
 

@@ -17,7 +17,7 @@ from gateway.cli.backend import Backend
 from gateway.cli.demo.screen import Screen
 from gateway.cli.demo.watch import Watch
 from gateway.cli.failures import CommandFailed
-from gateway.control.rollout_report import report_text
+from gateway.control.rollout_report_text import report_text
 from gateway.errors import NotFound
 
 __all__ = ["FAST", "NORMAL", "Pace", "Story"]

@@ -12,7 +12,7 @@ As people write it (``gates.yaml``), a file is named by its path; as it is kept,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from gateway.registry.gates.purposes import matches
 from gateway.registry.names import check_alias
 from gateway.registry.offered import refusing
 
-__all__ = ["Declaration", "named_files"]
+__all__ = ["Declaration"]
 
 MAX_GATES = 64
 DEFAULT_TIMEOUT_S = 1800.0
@@ -93,20 +93,6 @@ class Declaration:
                 revalidate_h=_hours(take, "revalidate_h"),
                 timeout_s=_hours(take, "timeout_s") or DEFAULT_TIMEOUT_S,
             )
-
-
-def named_files(body: Any) -> Iterable[tuple[dict[str, Any], str]]:
-    """The objects of an offered declaration that have a ``file``, and where they stand; none of what is no object."""
-    if not isinstance(body, dict):
-        return
-    sets = body.get("data")
-    for name, one in sets.items() if isinstance(sets, dict) else ():
-        if isinstance(one, dict) and "file" in one:
-            yield one, f"data.{name}.file"
-    gates = body.get("gates")
-    for index, one in enumerate(gates if isinstance(gates, list) else ()):
-        if isinstance(one, dict) and "file" in one:
-            yield one, f"gates[{index}].file"
 
 
 def _gate(body: Any, place: str) -> Gate:

@@ -10,25 +10,9 @@ from typing import Any
 from gateway.errors import InvalidRegistration
 from gateway.registry.blobs import BlobStore, Progress
 from gateway.registry.gates.datasets import DataFile
-from gateway.registry.gates.declaration import named_files
+from gateway.registry.gates.named_files import named_files
 
-__all__ = ["local_files", "renamed", "with_stored_files"]
-
-
-def local_files(body: Any, folder: Path) -> Mapping[str, Path]:
-    """Paths as the declaration writes them, and where they are: beside the declaration. InvalidRegistration."""
-    found = {}
-    for one, place in named_files(body):
-        name = one["file"]
-        if isinstance(name, Mapping):
-            continue  # stored already
-        if not isinstance(name, str) or not name:
-            raise InvalidRegistration(f"{place} is {name!r:.60}; expected a file's path")
-        path = folder / name
-        if not path.is_file():
-            raise InvalidRegistration(f"{place}: there is no file {path}; check the path")
-        found[name] = path
-    return found
+__all__ = ["with_stored_files"]
 
 
 def with_stored_files(
@@ -48,13 +32,4 @@ def with_stored_files(
             put = blobs.put_file(path, None if progress is None else progress(path.name))
             stored[name] = DataFile(path.name, put.digest, put.size_bytes)
         one["file"] = stored[name].to_json()
-    return made
-
-
-def renamed(body: Any, names: Mapping[str, str]) -> Any:
-    """The declaration, with its files under other names."""
-    made = copy.deepcopy(body)
-    for one, _ in named_files(made):
-        if isinstance(one["file"], str):
-            one["file"] = names[one["file"]]
     return made

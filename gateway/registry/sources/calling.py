@@ -16,12 +16,12 @@ from pathlib import Path
 from threading import Event
 from typing import IO, Any
 
+from gateway.environment import foreign_environment
 from gateway.errors import InvalidRegistration, RegistryError, SourceUnavailable, StorageFull
 from gateway.registry import canonical
 from gateway.registry.inspection import end_group, tail_of
 from gateway.registry.sources.access import ForeignPlace, SourceAccess
 from gateway.registry.sources.file import SourceLimits
-from gateway.settings import foreign_environment
 
 __all__ = ["call"]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from gateway.control.local_control import LocalControl, open_control
-from gateway.registry.gates.declaration import named_files
+from gateway.registry.gates.named_files import named_files
 from gateway.registry.registration import RegistrationOptions
 from gateway.settings import load_settings
 
