@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.semconv._incubating.attributes import feature_flag_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
@@ -23,7 +24,7 @@ from gateway.telemetry.tracing.configured import export_options
 from gateway.telemetry.tracing.message import Message, pack
 from gateway.telemetry.tracing.options import ExportOptions
 from gateway.telemetry.tracing.part import Traces, traces_part
-from gateway.telemetry.tracing.sdk import SdkExporter, Seldom, exporter_for
+from gateway.telemetry.tracing.sdk import KnownResource, SdkExporter, Seldom, exporter_for
 from gateway.telemetry.tracing.spans import batch_place
 from gateway.telemetry.tracing.tree import Kept
 from tests.telemetry.otlp_receiver import OtlpReceiver
@@ -217,6 +218,15 @@ def test_an_exporter_without_a_collector_says_so_once_a_minute() -> None:
     exporter_for(ExportOptions("otlp", "replica-1"))
     logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     assert [type(one) for one in logger.filters] == [Seldom]
+
+
+def test_a_resource_whose_hash_is_known_sorts_as_the_sdks_own() -> None:
+    """Equal to it, with the same hash: exporters group spans by both."""
+    said = {"service.name": "turnout", "service.version": __version__}
+    known, own = KnownResource(said, "https://schema"), Resource(said, "https://schema")
+    assert hash(known) == hash(own)
+    assert {own: "found"}[known] == "found"
+    assert known != KnownResource(said, "")
 
 
 def test_the_global_provider_is_left_alone() -> None:
