@@ -10,7 +10,7 @@ import pytest
 from loadtests.live_gateway import LiveGateway
 from tests.live.scenario import PATIENT
 
-_TEST_S = 300
+_TEST_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

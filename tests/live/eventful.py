@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,11 @@ def eventful(folder: Path) -> Iterator[Eventful]:
         )
         _until(prometheus, f'gateway_requests_total{{route="{BACK}"}}')
         gateway.rollback(BACK)
-        _label(gateway)
-        _until(prometheus, f'gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}')
+        labels = f'gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}'
+        _until(prometheus, labels, lambda: _label(gateway))
         for told in _HAPPENED:
             _until(prometheus, told)
-        _label(gateway)
+        _until(prometheus, f"rate({labels}[1m]) > 0", lambda: _label(gateway))
         _roll_out(gateway)
         for told in _LATEST:
             _until(prometheus, told)
@@ -194,13 +194,13 @@ _LATEST = (
     f'gateway_rollout_weight{{route="{ROLLING}"}} == 20',
     f'rate(gateway_requests_total{{route="{ROLLING}", version="2"}}[10s]) > 0',
     f'rate(gateway_shadow_total{{route="{ROLLING}", version="2", outcome="agrees"}}[1m]) > 0',
-    f'rate(gateway_truth_label_delay_seconds_count{{model="{WATCHED}"}}[1m]) > 0',
 )
 """What is over after a moment, so that a panel of the last minute shows it: begun when all else has been seen."""
 
 
-def _until(prometheus: PrometheusServer, expression: str) -> None:
-    wait_until(lambda: prometheus.query(expression), within_s=60, what=expression)
+def _until(prometheus: PrometheusServer, expression: str, doing: Callable[[], None] = lambda: None) -> None:
+    """``doing``: again and again until then, since a recorder that cannot keep up drops what it is told."""
+    wait_until(lambda: doing() or prometheus.query(expression), within_s=180, what=expression)
 
 
 def _plain(client: int, sequence: int) -> Request:
