@@ -590,7 +590,7 @@ async def test_a_gateway_that_stops_waits_for_no_copy(house: House):
         await house.ask(1)
         await turns(3)
     house.plane.drain()
-    await asyncio.wait_for(house.plane.drained(), 5)
+    await asyncio.wait_for(house.plane.drained(), 60)
     assert house.outcomes == ["dropped"] * 3
     assert house.handles[SHADOW].statistics().leases == 0
 
