@@ -158,11 +158,23 @@ def _missing(rollout: RolloutState, finding: Finding, facts: Facts) -> tuple[str
         waits.append(f"{least_units - facts.units} more requests for version {rollout.candidate}")
     if facts.pairs < least_pairs:
         waits.append(f"{least_pairs - facts.pairs} more compared answers")
-    for stream in required:
-        if stream in finding.lacking:
-            needed = finding.lacking[stream]
-            waits.append(f"{stream}: not enough yet" + ("" if needed is None else f", about {needed} more"))
-    return tuple(waits)
+    lacking = [f"{stream}: {_lack(stream, rollout, finding)}" for stream in required if stream in finding.lacking]
+    return (*waits, *lacking)
+
+
+def _lack(stream: str, rollout: RolloutState, finding: Finding) -> str:
+    """What has not come at all is said: nobody sees from "not enough" that nobody sends labels."""
+    needed = finding.lacking[stream]
+    if needed is not None:
+        return f"not enough yet, about {needed} more"
+    seen = finding.detail.get("streams", {}).get(stream, {}).get("candidate", {}).get("units")
+    whose = f"of an answer of version {rollout.candidate} has come"
+    if seen == 0 and stream == "label":
+        return f"no label {whose}"
+    if seen == 0 and stream == "score" and rollout.plan.score is not None:
+        scored = ", and its outputs must hold scores (truth.score)" if rollout.plan.score.of == "brier" else ""
+        return f"no {rollout.plan.score.of} {whose}: it takes labels{scored}"
+    return "not enough yet"
 
 
 def _least(rollout: RolloutState) -> tuple[float, int, int]:

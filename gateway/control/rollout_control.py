@@ -20,6 +20,7 @@ from gateway.control.replica import Replica
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_report import REPORT, report_key
 from gateway.control.rollout_state import RolloutState
+from gateway.control.rollout_truth import check_scores
 from gateway.control.store import AuditEntry, Body, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.control.transitions import Catalogue
 from gateway.errors import Conflict, FieldProblem, InvalidInput, LoadError, NotFound, RegistryError, UnknownRoute
@@ -215,6 +216,9 @@ class RolloutControl:
         if {plan.candidate, document.status.known_good} <= numbers:
             digests = [model.version(number).digest for number in (document.status.known_good, plan.candidate)]
             old, new = [await asyncio.to_thread(self._signature, digest) for digest in digests]
+            for number, signature in ((document.status.known_good, old), (plan.candidate, new)):
+                if signature is not None:
+                    check_scores(document.spec, plan, number, signature)
             why = "" if old is None or new is None else incompatibility(old, new)
             if why:
                 raise Conflict(

@@ -17,11 +17,14 @@ from gateway.control.evidence import Policy
 from gateway.control.rollout import Facts, Finding, Kind, Move, advance, arms_at, targets
 from gateway.control.rollout_evidence import policy_of
 from gateway.control.rollout_plan import PlanSpec
-from gateway.control.rollout_report import report_of, report_text
+from gateway.control.rollout_report import report_of
+from gateway.control.rollout_report_text import report_text
 from gateway.control.rollout_run import budgeted, budgeted_alone
 from gateway.control.rollout_state import Phase
+from gateway.control.rollout_truth import check_scores
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import Conflict, InvalidInput, Quarantined, TurnoutError
+from gateway.messages import Signature, TensorSpec
 
 DIGITS = Catalogue("digits", frozenset(range(1, 8)), frozenset({7}))
 DONE = Facts(elapsed_s=1e6, units=10**6, pairs=10**6)
@@ -149,6 +152,74 @@ def test_a_plan_that_no_truth_of_the_route_can_feed_does_not_begin(
         begun(document, **changes)
     fitting = {"task": "regression", "output": "y", "wrong_above": 1.0}
     assert begun(route(truth=fitting), needs=["label", "score"], score=ERRORS).status.rollout is not None
+
+
+BRIER = {"of": "brier", "worst": 1.0, "best": 0.0}
+
+
+def answering(**datatypes: str) -> Signature:
+    outputs = tuple(TensorSpec(name, datatype, ("batch", 2)) for name, datatype in datatypes.items())
+    return Signature((TensorSpec("x", "FP32", ("batch", 4)),), outputs)
+
+
+@pytest.mark.parametrize(
+    ("truth", "outputs", "said"),
+    [
+        ({"output": "label"}, {"label": "INT64"}, r"version 4 has none in 'label' \(truth.output\): it is INT64"),
+        ({"output": "label", "score": "p"}, {"label": "INT64"}, r"none in 'p' \(truth.score\): it has label"),
+        ({"output": "label", "score": "p"}, {"label": "INT64", "p": "BYTES"}, "it is BYTES, which holds classes"),
+    ],
+)
+def test_a_plan_by_brier_does_not_begin_where_answers_have_no_scores(
+    truth: dict[str, Any], outputs: dict[str, str], said: str
+) -> None:
+    """It would wait for evidence that no label can bring; it names the field to set, and the other way."""
+    asked = plan(score=BRIER, needs=["score"])
+    spec = route(truth={"task": "classification", **truth}).spec
+    with pytest.raises(Conflict, match=said) as refused:
+        check_scores(spec, asked, 4, answering(**outputs))
+    assert "name an output of scores as truth.score" in str(refused.value)
+    check_scores(spec, plan(), 4, answering(**outputs))
+
+
+@pytest.mark.parametrize(
+    ("truth", "outputs"),
+    [
+        ({"output": "p"}, {"p": "FP32"}),
+        ({"output": "label", "score": "p"}, {"label": "BYTES", "p": "FP64"}),
+    ],
+)
+def test_scores_beside_the_answer_or_as_the_answer_feed_a_plan_by_brier(
+    truth: dict[str, Any], outputs: dict[str, str]
+) -> None:
+    """Without truth.score, the output of the answer is read as scores, if it holds numbers of that kind."""
+    spec = route(truth={"task": "classification", **truth}).spec
+    check_scores(spec, plan(score=BRIER), 4, answering(**outputs))
+
+
+def test_numbers_and_grades_need_no_scores() -> None:
+    """They come of the answer and the label alone."""
+    spec = route(truth={"task": "regression", "output": "y"}).spec
+    check_scores(spec, plan(score=ERRORS), 4, answering(y="INT64"))
+
+
+@pytest.mark.parametrize(
+    ("stream", "units", "said"),
+    [
+        ("label", 0, "label: no label of an answer of version 4 has come"),
+        ("label", 3, "label: not enough yet"),
+        ("score", 0, "score: no brier of an answer of version 4 has come: it takes labels, and its outputs must hold"),
+        ("score", 3, "score: not enough yet"),
+    ],
+)
+def test_a_step_says_that_nothing_has_come_of_what_it_waits_for(stream: str, units: int, said: str) -> None:
+    """Nobody sees from "not enough" that nobody sends labels, or that answers have no scores."""
+    fitting = {"task": "classification", "output": "label", "score": "p"}
+    document = onward(begun(route(truth=fitting), needs=["error", "label", "score"], score=BRIER, shadow=None), 1)
+    seen = {"streams": {stream: {"candidate": {"units": units}}}}
+    found = move(document, Finding(lacking={stream: None}, detail=seen))
+    assert found.kind is Kind.WAIT
+    assert [wait for wait in found.waits if wait.startswith(said)], found.waits
 
 
 @pytest.mark.parametrize(
