@@ -29,7 +29,7 @@ ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
 
 
 def promtool(*words: str | Path) -> str:
-    done = subprocess.run(["promtool", *map(str, words)], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["promtool", *map(str, words)], check=False, capture_output=True, text=True, timeout=250)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

@@ -26,7 +26,7 @@ def test_the_compose_file_is_one() -> None:
     """By the schema of the Compose specification, as check-jsonschema carries it."""
     words = ["--builtin-schema", "vendor.compose-spec", str(ROOT / "compose.yaml")]
     done = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", *words], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "check_jsonschema", *words], check=False, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -104,7 +104,7 @@ def test_the_gateways_environment_is_one_that_it_takes() -> None:
     program = "from gateway.settings import Settings as S; s = S(); print(s.store.url, s.telemetry.otlp_endpoint)"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60, env={**clean, **given}
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=99, env={**clean, **given}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [given["TURNOUT_STORE__URL"], given["TURNOUT_TELEMETRY__OTLP_ENDPOINT"]]

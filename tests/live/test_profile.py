@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
+from tests.live.scenario import heard
 
 SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 3]}],
@@ -55,9 +56,12 @@ def test_live_rows_become_a_profile_that_the_version_is_counted_with(gateway: Li
     assert begun["capture"]["state"] == "running"
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(40, 3))
-    for _ in range(16):
+
+    def captured() -> Any:
         assert gateway.client.post("/predict/rows", json={"inputs": rows.tolist()}).status_code == 200
-    found = wait_until(lambda: counted(gateway, version), what="a captured profile in use")
+        return counted(gateway, version)
+
+    found = wait_until(captured, what="a captured profile in use")
     assert found["capture"]["state"] == "done"
     (held,) = found["captured"]
     assert (held["digest"], held["route"], held["rows"]) == (found["counted"], "rows", 200)
@@ -115,6 +119,7 @@ def test_rows_of_several_web_workers_are_counted_once_each_at_the_node(tmp_path:
         reference = f"file:{tmp_path / 'reference.npy'}"
         version = gateway.register("rows", script, reference=reference, signature=SIGNATURE, placement=placement)
         gateway.put_route("rows", {"model": "rows", "split": [{"version": version, "weight": 1}]})
+        wait_until(lambda: heard(gateway), what="the route in every worker")
         for _ in range(30):
             body = {"inputs": rows[:10].tolist()}
             answer = gateway.client.post("/predict/rows", json=body, headers={"connection": "close"})
@@ -124,9 +129,12 @@ def test_rows_of_several_web_workers_are_counted_once_each_at_the_node(tmp_path:
         if placement == "process":
             path = f"/models/rows/versions/{version}/profiles"
             gateway.admin("POST", path, {"route": "rows", "rows": 100, "use": True})
-            for _ in range(30):
+
+            def asked_and_changed() -> str | None:
                 gateway.client.post("/predict/rows", json={"inputs": rows[:10].tolist()})
-            captured = wait_until(lambda: changed(gateway, version, registered), what="the captured profile in use")
+                return changed(gateway, version, registered)
+
+            captured = wait_until(asked_and_changed, what="the captured profile in use")
             assert gateway.terminate() == 0
             gateway.start()
             wait_until(lambda: gateway.client.get("/readyz").status_code == 200, what="readyz")

@@ -287,6 +287,7 @@ def test_sigterm_under_load_answers_what_was_admitted_and_exits_with_zero(tmp_pa
         put(gateway, FIRST)
         with load(gateway, ROUTE) as running:
             after(running, 300)
+            wait_until(lambda: lines.exists() and '"code":200' in lines.read_text("utf-8"), what="a recorder at work")
             pids = [process.pid for process in gateway.descendants()]
             process = gateway.process
             assert process is not None

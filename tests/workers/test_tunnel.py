@@ -10,7 +10,7 @@ from gateway.workers import tunnel
 from gateway.workers.tunnel import Message, Receive, Send
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "path": "/metrics", "raw_path": b"/metrics", "headers": []}
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Client:
