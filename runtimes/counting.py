@@ -74,7 +74,8 @@ BLOCK_MOST = 1 << 12
 COSINE_UNITS = 1 << 14
 PHASE_BITS = 28
 BUSY_SHARE = 0.02
-"""Of the time, unless somebody says otherwise, what counting with a plan takes while the processor is wanted elsewhere."""
+"""Of the time, unless somebody says otherwise: what counting with a plan takes while the processor is wanted
+elsewhere."""
 
 _AFTER_BINS = 6  # missing, low, high, unseen, total, square
 

@@ -167,3 +167,4 @@ def test_a_version_counts_its_rows_where_drift_is_watched_alone(tmp_path: Path) 
     digest = prepare("digits", source, options, blobs).digest
     assert Assembly(blobs, RuntimeSettings()).spec(REF, digest).profile is not None
     assert Assembly(blobs, RuntimeSettings(), counted=False).spec(REF, digest).profile is None
+    assert Assembly(blobs, RuntimeSettings(), busy_share=0.5).spec(REF, digest).busy_share == 0.5

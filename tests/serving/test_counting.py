@@ -26,6 +26,7 @@ from gateway.serving.conversation import Conversation
 from gateway.serving.counts import CaptureReader, Counting, CountingPlan, CountsReader
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fork_server import ForkServer
+from gateway.serving.inline_counting import InlineCounting
 from gateway.serving.inline_engine import InlineEngine
 from gateway.serving.process_engine import ProcessEngine
 from runtimes.base import LoadSpec
@@ -223,6 +224,18 @@ async def test_an_inline_version_is_counted_in_the_gateway() -> None:
     await eventually(lambda: told.counted() == 60)
     await engine.close()
     assert told.seen() == 60
+    assert np.array_equal(told.total(), expected(live))
+
+
+async def test_inline_rows_are_counted_in_the_end_though_processors_are_short() -> None:
+    """A slice at a time, within its share of the time."""
+    told = Tellings()
+    inline = InlineCounting(counting(told), asyncio.get_running_loop(), short=lambda: True)
+    live = rows_of(1000, 4, seed=8)
+    for begin in range(0, 1000, 50):
+        inline.note({"x": live[begin : begin + 50]}, {"y": live[begin : begin + 50]}, 50)
+    await eventually(lambda: told.counted() == 1000)
+    inline.stop()
     assert np.array_equal(told.total(), expected(live))
 
 
