@@ -107,6 +107,23 @@ def test_what_is_asked_wrongly_is_answered_in_one_line(local: Turnout) -> None:
     assert "aborted" in local.done("rollout", "digits", "--abort").out
 
 
+def test_a_plan_by_scores_that_answers_do_not_have_does_not_begin(local: Turnout) -> None:
+    """By the signatures, before any label: it would wait without end."""
+    served(local, "digits")
+    truth = "truth: {task: classification, output: y, score: p}\n"
+    path = local.folder / "digits.yaml"
+    path.write_text(path.read_text() + truth)
+    local.done("apply", "-f", path)
+    (local.folder / "plan.yaml").write_text(PLAN + "score: {of: brier, worst: 1, best: 0}\n")
+    refused = local("rollout", "digits", "--plan", "plan.yaml")
+    assert (refused.status, "version 1 has none in 'p' (truth.score): it has y" in refused.err) == (1, True), (
+        refused.err
+    )
+    path.write_text(path.read_text().replace(", score: p", ""))
+    local.done("apply", "-f", path)
+    assert "preparing" in local.done("rollout", "digits", "--plan", "plan.yaml").out
+
+
 def stream(**changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"verdict": "not-enough", "required": True, "needed": 180, "expected_s": 42.0}
     found |= {"candidate": {"units": 60, "bad": 1}, "baseline": {"units": 1140, "bad": 9}}
