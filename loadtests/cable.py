@@ -74,8 +74,11 @@ class Cable:
             with self._turn:
                 self._ends |= {near, far}
                 refused = self._refuses
-            if refused:
-                self.cut()
+            if refused:  # these two alone: by now the line may have been mended
+                with self._turn:
+                    self._ends -= {near, far}
+                _reset(near)
+                _reset(far)
                 continue
             for source, target in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(source, target), daemon=True).start()

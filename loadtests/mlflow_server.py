@@ -90,7 +90,7 @@ class MlflowServer:
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One call of MLflow's own REST API (``registered-models/alias``): what its users and its UI do."""
-        answer = httpx.request(method, f"{self.url}/api/2.0/mlflow/{path}", json=body, timeout=60.0)
+        answer = httpx.request(method, f"{self.url}/api/2.0/mlflow/{path}", json=body, timeout=180.0)
         answer.raise_for_status()
         return answer.json()
 
@@ -117,6 +117,6 @@ class MlflowServer:
         if self._process is None or self._process.poll() is not None:
             raise AssertionError(f"mlflow ended:\n{(self.folder / 'mlflow.log').read_text()[-3000:]}")
         try:
-            return httpx.get(f"{self.url}/health", timeout=2.0).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=10.0).status_code == 200
         except httpx.TransportError:
             return False

@@ -17,7 +17,7 @@ __all__ = ["CONFIG", "PrometheusServer", "find_prometheus"]
 
 CONFIG = Path(__file__).parent.parent / "config" / "prometheus"
 
-START_S = 30.0
+START_S = 60.0
 
 
 def find_prometheus() -> str | None:
@@ -39,7 +39,7 @@ class PrometheusServer:
         self._config = _config(folder, targets, every)
         self._command = [program, f"--config.file={self._config}", f"--storage.tsdb.path={folder / 'data'}"]
         self._command += [f"--web.listen-address=127.0.0.1:{self.port}", "--enable-feature=exemplar-storage"]
-        self.client = httpx.Client(base_url=self.url, timeout=30.0)
+        self.client = httpx.Client(base_url=self.url, timeout=90.0)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class PrometheusServer:
         self.client.close()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
 
     def _ready(self) -> bool:
         if self.process is None or self.process.poll() is not None:

@@ -19,7 +19,7 @@ from loadtests.tied import tied
 
 __all__ = ["S3Server"]
 
-START_S = 60.0
+START_S = 100.0
 _SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
 _HEADERS = {"Authorization": _SIGNED, "Content-Type": "application/octet-stream"}
 _SPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
@@ -74,7 +74,7 @@ class S3Server:
         asked = urllib.request.Request(  # noqa: S310 - of this class's own address
             f"{self.url}/{path}", data=content, method=method, headers=_HEADERS
         )
-        with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=90) as answer:  # noqa: S310
             data: bytes = answer.read()
             return data
 

@@ -4,10 +4,11 @@ nobody closed, would be found by the collector in a later test, and fail that on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
-__all__ = ["listening"]
+__all__ = ["listening", "nobody"]
 
 _STEPS = 5
 """Turns of the loop from an accepted connection to the first step of its call, and one or two more."""
@@ -45,3 +46,12 @@ async def listening(serve: Serve) -> AsyncIterator[int]:
                 call.cancel()
             await asyncio.wait(calls)
         await server.wait_closed()
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port at which every connection is refused, and which no other program can have meanwhile: it is taken, and
+    nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])

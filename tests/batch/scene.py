@@ -56,7 +56,7 @@ def plan(
 ) -> BatchPlan:
     blobs, digest = made
     spec = Assembly(blobs, RuntimeSettings()).spec(VersionRef("sums", 1), digest)
-    made_of = plan_for(spec, source, target, BatchOptions(**asked), told=told, timeout_s=60.0)
+    made_of = plan_for(spec, source, target, BatchOptions(**asked), told=told, timeout_s=200.0)
     return replace(made_of, part_rows=part_rows, priority=priority)
 
 

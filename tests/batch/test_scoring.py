@@ -480,7 +480,7 @@ class Model:
 
     work = asyncio.create_task(scored_elsewhere(asked, lambda done, _: heard.append(done)))
     record = tmp_path / ".out.npy.parts" / "part-000000.json"
-    await asyncio.to_thread(wait_until, record.exists, what="a part")
+    await asyncio.to_thread(wait_until, record.exists, within_s=200, what="a part")
     (child,) = [one for one in psutil.Process().children() if "gateway.batch.process" in command_line(one)]
     child.kill()
     with pytest.raises(RegistryError, match="ended with status -9; what it had finished stays"):

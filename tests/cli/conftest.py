@@ -16,7 +16,7 @@ from loadtests.live_gateway import LiveGateway
 from tests.cli.warm import WarmCommands
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND_S = 60.0
+COMMAND_S = 200.0
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from loadtests.live_gateway import LiveGateway, free_port
+from loadtests.live_gateway import LiveGateway, wait_until
 from tests.cli.conftest import ROOT, Turnout, echo_source
 from tests.cli.warm import WarmCommands
+from tests.listening import nobody
 
 ROUTE_FILE = """\
 route: {name}
@@ -43,7 +43,7 @@ def test_the_command_from_a_cold_start_does_the_same(local: Turnout, words: list
         text=True,
         env=environment,
         cwd=local.folder,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     warm = local(*words)
@@ -123,9 +123,7 @@ def test_the_same_words_work_against_a_gateway(remote: Turnout, live: LiveGatewa
     """And what they change is served."""
     path = two_versions(remote, "served")
     remote.done("apply", "-f", path)
-    give_up = time.monotonic() + 60
-    while live.route("served")["status"]["pending"]:
-        assert time.monotonic() < give_up
+    wait_until(lambda: not live.route("served")["status"]["pending"], what="both versions loaded")
     remote.done("weights", "served", "2=1")
     answer = live.predict("served", [[0, 0, 0, 0]])
     assert (answer.json()["version"], answer.json()["outputs"]["y"]) == (2, [[2.0] * 4])
@@ -142,9 +140,7 @@ def test_a_change_on_the_home_reaches_the_gateway_that_runs_there(
     beside = Turnout({"TURNOUT_HOME": str(live.home)}, tmp_path, commands)
     path = two_versions(beside, "beside")
     beside.done("apply", "-f", path)
-    give_up = time.monotonic() + 60
-    while live.predict("beside", [[0, 0, 0, 0]]).status_code != 200:
-        assert time.monotonic() < give_up
+    wait_until(lambda: live.predict("beside", [[0, 0, 0, 0]]).status_code == 200, what="the route")
 
 
 def test_the_admin_token_of_the_home_is_found_for_a_gateway_on_this_machine(
@@ -197,7 +193,8 @@ def test_a_token_is_never_shown_and_spaces_around_it_do_no_harm(remote: Turnout,
 
 def test_a_gateway_that_does_not_run_is_said_with_what_to_do(local: Turnout) -> None:
     """One line, not a stack of connection errors."""
-    failed = local("models", TURNOUT_URL=f"http://127.0.0.1:{free_port()}", TURNOUT_TOKEN="x")
+    with nobody() as port:
+        failed = local("models", TURNOUT_URL=f"http://127.0.0.1:{port}", TURNOUT_TOKEN="x")
     assert (failed.status, failed.err.count("\n")) == (1, 1)
     assert "no gateway answers at http://127.0.0.1:" in failed.err
     assert "turnout serve" in failed.err
@@ -389,7 +386,7 @@ def test_a_reader_that_leaves_early_is_no_failure(local: Turnout) -> None:
     audit.stdout.close()
     with audit.stderr:
         assert audit.stderr.read() == b""
-    audit.wait(60)
+    audit.wait(200)
 
 
 def test_a_search_for_a_metric_in_the_place_of_a_name_says_where_it_belongs(local: Turnout) -> None:

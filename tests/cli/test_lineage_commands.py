@@ -28,7 +28,7 @@ def recorded(local: Turnout, tmp_path: Path) -> Turnout:
     return turnout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_training_is_recorded_registered_drawn_compared_and_trained_again(recorded: Turnout, tmp_path: Path) -> None:
     """The whole way, as a user goes it."""
     turnout = recorded

@@ -22,13 +22,13 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         env={**kept, "PYTHONPATH": str(ROOT)},
         cwd=folder,
-        timeout=240,
+        timeout=500,
         check=False,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_the_quick_start_makes_three_versions_and_a_route_and_leaves_them_alone_afterwards(
     tmp_path: Path, commands: WarmCommands
 ) -> None:

@@ -67,7 +67,7 @@ def test_without_matplotlib_the_plot_says_what_to_install(tmp_path: Path) -> Non
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_MATPLOTLIB],
-        check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60,
+        check=False, capture_output=True, text=True, cwd=tmp_path, timeout=200,
         env=environment | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")

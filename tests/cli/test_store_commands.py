@@ -8,14 +8,14 @@ from uuid import uuid4
 
 import pytest
 
-from loadtests.live_gateway import LiveGateway
+from loadtests.live_gateway import LiveGateway, wait_until
 from loadtests.redis_server import RedisServer
 from tests.cli.conftest import Turnout
 
 
 @pytest.fixture
 def replica(tmp_path: Path, redis_server: RedisServer) -> Iterator[LiveGateway]:
-    settings = {"store": {"url": redis_server.url, "prefix": f"test-{uuid4().hex}"}}
+    settings = {"store": {"url": redis_server.url, "prefix": f"test-{uuid4().hex}", "deadline_ms": 60_000}}
     with LiveGateway(tmp_path / "home", settings=settings) as running:
         yield running
 
@@ -33,9 +33,7 @@ def test_a_home_of_its_own_has_no_replicas_and_a_durable_store(local: Turnout) -
 def test_a_replica_is_asked_over_its_address(local: Turnout, replica: LiveGateway) -> None:
     """Who is there, how the store stands; a store that is believed needs no decision; a rollback needs a route."""
     there = {"TURNOUT_URL": replica.url, "TURNOUT_TOKEN": replica.token}
-    shown = local("replicas", **there)
-    assert shown.status == 0
-    assert replica.url in shown.out
+    wait_until(lambda: replica.url in local.done("replicas", **there).out, what="the replica among the living")
     status = local("store", "status", **there)
     assert "redis redis://127.0.0.1" in status.out
     assert "durable    always" in status.out

@@ -110,7 +110,7 @@ def test_a_token_reaches_the_targets_that_its_routes_serve(gateway: LiveGateway)
 
     def ask(secret: str, target: str, **body: Any) -> httpx.Response:
         url, headers = f"{gateway.url}/admin/models/loans/targets/{target}", {"authorization": f"Bearer {secret}"}
-        return httpx.put(url, json={"version": 3, **body}, headers=headers, timeout=60)
+        return httpx.put(url, json={"version": 3, **body}, headers=headers, timeout=90)
 
     said = ask(one, "staging").json()
     assert (said["status"], "route 'loans-two' serves target staging, and token 'of-1'" in said["detail"]) == (
@@ -160,7 +160,9 @@ def asked(gateway: LiveGateway, secret: str) -> set[int]:
     """The statuses of some requests, each on a connection of its own, so that both workers get some."""
     headers, body = {"authorization": f"Bearer {secret}"}, {"inputs": [[1.0, 2.0, 3.0, 4.0]]}
     url = f"{gateway.url}/predict/guarded"
-    return {httpx.post(url, json=body, headers=headers, timeout=30).status_code for _ in range(8)}
+    apart = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(headers=headers, timeout=90, limits=apart) as client:
+        return {client.post(url, json=body).status_code for _ in range(20)}
 
 
 def test_a_secret_is_rotated_under_a_running_gateway_and_one_that_goes_away_is_told(
@@ -177,12 +179,12 @@ def test_a_secret_is_rotated_under_a_running_gateway_and_one_that_goes_away_is_t
     assert "second-and-longer" not in json.dumps(done)
     kept.unlink()
     degraded = "secret webhooks.secrets.ops cannot be read again"
-    wait_until(lambda: degraded in httpx.get(f"{gateway.url}/readyz", timeout=30).text, what="the trouble")
-    assert httpx.get(f"{gateway.url}/readyz", timeout=30).status_code == 200
+    wait_until(lambda: degraded in httpx.get(f"{gateway.url}/readyz", timeout=90).text, what="the trouble")
+    assert httpx.get(f"{gateway.url}/readyz", timeout=90).status_code == 200
     troubled = turnout("config", "secrets")
     assert (troubled.status, "cannot be read: No such file" in troubled.out) == (1, True)
     kept.write_text("third", encoding="utf-8")
-    wait_until(lambda: degraded not in httpx.get(f"{gateway.url}/readyz", timeout=30).text, what="its end")
+    wait_until(lambda: degraded not in httpx.get(f"{gateway.url}/readyz", timeout=90).text, what="its end")
     assert "second-and-longer" not in gateway.log_path.read_text(encoding="utf-8")
     assert "third" not in gateway.log_path.read_text(encoding="utf-8")
 

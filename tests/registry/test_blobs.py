@@ -144,18 +144,18 @@ def test_opening_the_store_leaves_a_living_writers_file_alone(tmp_path: Path) ->
     def step(name: str) -> None:
         if name == "written":
             reached.set()
-            go_on.wait(30)
+            go_on.wait(100)
 
     writer = threading.Thread(target=lambda: BlobStore(tmp_path, step=step).put_bytes(CONTENT))
     writer.start()
-    assert reached.wait(30)
+    assert reached.wait(100)
     opened = subprocess.run(
         [sys.executable, "-c", OPENER, str(tmp_path)], cwd=ROOT, check=True, timeout=60, capture_output=True, text=True
     )
     assert opened.stdout.strip() == "0"
     assert len(_leftovers(tmp_path)) == 1
     go_on.set()
-    writer.join(30)
+    writer.join(100)
     assert BlobStore(tmp_path).digests() == (DIGEST,)
 
 

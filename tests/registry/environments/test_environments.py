@@ -26,6 +26,8 @@ from gateway.settings_environments import EnvironmentSettings
 from loadtests.live_gateway import command_line, wait_until
 from tests.registry.environments.wheels import sha256_of, wheel
 
+pytestmark = pytest.mark.timeout(600)  # real venvs, some of them twice in a test
+
 LOCK = b"numpy==99.1\ntoy==1.0\n"
 
 
@@ -135,7 +137,7 @@ def test_builders_in_threads_and_processes_build_once(
     said: list[str] = []
     with ThreadPoolExecutor(3) as pool:
         here = set(pool.map(lambda _: environments.build(LOCK, progress=said.append), range(3)))
-    told = [other.communicate(timeout=120) for other in others]
+    told = [other.communicate(timeout=300) for other in others]
     assert {str(path) for path in here} == {out.strip() for out, _ in told}
     lines = said + [line for _, err in told for line in err.splitlines()]
     assert len([line for line in lines if line.startswith("making")]) == 1
@@ -153,10 +155,10 @@ def test_a_build_that_was_killed_leaves_nothing_in_the_way(
         f"Environments(Path({str(tmp_path / 'environments')!r}), settings).build({LOCK!r})\n"
     )
     with subprocess.Popen([sys.executable, "-c", script]) as builder:
-        child = wait_until(lambda: _pip_of(builder.pid), what="pip asks the index")
+        child = wait_until(lambda: _pip_of(builder.pid), within_s=300, what="pip asks the index")
         os.kill(builder.pid, signal.SIGKILL)
         builder.wait()
-    assert psutil.wait_procs([child], timeout=30)[1] == []
+    assert psutil.wait_procs([child], timeout=60)[1] == []
     folder = tmp_path / "environments"
     assert [name[:10] for name in _left(environments, folder)] == [".building-"]
     environments.sweep()
@@ -171,7 +173,7 @@ def test_a_build_that_takes_too_long_is_ended(settings: EnvironmentSettings, sil
     with pytest.raises(EnvironmentRefused, match="not built within"):
         environments.build(LOCK)
     assert _left(environments, tmp_path / "environments") == []
-    assert [one for one in psutil.Process().children(recursive=True) if "pip" in " ".join(command_line(one))] == []
+    wait_until(lambda: _pip_of(os.getpid()) is None, what="the end of all that it started")
 
 
 def test_a_gateway_that_stops_does_not_wait_for_builds(
@@ -182,7 +184,7 @@ def test_a_gateway_that_stops_does_not_wait_for_builds(
     environments = Environments(tmp_path / "environments", settings.model_copy(update=update))
     with ThreadPoolExecutor(2) as pool:
         builds = [pool.submit(environments.build, lock) for lock in (LOCK, LOCK + b"large==1.0\n")]
-        wait_until(lambda: _pip_of(os.getpid()), what="pip asks the index")
+        wait_until(lambda: _pip_of(os.getpid()), within_s=300, what="pip asks the index")
         environments.close()
         for build in builds:
             assert "shutting down" in str(build.exception(timeout=60))

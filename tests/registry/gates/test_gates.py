@@ -39,7 +39,7 @@ def data(path: Path, **more: Any) -> dict[str, Any]:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Of real processes: bounded, and looked at again and again."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not holds():  # noqa: ASYNC110 - another process tells by a file, or by its end
             await asyncio.sleep(0.02)
 

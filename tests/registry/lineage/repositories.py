@@ -69,4 +69,4 @@ def python(folder: Path, *words: str, environment: Mapping[str, str] | None = No
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
     environ = {**kept, "PYTHONPATH": str(ROOT), **(environment or {})}
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=300)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import socketserver
 import stat
 import tarfile
 import threading
@@ -21,6 +20,7 @@ import pytest
 from gateway.errors import InvalidRegistration, RegistryError, SourceUnavailable
 from gateway.registry.sources import Source, SourceAccess, SourceLimits, opened, resolve_source
 from gateway.registry.sources.fetching import _folder
+from tests.listening import nobody
 
 CONTENT = b"a model, as far as anyone here knows"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -108,9 +108,7 @@ def test_a_web_that_fails_is_told_from_one_that_refuses(web: str, tmp_path: Path
     for path in ("short.onnx", "broken"):
         with pytest.raises(SourceUnavailable), _opened(f"{web}/{path}#sha256={DIGEST}", tmp_path):
             pass
-    with socketserver.TCPServer(("127.0.0.1", 0), None) as nobody:  # type: ignore[arg-type]
-        port = nobody.server_address[1]
-    with pytest.raises(SourceUnavailable, match="cannot be reached"):
+    with nobody() as port, pytest.raises(SourceUnavailable, match="cannot be reached"):
         resolve_or_open(f"http://127.0.0.1:{port}/m.onnx#sha256={DIGEST}", tmp_path)
     _refused(f"{web}/nowhere#sha256={DIGEST}", tmp_path, "HTTP 404")
     _refused(f"{web}/private#sha256={DIGEST}", tmp_path, "HTTP 403")
@@ -305,7 +303,7 @@ def test_fetches_that_begin_together_leave_each_others_folders_alone(tmp_path: P
 def test_a_client_that_misbehaves_is_ended_and_said(tmp_path: Path, does: str, words: str) -> None:
     """One that never ends, that ends and leaves children, that never stops to talk, that answers nonsense, that fills
     the disk: whatever an interpreter of the settings turns out to be."""
-    interpreter, patience = tmp_path / "python", 1.0 if does == "sleep 1000" else 100.0
+    interpreter, patience = tmp_path / "python", 1.0 if does == "sleep 1000" else 200.0
     interpreter.write_text(f"#!/bin/sh\ncd {tmp_path}/out/fetching-* || exit 9\n{does}\n")
     interpreter.chmod(0o755)
     access = SourceAccess(interpreters={"url": str(interpreter)}, folder=tmp_path / "out", timeout_s=patience)

@@ -8,12 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -21,7 +20,10 @@ from gateway.errors import InvalidRegistration, SourceUnavailable
 from gateway.registry.lineage.kinds import read_kinds
 from gateway.registry.sources import Source, SourceAccess, SourceLimits, opened, resolve_source
 from gateway.registry.sources.clients.dvc_client.place import Place, parse
-from loadtests.live_gateway import free_port, wait_until
+from loadtests.s3_server import S3Server
+from tests.listening import nobody
+
+pytestmark = pytest.mark.timeout(600)  # each question starts a client, and projects are made first
 
 MODEL = "models/fraud"
 
@@ -271,8 +273,8 @@ def test_a_repository_elsewhere_is_fetched_as_one_commit(own: Project, access: S
 
 def test_a_host_that_does_not_answer_is_unavailable_and_nothing_else(access: SourceAccess) -> None:
     """Who follows it waits; nothing is refused for good."""
-    with pytest.raises(SourceUnavailable, match=r"127.0.0.1"):
-        resolve_source(f"dvc:http://127.0.0.1:{free_port()}/models.git:{MODEL}", access)
+    with nobody() as port, pytest.raises(SourceUnavailable, match=r"127.0.0.1"):
+        resolve_source(f"dvc:http://127.0.0.1:{port}/models.git:{MODEL}", access)
 
 
 def test_files_that_git_keeps_are_taken_too_and_links_are_not(own: Project, access: SourceAccess) -> None:
@@ -434,47 +436,22 @@ def test_a_name_that_could_mean_something_else_is_refused(text: str, words: str)
 
 
 @pytest.fixture(scope="module")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Callable[[], None]]]:
-    """moto's server, and how to end it."""
-    port = free_port()
-    with (tmp_path_factory.mktemp("moto") / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log, start_new_session=True
-        )
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-
-        try:
-            return httpx.put(f"{url}/models", headers={"authorization": _SIGNED}).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def end() -> None:
-        server.kill()
-        server.wait()
-
-    try:
-        wait_until(answers, within_s=60, what="moto's server")
-        yield url, end
-    finally:
-        end()
-
-
-_SIGNED = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("moto")) as server:
+        server.make_bucket("models")
+        yield server
 
 
 def test_a_remote_in_an_object_store_is_read_checked_and_missed(
-    object_store: tuple[str, Callable[[], None]],
+    object_store: S3Server,
     own: Project,
     access: SourceAccess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """S3 as moto has it: the same files come out; a changed object is refused; a store that is gone is unavailable."""
-    url, end = object_store
     for name, value in (_KEYS | {"AWS_MAX_ATTEMPTS": "1"}).items():
         monkeypatch.setenv(name, value)
-    store = f"    url = s3://models/dvc\n    endpointurl = {url}\n"
+    store = f"    url = s3://models/dvc\n    endpointurl = {object_store.url}\n"
     (own.repo / ".dvc" / "config").write_text(f"[core]\n    remote = store\n['remote \"store\"']\n{store}")
     own.python("from dvc.repo import Repo; Repo('.').push()")
     own.git("commit", "-qam", "a remote in an object store")
@@ -483,14 +460,9 @@ def test_a_remote_in_an_object_store_is_read_checked_and_missed(
     with opened(place, access=access) as source:
         assert _read(source) == {path.name: path.read_bytes() for path in (own.repo / MODEL).iterdir()}
     centroids = _md5(own.repo / MODEL / "centroids.json")
-    _overwrite(f"{url}/models/dvc/files/md5/{centroids[:2]}/{centroids[2:]}")
+    object_store.ask("PUT", f"models/dvc/files/md5/{centroids[:2]}/{centroids[2:]}", b"[[1, 1], [0, 0]]")
     with pytest.raises(InvalidRegistration, match=rf"the remote's file has md5 .* says {centroids}"):
         resolve_or_fetch(place, access)
-    end()
+    object_store.stop()
     with pytest.raises(SourceUnavailable):
         resolve_or_fetch(place, access)
-
-
-def _overwrite(url: str) -> None:
-
-    assert httpx.put(url, content=b"[[1, 1], [0, 0]]", headers={"authorization": _SIGNED}).status_code == 200

@@ -24,7 +24,6 @@ from gateway.registry.transfer.ends import BlobEnd, RemoteEnd
 from gateway.registry.transfer.records import VersionRecord, choose
 from gateway.registry.transfer.transfer import transfer
 from gateway.registry.verify import verify
-from loadtests.live_gateway import wait_until
 from tests.registry.builders import SIGNATURE, stored_manifest
 from tests.registry.stores.conftest import Bucket, Folder, object_name, on_both
 
@@ -285,7 +284,7 @@ def test_versions_are_chosen_by_number_alias_and_digest() -> None:
 
 
 SYNC = """
-import sys
+import os, sys
 from pathlib import Path
 from gateway.registry.blobs import BlobStore
 from gateway.registry.remote.objects import ObjectPlace, ObjectStore
@@ -296,34 +295,40 @@ from gateway.registry.transfer.records import VersionRecord
 from gateway.registry.transfer.transfer import transfer
 from gateway.registry.verify import verify
 import json
-home, url, options, record, way = sys.argv[1:]
+home, url, options, record, way, most = sys.argv[1:]
+
+def cut(done, total):
+    if done >= int(most) > 0:
+        os.kill(os.getpid(), 9)
+
 objects = ObjectStore(ObjectPlace(url, json.loads(options)))
 remote = RemoteEnd(RemoteBlobs(objects, Path(home) / "transfers", PLAIN))
 local = BlobEnd(BlobStore(Path(home)))
 record = VersionRecord.from_bytes(Path(record).read_bytes(), sys.argv[4])
 ends = (local, remote) if way == "push" else (remote, local)
-print(json.dumps(transfer(*ends, [record], parallel=2).to_json()), flush=True)
+print(json.dumps(transfer(*ends, [record], parallel=2, progress=cut).to_json()), flush=True)
 objects.close()
 """
 
 
-def _sync(home: Path, bucket: Bucket, record: Path, way: str) -> subprocess.Popen[bytes]:
-    words = [str(home), bucket.url, json.dumps(dict(bucket.options)), str(record), way]
-    return subprocess.Popen([sys.executable, "-c", SYNC, *words], stdout=subprocess.PIPE)
+SIZE = 4096
+"""Of each file."""
 
 
-def _cut(running: subprocess.Popen[bytes], seen: Callable[[], int], enough: int) -> None:
-    """kill -9 once so many files are there."""
-    wait_until(lambda: seen() >= enough or running.poll() is not None, within_s=60, what=f"{enough} files")
-    assert running.poll() is None, "it was done before it could be cut"
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+def _sync(home: Path, bucket: Bucket, record: Path, way: str, *, files: int = 0) -> subprocess.CompletedProcess[bytes]:
+    """``files``: it kills itself (SIGKILL) when it has been told of the bytes of so many, with others under way."""
+    words = [str(home), bucket.url, json.dumps(dict(bucket.options)), str(record), way, str(files * SIZE)]
+    return subprocess.run([sys.executable, "-c", SYNC, *words], check=False, stdout=subprocess.PIPE, timeout=200)
 
 
-def _finished(running: subprocess.Popen[bytes]) -> dict[str, int]:
-    out, _ = running.communicate(timeout=120)
-    assert running.returncode == 0
-    found: dict[str, int] = json.loads(out)
+def _cut(home: Path, bucket: Bucket, record: Path, way: str, *, files: int) -> None:
+    assert _sync(home, bucket, record, way, files=files).returncode == -signal.SIGKILL
+
+
+def _finished(home: Path, bucket: Bucket, record: Path, way: str) -> dict[str, int]:
+    done = _sync(home, bucket, record, way)
+    assert done.returncode == 0
+    found: dict[str, int] = json.loads(done.stdout)
     return found
 
 
@@ -331,30 +336,32 @@ def test_a_sync_cut_twice_by_kill_9_goes_on_and_ends_equal(bucket: Bucket, tmp_p
     """To S3 and back: after each cut only whole files can be seen and no version, and the next run sends the rest."""
     home, back = tmp_path / "home", tmp_path / "back"
     blobs = BlobStore(home)
-    manifest = large_version(blobs, files=120, size=4096)
+    manifest = large_version(blobs, files=120, size=SIZE)
     record = tmp_path / record_of(manifest).name
     record.parent.mkdir(parents=True)
     record.write_bytes(record_of(manifest).to_bytes())
     sent = 0
-    for enough in (20, 60):
-        _cut(_sync(home, bucket, record, "push"), lambda: len(bucket.names()), enough)
+    for files in (20, 40):
+        _cut(home, bucket, record, "push", files=files)
         names = bucket.names()
         assert not [name for name in names if not name.startswith("blobs/sha256/")]
         assert object_name(manifest.digest) not in names
         for name in names[:: max(1, len(names) // 10)]:
             assert hashlib.sha256(bucket.get(name)).hexdigest() == Path(name).name
+        assert len(names) > sent
         sent = len(names)
-    done = _finished(_sync(home, bucket, record, "push"))
+    done = _finished(home, bucket, record, "push")
     assert (done["files"] + done["files_there"], done["files_there"] >= sent) == (121, True)
     wanted = sorted([*(object_name(digest) for digest in blobs.digests()), record_of(manifest).name])
     assert sorted(bucket.names()) == wanted
 
-    here = BlobStore(back)
-    for enough in (20, 60):
-        _cut(_sync(back, bucket, record, "pull"), lambda: len(here.digests()), enough)
+    here, sent = BlobStore(back), 0
+    for files in (20, 40):
+        _cut(back, bucket, record, "pull", files=files)
         assert manifest.digest not in here.digests()
         assert all(here.verify(digest).state == "ok" for digest in here.digests())
+        assert len(here.digests()) > sent
         sent = len(here.digests())
-    done = _finished(_sync(back, bucket, record, "pull"))
+    done = _finished(back, bucket, record, "pull")
     assert done["files_there"] >= sent
     assert here.digests() == blobs.digests()
