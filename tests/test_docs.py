@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.cli.root import application
-from gateway.control.documents import RouteSpec
 from gateway.control.rollout_plan import PlanSpec
+from gateway.control.route_spec import RouteSpec
 from gateway.settings import SecretSource, Settings
 from gateway.web.problem_table import TABLE
 

@@ -17,7 +17,7 @@ from gateway.cli.failures import USAGE, CommandFailed
 from gateway.cli.output import JsonOption, Output
 from gateway.cli.route_commands import RevisionOption
 from gateway.cli.route_files import read_route_file
-from gateway.control.documents import RouteSpec
+from gateway.control.route_spec import RouteSpec
 from gateway.errors import TurnoutError, UnknownRoute
 
 __all__ = ["commands"]

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.control.documents import ArmSpec, DecisionsSpec, FlagRuleSpec, LimitsSpec, RouteDocument, RuleSpec
+from gateway.control.documents import RouteDocument
 from gateway.control.flag_rules import FlagRules, without_flags
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import ENDED, Phase
+from gateway.control.route_spec import ArmSpec, DecisionsSpec, FlagRuleSpec, LimitsSpec, RuleSpec
 from gateway.routing.rules import compile_condition
 from gateway.routing.table import Arm, CachePolicy, Limits, Recording, Route, Rule, Shadow, Trial
 

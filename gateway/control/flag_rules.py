@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from gateway.control.documents import FlagRuleSpec, RouteDocument
+from gateway.control.documents import RouteDocument
 from gateway.control.flags import Evaluation
+from gateway.control.route_spec import FlagRuleSpec
 from gateway.events import FlagMiss
 from gateway.messages import VersionRef
 from gateway.routing.table import Choice, Choose

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.control.documents import ArmSpec, RouteDocument
+from gateway.control.documents import RouteDocument
 from gateway.control.evidence import HARMFUL, HEALTHY, Judgement, Policy, StreamJudgement, StreamPolicy
 from gateway.control.rollout_facts import Finding
 from gateway.control.rollout_plan import PlanSpec
+from gateway.control.route_spec import ArmSpec
 
 __all__ = ["finding_of", "policy_of", "shares_of", "summary_of"]
 

@@ -3,8 +3,8 @@ without end."""
 
 from __future__ import annotations
 
-from gateway.control.documents import RouteSpec
 from gateway.control.rollout_plan import PlanSpec
+from gateway.control.route_spec import RouteSpec
 from gateway.errors import Conflict
 from gateway.messages import Signature
 from gateway.routing.truth import REGRESSION

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from math import gcd
 
-from gateway.control.documents import MAX_TOTAL_WEIGHT
 from gateway.control.rollout_plan import percent_of
+from gateway.control.route_spec import MAX_TOTAL_WEIGHT
 
 __all__ = ["arms_at"]
 

@@ -17,12 +17,13 @@ from gateway.control import transitions
 from gateway.control.changes import Changes, Decision
 from gateway.control.coordination import Coordination
 from gateway.control.desired import Desired, DesiredRoute, read_desired
-from gateway.control.documents import RouteDocument, RouteSpec, check_route_name, route_key
+from gateway.control.documents import RouteDocument, check_route_name, route_key
 from gateway.control.explain import explain, explain_change
 from gateway.control.explain_question import Question
 from gateway.control.flag_rules import FlagRules
 from gateway.control.replica import Replica
 from gateway.control.rollout_report import report_of_deleted
+from gateway.control.route_spec import RouteSpec
 from gateway.control.store import AuditEntry, Document, DocumentKey, Snapshot, Store
 from gateway.control.transitions import Catalogue
 from gateway.errors import FieldProblem, InvalidInput, NotFound, StoreUnavailable, UnknownRoute

@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.control.documents import ArmSpec, Quarantine, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.documents import Quarantine, RouteDocument, RouteStatus
 from gateway.control.key_space import Assignments
 from gateway.control.rollout_state import Phase, Proof, RolloutState
 from gateway.control.rollout_truth import check_truth
+from gateway.control.route_spec import ArmSpec, RouteSpec
 from gateway.errors import Conflict, FieldProblem, InvalidInput, Quarantined
 from gateway.registry.catalogue import ModelDocument
 

@@ -10,9 +10,10 @@ import pytest
 from gateway.control import rollout as steps
 from gateway.control import transitions
 from gateway.control.compile import compile_route
-from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.documents import RouteDocument
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import ENDED, Phase
+from gateway.control.route_spec import RouteSpec
 from gateway.control.transitions import Catalogue
 from gateway.errors import InvalidInput
 from gateway.routing.table import Recording, Route, Shadow

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from gateway.control import transitions
 from gateway.control.compile import compile_route
-from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.documents import RouteDocument
 from gateway.control.explain import explain, explain_change
 from gateway.control.explain_question import Question
+from gateway.control.route_spec import RouteSpec
 from gateway.control.transitions import Catalogue
 from gateway.routing.assignment import SPACE
 from gateway.routing.decide import Facts, decide

@@ -15,7 +15,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.control.coordination import Alone, Coordination
 from gateway.control.coordination_redis import RedisCoordination
-from gateway.control.documents import ArmSpec, RouteDocument, RouteSpec, RouteStatus
+from gateway.control.documents import RouteDocument, RouteStatus
 from gateway.control.follow_control import FollowControl
 from gateway.control.follow_state import FollowPhase, FollowState
 from gateway.control.follower import Follower
@@ -23,6 +23,7 @@ from gateway.control.following import Followed, Following
 from gateway.control.gatekeeping import GateOutcome, OpenGate, Override
 from gateway.control.notification_events import notice_of
 from gateway.control.redis_line import RedisAddress, RedisLine
+from gateway.control.route_spec import ArmSpec, RouteSpec
 from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import (
     Conflict,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control.documents import RouteSpec
+from gateway.control.route_spec import RouteSpec
 from gateway.control.tokens import Role, TokenDocument
 from gateway.registry.catalogue import ModelDocument
 from gateway.registry.standing import Standing, TargetState

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.control import rollout as steps
 from gateway.control import transitions
-from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.documents import RouteDocument
 from gateway.control.evidence import Policy
 from gateway.control.rollout import Facts, Finding, Kind, Move, advance, arms_at, targets
 from gateway.control.rollout_evidence import policy_of
@@ -22,6 +22,7 @@ from gateway.control.rollout_report_text import report_text
 from gateway.control.rollout_run import budgeted, budgeted_alone
 from gateway.control.rollout_state import Phase
 from gateway.control.rollout_truth import check_scores
+from gateway.control.route_spec import RouteSpec
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import Conflict, InvalidInput, Quarantined, TurnoutError
 from gateway.messages import Signature, TensorSpec

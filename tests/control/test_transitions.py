@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.control import transitions
 from gateway.control.compile import compile_route
-from gateway.control.documents import MIGRATIONS, SCHEMA, Quarantine, RouteDocument, RouteSpec
+from gateway.control.documents import MIGRATIONS, SCHEMA, Quarantine, RouteDocument
 from gateway.control.key_space import Assignments
+from gateway.control.route_spec import RouteSpec
 from gateway.control.transitions import Catalogue, faults
 from gateway.errors import BadRequest, Conflict, InvalidInput, Quarantined, StoreUnavailable, TurnoutError
 from gateway.messages import VersionRef

@@ -6,7 +6,7 @@ import asyncio
 
 from gateway.clock import ManualClock
 from gateway.control import transitions
-from gateway.control.documents import ArmSpec, RouteSpec
+from gateway.control.route_spec import ArmSpec, RouteSpec
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
 from gateway.events import RecordingObserver

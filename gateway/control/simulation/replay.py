@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateway.control.documents import RouteDocument, RouteSpec
+from gateway.control.documents import RouteDocument
 from gateway.control.evidence import Block, Judgement, Policy, begin, judge
 from gateway.control.rollout import Facts, Finding, Kind, advance, promote, running, start
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.rollout_state import Phase, RolloutState
+from gateway.control.route_spec import RouteSpec
 from gateway.control.simulation.arrivals import Booleans, Integers
 from gateway.control.simulation.counted import LIMIT_MS, Counted, Met
 from gateway.control.simulation.runs import PAUSED, PROMOTED, ROLLED_BACK, UNFINISHED, Run, Stage
