@@ -70,7 +70,7 @@ def eventful(folder: Path) -> Iterator[Eventful]:
         "runtimes": {"memory_bytes": 4 << 30},
         "flags": {"provider": "flagd-file", "path": str(flags), "budget_ms": 1000.0},
         "telemetry": {
-            "drift": {"look_s": 0.5},
+            "drift": {"look_s": 0.5, "busy_share": 1.0},
             "trace_exporter": "otlp",
             "otlp_endpoint": f"{nobody}/v1/traces",
             "decisions": {"sinks": [{"name": "nobody", "kind": "cloudevents", "url": nobody}]},

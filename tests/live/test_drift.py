@@ -26,7 +26,7 @@ SIGNATURE = {
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Any:
-    settings = {"telemetry": {"drift": {"look_s": 0.3}}}
+    settings = {"telemetry": {"drift": {"look_s": 0.3, "busy_share": 1.0}}}
     with LiveGateway(tmp_path / "home", settings=settings) as running:
         yield running
 
@@ -45,17 +45,15 @@ def test_a_broken_column_is_found_blamed_shown_and_audited(gateway: LiveGateway,
     version = register(gateway, tmp_path, reference)
     gateway.put_route("wine", {"model": "wine", "split": [{"version": version, "weight": 1}]})
     rng = np.random.default_rng(1)
-
-    def asked(scale: float) -> None:
-        """A busy gateway counts a sample, so what is waited for is asked for until it has come."""
-        for _ in range(10):
-            rows = data[rng.integers(0, len(data), 20)].copy()
-            rows[:, 0] *= scale
-            ask(gateway.client, rows)
-
-    sound = wait_until(lambda: asked(1.0) or seen(gateway, 400), what="400 rows counted")
+    for _ in range(20):
+        ask(gateway.client, data[rng.integers(0, len(data), 20)])
+    sound = wait_until(lambda: seen(gateway, 400), what="400 rows counted")
     assert sound["state"] == "quiet", json.dumps(sound)[:2000]
-    broken = wait_until(lambda: asked(1000.0) or alarmed(gateway), what="an alarm")
+    for _ in range(10):
+        rows = data[rng.integers(0, len(data), 20)].copy()
+        rows[:, 0] *= 1000.0
+        ask(gateway.client, rows)
+    broken = wait_until(lambda: alarmed(gateway), what="an alarm")
     first = broken["features"][0]
     assert (first["feature"], first["state"], first["blame"]) == ("x[0]", "alarm", "data-pipeline")
     assert "times as large" in first["cause"]
