@@ -1,7 +1,7 @@
 """What all telemetry costs together: everything on beside everything off, in one run, taking turns.
 
-*on*: the request log in a file, the decision log with digests of what was asked and answered, drift counted of every
-row, one request in a hundred traced and its spans exported. *off*: metrics alone, which nobody can turn off. Both cores
+*on*: the request log in a file, the decision log with digests of what was asked and answered, drift counted by default,
+one request in a hundred traced and its spans exported. *off*: metrics alone, which nobody can turn off. Both cores
 are free to all: what is written is written by a process of its own, and the question is what answers lose by that.
 
 Where two cores are all there is, that process takes from the load generator, too. So ``tiny`` is measured once more
