@@ -39,7 +39,7 @@ class ReplicaSet:
             url = self.cables[number].url if cabled else self.redis.url
             shared = folder / "shared" if number not in bytes_apart else folder / f"bytes-{number}"
             own = {
-                "store": {"url": url, "deadline_ms": 1000, **(store or {})},
+                "store": {"url": url, **(store or {})},
                 "registry": {"blobs": str(shared), "source_directories": [str(folder)]},
             }
             self.replicas.append(Replica(folder / f"replica-{number}", settings={**(settings or {}), **own}))

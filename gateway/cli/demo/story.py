@@ -31,8 +31,8 @@ PLAN: Mapping[str, Any] = {
 """As careful as a few seconds of traffic allow: the default plan excludes 2% more errors, and takes its time."""
 BACK_AT = 30.0
 """The percent at which version 5 begins to go wrong."""
-GUARD_S = 15.0
-SETTLE_S = 60.0
+GUARD_S = 60.0
+SETTLE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
