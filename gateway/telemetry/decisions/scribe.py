@@ -7,7 +7,7 @@ made them before, and tensors that the route redacts leave neither a digest nor 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
 from typing import Any
@@ -166,12 +166,15 @@ def _micros(seconds: Sequence[float]) -> list[int]:
 def _rows(columns: list[Sequence[Any]], count: int) -> list[bytes]:
     while len(columns[-1]) == 1 and columns[-1][0] is None:
         columns.pop()
-    filled: list[Iterable[Any]] = [repeat(one[0], count) if len(one) == 1 else one for one in columns]
-    rows = list(zip(*filled, strict=True))
     if None not in columns[-1]:
         with suppress(TypeError):  # text that is not Unicode, see ``encoded``
-            return list(map(orjson.dumps, rows))
-    return list(map(encoded, rows))
+            return list(map(orjson.dumps, _across(columns, count)))
+    return list(map(encoded, _across(columns, count)))
+
+
+def _across(columns: list[Sequence[Any]], count: int) -> Iterator[tuple[Any, ...]]:
+    """A row at a time: each takes the memory of the one before."""
+    return zip(*(repeat(one[0], count) if len(one) == 1 else one for one in columns), strict=True)
 
 
 _Kept = tuple[str | None, str | None, list[str] | None, str | None]
