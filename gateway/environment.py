@@ -15,6 +15,7 @@ __all__ = [
     "client_settings",
     "foreign_environment",
     "recorder_environment",
+    "variable",
     "watched_environment",
 ]
 
@@ -34,6 +35,11 @@ def client_settings() -> ClientSettings:
         token=os.environ.get("TURNOUT_TOKEN", "").strip() or None,
         home=Path(os.environ.get("TURNOUT_HOME") or ".turnout"),
     )
+
+
+def variable(name: str) -> str:
+    """Empty where it is not set. For names that the settings give, like those of secrets."""
+    return os.environ.get(name, "")
 
 
 def child_environment(home: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import SettingsError
-from gateway.settings import Fits, any_secret, secret_of
+from gateway.secret_reading import Fits, any_secret, secret_of
 from gateway.settings_groups import SecretSource
 
 __all__ = ["LiveSecret", "LiveSecrets", "SecretStatistics"]

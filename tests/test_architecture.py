@@ -32,7 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "batch": frozenset({"codec", "registry", "recording", "serving", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
-        | {"batch", "intervals", "signatures", "live_secrets"}
+        | {"batch", "intervals", "signatures", "live_secrets", "secret_reading"}
         | WORDS
     ),
     "workers": frozenset(
@@ -58,6 +58,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "checkpoints",
             "environment",
             "intervals",
+            "secret_reading",
             "settings",
             "settings_environments",
             "settings_artifacts",
@@ -68,7 +69,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "telemetry": frozenset(
         {"events", "settings", "settings_drift", "routing", "clock", "trace_context", "checkpoints", "recording"}
-        | {"intervals", "signatures", "runtimes"}
+        | {"intervals", "signatures", "runtimes", "secret_reading"}
         | WORDS
     ),
     "dataplane": frozenset({"routing", "serving", "shadowing", "events", "clock"} | WORDS),
@@ -83,12 +84,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings": frozenset(
         {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
         | {"settings_sources", "settings_environments", "settings_artifacts"}
-        | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets", "secret_command"}
+        | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets"}
         | {"settings_batch"}
     ),
     "secret_command": frozenset({"errors"}),
+    "secret_reading": frozenset(
+        {"environment", "errors", "secret_command", "settings_groups", "settings_notifications"}
+    ),
     "secret_text": frozenset(),
-    "live_secrets": frozenset({"settings", "settings_groups", "clock", "errors"}),
+    "live_secrets": frozenset({"secret_reading", "settings_groups", "clock", "errors"}),
     "settings_artifacts": frozenset({"settings_groups"}),
     "settings_batch": frozenset({"settings_groups"}),
     "settings_groups": frozenset(),
@@ -102,7 +106,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings_tracing": frozenset({"settings_groups"}),
     "settings_truth": frozenset({"settings_groups"}),
     "events": WORDS | {"clock"},
-    "recording": frozenset({"telemetry", "settings", "routing", "events", "clock", "runtimes"} | WORDS),
+    "recording": frozenset(
+        {"telemetry", "secret_reading", "settings", "routing", "events", "clock", "runtimes"} | WORDS
+    ),
     "trace_context": frozenset(),
     "messages": frozenset({"runtimes"}),
     "environment": frozenset(),

@@ -22,7 +22,8 @@ from gateway.registry.opening import open_blobs
 from gateway.registry.sealing.keys import SealingKey
 from gateway.registry.sealing.sealed import key_name_of
 from gateway.secret_command import printed_by
-from gateway.settings import SecretSource, Settings, StoreSettings, load_settings, secret_of
+from gateway.secret_reading import secret_of
+from gateway.settings import SecretSource, Settings, StoreSettings, load_settings
 from gateway.signatures import sign
 from loadtests.redis_server import RedisServer
 from tests.control.receiver import receiver

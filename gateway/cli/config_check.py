@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from gateway.control.rollout_plan import PlanSpec
 from gateway.errors import InvalidInput, SettingsError
+from gateway.secret_reading import secret_of
 from gateway.secret_text import MARK, secrets_in
-from gateway.settings import SecretSource, Settings, load_settings, secret_of
+from gateway.settings import SecretSource, Settings, load_settings
 
 __all__ = ["Fault", "check_settings", "check_text", "secret_sources"]
 

@@ -11,7 +11,8 @@ from gateway.control.notification_forms import formed
 from gateway.control.outgoing import Outgoing
 from gateway.errors import SettingsError
 from gateway.live_secrets import LiveSecrets
-from gateway.settings import NotificationSettings, NotificationTarget, notification_address
+from gateway.secret_reading import notification_address
+from gateway.settings import NotificationSettings, NotificationTarget
 from gateway.signatures import HEADER, sign
 
 __all__ = ["LEAST_S", "Sender"]

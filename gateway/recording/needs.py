@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import __version__
-from gateway.settings import SecretReader, Settings, secret_of
+from gateway.secret_reading import SecretReader, secret_of
+from gateway.settings import Settings
 from gateway.telemetry.decisions.configured import decision_options
 from gateway.telemetry.decisions.sinks.choice import secrets_of
 from gateway.telemetry.feedback.tables import LABELS_FILE

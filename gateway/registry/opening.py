@@ -15,7 +15,8 @@ from gateway.registry.sealing.copies import PlainCopies
 from gateway.registry.sealing.forms import PLAIN, Form
 from gateway.registry.sealing.keys import SealingKey, SealingKeys
 from gateway.registry.sealing.sealed import Sealed
-from gateway.settings import SecretSource, Settings, secret_of
+from gateway.secret_reading import secret_of
+from gateway.settings import SecretSource, Settings
 from gateway.settings_artifacts import EncryptionSettings, PlaceSettings
 
 __all__ = ["open_blobs", "open_place"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.errors import SettingsError
-from gateway.settings import SecretReader, SecretSource
+from gateway.secret_reading import SecretReader
+from gateway.settings import SecretSource
 
 __all__ = ["headers_of"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.settings import SecretReader, Settings, secret_of
+from gateway.secret_reading import SecretReader, secret_of
+from gateway.settings import Settings
 from gateway.telemetry.decisions.segments import FOLDER
 from gateway.telemetry.decisions.sinks.choice import options_of
 

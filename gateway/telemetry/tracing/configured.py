@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from gateway.errors import SettingsError
-from gateway.settings import SecretReader, ServerSettings, Settings, secret_of
+from gateway.secret_reading import SecretReader, secret_of
+from gateway.settings import ServerSettings, Settings
 from gateway.telemetry.export_headers import headers_of
 from gateway.telemetry.tracing.conventions import Server
 from gateway.telemetry.tracing.options import ExportOptions

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.settings import SecretReader, SinkSettings, any_secret, secret_of
+from gateway.secret_reading import SecretReader, any_secret, secret_of
+from gateway.settings import SinkSettings
 from gateway.telemetry.export_headers import headers_of
 
 __all__ = ["options_of", "secrets_of"]
