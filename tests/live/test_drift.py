@@ -18,6 +18,10 @@ from loadtests.live_gateway import LiveGateway, wait_until
 from tests.live.scenario import audit
 
 FEATURES = 13
+SOUND, BROKEN = 120, 60
+"""The broken rows of one request are one batch, so that they are a third of what an alarm is raised by even where they
+are told of alone: the cause that is named is that of the rows which raised it."""
+
 SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP64", "shape": ["batch", FEATURES]}],
     "outputs": [{"name": "y", "datatype": "FP64", "shape": ["batch", 2]}],
@@ -26,7 +30,7 @@ SIGNATURE = {
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Any:
-    settings = {"telemetry": {"drift": {"look_s": 0.3, "busy_share": 1.0}}}
+    settings = {"telemetry": {"drift": {"look_s": 0.3, "busy_share": 1.0}}, "runtimes": {"max_rows": BROKEN}}
     with LiveGateway(tmp_path / "home", settings=settings) as running:
         yield running
 
@@ -45,13 +49,13 @@ def test_a_broken_column_is_found_blamed_shown_and_audited(gateway: LiveGateway,
     version = register(gateway, tmp_path, reference)
     gateway.put_route("wine", {"model": "wine", "split": [{"version": version, "weight": 1}]})
     rng = np.random.default_rng(1)
-    for _ in range(20):
+    for _ in range(SOUND // 20):
         ask(gateway.client, data[rng.integers(0, len(data), 20)])
-    sound = wait_until(lambda: seen(gateway, 400), what="400 rows counted")
+    sound = wait_until(lambda: seen(gateway, SOUND), what=f"{SOUND} rows counted")
     assert sound["state"] == "quiet", json.dumps(sound)[:2000]
-    for _ in range(10):
-        rows = data[rng.integers(0, len(data), 20)].copy()
-        rows[:, 0] *= 1000.0
+    rows = data[rng.integers(0, len(data), BROKEN)].copy()
+    rows[:, 0] *= 1000.0
+    for _ in range(4):
         ask(gateway.client, rows)
     broken = wait_until(lambda: alarmed(gateway), what="an alarm")
     first = broken["features"][0]
