@@ -28,7 +28,7 @@ _IDS_AT_ONCE = 128
 _FLAGS = (("0", "1"), ("2", "3"))
 """The flags' digit, by random and sampled."""
 _ID_SPACE = 2**64
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16  # which the specification keeps for "no id"
+_NO_SPAN = "0" * 16  # which the specification keeps for "no id"; twice, it is no trace's
 
 
 class TraceContext(NamedTuple):
@@ -85,8 +85,11 @@ class Contexts:
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
-        self._sampled_below = round(ratio * _ID_SPACE)
-        self._ids: list[tuple[str, str]] = []
+        # Compared with an id's lower half as text, in which "g" comes after all digits.
+        self._sampled_below = f"{round(ratio * _ID_SPACE):016x}" if ratio < 1 else "g"
+        # Ids one behind the other, and where the next one begins.
+        self._digits = ""
+        self._next = 0
 
     def __repr__(self) -> str:
         return f"<Contexts [{self._ratio:g} sampled]>"
@@ -94,11 +97,12 @@ class Contexts:
     def new(self) -> TraceContext:
         """A trace that starts here. Sampled when the id's lower half falls into the first ``ratio`` of its range, as
         OpenTelemetry's ``TraceIdRatioBased`` has it, so that services with equal ratios agree."""
-        if not self._ids:
-            self._ids = _more_ids()
-        trace_id, span_id = self._ids.pop()
-        sampled = self._sampled_below > 0 and int(trace_id[16:], 16) < self._sampled_below
-        return TraceContext(trace_id, span_id, sampled, "", None, True)
+        start = self._next
+        if start == len(self._digits):
+            self._digits, start = _more_digits(), 0
+        end = self._next = start + _DIGITS
+        trace_id, span_id = self._digits[start : start + 32], self._digits[start + 32 : end]
+        return TraceContext(trace_id, span_id, trace_id[16:] < self._sampled_below, "", None, True)
 
     def accept(self, traceparent: str | None, tracestate: str | None = None) -> TraceContext:
         """The caller's trace continued, or a new one."""
@@ -106,11 +110,10 @@ class Contexts:
         return self.new() if caller is None else child(caller)
 
 
-def _more_ids() -> list[tuple[str, str]]:
-    digits = f"{random.getrandbits(4 * _DIGITS * _IDS_AT_ONCE):0{_DIGITS * _IDS_AT_ONCE}x}"
-    starts = range(0, len(digits), _DIGITS)
-    made = [(digits[start : start + 32], digits[start + 32 : start + _DIGITS]) for start in starts]
-    return [pair for pair in made if pair[0] != _NO_TRACE and pair[1] != _NO_SPAN] or _more_ids()
+def _more_digits() -> str:
+    octets = _DIGITS * _IDS_AT_ONCE // 2
+    digits = random.getrandbits(8 * octets).to_bytes(octets).hex()  # as text at once, they take five times as long
+    return _more_digits() if _NO_SPAN in digits else digits
 
 
 def _state(header: str) -> str:

@@ -136,6 +136,21 @@ def test_a_new_trace_is_sampled_by_the_ratio() -> None:
     assert abs(sampled - 1_000) < 5 * (4_000 * 0.25 * 0.75) ** 0.5
 
 
+@given(st.floats(0, 1))
+def test_sampling_compares_the_ids_lower_half_with_the_ratio(ratio: float) -> None:
+    """As a number, whatever form they are compared in: services with equal ratios agree."""
+    contexts = Contexts(ratio)
+    for ours in (contexts.new() for _ in range(20)):
+        assert ours.sampled is (int(ours.trace_id[16:], 16) < round(ratio * 2**64))
+
+
+def test_ids_do_not_repeat_from_one_block_to_the_next() -> None:
+    """They are made a hundred at a time."""
+    made = [Contexts(0.0), Contexts(0.0)]
+    contexts = [contexts.new() for contexts in made for _ in range(1000)]
+    assert len({one.trace_id for one in contexts}) == len({one.span_id for one in contexts}) == 2000
+
+
 def test_a_broken_header_starts_a_new_trace() -> None:
     """With no parent, and ids that are well formed and new each time."""
     contexts = [Contexts(0.0).accept("nonsense", "a=1") for _ in range(100)]

@@ -19,14 +19,16 @@ from gateway.messages import Array, Arrays
 __all__ = ["dump_json", "jsonable", "write_predict"]
 
 
-def write_predict(head: Mapping[str, Any], outputs: Arrays) -> bytes:
-    """``head`` with ``outputs`` behind it; arrays nested by row."""
+def write_predict(head: bytes, outputs: Arrays) -> bytes:
+    """``head``, the text of an object as far as its last member's value, with ``outputs`` as that; arrays nested by
+    row."""
     try:
-        return orjson.dumps({**head, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+        text = orjson.dumps(outputs, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError:
         # Strings, scalars, and arrays that do not lie as orjson reads them.
         written = {name: jsonable(array) for name, array in outputs.items()}
-        return orjson.dumps({**head, "outputs": written}, option=orjson.OPT_SERIALIZE_NUMPY)
+        text = orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY)
+    return head + text + b"}"
 
 
 def jsonable(array: Array) -> Any:

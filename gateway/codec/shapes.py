@@ -27,6 +27,8 @@ def rows_of(shape: tuple[int, ...], wanted: tuple[int | str, ...], *, batched: b
     """Rows of a model's only input, None where ``count_rows`` would have anything to say or to compare."""
     if len(shape) != len(wanted):
         return None
+    if batched and shape and shape[1:] == wanted[1:] and type(wanted[0]) is str:
+        return shape[0] or None  # as most are
     named = 0
     for size, want in zip(shape, wanted, strict=True):
         if size != want:

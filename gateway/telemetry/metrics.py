@@ -170,8 +170,7 @@ class Metrics(Observer):
             return
         series.rows.observe(record.rows)
         series.compute.observe(record.compute_s)
-        for wait in record.waits_s:
-            series.queue.observe(wait)
+        series.queue.observe_all(record.waits_s)
 
     def queue_changed(self, version: VersionRef, rows: int) -> None:
         series = self._tally.versions.get(version)

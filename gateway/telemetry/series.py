@@ -67,7 +67,11 @@ class Distribution:
         self._sum += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """A burst of them. Sorted, each bound is looked for once, instead of each value."""
+        """A burst of them. Sorted, each bound is looked for once, instead of each value, which a few are not worth."""
+        if len(values) < _WORTH_SORTING:
+            for value in values:
+                self.observe(value)
+            return
         ordered, counts = sorted(values), self._counts
         reached = 0
         for place, bound in enumerate(self._bounds.upper):
@@ -101,6 +105,8 @@ class Distribution:
             buckets.append((label, reached) if exemplar is None else (label, reached, exemplar))
         return buckets, total
 
+
+_WORTH_SORTING = 8
 
 CACHE_OUTCOMES = ("hit", "miss", "joined", "bypass")
 

@@ -97,8 +97,11 @@ class Exchange(ABC):
             (b"traceparent", self.traceparent.encode()),
         ]
 
-    def answer_at_once(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> bool:
-        """Sends the whole answer if that takes no waiting; False where it has to be awaited (``answer``)."""
+    def answer_at_once(
+        self, status: int, body: bytes, content_type: bytes, lines: str, headers: Iterable[HeaderLine] = ()
+    ) -> bool:
+        """Sends the whole answer if that takes no waiting; False where it has to be awaited (``answer``). ``lines``:
+        further headers as they stand on the wire, each with its end, in Latin-1."""
         return False
 
     @abstractmethod

@@ -171,9 +171,9 @@ class _Story(Trail):
             else:
                 self.code = 200
                 body, content_type, headers = answer
-                lines = (*self._names(), *headers)
-                if not exchange.answer_at_once(200, body, content_type, lines):
-                    await exchange.answer(200, body, content_type, lines)
+                lines = f"x-decision-id: {self.decision_id}\r\n{_version_text(self.response.decision.version)}"
+                if not exchange.answer_at_once(200, body, content_type, lines, headers):
+                    await exchange.answer(200, body, content_type, (*self._names(), *headers))
         except ClientLeft:
             self._left()
         except asyncio.CancelledError:
@@ -335,6 +335,11 @@ class _Story(Trail):
 def _version_lines(version: VersionRef) -> tuple[HeaderLine, HeaderLine]:
     model = version.model.encode("latin-1", "replace")
     return (b"x-model", model), (b"x-model-version", str(version.number).encode())
+
+
+@lru_cache(maxsize=4096)
+def _version_text(version: VersionRef) -> str:
+    return "".join(f"{name.decode()}: {value.decode('latin-1')}\r\n" for name, value in _version_lines(version))
 
 
 async def _compressed(answer: Answer, headers: Headers, *, from_bytes: int) -> Answer:

@@ -325,25 +325,23 @@ class _Work(Exchange):
             transport.close()
         protocol.on_response_complete()
 
-    def answer_at_once(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> bool:
+    def answer_at_once(
+        self, status: int, body: bytes, content_type: bytes, lines: str, headers: Iterable[HeaderLine] = ()
+    ) -> bool:
         self.started = True
-        head = [
-            _STATUS_LINES[status],
-            b"content-type: ",
-            content_type,
-            b"\r\ncontent-length: %d\r\nx-request-id: " % len(body),
-            self.request_id.encode(),
-            b"\r\ntraceparent: ",
-            self.traceparent.encode(),
-            b"\r\n",
-        ]
+        # Text, encoded once: a piece for each name and each value costs three times as much.
+        names = (
+            f"\r\ncontent-length: {len(body)}\r\nx-request-id: {self.request_id}\r\n"
+            f"traceparent: {self.traceparent}\r\n{lines}"
+        )
+        head = [_STATUS_LINES[status], b"content-type: ", content_type, names.encode("latin-1")]
         for name, value in headers:
             head += (name, b": ", value, b"\r\n")
         self._finish(head, body)
         return True
 
     async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
-        self.answer_at_once(status, body, content_type, headers)
+        self.answer_at_once(status, body, content_type, "", headers)
 
 
 async def _left() -> Message:

@@ -8,12 +8,33 @@ import zlib
 from typing import Any
 
 import httpx
+import numpy as np
+import orjson
 import pytest
 
+from gateway.codec.json_inputs import PredictEnvelope
+from gateway.codec.limits import CodecLimits
+from gateway.messages import NOTHING, Decision, InferResponse, Signature, VersionRef
+from gateway.web.predict import PredictDialect
 from tests.web.stage import Stage
 
 ROW = {"inputs": [[1, 2, 3, 4]]}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("name", [None, "mine", 'with "quotes", \\ and \n', "übermäßig"])
+def test_an_answer_is_the_text_of_one_object(name: str | None) -> None:
+    """Byte for byte, though what most answers say alike is not written anew."""
+    dialect = PredictDialect(CodecLimits())
+    asked = PredictEnvelope([[1.5]], name, None, NOTHING, None, None, plain=True, limits=CodecLimits())
+    decision = Decision("é", VersionRef("models", 7), 'rule:"a"', None, 1)
+    outputs = {"y": np.array([[1.5, 2.0]], np.float32)}
+
+    answer = dialect.write(asked, InferResponse(decision, outputs, Signature((), ()), 1, 0.0, 0.0), "a-decision")
+
+    said = {"decision": "a-decision", "model": "models", "version": 7, "route": "é", "reason": 'rule:"a"'}
+    whole = {**({} if name is None else {"id": name}), **said, "outputs": {"y": [[1.5, 2.0]]}}
+    assert answer.body == orjson.dumps(whole)
 
 
 async def test_a_prediction_names_decision_version_route_and_reason(client: httpx.AsyncClient, stage: Stage) -> None:
