@@ -83,6 +83,7 @@ class Buffer:
         self._chance = 1.0
         self._seen_before = 0
         self._kept = _KEPT_ROWS
+        self._gathered = GATHER_ROWS
 
     def __repr__(self) -> str:
         return f"<Buffer {self.plan.digest[:15]} [{self.waiting} rows wait | {self._counter.rows} counted]>"
@@ -163,15 +164,12 @@ class Buffer:
         self._told = seen - waiting
         return Counts(self.plan.digest, max(counted, since - waiting), counted, vector)
 
-    @property
-    def _gathered(self) -> int:
-        return min(GATHER_ROWS, self._kept // 2)
-
     def _sample(self, came: int, counted: int) -> None:
         """Sets the chance of each batch to come: if as much comes and is counted as did in the last second, so much
         waits after the next one as should. Where there is time for all, that makes it 1 again."""
         if self._noted_rows:
             self._kept = max(2, min(_KEPT_ROWS, _KEPT_BYTES * self._noted_rows // max(1, self._noted_bytes)))
+            self._gathered = min(GATHER_ROWS, self._kept // 2)
         wanted = counted + self._kept - self.waiting
         self._chance = 1.0 if wanted >= came else max(0.0, wanted / came)
 
