@@ -38,8 +38,16 @@ def flag_file(path: Path, value: object, **more: object) -> Path:
     return path
 
 
+PATIENT = {"budget_ms": 1000.0, "ready_s": 60.0}
+"""A busy machine may hold up an evaluation, and the opening of the provider."""
+
+
+def flagd(path: Path) -> dict[str, Any]:
+    return {"provider": "flagd-file", "path": path, **PATIENT}
+
+
 def memory(value: object, **more: Any) -> dict[str, Any]:
-    return {"provider": IN_MEMORY, "options": {"flags": {"new-model": said(value, **more)}}}
+    return {"provider": IN_MEMORY, "options": {"flags": {"new-model": said(value, **more)}}, **PATIENT}
 
 
 async def look(stage: Scene) -> None:
@@ -62,7 +70,7 @@ async def test_a_flag_in_a_file_says_the_version_and_a_change_of_the_file_is_in_
 ) -> None:
     """The versions that it may name are loaded in advance, so nobody waits for one."""
     path = flag_file(tmp_path / "flags.json", 4)
-    async with scene(tmp_path, flags={"provider": "flagd-file", "path": path}) as stage:
+    async with scene(tmp_path, flags=flagd(path)) as stage:
         await stage.put({3: 100}, rules=[{**BETA, "versions": [4, 5]}])
         record = await stage.predict()
         assert record.decision is not None
@@ -81,7 +89,7 @@ async def test_a_broken_file_changes_nothing_until_its_data_is_too_old(tmp_path:
     """The last good flags stay and grow old; then the known good answers; a good file ends it."""
     path = flag_file(tmp_path / "flags.json", 4)
     clock = ManualClock()
-    async with scene(tmp_path, clock=clock, flags={"provider": "flagd-file", "path": path}) as stage:
+    async with scene(tmp_path, clock=clock, flags=flagd(path)) as stage:
         await stage.put({3: 100}, rules=[{**BETA, "versions": [4]}], stale_after_s=30)
         path.write_text(text)
         clock.advance(20)
@@ -106,7 +114,7 @@ async def test_without_a_limit_old_data_is_gone_by_and_its_age_is_told(tmp_path:
     """How old is too old is for the route to say."""
     path = flag_file(tmp_path / "flags.json", 4)
     clock = ManualClock()
-    async with scene(tmp_path, clock=clock, flags={"provider": "flagd-file", "path": path}) as stage:
+    async with scene(tmp_path, clock=clock, flags=flagd(path)) as stage:
         await stage.put({3: 100, 4: 0}, rules=[BETA])
         path.unlink()
         await look(stage)
@@ -119,7 +127,7 @@ async def test_without_a_limit_old_data_is_gone_by_and_its_age_is_told(tmp_path:
 async def test_before_there_is_any_data_the_known_good_answers_and_not_the_default(tmp_path: Path) -> None:
     """A file that is not there yet; it is read as soon as it is."""
     path = tmp_path / "flags.json"
-    async with scene(tmp_path, flags={"provider": "flagd-file", "path": path}) as stage:
+    async with scene(tmp_path, flags=flagd(path)) as stage:
         await stage.put({2: 100, 3: 0, 4: 0}, rules=[BETA], known_good=3)
         assert await chosen(stage) == (3, "rule:beta")
         assert causes(stage) == ["not-ready"]
@@ -179,7 +187,7 @@ async def test_a_value_that_is_no_version_of_the_model_is_no_match(
 
 async def test_variants_stand_for_versions_and_one_that_is_not_listed_is_no_match(tmp_path: Path) -> None:
     """As for a flag that is on or off; its type does not matter."""
-    flags = {"provider": "flagd-file", "path": tmp_path / "flags.json"}
+    flags = flagd(tmp_path / "flags.json")
     switch = {"new-model": {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off"}}
     switch["new-model"]["targeting"] = {"if": [{"==": [{"var": "group"}, "beta"]}, "on"]}
     (tmp_path / "flags.json").write_text(json.dumps({"flags": switch}))
@@ -414,7 +422,7 @@ async def test_a_disabled_flag_and_one_without_a_default_say_nothing(tmp_path: P
     path = tmp_path / "flags.json"
     for more in ({"state": "DISABLED"}, {"defaultVariant": ""}):
         flag_file(path, 4, **more)
-        async with scene(tmp_path / str(len(more)), flags={"provider": "flagd-file", "path": path}) as stage:
+        async with scene(tmp_path / str(len(more)), flags=flagd(path)) as stage:
             await stage.put({3: 100, 4: 0}, rules=[BETA])
             assert await chosen(stage) == (3, "split")
             assert not stage.recording.flag_misses
