@@ -21,7 +21,7 @@ from gateway.telemetry.drift.judging import Policy
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.series import ROWS, SECONDS
 from loadtests.live_gateway import LiveGateway, wait_until
-from tests.live.scenario import ROW, self_naming
+from tests.live.scenario import ROW, heard, self_naming
 from tests.telemetry.drift.scene import Watched, counted, reference_of
 from tests.telemetry.records import batch, decision, digits, request, table
 
@@ -278,10 +278,11 @@ def test_pain_59_no_histogram_is_lost_with_several_processes(tmp_path: Path) -> 
     with LiveGateway(tmp_path / "home", options=("--workers", "2")) as gateway:
         self_naming(gateway, "echo", 1)
         gateway.put_route("echo", {"model": "echo", "split": [{"version": 1, "weight": 1}]})
+        wait_until(lambda: heard(gateway), what="the route in every worker")
 
         def asked(times: int) -> None:
             for _ in range(times):
-                assert httpx.post(f"{gateway.url}/predict/echo", json={"inputs": [ROW]}, timeout=30).status_code == 200
+                assert httpx.post(f"{gateway.url}/predict/echo", json={"inputs": [ROW]}, timeout=90).status_code == 200
 
         labels = 'model="echo",route="echo",version="1"}'
 

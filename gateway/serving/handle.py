@@ -18,6 +18,7 @@ from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavail
 from gateway.events import CountsRecord, Observer
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.batcher import Batcher
+from gateway.serving.borrowed_engine import BorrowedEngine
 from gateway.serving.cost import CostCurve, hang_limit_s
 from gateway.serving.counts import Counting, CountingPlan
 from gateway.serving.devices import Devices
@@ -237,6 +238,11 @@ class Handle:
         """The engine that runs it now, for whoever shares it. VersionUnavailable when there is none."""
         return await self._instances.engine()
 
+    @property
+    def pause_s(self) -> float:
+        """Until that engine is started again; nothing while it is up, or its start under way."""
+        return self._instances.pause_s
+
     def forgive(self) -> None:
         """The last death of its engine was one request's fault, as those who share the engine have found."""
         self._instances.forgive()
@@ -366,10 +372,11 @@ class Handle:
             self._warmth = replace(self._warmth, max_rows=min(self._warmth.max_rows, warmth.max_rows))
 
     async def _check(self, engine: Engine, info: EngineInfo) -> None:
-        """A restarted engine must hold the very same thing, and answer once."""
+        """A restarted engine must hold the very same thing, and answer once. One that is borrowed has done so, to its
+        owner: to ask again is to meet another borrower's bad request, and to blame the version for it."""
         self._require_same(info)
         self._info = info
-        if self._rehearsal is not None:
+        if self._rehearsal is not None and not isinstance(engine, BorrowedEngine):
             limit_s = hang_limit_s(self._spec.batch.hang_floor_ms, self._warmth.cold_s)
             await self._rehearsal.check(engine, limit_s=limit_s)
 

@@ -76,6 +76,11 @@ class Instances:
         """The first engine, waiting out a restart under way. VersionUnavailable while it backs off or is closed."""
         return await self.supervisors[0].engine()
 
+    @property
+    def pause_s(self) -> float:
+        """Until the first engine is started again; nothing while it is up, or its start under way."""
+        return self.supervisors[0].pause_s
+
     def count(self, counting: Counting) -> None:
         """All count what they run, those that come after them too."""
         for supervisor in self.supervisors:

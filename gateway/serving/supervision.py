@@ -134,6 +134,12 @@ class Supervisor:
         return "" if self._standing is Standing.UP else f"engine is {self._standing}"
 
     @property
+    def pause_s(self) -> float:
+        """Until the next start; nothing while one is under way, or an engine is up."""
+        waits = self._standing is Standing.BACKING_OFF
+        return max(0.0, self._next_try - self._clock.monotonic()) if waits else 0.0
+
+    @property
     def deaths(self) -> int:
         return self._deaths
 

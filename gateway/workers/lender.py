@@ -20,6 +20,7 @@ __all__ = ["Lender"]
 _NOTICE_S = 0.25
 _LOOK_S = 0.005
 _PATIENCE_S = 0.5
+_START_S = 10.0
 _REPORT_S = 1.0
 _MOST_REPORTS = 64
 
@@ -69,14 +70,16 @@ class Lender:
             engine.kill()
 
     async def _running(self, handle: Handle) -> Engine:
-        """The version's engine, through a pause before a restart if that is short: while one bad request is sought,
-        the node, which cannot know, pauses for a moment where a single process would not. VersionUnavailable."""
-        limit = self._clock.monotonic() + _PATIENCE_S
+        """The version's engine, through a pause before a restart if that is short, and through the start: while one
+        bad request is sought, the node, which cannot know, pauses for a moment where a single process would not.
+        VersionUnavailable."""
+        limit = self._clock.monotonic() + _START_S
         while True:
             try:
                 return await handle.engine()
             except VersionUnavailable:
-                if self._clock.monotonic() >= limit or handle.state is not VersionState.ACTIVE:
+                waits = handle.state is VersionState.ACTIVE and handle.pause_s <= _PATIENCE_S
+                if not waits or self._clock.monotonic() >= limit:
                     raise
             await asyncio.sleep(_LOOK_S)
 

@@ -23,7 +23,13 @@ def running(gateway: LiveGateway, but: int | None = None) -> int:
 
 
 def logged(home: Path) -> int:
-    return (home / "requests.jsonl").read_text(encoding="utf-8").count('"event":"request"')
+    path = home / "requests.jsonl"
+    return path.read_text(encoding="utf-8").count('"event":"request"') if path.exists() else 0
+
+
+def at_work(gateway: LiveGateway, before: int = 0) -> None:
+    """The recorder, which starts beside the gateway, has written more lines than these."""
+    wait_until(lambda: logged(gateway.home) > before, what="lines of the recorder")
 
 
 def dropped(home: Path) -> int:
@@ -42,11 +48,15 @@ def test_killing_the_recorder_under_traffic_costs_no_answer_and_is_counted(tmp_p
         gateway.put_route(ROUTE, SPLIT)
         with load(gateway, ROUTE, clients=8) as traffic:
             after(traffic, 100)
+            at_work(gateway)
             for _ in range(2):
                 before = running(gateway)
                 os.kill(before, signal.SIGKILL)
+                wait_until(lambda before=before: not alive([before]), what="the recorder's end")
+                lines = logged(gateway.home)
                 running(gateway, but=before)
                 after(traffic, 200)
+                at_work(gateway, lines)
         assert failed(traffic.answers) == []
         assert "gateway_recorder_restarts_total 2.0" in gateway.metrics()
         answers = len(traffic.answers)
@@ -101,13 +111,16 @@ def test_killing_the_gateway_ends_the_recorder_with_a_log_that_holds_together(tm
         pid = running(gateway)
         with load(gateway, ROUTE, clients=8) as traffic:
             after(traffic, 300)
+            at_work(gateway)
             gateway.kill()
         wait_until(lambda: not alive([pid]), what="the recorder's end")
         first = verify(gateway.home / "decisions")
         assert first.faults == []
         assert first.records > 0
+        lines = logged(gateway.home)
         gateway.start()
         wait_until(lambda: gateway.predict(ROUTE, [ROW]).status_code == 200, what="an answer")
+        at_work(gateway, lines)
         assert gateway.terminate() == 0
         second = verify(gateway.home / "decisions")
         assert second.faults == []
@@ -128,7 +141,7 @@ def test_a_step_of_the_clock_is_told_and_keeps_what_is_old_until_somebody_believ
         assert gateway.terminate() == 0
     with LiveGateway(home, settings={"telemetry": {"clock_stands_h": 0}}) as gateway:
         wait_until(lambda: json.loads(kept.read_bytes())["at_ms"] >= began_ms, what="a clock that is believed")
-        assert clock_told(gateway) == ""
+        wait_until(lambda: clock_told(gateway) == "", what="a clock that nobody doubts")
 
 
 def clock_told(gateway: LiveGateway) -> str:

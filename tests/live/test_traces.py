@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from loadtests.live_gateway import LiveGateway, wait_until
-from tests.live.scenario import ROW, controlled, misbehave, self_naming
+from tests.live.scenario import ROW, controlled, heard, misbehave, self_naming
 from tests.telemetry.otlp_receiver import OtlpReceiver, Received
 
 ROOT = "POST /predict/{route}"
+NEVER_SLOW = {"slow_ms": 600_000}
+"""Slow answers are traced though nobody drew them, and on a busy machine any may be slow."""
 OPEN_METRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 
 
@@ -88,7 +91,9 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
     monkeypatch.setenv("OTEL_SERVICE_NAME", "another")
     with gateway(tmp_path / "home", receiver, workers=workers, trace_exporter=exporter) as running:
         self_naming(running, "digits", 1)
-        running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
+        split = [{"version": 1, "weight": 100}]
+        running.put_route("digits", {"model": "digits", "split": split, "limits": NEVER_SLOW})
+        wait_until(lambda: heard(running), what="the route in every worker")
         trace_id, parent, headers = caller()
         answer = ask(running, **headers, tracestate="vendor=1, other=2")
         assert (answer.status_code, traced(answer)) == (200, trace_id)
@@ -116,7 +121,7 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
         assert [batch.attributes[name] for name in names] == ["idle", 1, "process", "cpu"]
         assert batch.start_ns <= tree["compute"].start_ns <= tree["compute"].end_ns <= batch.end_ns
 
-        [(lower, upper, exemplar)] = durations(running)
+        [(lower, upper, exemplar)] = wait_until(lambda: durations(running), what="the request's exemplar")
         assert exemplar.labels == {"trace_id": trace_id}
         assert lower < exemplar.value <= upper
         assert abs(exemplar.value - (root.end_ns - root.start_ns) / 1e9) < 2e-6
@@ -124,7 +129,8 @@ def test_a_collector_finds_the_tree_of_a_request_its_batch_and_its_exemplar(
             ("queue", root.attributes["turnout.queue_s"]),
             ("compute", batch.attributes["turnout.compute_s"]),
         ):
-            [(lower, upper, exemplar)] = durations(running, which)
+            found = partial(durations, running, which)
+            [(lower, upper, exemplar)] = wait_until(found, what=f"the exemplar of {which}")
             assert (exemplar.labels, exemplar.value) == ({"trace_id": trace_id}, pytest.approx(seconds))
             assert lower < exemplar.value <= upper
         assert len([span for span in receiver.spans if span.server]) == 1
@@ -134,7 +140,7 @@ def test_a_full_batch_links_to_each_of_its_requests(tmp_path: Path, receiver: Ot
     """Eight clients at once on a version that takes its time: what waits rides together, under one batch span, once;
     each of its links is a request whose ``compute`` links back."""
     with gateway(tmp_path / "home", receiver, trace_ratio=1.0) as running:
-        self_naming(running, "digits", 1, delay_ms=40)
+        self_naming(running, "digits", 1, delay_ms=200)
         running.put_route("digits", {"model": "digits", "split": [{"version": 1, "weight": 100}]})
         with ThreadPoolExecutor(8) as clients:
             answers = list(clients.map(lambda _: ask(running), range(24)))
@@ -143,7 +149,8 @@ def test_a_full_batch_links_to_each_of_its_requests(tmp_path: Path, receiver: Ot
 
         def all_here(spans: list[Received]) -> bool:
             linked = {trace for batch in batches(spans).values() for trace, _ in batch.links}
-            return linked == traces and traces <= {span.trace_id for span in spans if span.name == "encode"}
+            ended = [{span.trace_id for span in spans if span.name == name} for name in ("compute", "encode")]
+            return linked == traces and all(traces <= each for each in ended)
 
         assert receiver.wait_for(all_here)
         found = [span for span in receiver.spans if span.name == "batch"]
@@ -164,7 +171,8 @@ def test_failed_and_slow_requests_arrive_though_nobody_drew_them(tmp_path: Path,
         control = controlled(running, "digits", 2)
         split = [{"version": 2, "weight": 100}, {"version": 1, "weight": 0}]
         running.put_route("digits", {"model": "digits", "split": split, "limits": {"slow_ms": 300}})
-        usual = [ask(running) for _ in range(5)]
+        asked = [ask(running) for _ in range(5)]
+        usual = {traced(answer) for answer in asked if answer.elapsed.total_seconds() < 0.3}  # whoever saw them so
         misbehave(control, delay_ms=400)
         slow = ask(running)
         misbehave(control, fail="model")
@@ -181,11 +189,15 @@ def test_failed_and_slow_requests_arrive_though_nobody_drew_them(tmp_path: Path,
         assert (tree["attempt"].error, tree["attempt"].attributes["turnout.version"]) == ("ModelError", 2)
         assert tree["compute"].attributes["turnout.version"] == 1
         assert tree["attempt"].end_ns <= tree["compute"].start_ns
-        assert not {traced(answer) for answer in usual} & {span.trace_id for span in receiver.spans}
-        shown = {exemplar.labels["trace_id"] for _, _, exemplar in durations(running)}
-        assert shown <= {traced(slow), traced(failed), traced(rescued)}
-        assert traced(slow) in shown
-        assert counted(running, "gateway_traces_kept_total", sampled_by="error") == 1
+        assert not usual & {span.trace_id for span in receiver.spans}
+
+        def shown() -> set[str]:
+            return {exemplar.labels["trace_id"] for _, _, exemplar in durations(running)}
+
+        wait_until(lambda: traced(slow) in shown(), what="the slow one's exemplar")
+        assert not usual & shown()
+        kept = partial(counted, running, "gateway_traces_kept_total", sampled_by="error")
+        wait_until(lambda: kept() == 1, what="the kept trace, counted")
 
 
 def test_each_exemplar_of_several_workers_is_a_request_of_its_bucket(tmp_path: Path, receiver: OtlpReceiver) -> None:
@@ -195,17 +207,18 @@ def test_each_exemplar_of_several_workers_is_a_request_of_its_bucket(tmp_path: P
         for number, delay_ms in ((1, 1), (2, 15), (3, 60)):
             self_naming(running, "digits", number, delay_ms=delay_ms)
         split = [{"version": number, "weight": 1} for number in (1, 2, 3)]
-        running.put_route("digits", {"model": "digits", "split": split})
+        running.put_route("digits", {"model": "digits", "split": split, "limits": NEVER_SLOW})
+        wait_until(lambda: heard(running), what="the route in every worker")
         answers = {traced(answer): answer for answer in (ask(running) for _ in range(60))}
         assert {answer.status_code for answer in answers.values()} == {200}
         sampled = {trace for trace, answer in answers.items() if answer.headers["traceparent"].endswith(("1", "3"))}
 
-        shown = wait_until(lambda: durations(running), what="exemplars")
         roots = receiver.wait_for(
             lambda spans: len(found := {s.trace_id: s for s in spans if s.server}) >= len(sampled) and found
         )
         assert roots.keys() == sampled
-        assert len(shown) >= 3
+        wait_until(lambda: len(durations(running)) >= 3, what="exemplars")
+        shown = durations(running)
         for lower, upper, exemplar in shown:
             root = roots[exemplar.labels["trace_id"]]
             assert lower < exemplar.value <= upper
@@ -224,7 +237,7 @@ def test_a_dead_collector_costs_spans_and_no_request(tmp_path: Path) -> None:
             assert {ask(running).status_code for _ in range(100)} == {200}
             wait_until(lambda: counted(running, "gateway_spans_dropped_total") >= 600, what="700 lost spans, counted")
             assert ask(running).status_code == 200
-            assert running.terminate(within_s=30) == 0
+            assert running.terminate(within_s=90) == 0
 
 
 def test_traces_outlive_the_process_that_makes_their_spans(tmp_path: Path, receiver: OtlpReceiver) -> None:
