@@ -11,17 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -35,12 +32,13 @@ from gateway.settings_drift import DriftSettings
 from gateway.settings_environments import EnvironmentSettings
 from gateway.settings_groups import Group, Positive, Seconds, SecretSource
 from gateway.settings_notifications import NotificationSettings, NotificationTarget
+from gateway.settings_runtimes import ModelPlacement, RuntimeSettings
 from gateway.settings_sinks import SinkSettings
 from gateway.settings_sources import InterpreterSettings, MlflowSettings, WandbSettings
+from gateway.settings_store import StoreSettings
 from gateway.settings_targets import TargetSettings, sound_targets
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
-from runtimes.devices import check_device
 
 __all__ = [
     "AuditSettings",
@@ -73,7 +71,6 @@ _SECRETIVE = re.compile("secret|password|header|credential|token|key|url", re.IG
 """Keys whose values may be secrets, written where their place was expected: an error does not repeat them."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Device = Annotated[str, AfterValidator(check_device)]
 
 
 class ServerSettings(Group):
@@ -112,42 +109,6 @@ class LimitSettings(Group):
     decode_elsewhere_bytes: Positive = 256 * 1024
 
 
-class ModelPlacement(Group):
-    """Where the versions of one model run; None: as for all."""
-
-    devices: tuple[Device, ...] | None = None
-    instances: Positive | None = None
-
-
-class RuntimeSettings(Group):
-    """How versions run. The packages of the ``preload`` formats are imported once, by the fork server, so that
-    versions start in milliseconds; a format whose packages are not installed is left out.
-
-    ``instances`` of a version run on each of its ``devices`` (none named: on its ``device``); ``models`` says it for
-    single models. Above ``memory_bytes`` of the machine's memory, or ``device_memory_bytes`` of a CUDA device's,
-    versions that no traffic reaches are unloaded until they are asked for; with ``lazy``, also idle ones that it does
-    reach.
-    """
-
-    preload: tuple[Literal["onnx", "torch", "sklearn", "python", "echo"], ...] = ("onnx", "torch", "sklearn", "python")
-    device: Device = "auto"
-    devices: tuple[Device, ...] = ()
-    instances: Positive = 1
-    models: dict[str, ModelPlacement] = Field(default_factory=dict)
-    memory_bytes: Positive | None = None
-    device_memory_bytes: Positive | None = None
-    lazy: bool = False
-    threads: Positive = 1
-    max_rows: Positive = 32
-    queue_rows: Positive = 4096
-    hang_floor_ms: Positive = 600
-    load_timeout_s: Seconds = 120.0
-    parallel_loads: Positive = 1
-    readiness_s: Seconds = 5.0
-    allow_pickle: tuple[str, ...] = ()
-    allow_inline: tuple[str, ...] = ()
-
-
 class RegistrySettings(ArtifactSettings):
     """What may be registered over the network by naming a path on this machine (``file:``). ``fetch_timeout_s``: how
     long another system may take to give a version's files; to say what a name points at, ``resolve_timeout_s``. Where
@@ -160,54 +121,6 @@ class RegistrySettings(ArtifactSettings):
     mlflow: MlflowSettings = MlflowSettings()
     wandb: WandbSettings = WandbSettings()
     environments: EnvironmentSettings = EnvironmentSettings()
-
-
-class StoreSettings(Group):
-    """Desired state: SQLite under the home, or at ``url`` a Redis for many replicas. ``poll_ms``: how soon a change by
-    another process is noticed (with Redis, one whose message was lost).
-
-    Redis only: ``prefix`` of all keys; ``deadline_ms`` of a call and ``connect_ms`` of reaching it; ``lease_s``: how
-    long a replica or a leader that is not heard of counts as living. No password stands in ``url``, which is shown:
-    ``secret`` says where it is (``password_file`` is short for its ``file``).
-    """
-
-    url: str | None = None
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,60}$")] = "turnout"
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    secret: SecretSource | None = None
-    tls_ca: Path | None = None
-    deadline_ms: Positive = 2_000
-    connect_ms: Positive = 1_000
-    lease_s: Seconds = 3.0
-    poll_ms: Positive = 200
-    busy_timeout_ms: Positive = 5_000
-
-    @field_validator("url")
-    @classmethod
-    def _address(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        expected = "expected redis://HOST:PORT/NUMBER or rediss://… (TLS), with USER@ before the host where it has one"
-        try:
-            parts = urlsplit(url)
-            fine = parts.port is None or parts.port > 0
-        except ValueError:
-            raise ValueError(f"not an address; {expected}") from None
-        if parts.password:
-            raise ValueError("it has a password in it: set store.password_file, or TURNOUT_STORE__PASSWORD, instead")
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment or not fine:
-            raise ValueError(f"got {url!r}; {expected}")
-        if parts.path.strip("/") and not parts.path.strip("/").isdigit():
-            raise ValueError(f"got {url!r}; the path is the number of a database; {expected}")
-        return url
-
-    @model_validator(mode="after")
-    def _one_password(self) -> StoreSettings:
-        given = [name for name in ("password", "password_file", "secret") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are set, and Redis has one password; keep one of them")
-        return self
 
 
 class GuardSettings(Group):

@@ -82,10 +82,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "signatures": frozenset(),
     "server": frozenset({"settings", "errors", "web"}),
     "settings": frozenset(
-        {"errors", "runtimes", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
+        {"errors", "settings_drift", "settings_groups", "settings_notifications", "settings_sinks"}
         | {"settings_sources", "settings_environments", "settings_artifacts"}
         | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets"}
-        | {"settings_batch"}
+        | {"settings_batch", "settings_runtimes", "settings_store"}
     ),
     "secret_command": frozenset({"errors"}),
     "secret_reading": frozenset(
@@ -100,8 +100,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings_drift": frozenset({"settings_groups"}),
     "settings_environments": frozenset({"settings_groups"}),
     "settings_notifications": frozenset({"settings_groups"}),
+    "settings_runtimes": frozenset({"settings_groups", "runtimes"}),
     "settings_sinks": frozenset({"settings_groups"}),
     "settings_sources": frozenset({"settings_groups"}),
+    "settings_store": frozenset({"settings_groups"}),
     "settings_targets": frozenset({"settings_groups"}),
     "settings_tracing": frozenset({"settings_groups"}),
     "settings_truth": frozenset({"settings_groups"}),
