@@ -276,7 +276,7 @@ def test_segments_are_compacted_once_every_sink_has_read_them(tmp_path: Path) ->
             there.answer = lambda _: 200
             eventually(lambda: standing(sinks)["lag_lines"] == 0)
             upkeep.look()
-            upkeep.wait(60)
+            upkeep.wait(200)
             assert upkeep.statistics()["compacted"] == 1
             assert not listed(written.folder)[0].raw
             written.write(50)
