@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.live.eventful import ROLLING, ROUTE, SIZED, WATCHED, Eventful, eventf
 from tests.live.scenario import ROW, SIGNATURE
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(find_prometheus() is None, reason="no prometheus here: apt-get install prometheus"),
 ]
 
@@ -97,8 +98,21 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eventful]:
 def test_every_panel_has_data_of_its_shape(watched: Eventful) -> None:
     """A number has one series, a line the labels of its legend, a table its columns, a heat map its buckets; and
     somewhere there is a value."""
-    wrong = [said for asked in queries() if asked.name not in QUIET and (said := _fault(watched.prometheus, asked))]
-    assert not wrong, "\n".join(wrong)
+
+    def wrong() -> list[str]:
+        asked = [one for one in queries() if one.name not in QUIET]
+        return [said for one in asked if (said := _fault(watched.prometheus, one))]
+
+    faults = _lasting(wrong)
+    assert not faults, "\n".join(faults)
+
+
+def _lasting(faults: Callable[[], list[str]]) -> list[str]:
+    """Those that are still there after a while: where a scrape came late, there is a hole in each series."""
+    limit = time.monotonic() + 60
+    while (found := faults()) and time.monotonic() < limit:
+        pass
+    return found
 
 
 def _fault(prometheus: PrometheusServer, asked: Asked) -> str | None:
@@ -128,8 +142,12 @@ def test_every_variable_has_values_to_choose_from(watched: Eventful) -> None:
     for name, board in boards().items():
         for variable in board["templating"]["list"]:
             series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
-            found = watched.prometheus.query(f"count by ({label}) ({filled(series, name)})")
-            assert [one for one in found if one["metric"].get(label)], f"{name}: {variable['name']}"
+            asked = f"count by ({label}) ({filled(series, name)})"
+
+            def found(asked: str = asked, label: str = label) -> bool:
+                return any(one["metric"].get(label) for one in watched.prometheus.query(asked))
+
+            wait_until(found, what=f"{name}: {variable['name']}")
 
 
 def test_rollbacks_and_changes_of_weights_leave_their_marks(watched: Eventful) -> None:
@@ -137,7 +155,7 @@ def test_rollbacks_and_changes_of_weights_leave_their_marks(watched: Eventful) -
     for name, board in boards().items():
         for mark in board["annotations"].get("list", ()):
             expression = mark["expr"].replace("$route", ".*")
-            found = watched.prometheus.query(f"max_over_time(({expression})[2m:1s])")
+            found = watched.prometheus.query(f"max_over_time(({expression})[1h:1s])")
             assert found, f"{name}: {mark['name']}\n    {expression}"
             shown = set(re.findall(r"\{\{(\w+)\}\}", mark["titleFormat"] + mark["textFormat"]))
             assert shown <= found[0]["metric"].keys()
@@ -149,7 +167,7 @@ def test_exemplars_lead_from_panels_to_traces(watched: Eventful) -> None:
     assert len({one.name.partition(":")[0] for one in asked}) == 3
     for one in asked:
         end = watched.prometheus.value("time()") or 0.0
-        found = watched.prometheus.ask("query_exemplars", query=one.expression, start=end - 120, end=end)
+        found = watched.prometheus.ask("query_exemplars", query=one.expression, start=end - 3600, end=end)
         labels = [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
         assert labels, one.name
         assert all(len(each["trace_id"]) == 32 for each in labels)
@@ -158,20 +176,26 @@ def test_exemplars_lead_from_panels_to_traces(watched: Eventful) -> None:
 def test_every_recorded_series_is_there(watched: Eventful) -> None:
     """With a value, and with the labels that its level is called by."""
     for rule in rules("recording.yml"):
-        found = watched.prometheus.query(rule["record"])
-        assert any(math.isfinite(float(series["value"][1])) for series in found), rule["record"]
+
+        def values(name: str = rule["record"]) -> list[dict[str, Any]]:
+            found = watched.prometheus.query(name)
+            return found if any(math.isfinite(float(series["value"][1])) for series in found) else []
+
+        found = wait_until(values, what=rule["record"])
         level = rule["record"].partition(":")[0]
         assert all(level in series["metric"] or level == "version" for series in found), rule["record"]
 
 
 def test_every_alert_compares_something(watched: Eventful) -> None:
     """Asked for true or false instead of for what is true, its expression has an answer; Prometheus finds no fault."""
-    silent = []
-    for rule in rules("alerts.yml"):
-        asked = re.sub(r"\s(>=|<=|==|!=|>|<)\s", r" \1 bool ", rule["expr"])
-        if not watched.prometheus.query(asked):
-            silent.append(rule["alert"])
-    assert sorted(silent) == sorted(SILENT)
+
+    def silent() -> list[str]:
+        return [name for name, asked in compared.items() if name not in SILENT and not watched.prometheus.query(asked)]
+
+    compared = {
+        rule["alert"]: re.sub(r"\s(>=|<=|==|!=|>|<)\s", r" \1 bool ", rule["expr"]) for rule in rules("alerts.yml")
+    }
+    assert not _lasting(silent)
     groups = watched.prometheus.ask("rules")["groups"]
     faults = [rule["lastError"] for group in groups for rule in group["rules"] if rule["health"] != "ok"]
     assert not faults
@@ -181,13 +205,15 @@ def test_every_alert_compares_something(watched: Eventful) -> None:
 def test_what_happened_is_what_fires(watched: Eventful) -> None:
     """The route that went back and the route that fails; nothing about a store, a replica or a dropped event."""
     wait_until(lambda: _alert(watched, "TurnoutRollback"), what="the alert of the rollback")
-    assert _alert(watched, "TurnoutErrorBurnFast")[0]["metric"]["route"] == "bare"
+    burning = wait_until(lambda: _alert(watched, "TurnoutErrorBurnFast"), what="the alert of the errors")
+    assert "bare" in {one["metric"]["route"] for one in burning}
     for quiet in ("TurnoutStoreDown", "TurnoutReplicaLag", "TurnoutTelemetryDropped", "TurnoutDown", "TurnoutRefused"):
-        assert not _alert(watched, quiet)
+        assert not _alert(watched, quiet, alertstate="firing")  # one that is pending is told to nobody
 
 
-def _alert(watched: Eventful, name: str) -> list[dict[str, Any]]:
-    return watched.prometheus.query(f'ALERTS{{alertname="{name}"}}')
+def _alert(watched: Eventful, name: str, **labels: str) -> list[dict[str, Any]]:
+    chosen = ",".join(f'{label}="{value}"' for label, value in {"alertname": name, **labels}.items())
+    return watched.prometheus.query(f"ALERTS{{{chosen}}}")
 
 
 def test_label_sets_stay_bounded_whatever_names_are_asked_and_however_many_versions_come_and_go(tmp_path: Path) -> None:

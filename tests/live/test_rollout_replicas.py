@@ -18,7 +18,7 @@ from tests.live.scenario import after, audit, failed, load, register
 ROUTE = "echo"
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(find_redis() is None, reason="no redis-server here: apt-get install redis-server"),
 ]
 
@@ -29,6 +29,8 @@ PLAN: dict[str, Any] = {
     "steps": [{"weight": weight, "min_requests": 30, "min_s": 2} for weight in (20, 50)],
     "bake": {"holdback": 20, "min_s": 2, "min_requests": 30},
 }
+LIMITS = {"timeout_ms": 90_000, "slow_ms": 90_000}
+"""Nothing here is about slow answers, and those of a replica that is stopped are."""
 STEPS = [0.0, 20.0, 50.0, 80.0, 100.0]
 
 
@@ -38,7 +40,7 @@ def cluster(tmp_path: Path) -> Iterator[ReplicaSet]:
         first = running.replicas[0]
         register(first, ROUTE, 2)
         split = [{"version": 1, "weight": 100}]
-        first.put_route(ROUTE, {"model": ROUTE, "split": split, "known_good": 1, "fallback": 1})
+        first.put_route(ROUTE, {"model": ROUTE, "split": split, "known_good": 1, "fallback": 1, "limits": LIMITS})
         yield running
 
 
@@ -74,7 +76,7 @@ def leads(replicas: list[Replica]) -> bool:
 
 
 def finished(gateway: LiveGateway) -> dict[str, Any]:
-    wait_until(lambda: gateway.admin("GET", f"/routes/{ROUTE}/rollouts")["rollouts"], within_s=90, what="the report")
+    wait_until(lambda: gateway.admin("GET", f"/routes/{ROUTE}/rollouts")["rollouts"], within_s=150, what="the report")
     report: dict[str, Any] = gateway.admin("GET", f"/routes/{ROUTE}/rollouts/last")
     return report
 
@@ -108,7 +110,7 @@ def test_a_rollout_outlives_its_leader(cluster: ReplicaSet, fate: str) -> None:
             leading.process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
         try:
             wait_until(lambda: leads(others), what="another leader")
-            wait_until(lambda: phase(others[0]) in ("baking", "promoted"), within_s=60, what="the next steps")
+            wait_until(lambda: phase(others[0]) in ("baking", "promoted"), within_s=150, what="the next steps")
         finally:
             cable.mend()
             if fate == "stopped":
