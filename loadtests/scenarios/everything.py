@@ -1,8 +1,10 @@
 """What all telemetry costs together: everything on beside everything off, in one run, taking turns.
 
-*on*: the request log in a file, the decision log with digests of what was asked and answered, drift counted by default,
-one request in a hundred traced and its spans exported. *off*: metrics alone, which nobody can turn off. Both cores
-are free to all: what is written is written by a process of its own, and the question is what answers lose by that.
+*on*: the request log in a file, the decision log with digests of what was asked and answered, drift counted as it is by
+default (every batch, a sample where processors are short), one request in a hundred traced and its spans exported.
+*off*: metrics alone, which nobody can turn off. Both cores are free to all: what is written is written by a process of
+its own, and the question is what answers lose by that. ``mlp``, whose rows have the most to count, is measured with
+every row counted as well.
 
 Where two cores are all there is, that process takes from the load generator, too. So ``tiny`` is measured once more
 with the gateway's process alone on one core, recorder and clients on the other: what is lost there is the gateway's.
@@ -44,6 +46,7 @@ class _Work:
     model: Model
     placement: str
     apart: bool = False
+    every_row: bool = False
 
     @property
     def name(self) -> str:
@@ -52,7 +55,8 @@ class _Work:
     @property
     def title(self) -> str:
         where = "recorder and clients on another core" if self.apart else "two cores free"
-        return f"{self.name}, {_CLIENTS} clients, {where}: everything on"
+        counted = ", every row counted" if self.every_row else ""
+        return f"{self.name}, {_CLIENTS} clients, {where}: everything on{counted}"
 
 
 _WORKS = (
@@ -60,6 +64,7 @@ _WORKS = (
     _Work(TINY, "inline", apart=True),
     _Work(TINY, "process"),
     _Work(MLP, "process"),
+    _Work(MLP, "process", every_row=True),
     _Work(STEP, "process"),
 )
 
@@ -100,12 +105,13 @@ def _measure(work: _Work, plan: Plan) -> list[dict[str, _Turn]]:
 
 @contextlib.contextmanager
 def _gateway(folder: Path, work: _Work, name: str) -> Iterator[Server]:
-    own = f"{work.model.name}-{work.placement}-{name}{'-apart' if work.apart else ''}"
+    own = f"{work.model.name}-{work.placement}-{name}{'-apart' if work.apart else ''}{'-all' if work.every_row else ''}"
     cores = pinned() if work.apart else shared()
     telemetry = _OFF_SETTINGS
     if name == _ON:
         log = str(folder / f"{own}.jsonl")
         telemetry = {"request_log": log, "trace_ratio": 0.01, "trace_exporter": "console"}
+        telemetry |= {"drift": {"busy_share": 1.0}} if work.every_row else {}
     runtimes = {"allow_inline": [work.model.name]} if work.placement == "inline" else {}
     settings = {"telemetry": telemetry, "runtimes": runtimes}
     options: dict[str, Any] = {"placement": work.placement}
