@@ -144,7 +144,7 @@ def test_only_what_an_author_signed_is_promoted_and_pulled(local: Turnout, other
     make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)]
     show = ["openssl", "ec", "-in", str(key), "-pubout", "-out", str(public)]
     for command in (make, show):
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, check=True, capture_output=True, timeout=100)
     asked = {
         "TURNOUT_REGISTRY__SIGNING__KEYS": json.dumps({"alice": str(public)}),
         "TURNOUT_REGISTRY__SIGNING__REQUIRE": '["pull", "promotion"]',

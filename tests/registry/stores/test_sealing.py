@@ -93,7 +93,7 @@ def test_a_child_reads_plain_bytes_that_are_on_no_disk(tmp_path: Path) -> None:
     assert VerifiedFiles(spec.files).read("script.echo.json") == b'{"delay_ms": 0}'
     path = spec.files[0].path
     read = [sys.executable, "-c", f"print(open({path!r}).read())"]
-    assert subprocess.run(read, capture_output=True, text=True, check=True, timeout=30).stdout == '{"delay_ms": 0}\n'
+    assert subprocess.run(read, capture_output=True, text=True, check=True, timeout=100).stdout == '{"delay_ms": 0}\n'
     with Path(path).open("r+b", buffering=0) as file, pytest.raises(OSError, match="not permitted"):
         file.write(b"x")
     assert not Path(path).resolve().exists()

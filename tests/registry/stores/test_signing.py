@@ -24,7 +24,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(folder / name)]
         show = ["openssl", "ec", "-in", str(folder / name), "-pubout", "-out", str(folder / f"{name}.pub")]
         for command in (make, show):
-            subprocess.run(command, check=True, capture_output=True, timeout=30)
+            subprocess.run(command, check=True, capture_output=True, timeout=100)
     return folder
 
 
