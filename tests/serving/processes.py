@@ -17,7 +17,7 @@ import psutil
 
 from gateway.serving.inline_engine import InlineEngine
 
-LONG_S = 60.0
+LONG_S = 120.0
 
 
 def descriptors() -> int:
