@@ -119,12 +119,13 @@ def test_every_file_that_is_shipped_is_clean() -> None:
     assert {path.name: secrets_in(path.read_text(encoding="utf-8")) for path in files} == {p.name: () for p in files}
 
 
-@given(st.binary(min_size=24, max_size=64))
-@settings(max_examples=300, deadline=None)
-def test_what_is_drawn_by_chance_is_found_nearly_always(secret: bytes) -> None:
-    """Of 18 random bytes and more in base64; what hypothesis makes of few different bytes is no chance."""
-    shuffled = random.Random(secret).randbytes(len(secret))
-    assert secrets_in(f"value: {base64.urlsafe_b64encode(shuffled).decode()}")
+def test_what_is_drawn_by_chance_is_found_nearly_always() -> None:
+    """Of 24 random bytes and more in base64 one in 2,500 looks like words: with examples that are drawn anew in each
+    run, one run of nine would meet it."""
+    chance = random.Random(1)
+    texts = [base64.urlsafe_b64encode(chance.randbytes(chance.randint(24, 64))).decode() for _ in range(2000)]
+    missed = [text for text in texts if not secrets_in(f"value: {text}")]
+    assert len(missed) <= 4, missed
 
 
 @given(st.text(max_size=300))
