@@ -226,6 +226,7 @@ def test_label_sets_stay_bounded_whatever_names_are_asked_and_however_many_versi
                 _serve_next(gateway, number)
             _ask_for_nothing(gateway, "nothing", 3)
             wait_until(lambda: _versions(gateway) == {"3"}, what="the end of the version before")
+            wait_until(lambda: _recorded(gateway), what="the series of the recorder, which starts beside the gateway")
             before = _series(gateway)
             for number in range(4, 104):
                 _serve_next(gateway, number)
@@ -263,6 +264,10 @@ def _series(gateway: LiveGateway) -> set[str]:
 def _versions(gateway: LiveGateway) -> set[str]:
     """Those that series are told of."""
     return {version for line in _series(gateway) for version in re.findall(r'version="(\d+)"', line)}
+
+
+def _recorded(gateway: LiveGateway) -> bool:
+    return re.search(r"^gateway_decision_log_records_total [1-9]", gateway.metrics(), re.MULTILINE) is not None
 
 
 def _rendered(gateway: LiveGateway) -> int:
