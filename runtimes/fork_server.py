@@ -93,7 +93,7 @@ class Server:
         """In the child. Everything the server holds is closed before model code can see it."""
         try:
             own_group()
-            if Priority().may_return:
+            if not request["awaited"] and Priority().may_return:
                 step_back()  # until it has loaded: what it sets up before is work beside traffic too
             if request["interpreter"] is None:
                 worker.enter(channel, parent=self._pid, name=request["name"], threads=request["threads"])

@@ -165,7 +165,8 @@ class Priority:
 
     The idle class, not niceness: a thread that is merely nice finishes its slice before one that wakes up gets the
     processor (3 ms and more on two cores, measured), an idle one gives way at once. It also gets next to nothing on a
-    machine with no idle time, so a load that takes longer than ``patience_s`` goes on as a merely nice one.
+    machine with no idle time, so a load that takes longer than ``patience_s`` goes on as a merely nice one; and one
+    that is *awaited*, by requests whose process has died, begins as one.
     """
 
     def __init__(self, *, patience_s: float = _PATIENCE_S) -> None:
@@ -177,24 +178,29 @@ class Priority:
         self._patience_s = patience_s
         self._back = threading.Event()
         self._patience: threading.Thread | None = None
+        self._lowered = False
 
-    def run(self, work: Callable[[], T], *, movable: bool) -> T:
+    def run(self, work: Callable[[], T], *, movable: bool, awaited: bool = False) -> T:
         """Does the work at the lowest priority. Threads that it makes and leaves behind are brought back too.
 
         Where the way back is denied, ``movable`` work is done in a thread of its own, which ends with it and needs
         no way back; other work is done as it is: a version that serves slowly for ever is worse.
         """
-        if not self.lower():
-            return _in_own_thread(work) if movable else work()
+        if not self.lower(awaited=awaited):
+            return _in_own_thread(work) if movable and not awaited else work()
         try:
             return work()
         finally:
             self.restore()
 
-    def lower(self) -> bool:
+    def lower(self, *, awaited: bool = False) -> bool:
         """False, with nothing done, where the way back is denied."""
         if not self.may_return:
             return False
+        self._lowered = True
+        if awaited:
+            self._be_merely_nice()
+            return True
         self._patience = threading.Thread(target=self._lose_patience, daemon=True)
         self._patience.start()
         step_back()
@@ -206,11 +212,16 @@ class Priority:
         if patience is not None:
             self._back.set()
             patience.join()
+        if self._lowered:
+            self._lowered = False
             self._restore(self._policy, self._parameters, self._niceness)
 
     def _lose_patience(self) -> None:
         if not self._back.wait(self._patience_s):
-            self._restore(os.SCHED_OTHER, os.sched_param(0), min(19, self._niceness + _LOAD_NICENESS))
+            self._be_merely_nice()
+
+    def _be_merely_nice(self) -> None:
+        self._restore(os.SCHED_OTHER, os.sched_param(0), min(19, self._niceness + _LOAD_NICENESS))
 
     @staticmethod
     def _restore(policy: int, parameters: os.sched_param, niceness: int) -> None:

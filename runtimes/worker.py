@@ -176,7 +176,7 @@ class Worker:
         # Model code may count on the main thread, and pools of threads keep the priority they were made with.
         movable = spec.threads == 1 and spec.format not in ("python", "sklearn")
         try:
-            loaded = self._priority.run(lambda: execution.load(spec), movable=movable)
+            loaded = self._priority.run(lambda: execution.load(spec), movable=movable, awaited=body["awaited"])
         except LoadFailed as error:
             self._main.tell(failure(error.kind, str(error)))
             return

@@ -44,6 +44,7 @@ class VersionSpec:
     ``files`` says, at each start of an engine, where the files are by then (a cache may have let go of them, and the
     interpreter's own packages are looked after); it may take minutes, and raises LoadError. Cancelled, what it began
     goes on. None: they stay where the load says.
+    ``awaited``: an engine that takes the place of one that died, for which requests wait.
     """
 
     ref: VersionRef
@@ -60,6 +61,7 @@ class VersionSpec:
     profile: CountingPlan | None = None
     busy_share: float = BUSY_SHARE
     files: Callable[[], Awaitable[tuple[FileRef, ...]]] | None = field(default=None, compare=False)
+    awaited: bool = field(default=False, compare=False)
 
     async def current_load(self) -> LoadSpec:
         """The load with its files where they are now."""

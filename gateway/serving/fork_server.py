@@ -139,9 +139,16 @@ class ForkServer:
         await self._connected()
 
     async def spawn(
-        self, channel: socket.socket, *, name: str, threads: int = 1, interpreter: str | None = None
+        self,
+        channel: socket.socket,
+        *,
+        name: str,
+        threads: int = 1,
+        interpreter: str | None = None,
+        awaited: bool = False,
     ) -> Child:
         """A child that holds ``channel``, which stays the caller's to close here. ``LoadError`` when there is none.
+        Not ``awaited``: behind all other work of the machine, until it has loaded.
 
         Cancelled, it leaves no child behind.
         """
@@ -150,7 +157,10 @@ class ForkServer:
         number = self._numbers
         waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         connection.pending[number] = waiting
-        request = {"op": "spawn", "id": number, "name": name, "threads": threads, "interpreter": interpreter}
+        request = {
+            "op": "spawn", "id": number, "name": name, "threads": threads, "interpreter": interpreter,
+            "awaited": awaited,
+        }  # fmt: skip
         try:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel.fileno()]))]
             connection.control.sendmsg([json.dumps(request).encode()], rights)

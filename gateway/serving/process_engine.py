@@ -173,11 +173,12 @@ class ProcessEngine:
                 name=str(self._spec.ref),
                 threads=self._spec.load.threads,
                 interpreter=self._spec.interpreter,
+                awaited=spec.awaited,
             )
         child.ended.add_done_callback(self._on_end)
         # What must not run twice must not run together with what may fail.
         together = spec.batch.max_rows if spec.retry else 0
-        body = write_json({"spec": load.to_json(), "max_rows": together})
+        body = write_json({"spec": load.to_json(), "max_rows": together, "awaited": spec.awaited})
         info = self._info(await conversation.load(body), child.pid)
         conversation.begin(info.signature)
         self._loaded = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -153,7 +154,7 @@ class Supervisor:
 
     async def start(self, prove: Prove) -> None:
         """The first start; ``prove`` warms it up. Whatever it raises, and when cancelled, nothing is left behind."""
-        await self._launch(prove)
+        await self._launch(self._spec, prove)
 
     async def run(self, parts: Sequence[Arrays], *, limit_s: float, isolating: bool = False) -> BatchResult:
         """One batch on the engine, waiting out a restart under way.
@@ -234,7 +235,7 @@ class Supervisor:
         for changed in tuple(self._watchers):
             changed()
 
-    async def _launch(self, prove: Prove) -> None:
+    async def _launch(self, spec: VersionSpec, prove: Prove) -> None:
         """Starts and proves one engine within the version's time to load; then it is up."""
         exits: list[str] = []
 
@@ -251,7 +252,7 @@ class Supervisor:
                 raise VersionUnavailable(f"{self._spec.ref} was closed while it started")
             return info
 
-        engine = self._factory(self._spec, exited)
+        engine = self._factory(spec, exited)
         try:
             self._info = await within(self._clock, self._spec.load_timeout_s, bring_up())
         except BaseException:
@@ -302,7 +303,7 @@ class Supervisor:
                 await self._clock.sleep(wait)
             self._restarts += 1
             try:
-                await self._launch(self._prove)
+                await self._launch(replace(self._spec, awaited=True), self._prove)
             except (TurnoutError, TimeoutError, OSError) as failure:
                 wait = self._start_failed(failure)
             else:

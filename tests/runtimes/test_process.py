@@ -51,7 +51,7 @@ def work():
 ready, thread = threading.Event(), threading.Thread(target=pool)
 try:
     priority = Priority(patience_s=0.01 if sys.argv[3] == "late" else 60)
-    told["gave"] = priority.run(work, movable=sys.argv[2] == "movable")
+    told["gave"] = priority.run(work, movable=sys.argv[2] == "movable", awaited=sys.argv[3] == "awaited")
 except ValueError as error:
     told["gave"] = str(error)
 told["after"] = standing()
@@ -96,6 +96,21 @@ def test_a_machine_without_idle_time_does_not_keep_a_version_from_loading() -> N
     told = probed("me", how="late")
     assert told["late"] == [NORMAL, min(19, told["before"][1] + 10)]
     assert told["after"] == told["before"]
+
+
+@may_return
+def test_work_that_requests_wait_for_is_merely_nice_from_the_start() -> None:
+    """The place of a process that died is taken on a full machine, too; nobody ever was in the idle class."""
+    told = probed("me", how="awaited")
+    assert told["during"] == [NORMAL, min(19, told["before"][1] + 10)]
+    assert told["after"] == told["left behind"] == told["before"]
+
+
+@may_become_another
+def test_who_could_not_come_back_does_not_step_back_for_work_that_requests_wait_for() -> None:
+    told = probed("nobody", "movable", "awaited")
+    assert told["during"] == told["after"] == told["before"]
+    assert told["in the main thread"] is True
 
 
 @may_become_another

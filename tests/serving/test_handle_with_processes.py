@@ -23,6 +23,7 @@ from gateway.serving.fork_server import ForkServer
 from gateway.serving.handle import Handle, VersionState
 from gateway.serving.placement import engine_factory
 from runtimes.base import LoadSpec
+from tests.runtimes.versions import load_spec
 from tests.serving.processes import children
 
 REF = VersionRef("echo", 1)
@@ -124,6 +125,44 @@ async def test_killing_the_child_again_and_again_under_load_loses_no_answer(fork
         enough.set()
         await asyncio.gather(*clients)
         assert handle.statistics().deaths == 5
+
+
+TELLS_ITS_PRIORITY = b"""
+import os
+SIGNATURE = {"inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 4]}],
+             "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 4]}]}
+class Model:
+    def __init__(self, files):
+        with open(files.read("told").decode(), "a") as told:
+            told.write(f"{os.sched_getscheduler(0)} {os.getpriority(os.PRIO_PROCESS, 0)}\\n")
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is sure to be allowed back from the idle class")
+async def test_a_child_that_takes_the_place_of_one_that_died_does_not_load_behind_all_others(
+    forks: ForkServer, tmp_path: Path
+):
+    """A first load waits for idle processors; that one does not, since requests wait for it."""
+    told = tmp_path / "told"
+    files = {"model.py": TELLS_ITS_PRIORITY, "told": str(told).encode()}
+    load = load_spec(tmp_path, "python", "model.py", files)
+    handle = Handle(
+        VersionSpec(REF, "sha256:0", load, batch=WIDE),
+        engine_factory(forks),
+        clock=SystemClock(),
+        observer=RecordingObserver(),
+    )
+    await handle.start()
+    try:
+        os.kill(handle.statistics().pid or 0, signal.SIGKILL)
+        assert await answered(handle, 3) == 3.0
+    finally:
+        await handle.kill()
+    first, second = (tuple(map(int, line.split())) for line in told.read_text().splitlines())
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (first[0], second) == (os.SCHED_IDLE, (os.SCHED_OTHER, min(19, mine + 10)))
 
 
 async def test_a_child_that_hangs_is_killed_and_the_version_goes_on(forks: ForkServer, tmp_path: Path):
