@@ -171,7 +171,7 @@ class Buffer:
             self._kept = max(2, min(_KEPT_ROWS, _KEPT_BYTES * self._noted_rows // max(1, self._noted_bytes)))
             self._gathered = min(GATHER_ROWS, self._kept // 2)
         wanted = counted + self._kept - self.waiting
-        self._chance = 1.0 if wanted >= came else max(0.0, wanted / came)
+        self._chance = 1.0 if wanted >= came else max(0, wanted) / max(1, came)
 
     def _next(self) -> tuple[Mapping[Place, Array], int]:
         """Waiting batches of like width, joined up to a slice; a larger one is cut."""

@@ -199,6 +199,23 @@ def test_once_the_load_is_over_every_row_is_counted_again() -> None:
     assert buffer.waiting == 8
 
 
+def test_a_second_in_which_nothing_comes_while_more_waits_than_should_is_borne() -> None:
+    """A burst, little time for it, and a pause: what waits is counted and told, and nothing is noted until then."""
+    buffer = Buffer(PROFILE.plan)
+    for _ in range(MOST_ROWS // 32):
+        note(buffer, 32)
+    told = [buffer.take(), buffer.take()]
+    before = buffer.waiting
+    note(buffer, 8)
+    assert buffer.waiting == before
+    while buffer.waiting:
+        buffer.count()
+    told += [buffer.take(), buffer.take()]
+    assert [(one.seen, one.counted) for one in told if one is not None] == [(0, 0), (0, 0), (MOST_ROWS + 8, MOST_ROWS)]
+    note(buffer, 8)
+    assert buffer.waiting == 8
+
+
 def _stepping(seconds: float) -> Time:
     """A clock by which each look is so much later than the one before."""
 
