@@ -114,8 +114,10 @@ class Rollbacks:
                 "choose it. Name another fallback"
             )
         if document == desired.document:
-            stored = not desired.local or (not local and await self._stored_with_the_other(route))
-            return Outcome(document, desired.revision, durable=stored, changed=False)
+            stored: int | None = desired.revision
+            if desired.local:
+                stored = None if local else await self._stored_with_other(route)
+            return Outcome(document, stored or desired.revision, durable=stored is not None, changed=False)
         detail: dict[str, Any] = {"to": target, "trigger": trigger, "quarantined": fresh}
         detail |= {} if evidence is None else {"evidence": evidence}
         self._entries[route, override] = AuditEntry(actor, "rollback", str(route_key(route)), reason, detail)
@@ -137,13 +139,13 @@ class Rollbacks:
                 f"{ref} cannot take over: it is {state}. Name another version with 'to', or wait until it is loaded"
             )
 
-    async def _stored_with_the_other(self, route: str) -> bool:
-        """Whether the store takes the rollback that came before, of the guard or of another operator, and that has not
-        come back from there yet."""
+    async def _stored_with_other(self, route: str) -> int | None:
+        """The revision that holds the rollback that came before, of the guard or of another operator, and that has not
+        come back from the store yet; None when the store cannot take it now."""
         before = dict(self._reconciler.overrides.unstored()).get(route)
-        if before is None:
-            return True
-        return (route, before) in self._entries and await self._store_now(route, before) is not None
+        if before is None or (route, before) not in self._entries:
+            return None
+        return await self._store_now(route, before)
 
     async def _store_now(self, route: str, override: Override) -> int | None:
         """The revision that holds it; None when the store cannot take it now, and the background writer will."""

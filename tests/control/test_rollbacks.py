@@ -165,6 +165,7 @@ async def test_a_rollback_while_the_same_one_is_on_its_way_to_the_store_is_durab
         store.let.set()
         views = [await first, await second]
         assert [(view["durable"], view["changed"]) for view in views] == [(True, True), (True, False)]
+        assert views[1]["revision"] == views[0]["revision"]
         assert len(await stage.audited("rollback")) == 1
 
 
