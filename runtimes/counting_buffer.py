@@ -5,7 +5,7 @@ millisecond: as soon as enough has gathered, or after a quarter of a second, whi
 does wait, or somebody else wants the processor, for a small share of the time.
 
 Where that is too little for all rows, batches are *sampled*: each is noted or not by a draw of its own, whose chance
-was set before it came, once a second, from how many rows came and were counted in the one before. So within a second
+was set before it came, once a second, from how many rows came and were counted in those before. So within a second
 every batch has the same chance, whatever is in it, however large it is and whatever came before it, and counts of the
 sample have the shares of the whole. What is not noted is seen, and costs a draw. The buffer's bounds are for what no
 chance foresaw: what finds it full is seen and not counted.
@@ -80,7 +80,7 @@ class Buffer:
         self._slice = _LEAST_SLICE
         # The same draws in every process, which share no rows.
         self._draw = random.Random(1).random  # noqa: S311 - nobody gains by guessing which rows are counted
-        self._chance = 1.0
+        self._chance, self._expected = 1.0, 0.0
         self._seen_before = 0
         self._kept = _KEPT_ROWS
         self._gathered = GATHER_ROWS
@@ -154,7 +154,7 @@ class Buffer:
         seen = self._seen
         since = seen - self._told
         if not since and not self._counter.rows:
-            self._chance = 1.0
+            self._chance, self._expected = 1.0, 0.0
             return None
         counted, vector = self._counter.take()
         self._sample(seen - self._seen_before, counted)
@@ -166,12 +166,15 @@ class Buffer:
 
     def _sample(self, came: int, counted: int) -> None:
         """Sets the chance of each batch to come: if as much comes and is counted as did in the last second, so much
-        waits after the next one as should. Where there is time for all, that makes it 1 again."""
+        waits after the next one as should. Where there is time for all, that makes it 1 again. More than there was time
+        for is expected again, by half as much each second: bursts with pauses between them would each find room for
+        how they begin."""
         if self._noted_rows:
             self._kept = max(2, min(_KEPT_ROWS, _KEPT_BYTES * self._noted_rows // max(1, self._noted_bytes)))
             self._gathered = min(GATHER_ROWS, self._kept // 2)
         wanted = counted + self._kept - self.waiting
-        self._chance = 1.0 if wanted >= came else max(0, wanted) / max(1, came)
+        self._expected = max(came if wanted < came else 0.0, self._expected / 2)
+        self._chance = 1.0 if wanted >= self._expected else max(0, wanted) / max(1.0, self._expected)
 
     def _next(self) -> tuple[Mapping[Place, Array], int]:
         """Waiting batches of like width, joined up to a slice; a larger one is cut."""

@@ -168,6 +168,25 @@ def test_each_batch_has_the_same_chance_whatever_its_size_or_its_place() -> None
     assert bins[-1] / bins.sum() == pytest.approx(32 / 41, rel=0.03)
 
 
+def test_bursts_with_pauses_between_them_are_not_counted_by_how_they_begin() -> None:
+    """Every other second brings four times as many rows as there is time for in two: high values, then low ones."""
+    buffer = Buffer(PROFILE.plan, worked=_stepping(0.001))
+    high, low = np.full((32, 3), 3.0, np.float32), np.full((32, 3), -3.0, np.float32)
+    plan = PROFILE.plan.features[0]
+    bins = np.zeros(plan.bins)
+    for second in range(100):
+        for place in range(320):
+            if second % 2:
+                batch = high if place < 160 else low
+                buffer.note({"x": batch}, {"y": batch}, 32)
+            if place % 16 == 0:
+                buffer.count()
+        counts = buffer.take()
+        if counts is not None and second >= 20:
+            bins += counts.vector[plan.counts]
+    assert bins[-1] / bins.sum() == pytest.approx(0.5, abs=0.03)
+
+
 def test_a_thousand_rows_are_all_counted_however_little_time_there_is() -> None:
     """What comes now and then is never sampled: there is room for it until there is time."""
     buffer = Buffer(PROFILE.plan)
