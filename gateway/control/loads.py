@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.clock import Clock, Timer
 from gateway.control.memory_budget import MemoryBudget
@@ -150,7 +151,13 @@ class Loads:
         if not told:
             self._observer.version_state(ref, "failed", reason)
         self._cancel_retry(ref)
-        self._retries[ref] = self._clock.call_at(retry_at, self._changed)
+        self._retries[ref] = self._clock.call_at(retry_at, lambda: self._retry(ref))
+
+    def _retry(self, ref: VersionRef) -> None:
+        """It is due since its timer says so: those of a loop may ring a millisecond early, and nobody would ask again."""
+        del self._retries[ref]
+        self._failures[ref] = replace(self._failures[ref], retry_at=-math.inf)
+        self._changed()
 
     def _recovered(self, ref: VersionRef) -> None:
         self._failures.pop(ref, None)

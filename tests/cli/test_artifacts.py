@@ -121,7 +121,8 @@ def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout
     asyncio.run(_large(Path(local.environment["TURNOUT_HOME"]), files=FILES))
     command = [sys.executable, "-m", "gateway.cli", "push", str(store), "--all", "--parallel", "1"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TURNOUT_")}
-    with subprocess.Popen(command, env={**kept, **local.environment}, stderr=subprocess.PIPE) as push:
+    told = {"env": {**kept, **local.environment}, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, preexec_fn=heed_interrupts, **told) as push:  # noqa: PLW1509 - one signal's disposition
         wait_until(lambda: len(settled(store)) > 1, what="the first file there")
         push.send_signal(signal.SIGINT)
         assert push.wait(60) == 130
@@ -130,6 +131,11 @@ def test_an_interrupted_push_ends_and_the_next_one_sends_the_rest(local: Turnout
     again = local.done("push", store, "--all", "--json").json
     assert again["versions"] == 1
     assert again["files_there"] > 0
+
+
+def heed_interrupts() -> None:
+    """Tests that are started in the background of a shell ignore them, and what they start would as well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _large(home: Path, files: int) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.clock import ManualClock
+from gateway.clock import ManualClock, Timer
 from gateway.control.documents import ResidentDocument
 from gateway.control.memory_store import MemoryStore
 from gateway.control.replica import ReplicaAbsent
@@ -103,6 +104,25 @@ async def test_a_version_whose_load_meets_the_unforeseen_is_tried_again_with_pau
         assert len(stage.script(2).engines) == 1
         stage.script(2).every_load = None
         clock.advance(1.0)
+        await until(lambda: stage.arms() == {1: 50, 2: 50})
+
+
+class _Hasty(ManualClock):
+    """Its timers ring a little before their time, as those of uvloop do: it counts whole milliseconds."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        return super().call_at(when - 0.0005, callback)
+
+
+async def test_a_try_whose_timer_rings_a_little_early_is_made_all_the_same(tmp_path: Path) -> None:
+    """Nobody would ask again: a version whose bytes came later stayed away for ever."""
+    clock = _Hasty()
+    async with scene(tmp_path, clock=clock) as stage:
+        await stage.put({1: 100})
+        stage.script(2).every_load = LoadError("the file is not there")
+        await stage.put({1: 50, 2: 50})
+        stage.script(2).every_load = None
+        clock.advance(0.9996)
         await until(lambda: stage.arms() == {1: 50, 2: 50})
 
 

@@ -113,7 +113,10 @@ def test_replicas_tell_of_an_event_once_and_the_next_leader_tells_what_a_killed_
             wait_until(lambda: quarantined(first) == {"2"}, what="the rollback on the first")
             first.lift(ROUTE, 2)
             wait_until(lambda: len(events(people)) == 4, what="an attempt")
-            leading = [replica for replica in cluster.replicas if metric(replica, _under_way()) == 1]
+            leading = wait_until(
+                lambda: [replica for replica in cluster.replicas if metric(replica, _under_way()) == 1],
+                what="one that owes it",
+            )
             assert len(leading) == 1
             other = second if leading == [first] else first
             leading[0].kill()
