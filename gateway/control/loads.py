@@ -154,7 +154,7 @@ class Loads:
         self._retries[ref] = self._clock.call_at(retry_at, lambda: self._retry(ref))
 
     def _retry(self, ref: VersionRef) -> None:
-        """It is due since its timer says so: those of a loop may ring a millisecond early, and nobody would ask again."""
+        """Due, since its timer says so: those of a loop may ring a millisecond early, and nobody would ask again."""
         del self._retries[ref]
         self._failures[ref] = replace(self._failures[ref], retry_at=-math.inf)
         self._changed()
