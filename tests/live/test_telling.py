@@ -123,7 +123,8 @@ def test_replicas_tell_of_an_event_once_and_the_next_leader_tells_what_a_killed_
             people.answer = lambda _: 204
             wait_until(lambda: metric(other, _delivered()) >= 1, what="the other to lead and tell")
             wait_until(lambda: metric(other, _under_way()) == 0, what="nothing owed")
-        assert list(events(people).values()) == ["rollback", "lift", "rollback", "lift"]
+        # Each event has a courier's task of its own: they may overtake each other.
+        assert sorted(events(people).values()) == ["lift", "lift", "rollback", "rollback"]
 
 
 def events(there: Receiving) -> dict[str, str]:
