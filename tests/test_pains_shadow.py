@@ -41,6 +41,9 @@ def shadowed(share: float, **others: Any) -> dict[str, Any]:
     }
 
 
+DIED = r'gateway_version_restarts_total\{.*version="2".*\} [1-9]'
+
+
 def copies(gateway: LiveGateway, *outcomes: str) -> int:
     """How many copies came to this; all of them without a name."""
     total = 0.0
@@ -108,6 +111,8 @@ def test_pain_22_shadow_traffic_is_a_share_and_nobody_feels_it(gateway: LiveGate
             since = copies(gateway, outcome) if "crash" in conduct else None
             misbehave(control, **conduct)
             spared(gateway, outcome, since=since, more=5 if since is None else 1)
+            if "crash" in conduct:  # and not of what still failed before
+                wait_until(lambda: re.search(DIED, gateway.metrics()), what="the shadow's death")
             after(clients, 100)
         gateway.put_route("echo", {"model": "echo", "split": [{"version": 1, "weight": 100}]})
         after(clients, 100)
