@@ -25,7 +25,9 @@ from gateway.control.store_access import coordination_for, open_for_serving
 from gateway.dataplane import Dataplane, Records
 from gateway.environment import recorder_environment
 from gateway.errors import SettingsError
-from gateway.events import FanOut, Observer, RequestRecord
+from gateway.events.fan_out import FanOut
+from gateway.events.observer import Observer
+from gateway.events.records import RequestRecord
 from gateway.figures import gate_facts, memory_facts, notification_facts, standing_facts, store_facts, worker_counts
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef

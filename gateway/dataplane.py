@@ -24,7 +24,7 @@ from gateway.errors import (
     VersionFailed,
     VersionUnavailable,
 )
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import Arrays, Decision, InferRequest, InferResponse, Signature, Texts, VersionRef
 from gateway.routing.decide import decide
 from gateway.routing.table import Route, RoutingTable

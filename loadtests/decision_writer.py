@@ -20,7 +20,7 @@ import numpy as np
 
 from gateway.checkpoints import DECISIONS, SigningKey
 from gateway.clock import SystemClock
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.log import DecisionLog, LogOptions
 from gateway.telemetry.decisions.part import STATISTICS, DecisionPart

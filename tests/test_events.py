@@ -8,17 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import (
-    FULL_BURST,
-    GATHER_S,
+from gateway.events.bursts import Burst
+from gateway.events.fan_out import FULL_BURST, GATHER_S, FanOut
+from gateway.events.observer import Observer, RecordingObserver
+from gateway.events.records import (
     BatchRecord,
-    Burst,
     CountsRecord,
-    FanOut,
     FlagMiss,
     FlagSource,
-    Observer,
-    RecordingObserver,
     RequestRecord,
     RollbackRecord,
     ShadowRecord,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.clock import Clock
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 
 __all__ = ["BATCH", "BatchRecords", "RecordsTaken"]

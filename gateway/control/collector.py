@@ -31,7 +31,8 @@ from gateway.control.statistics.scores import scaled
 from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, Counter, named_by_epoch, of_epoch
 from gateway.control.watches import Watch
 from gateway.errors import StoreUnavailable
-from gateway.events import Observer, RequestRecord, ShadowRecord
+from gateway.events.observer import Observer
+from gateway.events.records import RequestRecord, ShadowRecord
 from gateway.messages import VersionRef
 
 __all__ = ["MAX_WAITING", "Collector", "CollectorStatistics"]

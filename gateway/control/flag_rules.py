@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gateway.control.documents import RouteDocument
 from gateway.control.flags import Evaluation
 from gateway.control.route_spec import FlagRuleSpec
-from gateway.events import FlagMiss
+from gateway.events.records import FlagMiss
 from gateway.messages import VersionRef
 from gateway.routing.table import Choice, Choose
 

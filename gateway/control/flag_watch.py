@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock
-from gateway.events import FlagSource, Observer
+from gateway.events.observer import Observer
+from gateway.events.records import FlagSource
 
 __all__ = ["FlagWatch"]
 

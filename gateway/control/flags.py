@@ -31,7 +31,7 @@ from gateway.clock import Clock
 from gateway.control.flag_budget import EvaluationBudget
 from gateway.control.flag_interrupt import Interrupted, Interrupter
 from gateway.control.flag_provider import provider_maker
-from gateway.events import FlagSource
+from gateway.events.records import FlagSource
 from gateway.routing.rules import fits
 from gateway.settings import FlagSettings
 

@@ -19,7 +19,9 @@ from gateway.control.rollbacks import Rollbacks
 from gateway.control.store import AuditEntry, Store
 from gateway.dataplane import Dataplane
 from gateway.errors import Conflict, NotFound, StoreUnavailable, VersionUnavailable
-from gateway.events import BatchRecord, Burst, Observer, RequestRecord
+from gateway.events.bursts import Burst
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from gateway.events import Observer
+from gateway.events.observer import Observer
 
 __all__ = ["Holding", "Holdings"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from gateway.clock import Clock, Timer
 from gateway.control.memory_budget import MemoryBudget
 from gateway.errors import LoadError, ServiceDraining, TurnoutError
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet

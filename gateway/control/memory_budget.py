@@ -16,7 +16,9 @@ from gateway.clock import Clock
 from gateway.control.desired import Desired, DesiredRoute
 from gateway.control.eviction import Choice, Demand, Resident, Standing, choose, standing
 from gateway.errors import LoadError
-from gateway.events import Burst, FlagMiss, Observer, RequestRecord
+from gateway.events.bursts import Burst
+from gateway.events.observer import Observer
+from gateway.events.records import FlagMiss, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet, Footprint

@@ -59,7 +59,7 @@ from gateway.control.watches import watches_of
 from gateway.control.webhooks import Webhooks
 from gateway.dataplane import Dataplane
 from gateway.errors import StoreUnavailable
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore

@@ -28,7 +28,7 @@ from gateway.control.retirements import Retirements
 from gateway.control.store import Snapshot, Store
 from gateway.dataplane import Current, Dataplane
 from gateway.errors import StoreUnavailable, UnknownVersion
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.serving.engine import VersionSpec

@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from gateway.control.tallies import KEPT, rows_class, slow_bin_of
 from gateway.errors import VersionUnavailable
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.messages import VersionRef
 
 __all__ = ["RequestOutcomes", "Tally"]

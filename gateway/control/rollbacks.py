@@ -16,7 +16,8 @@ from gateway.control.reconcile import Reconciler
 from gateway.control.store import AuditEntry, Body, Change, Store
 from gateway.control.transitions import rollback_target
 from gateway.errors import Conflict, StaleRevision, StoreUnavailable, UnknownRoute
-from gateway.events import Observer, RollbackRecord
+from gateway.events.observer import Observer
+from gateway.events.records import RollbackRecord
 from gateway.messages import VersionRef
 from gateway.serving.handle import VersionState
 

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef, datatype_of
 from gateway.recording.contents import heading, unpack_tensors
 

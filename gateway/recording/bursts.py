@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Arrays, Decision, VersionRef
 from gateway.recording.contents import bytes_of, pack_tensors
 

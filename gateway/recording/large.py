@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Arrays
 from gateway.recording.bursts import LARGE_BYTES
 from gateway.recording.contents import bytes_of, digest_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.recording.recorder import KEEPS, Losses, Recorder
 from gateway.recording.telling import Telling

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 
 __all__ = ["GAP", "Part"]
 

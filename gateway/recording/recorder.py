@@ -18,7 +18,7 @@ from typing import Any
 from gateway import errors
 from gateway.clock import Clock
 from gateway.errors import RecorderUnavailable, TurnoutError
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.recording.child import ChildProcess
 from gateway.recording.frames import Down, Up, pack, unpack
 from gateway.recording.large import Policy, no_policy

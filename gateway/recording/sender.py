@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gateway.events import Observer, RequestRecord
+from gateway.events.observer import Observer
+from gateway.events.records import RequestRecord
 from gateway.recording.bursts import LargeTensors, pack_burst
 from gateway.recording.large import Policy, Set, no_policy, sorted_out
 from gateway.recording.road import Road

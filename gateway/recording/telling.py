@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.events import Observer, RollbackRecord, ShadowRecord
+from gateway.events.observer import Observer
+from gateway.events.records import RollbackRecord, ShadowRecord
 from gateway.messages import VersionRef
 from gateway.recording.recorder import Recorder
 from gateway.routing.table import RoutingTable

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.clock import Clock
 from gateway.errors import DeadlineExceeded
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import Arrays
 from gateway.serving.answer_cache import (
     AnswerCache,

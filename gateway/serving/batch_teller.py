@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.clock import Clock
-from gateway.events import BatchRecord, Observer
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord
 from gateway.messages import Signature
 from gateway.serving.engine import VersionSpec
 from gateway.serving.supervision import Supervisor

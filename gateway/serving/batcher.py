@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock
 from gateway.errors import DeadlineExceeded, VersionUnavailable
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import Arrays, Signature
 from gateway.serving.batch import row_bytes, shape_key
 from gateway.serving.cost import CostCurve

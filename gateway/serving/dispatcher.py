@@ -15,7 +15,7 @@ from functools import partial
 
 from gateway.clock import Clock
 from gateway.errors import NotBegun, TurnoutError
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import Arrays, Signature
 from gateway.serving.admission import Admission
 from gateway.serving.batch_teller import BatchTeller

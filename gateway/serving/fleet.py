@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from gateway.clock import Clock
 from gateway.errors import LoadError, ServiceDraining
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.serving.devices import Devices
 from gateway.serving.engine import EngineFactory, VersionSpec

@@ -15,7 +15,8 @@ from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
-from gateway.events import CountsRecord, Observer
+from gateway.events.observer import Observer
+from gateway.events.records import CountsRecord
 from gateway.messages import Arrays, Signature, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.borrowed_engine import BorrowedEngine

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.clock import Clock
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.serving.counts import Counting
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.supervision import Prove, Supervisor

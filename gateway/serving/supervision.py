@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gateway.clock import Clock
 from gateway.errors import LoadError, NotBegun, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import Arrays
 from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Engine, EngineFactory, EngineInfo, VersionSpec

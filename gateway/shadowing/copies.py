@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from gateway.clock import Clock, Timer
 from gateway.errors import DeadlineExceeded, Overloaded, TurnoutError, VersionCrashed, VersionHung, VersionUnavailable
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.serving.answer_cache import cost_of

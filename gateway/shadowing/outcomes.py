@@ -6,7 +6,8 @@ import logging
 from collections.abc import Container
 from typing import NamedTuple
 
-from gateway.events import Observer, ShadowRecord
+from gateway.events.observer import Observer
+from gateway.events.records import ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.serving.item import Answer
 

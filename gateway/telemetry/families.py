@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.events import FlagSource
+from gateway.events.records import FlagSource
 from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.telemetry.series import Tally

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from gateway.events import (
+from gateway.events.bursts import Burst
+from gateway.events.observer import Observer
+from gateway.events.records import (
     SHADOW_OUTCOMES,
     BatchRecord,
-    Burst,
     FlagMiss,
     FlagSource,
-    Observer,
     RequestRecord,
     RollbackRecord,
     ShadowRecord,

@@ -24,7 +24,8 @@ from typing import Any
 import orjson
 
 from gateway.clock import Clock
-from gateway.events import Observer, RequestRecord, RollbackRecord
+from gateway.events.observer import Observer
+from gateway.events.records import RequestRecord, RollbackRecord
 from gateway.messages import VersionRef
 from gateway.recording.arrived import Arrived
 from gateway.recording.parts import GAP

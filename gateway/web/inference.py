@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from gateway.codec.inflate import accepted_encoding, deflate
 from gateway.dataplane import Fitted, Trail
 from gateway.errors import RateLimited, TurnoutError
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.decide import key_by_route, unknown_route
 from gateway.routing.table import Route

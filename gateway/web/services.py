@@ -10,7 +10,7 @@ from gateway.clock import Clock
 from gateway.codec.limits import CodecLimits
 from gateway.control.tokens import Principal
 from gateway.dataplane import Dataplane
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.web.large_bodies import LargeBodies
 from gateway.web.standing import Whereabouts, unknown
 from gateway.web.statistics import ModelStatistics

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.events import BatchRecord, Burst, Observer, RequestRecord
+from gateway.events.bursts import Burst
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import VersionRef
 
 __all__ = ["ModelStatistics"]

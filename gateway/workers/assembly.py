@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.clock import Clock
 from gateway.control.plane import ControlPlane
 from gateway.dataplane import Dataplane
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.recording.recorder import Recorder
 from gateway.server import SharedAddress

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.events import BatchRecord, CountsRecord, Observer
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, CountsRecord
 from gateway.messages import VersionRef
 from gateway.workers.replay import Crash
 

@@ -24,7 +24,7 @@ from gateway.control.retirements import Retirements
 from gateway.control.store import Document, DocumentKey
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Current, Dataplane
-from gateway.events import Observer
+from gateway.events.observer import Observer
 from gateway.messages import VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.serving.engine import VersionSpec

@@ -13,13 +13,12 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from gateway.events import (
-    EVENTS,
+from gateway.events.observer import EVENTS, Observer
+from gateway.events.records import (
     BatchRecord,
     CountsRecord,
     FlagMiss,
     FlagSource,
-    Observer,
     RequestRecord,
     RollbackRecord,
     ShadowRecord,

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.events import BatchRecord, CountsRecord, FlagMiss, FlagSource, Observer, RequestRecord, ShadowRecord
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, CountsRecord, FlagMiss, FlagSource, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.recording import bursts
 from gateway.workers.link import Link
@@ -17,7 +18,7 @@ __all__ = ["Relay"]
 
 GATHER_S = 0.03
 """A burst's message and the node's waking for it cost as much as ten requests' events; at load a burst holds many.
-Those of finished requests come every 20 ms (``gateway.events.GATHER_S``) and take along what is there."""
+Those of finished requests come every 20 ms (``gateway.events.fan_out.GATHER_S``) and take along what is there."""
 
 
 class Relay(Observer):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway import events
-from gateway.events import BatchRecord, Observer, RequestRecord
+from gateway.events import bursts
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import VersionRef
 from gateway.recording import arrived
 from gateway.workers.records import Burst, unpack_burst, unpack_event
@@ -96,7 +97,7 @@ class Replay:
         for record in records:
             inflight[record.route] = inflight.get(record.route, 0) - 1
         if records:
-            self.shared.observer.requests_finished(events.Burst(records))
+            self.shared.observer.requests_finished(bursts.Burst(records))
 
     def _cache(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         before = self.cached.get(route, (0, 0))

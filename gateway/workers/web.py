@@ -24,7 +24,7 @@ from gateway.control.flags import Flags
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
 from gateway.errors import NotFound, TurnoutError
-from gateway.events import FanOut
+from gateway.events.fan_out import FanOut
 from gateway.messages import VersionRef
 from gateway.recording.large import content_policy
 from gateway.recording.recorder import DECISIONS, EVERY, KEEPS

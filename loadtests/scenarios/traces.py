@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from gateway.clock import ManualClock
-from gateway.events import BatchRecord, Burst, RequestRecord
+from gateway.events.bursts import Burst
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.table import RoutingTable
 from gateway.telemetry.metrics import Metrics

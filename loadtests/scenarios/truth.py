@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import SystemClock
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.truth import Slice, Truth
 from gateway.telemetry.feedback.asks import ASK_JOIN

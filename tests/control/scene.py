@@ -18,7 +18,9 @@ from gateway.control.plane import ControlPlane
 from gateway.control.store import AuditEntry, AuditRecord, Change, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.dataplane import Dataplane, Trail
 from gateway.errors import StoreUnavailable, TurnoutError
-from gateway.events import FanOut, Observer, RecordingObserver, RequestRecord
+from gateway.events.fan_out import FanOut
+from gateway.events.observer import Observer, RecordingObserver
+from gateway.events.records import RequestRecord
 from gateway.messages import Arrays, InferRequest, Signature, VersionRef
 from gateway.registry.blobs import BlobStore
 from gateway.registry.catalogue import ModelDocument

@@ -14,7 +14,7 @@ from gateway.control.evidence import Block, Policy, StreamPolicy, begin, judge
 from gateway.control.start_order import LEAST_HOLD_S
 from gateway.control.watches import ScoreRange, Watch
 from gateway.errors import StoreUnavailable
-from gateway.events import RequestRecord, ShadowRecord
+from gateway.events.records import RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 
 OLD, NEW, OTHER = (VersionRef("digits", number) for number in (1, 2, 3))

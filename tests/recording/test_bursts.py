@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Array, Arrays, Decision, VersionRef
 from gateway.recording.arrived import unpack_burst
 from gateway.recording.bursts import pack_burst

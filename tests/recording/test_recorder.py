@@ -16,7 +16,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.errors import NotFound, RecorderUnavailable
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.live_secrets import LiveSecrets
 from gateway.recording.bursts import pack_burst
 from gateway.recording.needs import SECRETS, recorder_needs, secrets_told

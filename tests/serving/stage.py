@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.messages import Array, Arrays, VersionRef
 from gateway.serving.batcher import Batcher
 from gateway.serving.cost import CostCurve

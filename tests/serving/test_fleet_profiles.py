@@ -9,7 +9,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.control.plan import compared_with
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.messages import VersionRef
 from gateway.routing.table import Arm, Route, RoutingTable, Shadow
 from gateway.serving.counts import CountingPlan

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.errors import InvalidInput, LoadError, ModelError, VersionCrashed, VersionFailed, VersionHung
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.messages import VersionRef
 from gateway.serving.engine import BatchPolicy, VersionSpec
 from gateway.serving.fork_server import ForkServer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.messages import Array, Arrays, VersionRef
 from gateway.serving.engine import BatchPolicy, VersionSpec
 from gateway.serving.fork_server import ForkServer

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dataplane import Current, Dataplane, Decode, Trail
 from gateway.errors import InvalidInput, ModelError, VersionCrashed, VersionHung
-from gateway.events import ShadowRecord
+from gateway.events.records import ShadowRecord
 from gateway.messages import Array, Arrays, InferRequest, InferResponse, Signature, TensorSpec, VersionRef
 from gateway.routing.decide import decide
 from gateway.routing.table import Arm, CachePolicy, Limits, Route, RoutingTable, Shadow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.events import BatchRecord, RequestRecord
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.routing.table import Arm, Route, RoutingTable
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.recording.arrived import Arrived, unpack_burst
 from gateway.recording.bursts import pack_burst

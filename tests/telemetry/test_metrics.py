@@ -13,7 +13,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.errors import VersionFailed
-from gateway.events import SHADOW_OUTCOMES, FanOut, FlagMiss, FlagSource, RollbackRecord, ShadowRecord
+from gateway.events.fan_out import FanOut
+from gateway.events.records import SHADOW_OUTCOMES, FlagMiss, FlagSource, RollbackRecord, ShadowRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Arm, CachePolicy, Route, RoutingTable, Rule, Shadow, Trial
 from gateway.serving.handle import VersionState

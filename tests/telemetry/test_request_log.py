@@ -18,7 +18,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.errors import SettingsError
-from gateway.events import RequestRecord, RollbackRecord
+from gateway.events.records import RequestRecord, RollbackRecord
 from gateway.messages import VersionRef
 from gateway.recording.arrived import unpack_burst
 from gateway.recording.bursts import pack_burst

@@ -22,7 +22,9 @@ from gateway.codec.limits import CodecLimits
 from gateway.control.tokens import Principal, Role
 from gateway.dataplane import Current, Dataplane
 from gateway.errors import Conflict, Unauthenticated, UnknownModel
-from gateway.events import FanOut, RecordingObserver, RequestRecord
+from gateway.events.fan_out import FanOut
+from gateway.events.observer import RecordingObserver
+from gateway.events.records import RequestRecord
 from gateway.messages import DATATYPES, Signature, TensorSpec, VersionRef
 from gateway.routing.table import Arm, CachePolicy, Limits, Route, RoutingTable
 from gateway.serving.engine import BatchPolicy, Engine, VersionSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.events import BatchRecord, RequestRecord
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.web.statistics import ModelStatistics
 

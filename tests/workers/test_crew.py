@@ -15,7 +15,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.dataplane import Current
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.routing.table import RoutingTable
 from gateway.serving.fleet import Fleet
 from gateway.serving.scripted_engine import ScriptedEngines

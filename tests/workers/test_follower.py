@@ -9,7 +9,7 @@ from gateway.control import transitions
 from gateway.control.route_spec import ArmSpec, RouteSpec
 from gateway.control.tokens import TokenRing
 from gateway.dataplane import Dataplane
-from gateway.events import RecordingObserver
+from gateway.events.observer import RecordingObserver
 from gateway.messages import VersionRef
 from gateway.serving.cost import CostCurve
 from gateway.serving.fleet import Fleet

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import (
-    EVENTS,
-    BatchRecord,
-    CountsRecord,
-    FanOut,
-    Observer,
-    RecordingObserver,
-    RequestRecord,
-    ShadowRecord,
-)
+from gateway.events.fan_out import FanOut
+from gateway.events.observer import EVENTS, Observer, RecordingObserver
+from gateway.events.records import BatchRecord, CountsRecord, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.deaths import GATHER_S, Deaths
 from gateway.workers.link import Link

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import SettingsError
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.telemetry.decisions.part import CHECKPOINT, STATISTICS, DecisionPart
 
 __all__ = ["AwaitedPart"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Protocol
 
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.telemetry.decisions.fields import encoded
 from gateway.telemetry.decisions.log import DecisionLog
 from gateway.telemetry.decisions.scribe import Scribe

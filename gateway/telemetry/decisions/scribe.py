@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.events import Content, RequestRecord
+from gateway.events.records import Content, RequestRecord
 from gateway.messages import Array, Arrays, datatype_of
 from gateway.recording.arrived import Arrived
 from gateway.recording.contents import digest_of

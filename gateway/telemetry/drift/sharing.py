@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gateway.events import CountsRecord
+from gateway.events.records import CountsRecord
 from gateway.messages import VersionRef
 from gateway.telemetry.drift.cells import Counts
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.errors import Fenced, StoreUnavailable, TurnoutError
-from gateway.events import CountsRecord, Observer
+from gateway.events.observer import Observer
+from gateway.events.records import CountsRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 from gateway.telemetry.drift.figures import Figures

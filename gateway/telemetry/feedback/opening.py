@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.clock import Clock, SystemClock
 from gateway.errors import NotFound, RecorderUnavailable
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.telemetry.feedback.asks import ASKS
 from gateway.telemetry.feedback.nouns import Bounds
 from gateway.telemetry.feedback.part import TruthPart

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.routing.truth import Truth
 from gateway.telemetry.feedback.asks import ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 from gateway.telemetry.feedback.ledger import Ledger

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.events import Content
+from gateway.events.records import Content
 from gateway.messages import Array
 from gateway.routing.truth import CLASSIFICATION, GRADE, Truth
 from gateway.telemetry.feedback.sums import Outcome, Row

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.messages import Decision
 from gateway.telemetry.tracing.spans import Attributes
 

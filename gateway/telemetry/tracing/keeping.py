@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from gateway.events import Burst, RequestRecord
+from gateway.events.bursts import Burst
+from gateway.events.records import RequestRecord
 
 __all__ = ["ERROR", "FALLBACK", "PARENT", "RATIO", "SLOW", "Allowance", "Keeping", "Threshold"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gateway.events import BatchRecord, ShadowRecord
+from gateway.events.records import BatchRecord, ShadowRecord
 from gateway.messages import VersionRef
 from gateway.recording.arrived import unpack_burst
 from gateway.recording.bursts import pack_burst

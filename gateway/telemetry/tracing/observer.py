@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.clock import Clock, Timer
-from gateway.events import BatchRecord, Observer, RequestRecord, ShadowRecord
+from gateway.events.observer import Observer
+from gateway.events.records import BatchRecord, RequestRecord, ShadowRecord
 from gateway.routing.table import RoutingTable
 from gateway.telemetry.tracing.keeping import PARENT, RATIO, Keeping
 from gateway.telemetry.tracing.message import Message, pack

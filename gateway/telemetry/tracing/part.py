@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gateway.events import BatchRecord, RequestRecord
+from gateway.events.records import BatchRecord, RequestRecord
 from gateway.telemetry.tracing.exporting import Exporter, Exporting
 from gateway.telemetry.tracing.message import EVENT, Message, unpack
 from gateway.telemetry.tracing.options import ExportOptions

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gateway.events import BatchRecord, RequestRecord, ShadowRecord
+from gateway.events.records import BatchRecord, RequestRecord, ShadowRecord
 from gateway.telemetry.tracing.conventions import EVALUATION, Server, evaluation, of_request, template_of
 from gateway.telemetry.tracing.spans import (
     Attributes,

@@ -13,7 +13,7 @@ from gateway.control.simulation.arrivals import UNKNOWN, Traffic, made_up
 from gateway.control.simulation.recorded import read_recording
 from gateway.control.simulation.world import World, drawn
 from gateway.errors import InvalidInput
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.telemetry.request_log import EventLines, RequestLog
 from gateway.telemetry.sink import open_sink

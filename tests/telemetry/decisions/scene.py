@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.checkpoints import DECISIONS, Checkpoint, SigningKey, read_notes
 from gateway.clock import Clock, ManualClock
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.compaction import compact
 from gateway.telemetry.decisions.frames import CONTROL, Frame, read_frames

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
 from gateway.errors import SettingsError
-from gateway.events import Content
+from gateway.events.records import Content
 from gateway.telemetry.decisions.assembly import decision_part
 from gateway.telemetry.decisions.awaited import AwaitedPart
 from gateway.telemetry.decisions.fields import COLUMNS, decoded, encoded, named

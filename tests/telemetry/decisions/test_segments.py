@@ -15,7 +15,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.errors import InvalidInput, NotFound
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.telemetry.decisions.compaction import compact, prove
 from gateway.telemetry.decisions.found import Question

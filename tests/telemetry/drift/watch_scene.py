@@ -10,7 +10,7 @@ import numpy as np
 
 from gateway.clock import ManualClock
 from gateway.errors import Fenced, StoreUnavailable
-from gateway.events import CountsRecord
+from gateway.events.records import CountsRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Arm, Route, RoutingTable, Rule
 from gateway.settings_drift import DriftSettings

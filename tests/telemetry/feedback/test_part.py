@@ -17,7 +17,7 @@ import pytest
 
 from gateway.clock import ManualClock, SystemClock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
-from gateway.events import Content
+from gateway.events.records import Content
 from gateway.routing.truth import Slice, Truth
 from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_SCORES
 from gateway.telemetry.feedback.nouns import Bounds

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import Content
+from gateway.events.records import Content
 from gateway.routing.truth import Slice, Truth
 from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_OUTCOMES, ASK_SCORES
 from gateway.telemetry.feedback.part import TruthPart

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import RequestRecord
+from gateway.events.records import RequestRecord
 from gateway.telemetry.tracing.keeping import Allowance, Keeping, Threshold
 from tests.telemetry.records import DIGITS_3, PARENT_ID, decision, request
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.events import BatchRecord, RequestRecord, ShadowRecord
+from gateway.events.records import BatchRecord, RequestRecord, ShadowRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Limits
 from gateway.telemetry.metrics import Metrics

@@ -17,7 +17,7 @@ from opentelemetry.semconv.attributes import error_attributes, http_attributes, 
 
 from gateway import __version__
 from gateway.errors import SettingsError
-from gateway.events import ShadowRecord
+from gateway.events.records import ShadowRecord
 from gateway.messages import VersionRef
 from gateway.settings import Settings, load_settings
 from gateway.telemetry.tracing.configured import export_options

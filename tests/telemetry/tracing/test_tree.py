@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import BatchRecord, RequestRecord, ShadowRecord
+from gateway.events.records import BatchRecord, RequestRecord, ShadowRecord
 from gateway.messages import VersionRef
 from gateway.telemetry.tracing.conventions import Server
 from gateway.telemetry.tracing.spans import Span, batch_place
