@@ -45,10 +45,10 @@ class Scraped:
         self.gate.threads.clear()
         self.endpoint = MetricsEndpoint(registry, clock=self.clock)
 
-    async def get(self, *, method: str = "GET", **headers: str) -> httpx.Response:
+    async def get(self, path: str = "/metrics", *, method: str = "GET", **headers: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.endpoint)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            return await client.request(method, "/metrics", headers=headers)
+            return await client.request(method, path, headers=headers)
 
     async def until_asked(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.gate.asked.wait, 60)
@@ -127,3 +127,23 @@ async def test_anything_but_http_is_refused(scraped: Scraped) -> None:
 
     with pytest.raises(ValueError, match="served over HTTP, not 'websocket'"):
         await scraped.endpoint({"type": "websocket"}, nothing, nothing)
+
+
+async def test_samples_that_are_named_come_alone(scraped: Scraped) -> None:
+    """In both formats; beside the whole text, which stays whole. Names that nothing has leave an empty page."""
+    selected = await scraped.get("/metrics?name[]=asked&name[]=other")
+    assert selected.text.splitlines()[-1] == "asked 1.0"
+    assert "asked 2.0" in (await scraped.get("/metrics?name%5B%5D=asked", accept="application/openmetrics-text")).text
+    assert (await scraped.get("/metrics?name[]=other")).content == b""
+    assert "asked 4.0" in (await scraped.get()).text
+
+
+async def test_any_number_of_selections_is_no_more_work_than_a_few(scraped: Scraped) -> None:
+    """Past the fourth that is rendered, who names samples shares the whole text with others."""
+    scraped.gate.open.clear()
+    asked = [asyncio.ensure_future(scraped.get(f"/metrics?name[]=x{number}&name[]=asked")) for number in range(20)]
+    await scraped.until_asked()
+    scraped.gate.open.set()
+    answers = await asyncio.gather(*asked)
+    assert all("asked" in answer.text for answer in answers)
+    assert scraped.endpoint.statistics().renderings == 5
