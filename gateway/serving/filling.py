@@ -10,6 +10,9 @@ __all__ = ["LOOK_AHEAD", "Cut", "Filling", "Taken", "Waiting"]
 LOOK_AHEAD = 512
 """Items looked at for one batch."""
 
+MOST_MISFITS = 4
+"""Clients whose next item is larger than the room left, before the batch goes as it is."""
+
 
 class Waiting(Protocol):
     """What the queue reads of an item. ``left``: nobody waits for its answer any more; ``rows``: still to run."""
@@ -48,15 +51,16 @@ class Taken(NamedTuple, Generic[W]):
 
 
 class Filling(Generic[W]):
-    """A batch being formed."""
+    """A batch being formed. ``misfits``: items that it had no room left for, though a batch of their own would."""
 
-    __slots__ = ("_alone", "_cut", "_key", "_limit", "_looks", "_now", "batch", "expired", "full", "room")
+    __slots__ = ("_alone", "_cut", "_key", "_limit", "_looks", "_now", "batch", "expired", "full", "misfits", "room")
 
     def __init__(self, limit: int, now: float, alone: bool, cut: Cut[W]) -> None:
         self.batch: list[W] = []
         self.expired: list[W] = []
         self.room = limit
         self.full = False
+        self.misfits = 0
         self._limit = limit
         self._now = now
         self._alone = alone
@@ -79,7 +83,9 @@ class Filling(Generic[W]):
         rest = None
         if item.rows > self.room:
             if item.rows <= self._limit:
-                self.full = True
+                self.misfits += 1
+                if self.misfits >= MOST_MISFITS:
+                    self.full = True
                 return item
             item, rest = self._cut(item, self.room)
         self.batch.append(item)

@@ -4,8 +4,9 @@
   begins with a class that the last fifteen have passed over, so that low work goes on, slowly, under any flood.
   Spare work (shadows) runs only when nothing else waits.
 - **Clients.** Within a class the clients take turns, and each pays for its rows: one that took a large item is
-  passed over until the others have had as much (deficit round robin, Shreedhar and Varghese 1995, with the debt
-  paid afterwards, so that no item must be measured before it is taken). With one client this is first in, first out.
+  passed over until the others have had as much (``gateway.serving.turns``). With one client this is first in, first
+  out. An item that the batch has no room left for keeps its client's turn, and begins the next batch; meanwhile other
+  clients fill this one, lower classes do not.
 - **Room.** A full queue is shared by max-min fairness: who holds less than an equal share finds room, at the cost of
   the newest items of those who hold more. What they do not use is anybody's, so nobody is held to a share before
   the queue is full. Besides, spare items make room for all others, and a client's lower classes for its higher.
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from gateway.serving.filling import LOOK_AHEAD, Cut, Filling, Taken, Waiting
+from gateway.serving.turns import Turns
 
 __all__ = ["Taken", "Waiting", "WaitingQueue"]
 
@@ -36,14 +38,15 @@ PATIENCE = 15
 
 
 class _Class(Generic[W]):
-    """The items of one priority, by client; the clients stand in the order of their turns."""
+    """The items of one priority, by client. ``turns`` from when there is no room for all of them in a batch until
+    nothing waits."""
 
-    __slots__ = ("debts", "passed", "rows", "shares")
+    __slots__ = ("passed", "rows", "shares", "turns")
 
     def __init__(self) -> None:
         self.rows = 0
-        self.shares: OrderedDict[str, OrderedDict[W, None]] = OrderedDict()
-        self.debts: dict[str, int] = {}
+        self.shares: dict[str, OrderedDict[W, None]] = {}
+        self.turns: Turns | None = None
         self.passed = 0
 
 
@@ -86,6 +89,8 @@ class WaitingQueue(Generic[W]):
         share = line.shares.get(client)
         if share is None:
             share = line.shares[client] = OrderedDict()
+            if line.turns is not None:
+                line.turns.join(client)
         share[item] = None
         line.rows += rows
         self.rows += rows
@@ -100,7 +105,8 @@ class WaitingQueue(Generic[W]):
             self.add(item)
             line = self._classes[item.priority]
             line.shares[item.client].move_to_end(item, last=False)
-            line.shares.move_to_end(item.client, last=False)
+            line.turns = line.turns or Turns(line.shares)
+            line.turns.goes_first(item.client)
 
     def remove(self, item: W) -> None:
         """KeyError when it does not wait."""
@@ -135,16 +141,13 @@ class WaitingQueue(Generic[W]):
         filling: Filling[W] = Filling(limit, now, alone, cut)
         for line in self._order():
             before = len(filling.batch)
-            if len(line.shares) == 1:
-                self._draw(line, *next(iter(line.shares.items())), filling, LOOK_AHEAD)
-            else:
-                self._draw_in_turns(line, filling)
+            self._draw_class(line, filling)
             line.passed = 0 if len(filling.batch) > before else line.passed
-            if filling.full:
+            if filling.full or filling.misfits:
                 break
         spare = self._classes[SPARE]
         if not filling.batch and spare.shares and not self.urgent_rows:
-            self._draw_in_turns(spare, filling)
+            self._draw_class(spare, filling)
         if filling.batch:
             self._count_passed_over(filling.batch[0])
         return Taken(filling.batch, limit - filling.room, filling.expired)
@@ -165,12 +168,21 @@ class WaitingQueue(Generic[W]):
                 if line.shares and number != first.priority:
                     line.passed += 1
 
+    def _draw_class(self, line: _Class[W], filling: Filling[W]) -> None:
+        if len(line.shares) > 1 and line.rows > filling.room:
+            line.turns = turns = line.turns or Turns(line.shares)
+            self._draw_in_turns(line, turns, filling)
+            return
+        for client in tuple(line.shares):  # one client, or there is room for all
+            if not filling.full:
+                self._draw_of(line, client, filling, LOOK_AHEAD)
+
     def _draw(self, line: _Class[W], client: str, share: OrderedDict[W, None], filling: Filling[W], most: int) -> int:
         """Fills the batch, up to ``most`` items, out of one client's; the rows that it took of them."""
-        room = filling.room
+        room, misfits = filling.room, filling.misfits
         stay: list[W] = []
         rows_out = items_out = 0
-        while share and not filling.full and len(filling.batch) < most:
+        while share and not filling.full and filling.misfits == misfits and len(filling.batch) < most:
             item, _ = share.popitem(last=False)
             rest = filling.offer(item)
             rows_out += item.rows
@@ -187,24 +199,20 @@ class WaitingQueue(Generic[W]):
             self._emptied(line, client)
         return room - filling.room
 
-    def _draw_in_turns(self, line: _Class[W], filling: Filling[W]) -> None:
-        """An item a client, round and round; who took more than a row is passed over for as many turns."""
-        shares, debts = line.shares, line.debts
-        fruitless = 0
-        while shares and not filling.full and fruitless <= len(shares):
-            client, share = next(iter(shares.items()))
-            shares.move_to_end(client)
-            debt = debts.get(client, 0)
-            if debt > 0:
-                debts[client] = debt - 1
-                if all(debts.get(other, 0) > 0 for other in shares):
-                    _forgive_alike(debts, shares)
-                continue
-            before = self.items
-            drawn = self._draw(line, client, share, filling, len(filling.batch) + 1)
-            fruitless = 0 if drawn or self.items < before else fruitless + 1
-            if drawn > 1 and client in shares:
-                debts[client] = drawn - 1
+    def _draw_of(self, line: _Class[W], client: str, filling: Filling[W], most: int) -> int:
+        turns = line.turns
+        drawn = self._draw(line, client, line.shares[client], filling, most)
+        if drawn and turns is not None:
+            turns.served(client, drawn)
+        return drawn
+
+    def _draw_in_turns(self, line: _Class[W], turns: Turns, filling: Filling[W]) -> None:
+        """An item of the client that has had least, again and again."""
+        passed_over: list[str] = []
+        while line.shares and not filling.full and (client := turns.due()) is not None:
+            if not self._draw_of(line, client, filling, len(filling.batch) + 1):
+                passed_over.append(client)
+        turns.passed_over(passed_over)
 
     def _out(self, line: _Class[W], client: str, rows: int, items: int) -> None:
         line.rows -= rows
@@ -218,7 +226,10 @@ class WaitingQueue(Generic[W]):
 
     def _emptied(self, line: _Class[W], client: str) -> None:
         del line.shares[client]
-        line.debts.pop(client, None)
+        if not line.shares:
+            line.turns = None
+        elif line.turns is not None:
+            line.turns.leave(client)
 
     def room_for(self, rows: int, bound: int, priority: int, client: str) -> list[W] | None:
         """The waiting items that must go so that ``rows`` more fit ``bound``: none, some (the newest), or None when
@@ -259,13 +270,6 @@ class WaitingQueue(Generic[W]):
 
 def _passed(line: _Class[W]) -> int:
     return line.passed
-
-
-def _forgive_alike(debts: dict[str, int], clients: OrderedDict[str, OrderedDict[W, None]]) -> None:
-    """All owe turns: nobody would take one before the least debt is paid, so it is paid at once."""
-    least = min(debts[client] for client in clients)
-    for client in clients:
-        debts[client] -= least
 
 
 def _newest(shares: Iterable[OrderedDict[W, None]], need: int, victims: dict[W, None]) -> int:

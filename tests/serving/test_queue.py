@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,6 +161,59 @@ def test_clients_that_wait_get_equal_rows(asked: list[tuple[str, int]]):
             had[thing.client] += thing.rows
         if queue.clients == 3:
             assert max(had.values()) - min(had[client] for client in "abc") <= 2 * 16 + 16
+
+
+@pytest.mark.parametrize("large", [16, 32, 63, 64, 100, 640])
+def test_one_large_item_at_a_time_gets_the_rows_that_many_small_ones_get(large: int):
+    """Closed loops: whoever was answered asks again. Neither is passed over for good, nor forgiven what it had, and the
+    batches go full, but for the one before a large item."""
+    queue: WaitingQueue[Thing] = WaitingQueue()
+    had: Counter[str] = Counter()
+    batches = 400
+    for _ in range(batches):
+        held = Counter(thing.client for thing in queue)
+        if not held["large"]:
+            queue.add(Thing(large, client="large"))
+        for _ in range(256 - held["small"]):
+            queue.add(Thing(client="small"))
+        for thing in take(queue, 64):
+            had[thing.client] += thing.rows
+    possible = min(0.5, large / 64)
+    assert had["large"] / had.total() == pytest.approx(possible, abs=0.05)
+    assert had.total() >= 0.95 * batches * 64
+
+
+def test_an_item_that_no_longer_fits_begins_the_next_batch_and_others_fill_this_one():
+    """Of its own class: lower work would only make it wait longer."""
+    small, large = [Thing(client=client) for client in "abdef"], Thing(8, client="c")
+    queue = filled(*small[:2], large, *small[2:], Thing(client="g", priority=LOW), Thing(8, client="h"))
+    assert take(queue, 8) == small
+    assert take(queue, 8) == [large]
+
+
+def test_who_was_away_has_earned_nothing_and_who_left_owing_still_owes():
+    """Rows are counted from what the others have had by then."""
+    queue = filled(Thing(8, client="a"), *(Thing(client="b") for _ in range(40)))
+    take(queue, 8)
+    queue.add(Thing(8, client="a"))
+    queue.add(Thing(client="c"))
+    assert Counter(thing.client for thing in take(queue, 8)) == {"b": 7, "c": 1}
+    assert {thing.client for thing in take(queue, 8)} == {"b"}, "after its first row, a is due, and the room too small"
+    assert [thing.client for thing in take(queue, 8)] == ["a"]
+
+
+def test_a_thousand_clients_that_come_and_go_leave_nothing_behind():
+    """What is remembered of them is bounded by how many wait, and is gone when nothing does."""
+    queue = filled(*(Thing(4, client=f"first-{number}") for number in range(32)))
+    for number in range(1000):
+        queue.add(Thing(1 + number % 7, client=f"client-{number}"))
+        take(queue, 4)
+    turns = queue._classes[NORMAL].turns
+    assert turns is not None
+    assert turns.remembered <= 4 * 64 + 2 * queue.clients
+    while queue.items:
+        take(queue, 4)
+    assert queue._classes[NORMAL].turns is None
 
 
 def test_a_newcomer_is_served_in_the_very_next_batch_whatever_the_flood():
