@@ -75,11 +75,19 @@ class Ledger:
         self._path = path
         self._bounds = bounds
         self._connection = open_tables(path)
-        self._proven = ProvenTime(clock, self._left_at(), stands_s=bounds.stands_s, what=f"the labels in {path}")
+        try:
+            self._begin(clock)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _begin(self, clock: Clock) -> None:
+        what = f"the labels in {self._path}"
+        self._proven = ProvenTime(clock, self._left_at(), stands_s=self._bounds.stands_s, what=what)
         self._timeline = Timeline(clock, self._proven)
         self._sums = StandingSums(self._connection)
         self._series = SeriesBook(self._connection)
-        self._held = HeldLabels(self._connection, bounds.held)
+        self._held = HeldLabels(self._connection, self._bounds.held)
         self.answers = 0
         self._load()
         self._left_ms = self._swept = 0

@@ -17,6 +17,7 @@ from gateway.telemetry.feedback.looks import Look, Steps
 from gateway.telemetry.feedback.nouns import Answered, Bounds, Label
 from gateway.telemetry.feedback.reading import rows_of
 from gateway.telemetry.feedback.report import report_steps, scores_steps
+from gateway.telemetry.feedback.tables import is_damaged
 
 __all__ = ["TruthPart"]
 
@@ -29,7 +30,10 @@ MAX_WAITING = 100_000
 class TruthPart:
     """See ``gateway.recording.parts.Part``. ``path``: of its SQLite file."""
 
-    def __init__(self, path: Path, clock: Clock, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, bounds: Bounds | None = None, waiting: Sequence[Answered] = ()
+    ) -> None:
+        """``waiting``: answers that another has not written."""
         self._bounds = bounds or Bounds()
         self._ledger = Ledger(path, clock, self._bounds)
         self._clock = clock
@@ -38,7 +42,7 @@ class TruthPart:
         self._reporting: tuple[int, Look[dict[str, Any]]] | None = None
         self._reports = 0
         self._truths: Mapping[str, Truth] = {}
-        self._waiting: list[Answered] = []
+        self._waiting = list(waiting)
         self._unusable = 0
         self._lost = 0
 
@@ -72,10 +76,13 @@ class TruthPart:
             yield Answered(name, record.route, record.answered_by, truth, bucket, decision.epoch, decision.reason, rows)
 
     def _write(self) -> None:
-        """What the file does not take waits, up to a bound; beyond it the oldest go, and their labels are unknown."""
+        """What the file does not take waits, up to a bound; beyond it the oldest go, and their labels are unknown.
+        Raises RecorderUnavailable for a file that is damaged."""
         try:
             self._ledger.take(self._waiting)
         except (StoreUnavailable, StorageFull) as error:
+            if is_damaged(error):
+                raise
             over = len(self._waiting) - MAX_WAITING
             if over > 0:
                 del self._waiting[:over]
@@ -194,6 +201,11 @@ class TruthPart:
     def close(self) -> None:
         self._write()
         self._ledger.close()
+
+    def abandon(self) -> Sequence[Answered]:
+        """Closed as it is: what is not written yet."""
+        self._ledger.close()
+        return self._waiting
 
 
 def _by_outcome(counts: Iterable[tuple[str, int, str, int]]) -> dict[str, int]:

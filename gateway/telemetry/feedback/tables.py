@@ -8,10 +8,12 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
+
 from gateway.errors import RecorderUnavailable
 from gateway.telemetry.feedback.ledger_held import HELD_TABLES
 
-__all__ = ["LABELS_FILE", "open_tables", "writing"]
+__all__ = ["LABELS_FILE", "is_damaged", "open_tables", "put_aside", "writing"]
 
 log = logging.getLogger("turnout.truth")
 
@@ -59,12 +61,26 @@ def open_tables(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise RecorderUnavailable(f"{path}: the labels' file cannot be opened: {error}") from error
-        aside = path.with_name(path.name + ".damaged")
-        log.exception("%s is damaged and put aside as %s; answers that waited for labels are lost", path, aside.name)
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
+        put_aside(path, error)
         return _opened(path)
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether it says, or follows from it, that the file is no whole database, or holds what nobody has written. Pages
+    other than the first are read when they are needed, so it may come at any time."""
+    said = error.__cause__ if isinstance(error, RecorderUnavailable) else error
+    wrong = getattr(said, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    return wrong or isinstance(said, orjson.JSONDecodeError)
+
+
+def put_aside(path: Path, why: Exception) -> None:
+    """For who wants to look. Nobody has it open. Raises OSError."""
+    aside = path.with_name(path.name + ".damaged")
+    lost = "answers that waited for labels, and all sums, are lost"
+    log.error("%s is damaged (%s) and put aside as %s; %s", path, why, aside.name, lost)
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
 
 
 def _make_private(path: Path) -> None:
