@@ -249,7 +249,7 @@ class LocalBackend:
         return await self._control.gates.declare(model, None, actor=self._actor)
 
     async def run_gates(self, model: str, selector: str, against: str | None, steps: Steps) -> Json:
-        self._control.gates.progress = staged(steps)
+        self._control.gates.runs.progress = staged(steps)
         return await self._control.gates.run(model, selector, against=against, actor=self._actor)
 
     async def gate_results(self, model: str, selector: str) -> Json:

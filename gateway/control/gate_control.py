@@ -1,46 +1,37 @@
 """Gates in control: what a model asks, whether a version has shown it, and what it takes to pass without.
 
-A result counts while the same question would be asked (``gate_asking.Question.basis``), if this home signed it. Runs
-are jobs where a gateway runs, one by one, so that none disturbs another's times; who asks for what is being run already
-waits for that.
+A result counts while the same question would be asked (``gate_asking.Question.basis``), if this home signed it. How
+gates are run is ``gate_runs``'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.checkpoints import SigningKey
 from gateway.clock import Clock
 from gateway.control.changes import Changes, Decision
 from gateway.control.gate_asking import Question, model_of, question
 from gateway.control.gate_run import GateRunner
+from gateway.control.gate_runs import GateRuns
 from gateway.control.gatekeeping import GateOutcome, Override, declaration_digest
-from gateway.control.jobs import Job, JobProgress, Jobs
+from gateway.control.jobs import Jobs
 from gateway.control.store import AuditEntry, DocumentKey, Snapshot, Store
 from gateway.errors import Conflict, GateRefused, InvalidRegistration, LoadError
-from gateway.messages import VersionRef
 from gateway.registry import canonical
 from gateway.registry.blobs import BlobStore
 from gateway.registry.gates.declaration import Declaration
 from gateway.registry.gates.gate import Gate
 from gateway.registry.gates.purposes import targets_in
-from gateway.registry.gates.records import GATES, keep_record, read_record
-from gateway.registry.gates.report import Report
-from gateway.registry.gates.running import GateProgress
 
 __all__ = ["GateControl", "GateStatistics"]
 
 View = dict[str, Any]
-KIND = "gates"
 _HOUR_S = 3600.0
 _CLOCKS_DIFFER_S = 300.0
 _MAX_REASON = 1000
@@ -55,9 +46,8 @@ class GateStatistics:
 
 
 class GateControl:
-    """``home``: where the key of the records is. ``jobs``: None where nothing is served; a run then goes on in the
-    foreground of who asks. ``progress`` is told of those. ``targets``: names of the settings' targets; None where they
-    are not known."""
+    """``home`` and ``jobs``: as for ``runs``. ``targets``: names of the settings' targets; None where they are not
+    known."""
 
     def __init__(
         self,
@@ -67,41 +57,25 @@ class GateControl:
         home: Path,
         clock: Clock,
         jobs: Jobs | None = None,
-        progress: GateProgress = lambda _stage, _done, _total: None,
         targets: Collection[str] | None = None,
     ) -> None:
         self._store = store
-        self._runner = runner
-        self._home = home
+        self._blobs = runner.blobs
         self._clock = clock
-        self._jobs = jobs
         self._changes = Changes(store)
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="turnout-gates")
-        self._under_way: dict[tuple[VersionRef, str], asyncio.Task[View]] = {}
-        self._runs: Counter[tuple[str, str]] = Counter()
-        self._overrides: Counter[str] = Counter()
-        self._key: SigningKey | None = None
         self._targets = targets
-        self.progress = progress
+        self._overrides: Counter[str] = Counter()
+        self.runs = GateRuns(self._changes, runner, home=home, jobs=jobs)
 
     def __repr__(self) -> str:
-        return f"<GateControl [{len(self._under_way)} under way]>"
-
-    @property
-    def _blobs(self) -> BlobStore:
-        return self._runner.blobs
+        return f"<GateControl {self.runs!r}>"
 
     def statistics(self) -> GateStatistics:
-        return GateStatistics(dict(self._runs), dict(self._overrides))
+        return GateStatistics(dict(self.runs.ended), dict(self._overrides))
 
     async def close(self) -> None:
         """Ends runs that go on in the foreground; the jobs end theirs."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self.runs.close()
 
     # What is asked
 
@@ -167,7 +141,7 @@ class GateControl:
         report, problem = None, ""
         if newest is not None:
             try:
-                report = await asyncio.to_thread(self._read, str(newest))
+                report = await asyncio.to_thread(self.runs.read, str(newest))
             except LoadError as fault:
                 problem = str(fault)
         counts = None if asked is None else await self._fresh(asked)
@@ -186,7 +160,7 @@ class GateControl:
     ) -> View:
         """Begins to run the gates as a job and gives it. Conflict where the model asks for nothing."""
         asked = await self._question(model, selector, against)
-        return self._job(asked, purpose, actor).to_json()
+        return self.runs.job(asked, purpose, actor).to_json()
 
     async def run(
         self,
@@ -200,7 +174,7 @@ class GateControl:
     ) -> View:
         """Runs the gates, whatever was shown before, and returns the view of the run at its end; it may be one that did
         not pass. ``purposes``: those that are for one of these changes; None: all. Conflict where there are none."""
-        return await self._shared(await self._question(model, selector, against, purposes), purpose, actor)
+        return await self.runs.outcome(await self._question(model, selector, against, purposes), purpose, actor)
 
     async def require(
         self,
@@ -224,7 +198,7 @@ class GateControl:
             return GateOutcome(asked.digest, str(fresh["record"]), beside=beside)
         if override is not None:
             return await self._overridden(asked, override, purpose, actor)
-        view = await self._shared(asked, purpose, actor)
+        view = await self.runs.outcome(asked, purpose, actor)
         if not view["passed"]:
             report = view["report"]
             raise GateRefused(f"{asked.ref} does not pass the gates of its model: {view['why']}", report)
@@ -255,7 +229,7 @@ class GateControl:
             if not self._young(asked, float(result["at"])):
                 continue
             try:
-                report = await asyncio.to_thread(self._read, str(result["record"]))
+                report = await asyncio.to_thread(self.runs.read, str(result["record"]))
             except LoadError:
                 continue
             said = (report.get("basis"), report.get("digest"), report.get("passed"))
@@ -285,7 +259,7 @@ class GateControl:
             "purpose": purpose,
             "by": actor,
         }
-        await self._write(
+        await self.runs.note(
             asked,
             result,
             AuditEntry(
@@ -303,120 +277,6 @@ class GateControl:
         )
         self._overrides[asked.model.name] += 1
         return GateOutcome(asked.digest, None, overridden=reason, failed=failed)
-
-    async def _shared(self, asked: Question, purpose: str, actor: str) -> View:
-        """One run for all who ask the same at once. Who stops waiting leaves it going on for the others."""
-        place = (asked.ref, asked.basis)
-        running = self._under_way.get(place)
-        if running is None:
-            running = asyncio.ensure_future(self._through(asked, purpose, actor))
-            self._under_way[place] = running
-            running.add_done_callback(partial(self._over, place))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if self._jobs is None:
-                running.cancel()
-            raise
-
-    def _over(self, place: tuple[VersionRef, str], ended: asyncio.Task[View]) -> None:
-        self._under_way.pop(place, None)
-        if not ended.cancelled():
-            ended.exception()  # told to all who still wait; perhaps nobody does
-
-    async def _through(self, asked: Question, purpose: str, actor: str) -> View:
-        if self._jobs is None:
-            return await self._looked(asked, purpose, actor, self.progress, threading.Event())
-        return dict(await self._jobs.outcome(self._job(asked, purpose, actor)))
-
-    def _job(self, asked: Question, purpose: str, actor: str) -> Job:
-        if self._jobs is None:
-            raise Conflict("jobs are of a running gateway; here the gates run in the foreground: turnout gate")
-
-        async def work(progress: JobProgress) -> View:
-            def tell(stage: str, done: int, total: int | None) -> None:
-                progress.tell(done, total, f"rows of {stage}" if done else stage)
-
-            stop = _Stopped(lambda: progress.stopped)
-            return await self._looked(asked, purpose, actor, tell, stop)
-
-        return self._jobs.start(KIND, actor, work, title=f"gates of {asked.ref}", one_by_one=True)
-
-    async def _looked(
-        self, asked: Question, purpose: str, actor: str, progress: GateProgress, stop: threading.Event | _Stopped
-    ) -> View:
-        loop = asyncio.get_running_loop()
-        work = partial(self._runner.run, asked, purpose, progress=progress, stopped=stop.is_set)
-        try:
-            report = await loop.run_in_executor(self._threads, work)
-        except asyncio.CancelledError:
-            stop.set()
-            raise
-        return await self._kept(asked, report, purpose, actor)
-
-    async def _kept(self, asked: Question, report: Report, purpose: str, actor: str) -> View:
-        """The record is stored before the catalogue names it. An archived or changed model keeps it all the same."""
-        body = report.to_json()
-        with self._blobs.registering():
-            stored = await asyncio.to_thread(self._keep, body)
-            result = {
-                "record": stored.digest,
-                "size_bytes": stored.size_bytes,
-                "passed": report.passed,
-                "failed": list(report.failed),
-                "at": report.ended_at,
-                "took_s": round(report.ended_at - report.started_at, 3),
-                "basis": report.basis,
-                "declaration": report.declaration,
-                "against": None if report.against is None else report.against["version"],
-                "purpose": purpose,
-                "by": actor,
-            }
-            told = {"version": asked.entry.number, "passed": report.passed, "failed": list(report.failed)}
-            told |= {"record": stored.digest, "purpose": purpose}
-            why = report.sentence()[:_MAX_REASON]
-            await self._write(asked, result, AuditEntry(actor, "gates", str(_key(asked.model.name)), why, told))
-        self._runs[asked.model.name, "passed" if report.passed else "failed"] += 1
-        return {
-            "model": asked.model.name,
-            "version": asked.entry.number,
-            "passed": report.passed,
-            "failed": list(report.failed),
-            "why": report.sentence(),
-            "record": stored.digest,
-            "report": body,
-        }
-
-    async def _write(self, asked: Question, result: View, entry: AuditEntry) -> None:
-        def decide(snapshot: Snapshot) -> Decision:
-            return Decision(model_of(snapshot, asked.model.name).with_gate(asked.entry.number, result).to_json(), entry)
-
-        await self._changes.write(_key(asked.model.name), decide)
-
-    def _signing(self) -> SigningKey:
-        if self._key is None:
-            self._key = SigningKey.of(self._home, GATES)
-        return self._key
-
-    def _keep(self, body: View) -> Any:
-        return keep_record(body, self._signing(), self._blobs)
-
-    def _read(self, digest: str) -> View:
-        return dict(read_record(digest, self._signing().public, self._blobs))
-
-
-class _Stopped:
-    """The job's word, or our own."""
-
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self._asked = asked
-        self._set = False
-
-    def set(self) -> None:
-        self._set = True
-
-    def is_set(self) -> bool:
-        return self._set or self._asked()
 
 
 def _beside(asked: Question) -> tuple[str, int | None]:
