@@ -10,6 +10,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.errors import Conflict, NotFound, StorageFull, StoreUnavailable
 from gateway.events.records import RequestRecord
+from gateway.messages import VersionRef
 from gateway.routing.truth import Truth
 from gateway.telemetry.feedback.asks import ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE
 from gateway.telemetry.feedback.ledger import Ledger
@@ -42,6 +43,7 @@ class TruthPart:
         self._reporting: tuple[int, Look[dict[str, Any]]] | None = None
         self._reports = 0
         self._truths: Mapping[str, Truth] = {}
+        self._named: frozenset[VersionRef] = frozenset()
         self._waiting = list(waiting)
         self._unusable = 0
         self._lost = 0
@@ -100,6 +102,7 @@ class TruthPart:
             if truth is not None:
                 found[name] = Truth.from_json(truth)
         self._truths = found
+        self._named = frozenset(ref for name in found for ref in _named(body["routes"][name]))
 
     def tick(self) -> None:
         if self._waiting:
@@ -180,7 +183,7 @@ class TruthPart:
         if self._scoring is None:
             if seen == self._ledger.changes:
                 return {"changes": seen}
-            self._scoring = self._ledger.changes, Look(scores_steps(self._ledger), self._clock)
+            self._scoring = self._ledger.changes, Look(scores_steps(self._ledger, self._named), self._clock)
         (changes, look), self._scoring = self._scoring, None
         if not look.went_on():
             self._scoring = changes, look
@@ -206,6 +209,14 @@ class TruthPart:
         """Closed as it is: what is not written yet."""
         self._ledger.close()
         return self._waiting
+
+
+def _named(route: Mapping[str, Any]) -> Iterable[VersionRef]:
+    """That may answer on it, by what the recorder is told of a route."""
+    rules = route.get("rules", ())
+    numbers = {int(number) for one in (route, *rules) for number in one.get("weights", ())}
+    numbers |= {one[key] for one in (route, *rules) for key in ("known_good", "fallback", "use") if one.get(key)}
+    return (VersionRef(route["model"], number) for number in numbers)
 
 
 def _by_outcome(counts: Iterable[tuple[str, int, str, int]]) -> dict[str, int]:

@@ -36,7 +36,7 @@ LEAST_ROWS = 10
 """Labelled rows without which a group is not compared."""
 
 MOST_VERSIONS = 64
-"""That metrics are computed for: those that came last."""
+"""That metrics are computed for, where routes name fewer: those beside them that came last."""
 
 Groups = dict[tuple[str, str], Group]
 """By slice and group; ("", "") is all of it."""
@@ -173,14 +173,17 @@ def _widest(ends: Mapping[str, tuple[float, float, float]]) -> dict[str, Any]:
     return {"value": value, "low": max(0.0, low), "high": high, "highest": best, "lowest": worst}
 
 
-def scores_steps(ledger: Ledger) -> Steps[list[dict[str, Any]]]:
-    """For the metrics: by version, over all its routes with like truths; of the newest where they differ."""
+def scores_steps(ledger: Ledger, named: frozenset[VersionRef]) -> Steps[list[dict[str, Any]]]:
+    """For the metrics: by version, over all its routes with like truths; of the newest where they differ. ``named`` by
+    routes in force: those are never left out, however many have come since."""
     newest: dict[VersionRef, Truth] = {}
     for one in ledger.series:
         newest.pop(one.version, None)
         newest[one.version] = one.truth
     found = []
-    for version, truth in list(newest.items())[-MOST_VERSIONS:]:
+    ordered = sorted(newest, key=named.__contains__)  # stable: the last ones are named, before them the newest
+    for version in ordered[-max(MOST_VERSIONS, len(named)) :]:
+        truth = newest[version]
         chosen = [one for one in ledger.series if one.version == version and alike(one.truth, truth)]
         groups = yield from _merged(ledger, chosen, version, 0)
         whole = groups[WHOLE]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
+from gateway.messages import VersionRef
 from gateway.telemetry.feedback.asks import ASK_JOIN, ASK_REPORT, ASK_SCORES
 from gateway.telemetry.feedback.desk import LOOK_S, TruthDesk
 from gateway.telemetry.feedback.looks import SLICE_S
@@ -159,4 +160,19 @@ async def test_labels_are_taken_between_the_slices_of_a_report(tmp_path: Path) -
     assert SLICE_S <= LOOK_S / 20
     assert sum(one["labelled"] for one in desk.scores["scores"]) > 300
     await desk.close()
+    part.close()
+
+
+def test_the_version_in_service_keeps_its_scores_however_many_have_come_and_gone_since(tmp_path: Path) -> None:
+    """The known good answered first, a hundred candidates after it: metrics have it and the newest of the others."""
+    part = TruthPart(tmp_path / "labels.db", ManualClock())
+    body = told()
+    body["routes"]["digits"] |= {"model": "digits", "weights": {"101": 1}, "known_good": 1}
+    part.told("table", body)
+    stream = [case._replace(version=VersionRef("digits", number)) for number, case in enumerate(cases(101), 1)]
+    part.take([record(case, answered_by=case.version) for case in stream])
+    join(part, stream)
+    found, _ = in_slices(part, ASK_SCORES, {"seen": -1})
+    shown = [one["version"] for one in found["scores"]]
+    assert (len(shown), {1, 100, 101} <= set(shown), 2 in shown) == (64, True, False)
     part.close()
