@@ -114,6 +114,11 @@ class BadRequest(TurnoutError):
         super().__init__(message)
         self.problems = problems
 
+    @classmethod
+    def of(cls, field: str, expected: str, got: str) -> BadRequest:
+        """One field (or header, or parameter) that does not hold what it should."""
+        return cls(f"{field}: expected {expected}, got {got}", FieldProblem(field, expected, got))
+
 
 class InvalidInput(TurnoutError):
     def __init__(self, message: str, *problems: FieldProblem) -> None:

@@ -200,7 +200,7 @@ def read_name(value: Any, field: str) -> str | None:
     if type(value) is not str:
         raise wrong(field, "a string", value)
     if len(value) > MAX_NAME_CHARS:
-        raise BadRequest(f"{field}: expected at most {MAX_NAME_CHARS} characters, got {len(value)}")
+        raise BadRequest.of(field, f"at most {MAX_NAME_CHARS} characters", f"{len(value)}")
     return value
 
 

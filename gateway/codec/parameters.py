@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.codec.faults import describe
-from gateway.errors import BadRequest, FieldProblem
+from gateway.errors import BadRequest
 
 __all__ = ["read_priority", "read_size", "read_timeout", "refuse_unsupported", "wrong"]
 
@@ -45,5 +45,4 @@ def read_size(value: Any, field: str) -> int | None:
 
 
 def wrong(field: str, expected: str, value: Any) -> BadRequest:
-    got = "nothing" if value is None else describe(value)
-    return BadRequest(f"{field}: expected {expected}, got {got}", FieldProblem(field, expected, got))
+    return BadRequest.of(field, expected, "nothing" if value is None else describe(value))

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from gateway.control.store import AuditEntry, Body, Change, Document, DocumentKey, Fence, Snapshot, Store
 from gateway.errors import StaleRevision, StoreUnavailable
 
-__all__ = ["Changes", "Decision", "Written"]
+__all__ = ["EXISTING", "Changes", "Decision", "Written"]
 
 MAX_RACES = 100
+EXISTING = -1
+"""Expected: any revision, but there has to be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Changes:
 
 def check_expected(key: DocumentKey, found: Document | None, expected: int | None) -> None:
     standing = 0 if found is None else found.revision
-    if expected is not None and expected != standing:
+    if expected == EXISTING:
+        if found is None:
+            raise StaleRevision(
+                f"{key} does not exist, the change expects one that does; leave If-Match out to make it"
+            )
+    elif expected is not None and expected != standing:
         state = f"stands at revision {standing}" if standing else "does not exist"
         raise StaleRevision(f"{key} {state}, the change expects revision {expected}; read it again, then change it")

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.codec.json_inputs import refuse_duplicates
 from gateway.codec.json_outputs import dump_json
+from gateway.codec.limits import CodecLimits, count_strings, read_document
+from gateway.control.changes import EXISTING
 from gateway.control.tokens import Principal, Role
 from gateway.errors import BadRequest, FieldProblem, InvalidInput
 from gateway.web.auth import authenticate
@@ -24,6 +26,9 @@ MAX_BODY_BYTES = 1024 * 1024
 JSON_TYPES = frozenset({"application/json"})
 DEFAULT_WAIT_S = 30.0
 LONGEST_WAIT_S = 300.0
+_PARSED_DEPTH = 1024
+"""The JSON parser's own: what a body may hold, and how deep, is for the call to say."""
+_MAX_SUSPECTS = 100
 
 
 class AdminCall:
@@ -70,21 +75,22 @@ class AdminCall:
         raw = await receive_body(self.exchange, limits)
         if optional and not raw.strip():
             return {}
-        try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as fault:
-            raise BadRequest(f"the body is not valid JSON: {fault}") from None
-        if type(value) is not dict:
-            raise BadRequest(f"the body is a JSON {type(value).__name__}; expected an object")
-        return value
+        document = read_document(raw, CodecLimits(max_depth=_PARSED_DEPTH))
+        refuse_duplicates(
+            document, count_strings(document.value, CodecLimits(max_depth=_PARSED_DEPTH)), _names(document.value)
+        )
+        return document.value
 
     def expected(self) -> int | None:
-        """The revision of ``If-Match: "7"`` (0: must not exist, as does ``If-None-Match: *``); None without one."""
+        """The revision of ``If-Match: "7"`` (0: must not exist, as does ``If-None-Match: *``), ``EXISTING`` for
+        ``If-Match: *``; None without one."""
         if self.exchange.headers.get("if-none-match", "").strip() == "*":
             return 0
         sent = self.exchange.headers.get("if-match")
-        if sent is None or sent.strip() == "*":
+        if sent is None:
             return None
+        if sent.strip() == "*":
+            return EXISTING
         text = sent.strip().removeprefix("W/").strip('"')
         return _whole("If-Match", text, least=0)
 
@@ -99,19 +105,25 @@ class AdminCall:
         if wait is None:
             return None
         if wait != "applied":
-            raise BadRequest(f"wait={wait[:40]!r}: expected wait=applied")
+            raise BadRequest.of("wait", "applied", repr(wait[:40]))
         text = self.request.query_params.get("timeout_s")
         try:
             seconds = DEFAULT_WAIT_S if text is None else float(text)
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds <= LONGEST_WAIT_S:
-            raise BadRequest(f"timeout_s={str(text)[:40]!r}: expected seconds from 0 to {LONGEST_WAIT_S:g}")
+            raise BadRequest.of("timeout_s", f"seconds from 0 to {LONGEST_WAIT_S:g}", repr(str(text)[:40]))
         return seconds
 
     def query_number(self, name: str, default: int, *, most: int) -> int:
         text = self.request.query_params.get(name)
         return default if text is None else min(most, _whole(name, text, least=0))
+
+
+def _names(body: Mapping[str, Any]) -> list[str]:
+    """Some of those that may stand twice in a body, for the message."""
+    inner = [name for value in body.values() if isinstance(value, dict) for name in value]
+    return [*body, *inner][:_MAX_SUSPECTS]
 
 
 def field(body: Mapping[str, Any], name: str, kind: type, expected: str, *, required: bool = True) -> Any:
@@ -137,7 +149,7 @@ def only(body: Mapping[str, Any], *names: str) -> None:
 
 def _whole(name: str, text: str, *, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 15 and int(text) >= least):
-        raise BadRequest(f"{name}: expected a whole number from {least} on, got {text[:40]!r}")
+        raise BadRequest.of(name, f"a whole number from {least} on", repr(text[:40]))
     return int(text)
 
 

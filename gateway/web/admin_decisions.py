@@ -59,10 +59,10 @@ def _question(call: AdminCall) -> dict[str, Any]:
     query = call.request.query_params
     strange = sorted(query.keys() - DECISIONS_QUERY.keys())
     if strange:
-        raise BadRequest(f"unknown parameter {strange[0][:60]!r}; this call takes {', '.join(DECISIONS_QUERY)}")
+        raise BadRequest.of(strange[0][:60], f"one of {', '.join(DECISIONS_QUERY)}", "an unknown parameter")
     cursor = query.get("cursor")
     if cursor is not None and not _CURSOR.fullmatch(cursor):
-        raise BadRequest(f"cursor={cursor[:80]!r}: expected what the page before gave as cursor")
+        raise BadRequest.of("cursor", "what the page before gave as cursor", repr(cursor[:80]))
     asked = {
         "route": query.get("route"),
         "version": call.query_number("version", 0, most=2**53) or None,
@@ -85,4 +85,4 @@ def _moment(name: str, text: str | None) -> int | None:
         when = datetime.fromisoformat(text)
         return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1e6)
     except (ValueError, OverflowError):
-        raise BadRequest(f"{name}={text[:60]!r}: expected a time like 2026-11-22T03:00:00Z, or seconds") from None
+        raise BadRequest.of(name, "a time like 2026-11-22T03:00:00Z, or seconds", repr(text[:60])) from None

@@ -37,7 +37,7 @@ class KeepingEndpoints:
     async def audit(self, call: AdminCall) -> Response:
         """The newest records, oldest of them first; with ``?after=``, those that follow that one. ``next`` is the
         ``after`` of the page that follows; null: this was the last one."""
-        limit = call.query_number("limit", 100, most=1000)
+        limit = max(1, call.query_number("limit", 100, most=1000))
         newest = (await self._plane.store.snapshot()).revision - limit  # one record a revision
         after = call.query_number("after", max(0, newest), most=2**53)
         records = await self._plane.audit(after=after, limit=limit)

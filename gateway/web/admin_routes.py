@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from gateway.control.changes import EXISTING
 from gateway.control.route_control import RouteControl
 from gateway.errors import StaleRevision
 from gateway.web.admin_call import AdminCall, field, json_response, only
@@ -52,7 +53,7 @@ class RouteEndpoints:
         reason = field(body, "reason", str, "text", required=False) or ""
         local = field(body, "local", bool, "true or false", required=False) or False
         name, expected = call.part("route"), call.expected()
-        if expected is not None and (standing := (await self._routes.get(name))["revision"]) != expected:
+        if expected not in (None, EXISTING) and (standing := (await self._routes.get(name))["revision"]) != expected:
             raise StaleRevision(f"route {name!r} stands at revision {standing}, the call expects {expected}")
         view = await self._routes.rollback(name, to=to, reason=reason[:1000], actor=call.actor, local=local)
         return json_response(view, revision=view["revision"])

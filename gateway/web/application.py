@@ -127,6 +127,11 @@ class Application:
         """The largest body that is taken."""
         return self._services.limits.body_bytes
 
+    @property
+    def receive_s(self) -> float:
+        """How long a client may take to send."""
+        return self._services.limits.receive_s
+
     def remember(self, text: bytes, head: Head) -> None:
         """The head of a request, for those that will begin with the same bytes."""
         if len(text) <= _MAX_HEAD_BYTES and _PASSING.isdisjoint(head.headers.raw):
@@ -211,8 +216,8 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return _response(request, _wrong_method(request.method, allowed))
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        return _response(request, _wrong_method(request.method, ", ".join(sorted(allowed))))
     if error.status_code == 404:
         return _response(request, explain(NotFound(f"nothing at {request.url.path!r:.200}; see /openapi.json")))
     problem = Problem(error.status_code, "bad-request", "The request cannot be served", str(error.detail))

@@ -58,7 +58,7 @@ def read_version(text: str, field: str) -> int:
 def _whole(field: str, text: str, most: int) -> int:
     stripped = text.strip()
     if not (stripped.isascii() and stripped.isdigit() and len(stripped) <= 12 and 1 <= int(stripped) <= most):
-        raise BadRequest(f"{field}: expected a whole number from 1 to {most}, got {shorten(text)!r}")
+        raise BadRequest.of(field, f"a whole number from 1 to {most}", repr(shorten(text)))
     return int(stripped)
 
 
@@ -66,7 +66,7 @@ def _priority(text: str | None) -> str | None:
     if text is None:
         return None
     if text not in PRIORITIES:
-        raise BadRequest(f"x-priority: expected high, normal or low, got {shorten(text)!r}")
+        raise BadRequest.of("x-priority", "high, normal or low", repr(shorten(text)))
     return text
 
 
@@ -76,5 +76,5 @@ def _context(text: str | None, limits: CodecLimits) -> Mapping[str, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as fault:
-        raise BadRequest(f"x-context: expected a JSON object: {fault}") from None
+        raise BadRequest.of("x-context", "a JSON object", f"{shorten(text)!r} ({fault})") from None
     return read_context(value, "x-context", limits)

@@ -16,11 +16,11 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from starlette.types import Message
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.web.application import Application, Endpoint, Head
 from gateway.web.exchange import Exchange, HeaderLine
 from gateway.web.headers import Headers
+from gateway.web.patience import BUSY, PatientProtocol, refusal
 
 __all__ = ["WireProtocol"]
 
@@ -28,7 +28,6 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".en
 _COLD = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"content-encoding"})
 """Headers that ask for more than is done here."""
 
-_BUSY = -1.0
 _HEAD_END = b"\r\n\r\n"
 
 _JOINED_BYTES = 64 * 1024
@@ -38,7 +37,7 @@ _HEAD_BYTES = 64 * 1024
 """A head that goes on for longer, after the read in which it began, is refused: the parser has no limit of its own."""
 
 
-class WireProtocol(HttpToolsProtocol):
+class WireProtocol(PatientProtocol):
     """uvicorn's protocol, but for inference that comes whole.
 
     A request is held back until its read has been parsed to the end (``_held``). Then it is either
@@ -49,6 +48,8 @@ class WireProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         application = self.config.app
         self._application = application if isinstance(application, Application) and not self.root_path else None
+        if self._application is not None:
+            self.patience_s = self._application.receive_s
         self._held = False
         self._head_complete = False
         # Of a head under way, without the read in which it began.
@@ -60,8 +61,6 @@ class WireProtocol(HttpToolsProtocol):
         self._pieces: list[bytes] = []
         self._named: dict[bytes, bytes] = {}
         self._inference: tuple[Endpoint, str] | None = None
-        # When the last answer went out, if nothing has come since.
-        self._idle_since = _BUSY
         # The request being answered here; uvicorn sees it as the cycle under way.
         self.work: _Work | None = None
 
@@ -70,7 +69,7 @@ class WireProtocol(HttpToolsProtocol):
             end = data.find(_HEAD_END) + len(_HEAD_END)
             head = self._application.heads.get(data[:end])
             if head is not None and len(data) - end == head.body_bytes and self._is_free():
-                self._idle_since = _BUSY
+                self._idle_since = BUSY
                 self._answer(self._application, head, data[end:])
                 return
             self._read = data
@@ -81,16 +80,16 @@ class WireProtocol(HttpToolsProtocol):
             return
         if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
             self._refuse_head()
-        elif self._held:
+            return
+        if self._held:
             self._let_go()
+        if self._parsing:
+            self._watch_the_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         work, self.work = self.work, None
         if work is not None:
             work.cancel()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
         # Each refers to this connection: left here, both would wait for the collector, which seldom comes.
         self.cycle = None  # type: ignore[assignment]
@@ -98,41 +97,11 @@ class WireProtocol(HttpToolsProtocol):
 
     # What the parser calls
 
-    def _unset_keepalive_if_required(self) -> None:
-        """Asked twice a request. The timer is left standing and looks how long it has been idle when it rings: to set
-        one anew costs a request a microsecond."""
-        self._idle_since = _BUSY
-
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._watch_idleness(self.timeout_keep_alive)
-
-    def _watch_idleness(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = None
-        if self._idle_since == _BUSY:
-            return  # the next answer sets it anew
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self._watch_idleness(left_s)
-        else:
-            super().timeout_keep_alive_handler()
-
     def on_message_begin(self) -> None:
         self._parsing = True
         self._head_complete = False
         self._head_bytes = 0
-        self._idle_since = _BUSY  # an answer before it in the same read may have set it
+        self._idle_since = BUSY  # an answer before it in the same read may have set it
         if self._application is None:
             super().on_message_begin()
             return
@@ -142,8 +111,17 @@ class WireProtocol(HttpToolsProtocol):
         self._pieces = []
         self._held = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """uvicorn's own, but for the blanks behind a value: they are no part of it (RFC 9112, 5.1), and the parser
+        leaves them there."""
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         self._head_complete = True
+        self.in_time()
         if not self._held:
             super().on_headers_complete()
         elif not self._may_be_answered_here():
@@ -157,11 +135,14 @@ class WireProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._parsing = False
+        self.in_time()
         if self._held:
             self._held = False
             self._begin()
         else:
             super().on_message_complete()
+            if self.cycle.response_complete:
+                self.begin_idleness()
 
     def _may_be_answered_here(self) -> bool:
         application, parser = self._application, self.parser
@@ -181,11 +162,17 @@ class WireProtocol(HttpToolsProtocol):
         cycle = self.cycle
         return (cycle is None or cycle.response_complete) and not self.pipeline and not self.flow.write_paused
 
+    def _watch_the_rest(self) -> None:
+        """A body that was not answered yet is watched by who reads it."""
+        if not self._head_complete:
+            text = f"The head of the request did not arrive within {self.patience_s:g} s."
+            self.expect_the_rest(refusal(408, text))
+        elif self.cycle.response_complete:
+            self.expect_the_rest(b"")
+
     def _refuse_head(self) -> None:
         self._held = False
-        text = b"The head of the request is too long."
-        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
-        self.transport.write(_STATUS_LINES[431] + head + text)
+        self.transport.write(refusal(431, "The head of the request is too long."))
         self.transport.close()
 
     def _let_go(self) -> None:

@@ -171,6 +171,52 @@ async def test_if_match_decides_between_two_operators(admin: Admin) -> None:
     problem(await admin.call("PUT", "/routes/digits", SPEC, headers={"if-match": "soon"}), 400, "bad-request")
 
 
+async def test_if_match_of_any_revision_asks_for_a_document_that_is_there(admin: Admin) -> None:
+    """``If-Match: *`` is false where there is nothing (RFC 9110, 13.1.1): it never makes a route that a typo names."""
+    anything = {"if-match": "*"}
+    found = problem(await admin.call("PUT", "/routes/digits", SPEC, headers=anything), 412, "stale-revision")
+    assert "does not exist" in found["detail"]
+    problem(await admin.call("GET", "/routes/digits"), 404, "unknown-route")
+    await admin.call("PUT", "/routes/digits?wait=applied", SPEC)
+    for method, path, body in (
+        ("PUT", "/routes/digits", {**SPEC, "fallback": 1}),
+        ("POST", "/routes/digits/weights", {"weights": {"1": 60, "2": 40}}),
+        ("POST", "/routes/digits/rollback", {}),
+        ("DELETE", "/routes/digits", None),
+    ):
+        response = await admin.call(method, path, body, headers=anything)
+        assert response.status_code == 200, response.text
+
+
+async def test_a_method_that_is_not_served_is_told_of_all_that_are(admin: Admin) -> None:
+    """405 with every method of the path in ``Allow``, wherever several calls share one."""
+    for path, described in admin.admin.paths().items():
+        response = await admin.call("PATCH", path.removeprefix("/admin"), {})
+        allowed = {*map(str.upper, described)} | ({"HEAD"} if "get" in described else set())
+        assert response.status_code == 405
+        assert response.headers["allow"] == ", ".join(sorted(allowed))
+
+
+async def test_a_page_of_no_records_is_a_page_of_one(admin: Admin) -> None:
+    """``limit=0`` of the audit log is no fault of the gateway."""
+    await admin.call("PUT", "/routes/digits", SPEC)
+    page = await admin.call("GET", "/audit?limit=0", role="viewer")
+    assert (page.status_code, len(page.json()["records"])) == (200, 1)
+
+
+async def test_a_body_that_says_one_thing_twice_changes_nothing(admin: Admin) -> None:
+    """Of equal keys a parser keeps the last: half of what was asked for would be lost without a word."""
+    await admin.call("PUT", "/routes/digits", SPEC)
+    headers = {"content-type": "application/json"}
+    for method, path, content in (
+        ("POST", "/routes/digits/weights", b'{"weights": {"1": 95, "1": 5, "2": 5}}'),
+        ("PUT", "/routes/digits", b'{"model": "digits", "split": [{"version": 1, "weight": 1, "weight": 2}]}'),
+    ):
+        found = problem(await admin.call(method, path, content=content, headers=headers), 400, "bad-request")
+        assert "a key twice" in found["detail"]
+    assert (await admin.call("GET", "/routes/digits")).json()["spec"]["split"] == SPEC["split"]
+
+
 CALLS: Mapping[str, list[tuple[str, str]]] = {
     "viewer": [
         ("GET", "/routes"),
@@ -279,8 +325,8 @@ async def test_a_token_bound_to_a_route_reaches_that_route_only(admin: Admin) ->
         (("PUT", "/routes/digits", {**SPEC, "colour": 1}), (422, "invalid-input", "colour")),
         (("PUT", "/routes/digits", {**SPEC, "model": "nope"}), (422, "invalid-input", "model")),
         (("PUT", "/routes/-x", SPEC), (422, "invalid-input", "route")),
-        (("PUT", "/routes/digits?wait=soon", SPEC), (400, "bad-request", None)),
-        (("PUT", "/routes/digits?wait=applied&timeout_s=x", SPEC), (400, "bad-request", None)),
+        (("PUT", "/routes/digits?wait=soon", SPEC), (400, "bad-request", "wait")),
+        (("PUT", "/routes/digits?wait=applied&timeout_s=x", SPEC), (400, "bad-request", "timeout_s")),
         (("POST", "/routes/digits/weights", {}), (422, "invalid-input", "weights")),
         (("POST", "/routes/digits/weights", {"weights": {}}), (422, "invalid-input", "weights")),
         (("POST", "/routes/digits/weights", {"weights": {"1": "5"}}), (422, "invalid-input", "weights.1")),
@@ -306,9 +352,9 @@ async def test_a_token_bound_to_a_route_reaches_that_route_only(admin: Admin) ->
         (("GET", "/models/digits/versions/99", None), (404, "unknown-version", None)),
         (("GET", "/models/digits/versions/@nope", None), (404, "unknown-version", None)),
         (("PUT", "/models/digits/aliases/a", {"version": 99}), (404, "unknown-version", None)),
-        (("POST", "/models/digits/versions/x/archive", None), (400, "bad-request", None)),
+        (("POST", "/models/digits/versions/x/archive", None), (400, "bad-request", "version in the path")),
         (("POST", "/models/digits/versions/1/archive", None), (409, "conflict", None)),
-        (("GET", "/audit?after=x", None), (400, "bad-request", None)),
+        (("GET", "/audit?after=x", None), (400, "bad-request", "after")),
         (("POST", "/tokens", {"name": "a", "role": "king"}), (422, "invalid-input", "role")),
         (("POST", "/tokens", {"name": "viewer", "role": "viewer"}), (409, "conflict", None)),
         (("DELETE", "/tokens/nope", None), (404, "not-found", None)),

@@ -92,6 +92,28 @@ async def test_a_request_id_that_is_unfit_is_replaced(client: httpx.AsyncClient,
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-timeout-ms", "0"),
+        ("x-priority", "LOW"),
+        ("x-model-version", "1.0"),
+        ("x-context", "[]"),
+        ("x-key", "k" * 2000),
+    ],
+)
+async def test_a_header_that_does_not_fit_is_named_among_the_errors(
+    client: httpx.AsyncClient, name: str, value: str
+) -> None:
+    """As a field of the body is: its name, what was expected, what came."""
+    answer = await client.post("/predict", json=ROW, headers={name: value})
+
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == name
+    assert answer.json()["detail"] == f"{name}: expected {error['expected']}, got {error['got']}"
+
+
+@pytest.mark.parametrize(
     "case",
     [
         ("/predict", b"{", {}, 400, "bad-request"),

@@ -76,6 +76,14 @@ def read_answer(connection: socket.socket, buffer: bytearray) -> tuple[int, dict
     return int(status.split()[1]), headers, body
 
 
+@pytest.mark.parametrize("path", ["/predict/digits", "/predict/digits?way=asgi"])
+def test_blanks_behind_a_header_are_no_part_of_its_value(wire: ServedStage, path: str) -> None:
+    """RFC 9112, 5.1, on both ways: an id keeps its name, a priority is known, an encoding is one that is handled."""
+    request = post(path, ROW, "x-request-id: mine \t", "x-priority:\tlow ", "content-encoding: identity ")
+    status, headers, _ = ask(wire, request)
+    assert (status, headers["x-request-id"]) == (200, "mine")
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
