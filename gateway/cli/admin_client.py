@@ -43,17 +43,21 @@ class AdminClient:
         return rows
 
     async def send(self, method: str, path: str, **request: Any) -> Json:
+        response = await self.exchange(method, f"/admin{path}", **request)
+        if response.is_success:
+            return _body(response)
+        raise self._refusal(response)
+
+    async def exchange(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Of any path, whatever the status of the answer."""
         try:
-            response = await self._client.request(method, f"/admin{path}", **request)
+            return await self._client.request(method, path, **request)
         except httpx.TimeoutException:
             raise CommandFailed(
                 f"{self._address} did not answer in time; it may be busy: look at {self._address}/readyz"
             ) from None
         except httpx.TransportError as error:
             raise CommandFailed(self._unreachable(error)) from None
-        if response.is_success:
-            return _body(response)
-        raise self._refusal(response)
 
     def _unreachable(self, error: httpx.TransportError) -> str:
         refused = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)

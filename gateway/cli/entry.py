@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "route_commands": ("routes", "weights", "rollback", "lift", "history"),
     "apply_commands": ("apply", "diff"),
     "rollout_command": ("rollout",),
+    "top.command": ("top",),
     "follow_command": ("follow",),
     "gate_commands": ("gates", "gate"),
     "explain_command": ("explain",),

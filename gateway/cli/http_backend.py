@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the control plane is over there
     from gateway.control.batch_control import Batch
     from gateway.control.explain_question import Question
 
-__all__ = ["HttpBackend", "is_loopback", "open_http"]
+__all__ = ["HttpBackend", "is_loopback", "open_admin", "open_http"]
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
@@ -40,6 +40,13 @@ _UPLOAD = "gateway.cli.upload"
 @asynccontextmanager
 async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
     """Nothing is sent until the first verb. CommandFailed when ``url`` is none."""
+    async with open_admin(url, token) as admin:
+        yield HttpBackend(admin)
+
+
+@asynccontextmanager
+async def open_admin(url: str, token: str | None) -> AsyncIterator[AdminClient]:
+    """Nothing is sent until the first call. CommandFailed when ``url`` is none."""
     address = url.rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise CommandFailed(f"TURNOUT_URL is {url!r}; expected an address like http://127.0.0.1:8000")
@@ -61,7 +68,7 @@ async def open_http(url: str, token: str | None) -> AsyncIterator[Backend]:
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise CommandFailed(f"TURNOUT_URL cannot be used: {error}") from None
     async with client:
-        yield HttpBackend(AdminClient(client, address, token_given=token is not None))
+        yield AdminClient(client, address, token_given=token is not None)
 
 
 class HttpBackend:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["meter_rows", "picture", "sentence"]
+__all__ = ["meter_rows", "picture", "sentence", "stands"]
 
 Json = Mapping[str, Any]
 
@@ -19,8 +19,13 @@ _STYLES = {"healthy": "green", "harmful": "bold red", "not-enough": "yellow"}
 
 def sentence(view: Json) -> str:
     """Where it stands, for a log or a pipe."""
+    return f"route {view['route']}: {stands(view)}"
+
+
+def stands(view: Json) -> str:
+    """The same, where it is said already which route."""
     state = view["rollout"]
-    words = f"route {view['route']}: version {state['candidate']} is {state['phase']} at {state['percent']:g}%"
+    words = f"version {state['candidate']} is {state['phase']} at {state['percent']:g}%"
     if state["reason"]:  # why it is paused, or how it ended
         return f"{words}: {state['reason']}"
     waits = _waits(view)
