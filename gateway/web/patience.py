@@ -1,0 +1,135 @@
+"""A connection that waits for its client, but not for ever.
+
+uvicorn knows one time-out: a connection is closed when nothing has come for a while after an answer. A client that
+never begins, sends its head a byte at a time, goes on sending a body that was answered already, or does not take its
+answer, would keep a descriptor, and the answer, for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["BUSY", "PatientProtocol", "refusal"]
+
+BUSY = -1.0
+"""Since when a connection is idle that is not."""
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with an end to each wait: ``timeout_keep_alive`` where nothing is under way, ``patience_s``
+    where the client has something to send or to take."""
+
+    patience_s = 30.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle_since = BUSY
+        # For the rest of what is being parsed; set by who knows that nobody else waits for it.
+        self._late: asyncio.TimerHandle | None = None
+        self._untaken: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.begin_idleness()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self.timeout_keep_alive_task, self._late, self._untaken):
+            if timer is not None:
+                timer.cancel()
+        self.timeout_keep_alive_task = self._late = self._untaken = None
+        super().connection_lost(exc)
+
+    # Nothing is under way
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Asked twice a request. The timer is left standing and looks how long it has been idle when it rings: to set
+        one anew costs a request a microsecond."""
+        self._idle_since = BUSY
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self.begin_idleness()
+
+    def begin_idleness(self) -> None:
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idleness(self.timeout_keep_alive)
+
+    def _watch_idleness(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since == BUSY:
+            return  # the next answer sets it anew
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch_idleness(left_s)
+        elif self._untaken is not None:
+            self._watch_idleness(self.timeout_keep_alive)  # a large answer is on its way
+        elif self.transport.get_write_buffer_size():
+            self.transport.abort()  # to close it would wait for a client that takes nothing
+        else:
+            super().timeout_keep_alive_handler()
+
+    # The client has something to send
+
+    def expect_the_rest(self, last_word: bytes) -> None:
+        """What is being parsed has to come, and nobody but this connection waits for it; if it does not, the client
+        is told ``last_word``."""
+        if self._late is None:
+            self._late = self.loop.call_later(self.patience_s, self._rest_is_late, last_word)
+
+    def in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _rest_is_late(self, last_word: bytes) -> None:
+        self._late = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.expect_the_rest(last_word)  # an answer before it is not to be cut off
+            return
+        self.transport.write(last_word)
+        self.transport.close()
+
+    # The client has something to take
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
+
+    def _watch_taking(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._untaken = self.loop.call_later(self.patience_s, self._look_at_taking, left)
+
+    def _look_at_taking(self, left_before: int) -> None:
+        self._untaken = None
+        if self.transport.get_write_buffer_size() < left_before:
+            self._watch_taking()  # slowly, but it does
+        else:
+            self.transport.abort()
+
+
+def refusal(status: int, text: str) -> bytes:
+    """A whole answer to what is no whole request, after which the connection ends."""
+    phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
+    head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\n"
+    return f"{head}connection: close\r\n\r\n{text}".encode()

@@ -1,0 +1,111 @@
+"""Clients that keep a connection and do nothing with it: each wait ends, and nobody else is cut off by it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from gateway.web.wire import WireProtocol
+from tests.web.stage import LIMITS, ServedStage, serve_stage
+from tests.web.test_server import connect, stage_of, until
+from tests.web.test_wire import ROW, post, read_answer
+
+PATIENCE_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def hurried() -> Iterator[ServedStage]:
+    """A client has 0.3 s to send or take something, and a second between requests."""
+    with serve_stage(WireProtocol, elsewhere=replace(LIMITS, receive_s=PATIENCE_S), keep_alive_s=1) as running:
+        yield running
+
+
+def open_connections(served: ServedStage) -> int:
+    assert served._server is not None
+    state = served._server.server_state
+    return served.on_loop(lambda: len(state.connections))
+
+
+def drip(connection: socket.socket, octet: bytes) -> bytes:
+    """Sends byte after byte until the other side says something, or ends."""
+    connection.settimeout(0.02)
+    for _ in range(5000):
+        try:
+            connection.sendall(octet)
+            return connection.recv(65536)
+        except TimeoutError:
+            continue
+        except OSError:
+            return b""
+    raise AssertionError("it went on for ever")
+
+
+def test_who_never_asks_anything_is_let_go(hurried: ServedStage) -> None:
+    """As who asks nothing more."""
+    with connect(hurried) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_a_head_that_trickles_is_refused(hurried: ServedStage) -> None:
+    """On a new connection and behind an answer, however steadily it comes."""
+    with connect(hurried) as fresh, connect(hurried) as used:
+        used.sendall(post("/predict/digits", ROW))
+        assert read_answer(used, bytearray())[0] == 200
+        for connection in (fresh, used):
+            connection.sendall(b"POST /predict/digits HTTP/1.1\r\nx-slow: ")
+            answer = drip(connection, b"a")
+            assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            assert b"did not arrive within 0.3 s" in answer
+            assert drip(connection, b"a") == b""
+
+
+def test_a_head_that_waits_behind_an_answer_under_way_does_not_cut_it_off(hurried: ServedStage) -> None:
+    """Half a request in the same read as a slow one."""
+    stage = stage_of(hurried)
+    gate = hurried.on_loop(stage.slow.hold)
+    with connect(hurried) as connection, connect(hurried) as other:
+        connection.sendall(post("/predict/slow", ROW) + b"POST /predict/digits HTTP/1.1\r\n")
+        until(lambda: stage.dataplane.inflight == 1)
+        other.sendall(b"POST /")
+        assert drip(other, b"a").startswith(b"HTTP/1.1 408 "), "by now the half request is late, too"
+        hurried.on_loop(gate.set)
+        buffer = bytearray()
+        assert read_answer(connection, buffer)[0] == 200
+        assert read_answer(connection, buffer)[0] == 408
+
+
+def test_the_rest_of_a_body_that_was_answered_is_not_awaited_for_ever(hurried: ServedStage) -> None:
+    """The answer needed none of it; byte after byte of it would hold the connection."""
+    with connect(hurried) as connection:
+        connection.sendall(b"POST /healthz HTTP/1.1\r\nhost: gateway\r\ncontent-length: 100000\r\n\r\n")
+        assert read_answer(connection, bytearray())[0] == 405
+        assert drip(connection, b"a") == b""
+
+
+def test_after_the_rest_of_an_answered_body_the_connection_goes_on_and_is_idle(hurried: ServedStage) -> None:
+    """It serves the next request, and ends when none comes."""
+    with connect(hurried) as connection:
+        buffer = bytearray()
+        connection.sendall(b"POST /healthz HTTP/1.1\r\nhost: gateway\r\ncontent-length: 3\r\n\r\n")
+        assert read_answer(connection, buffer)[0] == 405
+        connection.sendall(b"abc")
+        assert connection.recv(1) == b""
+
+
+def test_who_does_not_take_its_answer_is_let_go(hurried: ServedStage) -> None:
+    """A large answer, and a client that reads none of it: connection and answer are given up."""
+    rows = json.dumps({"inputs": [[0.123456789, 1.123456789, 2.123456789, 3.123456789]] * 12_000}).encode()
+    until(lambda: open_connections(hurried) == 0)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect(hurried.socket.getsockname())
+        with contextlib.suppress(OSError):  # it may be let go before it has asked for the last
+            for _ in range(4):
+                connection.sendall(post("/predict/digits", rows))
+        until(lambda: open_connections(hurried) == 0)
