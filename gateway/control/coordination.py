@@ -111,7 +111,8 @@ class Coordination(Protocol):
         ...
 
     async def publish(self, scope: str, counters: Mapping[str, int]) -> None:
-        """What this replica has counted in the scope so far, from the first; takes the place of what it said before."""
+        """What this replica has counted in the scope so far, from the first; takes the place of what it said before.
+        Nothing: it counts there no more."""
         ...
 
     async def gather(self, scope: str) -> Mapping[str, int]:
@@ -217,7 +218,10 @@ class Alone:
         return self._claims.setdefault(scope, Claimed()).claim(places)
 
     async def publish(self, scope: str, counters: Mapping[str, int]) -> None:
-        self._counters[scope] = dict(counters)
+        if counters:
+            self._counters[scope] = dict(counters)
+        else:
+            self._counters.pop(scope, None)
 
     async def gather(self, scope: str) -> Mapping[str, int]:
         return dict(self._counters.get(scope, {}))

@@ -38,6 +38,3 @@ class SharedWatch:
 
     async def kept(self, scope: str) -> bytes | None:
         return await self._coordination.kept(scope)
-
-    async def forget(self, scope: str) -> None:
-        await self._coordination.forget(scope)

@@ -79,6 +79,9 @@ async def test_counters_are_said_anew_and_never_added_twice(coordination: Coordi
         await coordination.publish("a", {"3 errors": 2, "3 units": 2**40})
     await coordination.publish("a", {"3 errors": 3, "3 units": 2**40, "4 units": 1})
     assert dict(await coordination.gather("a")) == {"3 errors": 3, "3 units": 2**40, "4 units": 1}
+    await coordination.publish("a", {})
+    assert dict(await coordination.gather("a")) == {}
+    await coordination.publish("a", {"4 units": 1})
     await coordination.forget("a")
     assert dict(await coordination.gather("a")) == {}
 

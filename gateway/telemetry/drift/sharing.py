@@ -38,8 +38,6 @@ class Shared(Protocol):
 
     async def kept(self, scope: str) -> bytes | None: ...
 
-    async def forget(self, scope: str) -> None: ...
-
 
 class Profiled(NamedTuple):
     """A version's rows, counted with one profile (its digest)."""
@@ -112,8 +110,10 @@ class Counted:
         if self._tallies.get(key) is tally:
             self._unpublished.discard(key)
 
-    def drop(self, version: VersionRef) -> None:
-        """Nothing of it runs here any more. What was not published is lost."""
-        for key in [key for key in self._tallies if key.version == version]:
-            del self._tallies[key]
-            self._unpublished.discard(key)
+    def of(self, version: VersionRef) -> list[Profiled]:
+        return [key for key in self._tallies if key.version == version]
+
+    def drop(self, key: Profiled) -> None:
+        """What was not published is lost."""
+        self._tallies.pop(key, None)
+        self._unpublished.discard(key)

@@ -191,7 +191,7 @@ class DriftWatch(Observer):
 
     async def _end_orphans(self, routes: Sequence[Route], watched: set[VersionRef]) -> None:
         """Once two looks have found them: at a start, versions come one by one."""
-        served = {ref for route in routes for ref in fed(route) | set(map(route.ref, route.pinnable))}
+        served = _served(routes)
         looks = Round(frozenset(self._told), frozenset(watched - self._unread), frozenset(served | watched))
         found = {alarm.name: alarm for alarm in orphans(await self._standing(), looks)}
         for name in found.keys() & self._orphans:
@@ -264,4 +264,18 @@ class DriftWatch(Observer):
             await self._shared.publish(key.scope, tally.to_counters())
             self._counted.published(key, tally)
         while self._retired:
-            self._counted.drop(self._retired.pop())
+            await self._take_back(self._retired.pop())
+
+    async def _take_back(self, version: VersionRef) -> None:
+        """Nothing of it runs here any more. Where it has left the routes, too, its counts would stay for nothing, a
+        megabyte for each of a thousand features; should it come back it counts from nothing, as after a restart."""
+        left = version not in _served(self._subjects.routes.values())
+        for key in self._counted.of(version):
+            self._counted.drop(key)
+            if left:
+                await self._shared.publish(key.scope, {})
+
+
+def _served(routes: Iterable[Route]) -> set[VersionRef]:
+    """What may answer on them, or gets copies."""
+    return {ref for route in routes for ref in fed(route) | set(map(route.ref, route.pinnable))}

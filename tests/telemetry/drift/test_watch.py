@@ -13,11 +13,12 @@ from gateway.clock import ManualClock
 from gateway.control.coordination import Alone
 from gateway.control.shared_watch import SharedWatch
 from gateway.errors import Fenced, UnknownRoute
+from gateway.messages import VersionRef
 from gateway.routing.table import Rule
 from gateway.settings_drift import ModelDrift
-from gateway.telemetry.drift.sharing import Tally
+from gateway.telemetry.drift.sharing import Profiled, Tally
 from tests.control.scene import until
-from tests.telemetry.drift.watch_scene import ONE, RNG, ROWS, TWO, Ground, Replica, Scene, table
+from tests.telemetry.drift.watch_scene import DIGEST, ONE, RNG, ROWS, TWO, Ground, Replica, Scene, table
 
 
 @pytest.mark.parametrize("replicas", [4, 16])
@@ -254,3 +255,31 @@ async def test_metrics_are_bounded_whatever_the_number_of_features() -> None:
     scene.watch.version_retired(ONE)
     await scene.look()
     assert not scene.watch._counted._tallies
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["has left the routes", "was evicted"])
+async def test_counts_of_versions_that_come_and_go_do_not_gather(tmp_path: Path, left: bool) -> None:
+    """One that has left the routes leaves no counts behind; those of one that is only unloaded stay. One that comes
+    back is judged on from what was believed of it, and no row of it is taken twice."""
+    coordination = Alone(tmp_path, ManualClock())
+    scene = Scene(SharedWatch(coordination, "drift"), ManualClock(), routes=table(1, 2))
+    for rows in (300, 400):
+        scene.routes = table(1, 2)
+        scene.count(RNG.standard_normal((rows, 6)), TWO)
+        await scene.look()
+        assert (await counted_by(coordination))[str(TWO)] == rows
+        scene.routes = table(1) if left else table(1, 2)
+        scene.watch.version_retired(TWO)
+        await scene.look()
+        assert (str(TWO) in await counted_by(coordination)) is not left
+    scene.routes = table(1, 2)
+    await scene.look()
+    (_, version) = (await scene.watch.reports.report("r"))["versions"]
+    assert version["state"] == "quiet"
+
+
+async def counted_by(coordination: Alone) -> dict[str, int]:
+    """Rows by version, of all that anybody has published."""
+    scopes = {f"m/{number}": Profiled(VersionRef("m", number), DIGEST).scope for number in (1, 2)}
+    gathered = {name: await coordination.gather(scope) for name, scope in scopes.items()}
+    return {name: counts["0"] for name, counts in gathered.items() if counts}

@@ -21,7 +21,7 @@ from gateway.telemetry.drift.watch import DriftWatch
 from runtimes.counting import Plan
 from tests.telemetry.drift.scene import body_of, counted
 
-__all__ = ["ONE", "RNG", "ROWS", "THREE", "TWO", "Ground", "Replica", "Scene", "table"]
+__all__ = ["DIGEST", "ONE", "RNG", "ROWS", "THREE", "TWO", "Ground", "Replica", "Scene", "table"]
 
 ONE, TWO, THREE = VersionRef("m", 1), VersionRef("m", 2), VersionRef("m", 3)
 RNG = np.random.default_rng(9)
@@ -78,9 +78,6 @@ class Replica:
     async def kept(self, scope: str) -> bytes | None:
         self._check()
         return self.ground.values.get(scope)
-
-    async def forget(self, scope: str) -> None:
-        self.ground.counters.pop(scope, None)
 
 
 def table(*arms: int, known_good: int | None = 1, rules: tuple[Rule, ...] = ()) -> RoutingTable:
