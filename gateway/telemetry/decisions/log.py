@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from gateway.errors import SettingsError
 from gateway.telemetry.decisions.fields import COLUMNS, SCHEMA
 from gateway.telemetry.decisions.frames import CONTROL, MAGIC, RECORDS, pack
 from gateway.telemetry.decisions.log_time import LogTime
+from gateway.telemetry.decisions.missed import Missed
 from gateway.telemetry.decisions.notes import Notes
 from gateway.telemetry.decisions.recovery import Recovered, recover
+from gateway.telemetry.decisions.segment_file import SegmentFile, room
 from gateway.telemetry.decisions.segments import raw_path
 from gateway.telemetry.decisions.syncing import Mark, Syncer
 from gateway.telemetry.proven_time import STANDS_S
@@ -35,7 +37,6 @@ __all__ = ["DecisionLog", "LogOptions", "LogStatistics"]
 log = logging.getLogger("turnout.telemetry.decisions")
 
 _MAX_PENDING = 10_000
-_MAX_GAPS = 1000
 _RETRY_S = 0.2
 _HEADROOM_BYTES = 64 * 1024
 
@@ -73,31 +74,6 @@ class LogStatistics:
     trouble: str | None
 
 
-@dataclass(slots=True)
-class _Missed:
-    """What was not written, since when, and why; and how much room there must be before it is tried again: a gap record
-    would find a place where no burst does, again and again. ``gaps`` are those that were told of meanwhile, kept to be
-    written: nobody would say otherwise what they say is missing."""
-
-    since_ms: int
-    reason: str
-    headroom_bytes: int
-    records: int = 0
-    controls: int = 0
-    gaps: list[bytes] = field(default_factory=list)
-
-    def lose(self, lines: Sequence[bytes]) -> None:
-        for line in lines:
-            told = orjson.loads(line)
-            if told["event"] != "gap":
-                self.controls += 1
-            elif len(self.gaps) < _MAX_GAPS:
-                self.gaps.append(line)
-            else:
-                self.controls += 1
-                self.records += told.get("records") or 0
-
-
 class DecisionLog:
     """One writer a folder: a lock holds the others off. Single-threaded but for the sync."""
 
@@ -123,9 +99,8 @@ class DecisionLog:
         self._number, self._sequence, self._link = found.number, found.sequence, found.link
         self._records, self._begun_ms = found.records, found.begun_ms or self._now_ms()
         self._written = self._dropped = 0
-        self._missed: _Missed | None = None
+        self._missed: Missed | None = None
         self._pending: list[bytes] = []
-        self._torn = False
         self._changed_at: float | None = None
         self._synced_at = self._signed_at = self._clock.monotonic()
         self._unsigned = 0
@@ -134,11 +109,10 @@ class DecisionLog:
         if not found.resumable and signed is not None:  # the file is gone: go on from what was signed of it
             self._sequence, self._link = signed.size, bytes.fromhex(signed.head)
         if found.resumable:
-            self._descriptor = os.open(raw_path(self._folder, found.number), os.O_WRONLY | os.O_CLOEXEC)
-            self._offset = os.lseek(self._descriptor, 0, os.SEEK_END)
+            self._file = SegmentFile.resume(raw_path(self._folder, found.number))
             self._syncer = Syncer(Mark(self._number, 0, self._link, self._synced_at), self._folder)
         else:
-            self._descriptor, self._offset = self._open_segment()
+            self._file = self._open_segment()
             self._syncer = Syncer(Mark(self._number - 1, 0, self._link, self._synced_at), self._folder)
         self._told_start(found, 0 if signed is None else signed.size)
         self._flush()
@@ -175,7 +149,7 @@ class DecisionLog:
             written=self._written,
             dropped=self._dropped,
             segment=self._number,
-            segment_bytes=self._offset,
+            segment_bytes=self._file.size_bytes,
             full=self.full,
             signed=0 if self.notes.newest is None else self.notes.newest.size,
             trouble=reason or self._syncer.fault or self.notes.fault,
@@ -243,7 +217,7 @@ class DecisionLog:
         self.sign()
         self.time.keep()
         self._syncer.close()
-        os.close(self._descriptor)
+        self._file.close()
         os.close(self._lock)
 
     def _told_start(self, found: Recovered, signed: int) -> None:
@@ -272,40 +246,28 @@ class DecisionLog:
             elif (missed := self._missed_now()) is not None:
                 missed.lose(lines)
 
-    def _missed_now(self) -> _Missed | None:
+    def _missed_now(self) -> Missed | None:
         """As it stands after a write: whoever has just written must not take the state before for it."""
         return self._missed
 
     def _frame(self, kind: int, lines: Sequence[bytes]) -> bool:
         frame, link = pack(self._link, kind, self._sequence + 1, self._now_ms(), lines)
         try:
-            self._mend()
-            _write_all(self._descriptor, frame)
+            self._file.append(frame)
         except OSError as error:
             self._fail(error, len(frame))
             return False
         self._sequence += len(lines)
         self._link = link
-        self._offset += len(frame)
         if self._changed_at is None:
             self._changed_at = self._clock.monotonic()
         return True
 
-    def _mend(self) -> None:
-        """Takes off what a write that failed midway has left."""
-        if self._torn:
-            os.ftruncate(self._descriptor, self._offset)
-            os.lseek(self._descriptor, self._offset, os.SEEK_SET)
-            self._torn = False
-
     def _fail(self, error: OSError, size: int = 0) -> None:
-        self._torn = True
-        with suppress(OSError):  # tried again before the next write
-            self._mend()
         self._tried_at = self._clock.monotonic()
         if self._missed is None:
             reason = f"the decision log cannot be written: {error.strerror}"
-            self._missed = _Missed(self._now_ms(), reason, max(_HEADROOM_BYTES, 4 * size))
+            self._missed = Missed(self._now_ms(), reason, max(_HEADROOM_BYTES, 4 * size))
             self._missed.lose(self._pending)
             self._pending = []
             log.error("%s; make room in %s", reason, self._folder)
@@ -314,21 +276,11 @@ class DecisionLog:
         """The gap is written first; what was in force is written with it, since changes may have been lost."""
         missed = self._missed
         self._tried_at = self._clock.monotonic()
-        if missed is None or _room(self._folder) < missed.headroom_bytes:
+        if missed is None or room(self._folder) < missed.headroom_bytes:
             return
         now = self._now_ms()
-        gap = {
-            "event": "gap",
-            "at": now,
-            "cause": "full",
-            "records": missed.records,
-            "controls": missed.controls,
-            "from": missed.since_ms,
-            "reason": missed.reason,
-        }
         standing = {"event": "standing", "at": now, "standing": self.standing.to_json()}
-        whole, standing_line = (orjson.dumps(one, option=orjson.OPT_SORT_KEYS) for one in (gap, standing))
-        lines = [whole, *missed.gaps, standing_line]
+        lines = [*missed.gaps_told(now), orjson.dumps(standing, option=orjson.OPT_SORT_KEYS)]
         self._missed = None
         if not self._frame(CONTROL, lines):
             self._missed = missed
@@ -340,26 +292,25 @@ class DecisionLog:
         if self._missed is not None or not self._records:
             return
         old = self._now_ms() - self._begun_ms >= self._options.segment_s * 1000
-        if old or self._offset >= self._options.segment_bytes:
+        if old or self._file.size_bytes >= self._options.segment_bytes:
             self._turn()
 
     def _turn(self) -> None:
-        before, ended = self._descriptor, Mark(self._number, self._sequence, self._link, self._clock.monotonic())
+        before, ended = self._file, Mark(self._number, self._sequence, self._link, self._clock.monotonic())
         try:
-            self._descriptor, self._offset = self._open_segment()
+            self._file = self._open_segment()
         except OSError as error:
             self._fail(error)
             return
         with suppress(OSError):  # its time says when it ended: retention goes by it
             os.utime(raw_path(self._folder, ended.segment), (self.time.stamp, self.time.stamp))
-        self._ask_sync(before, ended)
-        os.close(before)
+        self._ask_sync(before.descriptor, ended)
+        before.close()
         self._sync()
 
-    def _open_segment(self) -> tuple[int, int]:
+    def _open_segment(self) -> SegmentFile:
         """A new file with its first frame in it. Raises OSError, and leaves nothing behind."""
         number = self._number + 1
-        path = raw_path(self._folder, number)
         now = self._now_ms()
         heading = {
             "event": "segment",
@@ -375,21 +326,15 @@ class DecisionLog:
         }
         line = orjson.dumps(heading, option=orjson.OPT_SORT_KEYS)
         frame, link = pack(self._link, CONTROL, self._sequence + 1, now, [line])
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            _write_all(descriptor, MAGIC + frame)
-        except OSError:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
-            raise
+        file = SegmentFile.create(raw_path(self._folder, number), MAGIC + frame)
         self._number, self._sequence, self._link = number, self._sequence + 1, link
         self._records, self._begun_ms = 0, now
         self._changed_at = self._changed_at or self._clock.monotonic()
-        return descriptor, len(MAGIC) + len(frame)
+        return file
 
     def _sync(self) -> None:
         now = self._clock.monotonic()
-        if self._ask_sync(self._descriptor, Mark(self._number, self._sequence, self._link, now)):
+        if self._ask_sync(self._file.descriptor, Mark(self._number, self._sequence, self._link, now)):
             self._changed_at, self._synced_at = None, now
 
     def _ask_sync(self, descriptor: int, mark: Mark) -> bool:
@@ -413,21 +358,6 @@ class DecisionLog:
             return
         self._signed_at, self._unsigned = self._clock.monotonic(), 0
         self.notes.sign(Checkpoint(done.sequence, done.link.hex(), int(self._clock.wall()), DECISIONS))
-
-
-def _room(folder: Path) -> int:
-    """Bytes that are left there; a quota may leave less, and then the write itself tells."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return 0
-    return found.f_bavail * found.f_frsize
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _lock(folder: Path) -> int:
