@@ -20,7 +20,7 @@ from runtimes.base import Array, Arrays, LoadSpec
 from runtimes.padding import cut, next_size, padded
 from runtimes.signature import DATATYPES, Signature, TensorSpec
 
-__all__ = ["CudaBinding", "provider_options"]
+__all__ = ["CudaBinding", "provider_options", "ungraphed"]
 
 _WARM_RUNS = 2
 """One run allocates, the next is captured; replays begin after them."""
@@ -39,6 +39,16 @@ def provider_options(spec: LoadSpec, index: int) -> dict[str, Any]:
         options["gpu_mem_limit"] = spec.memory_limit_bytes
     if spec.graph_rows:
         options["enable_cuda_graph"] = True
+    return options
+
+
+def ungraphed(graph_rows: Sequence[int]) -> Any:
+    """Run options for what no graph is of. A session that captures would else capture the first shapes that come, and
+    replay them for all others."""
+    if not graph_rows:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", "-1")
     return options
 
 
@@ -68,6 +78,7 @@ class CudaBinding:
         self._session = session
         self._signature = signature
         self._device = (device_type, index)
+        self._ungraphed = ungraphed(graph_rows)
         static = signature.batched and all(_fixed_shape(spec) for spec in (*signature.inputs, *signature.outputs))
         self._fixed = {rows: self._capture(rows) for rows in sorted(graph_rows)} if static else {}
 
@@ -89,17 +100,9 @@ class CudaBinding:
             binding.bind_ortvalue_input(spec.name, value)
         for spec in self._signature.outputs:
             binding.bind_output(spec.name, *self._device)
-        self._session.run_with_iobinding(binding, self._ungraphed())
+        self._session.run_with_iobinding(binding, self._ungraphed)
         answers: list[Array] = binding.copy_outputs_to_cpu()
         return answers
-
-    def _ungraphed(self) -> Any:
-        """A run outside the graphs of a session that captures: its annotation says so."""
-        if not self._fixed:
-            return None
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", "-1")
-        return options
 
     def _run_fixed(self, feeds: Arrays, rows: int, fixed: _Fixed) -> list[Array]:
         for name, value in fixed.inputs.items():

@@ -22,7 +22,7 @@ import onnxruntime
 from runtimes.base import Array, Arrays, Files, InvalidInput, LoadFailed, LoadSpec, ModelFailed, OutOfMemory, Runtime
 from runtimes.bfloat16 import narrow, widen
 from runtimes.devices import CPU, cuda_index
-from runtimes.onnx_cuda import CudaBinding, provider_options
+from runtimes.onnx_cuda import CudaBinding, provider_options, ungraphed
 from runtimes.signature import Signature, TensorSpec
 
 __all__ = ["OnnxRuntime", "load"]
@@ -53,15 +53,25 @@ _TYPES = {
 class OnnxRuntime:
     """One session. Inputs are read where they lie; only strings and BF16 are converted.
 
-    ``binding``: moves batches to and from a device, for models whose tensors it can take.
+    ``binding``: moves batches to and from a device, for models whose tensors it can take. ``run_options`` are of the
+    runs without it.
     """
 
-    def __init__(self, session: Any, signature: Signature, device: str, binding: CudaBinding | None = None) -> None:
+    def __init__(
+        self,
+        session: Any,
+        signature: Signature,
+        device: str,
+        binding: CudaBinding | None = None,
+        *,
+        run_options: Any = None,
+    ) -> None:
         self._session = session
         # What ``session.run`` calls after checks that the gateway has made: three microseconds of seven (``tiny``). Of
         # its own errors it would turn none into another, since the fallback to other providers is off.
         self._run: Any = getattr(getattr(session, "_sess", None), "run", None) or session.run
         self._binding = binding
+        self._run_options = run_options
         self.signature = signature
         self.device = device
         self._names = [spec.name for spec in signature.outputs]
@@ -88,7 +98,7 @@ class OnnxRuntime:
             return self._run_bfloat(feeds)
         if self._binding is not None:
             return self._binding.run(feeds)
-        answers: list[Array] = self._run(self._names, feeds, None)
+        answers: list[Array] = self._run(self._names, feeds, self._run_options)
         return answers
 
     def _run_bfloat(self, feeds: Arrays) -> list[Array]:
@@ -101,7 +111,7 @@ class OnnxRuntime:
                 if spec.datatype == "BF16"
                 else onnxruntime.OrtValue.ortvalue_from_numpy(array)
             )
-        outputs = self._session.run_with_ort_values(self._names, values)
+        outputs = self._session.run_with_ort_values(self._names, values, self._run_options)
         return [
             _words(value) if spec.datatype == "BF16" else value.numpy()
             for spec, value in zip(self.signature.outputs, outputs, strict=True)
@@ -168,7 +178,7 @@ def load(spec: LoadSpec, files: Files) -> Runtime:
     index = cuda_index(spec.device) or 0
     bindable = all(tensor.datatype not in ("BYTES", "BF16") for tensor in (*signature.inputs, *signature.outputs))
     binding = CudaBinding(session, signature, index, graph_rows=spec.graph_rows) if bindable else None
-    return OnnxRuntime(session, signature, f"cuda:{index}", binding)
+    return OnnxRuntime(session, signature, f"cuda:{index}", binding, run_options=ungraphed(spec.graph_rows))
 
 
 def _session(model: bytes, options: Any, providers: Sequence[Any], spec: LoadSpec) -> Any:

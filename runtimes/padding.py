@@ -7,8 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from runtimes.base import Array
+from runtimes.signature import Signature
 
-__all__ = ["cut", "next_size", "padded"]
+__all__ = ["cut", "next_size", "padded", "sizes_alone_vary"]
+
+
+def sizes_alone_vary(signature: Signature) -> bool:
+    """Whether batches differ in their rows and nothing else, so that work can be prepared for a few sizes."""
+    return signature.batched and all(isinstance(axis, int) for spec in signature.inputs for axis in spec.shape[1:])
 
 
 def next_size(rows: int, sizes: Iterable[int]) -> int | None:

@@ -22,6 +22,7 @@ import torch
 from runtimes.base import Array, Arrays, Files, InvalidInput, LoadFailed, LoadSpec, ModelFailed, OutOfMemory, Runtime
 from runtimes.devices import CPU, cuda_index
 from runtimes.example import synthetic_inputs
+from runtimes.padding import sizes_alone_vary
 from runtimes.signature import Signature
 from runtimes.torch_lane import CudaLane, HostLane, Lane
 from runtimes.torch_signature import DTYPES, arguments, default_names, own_signature
@@ -163,7 +164,7 @@ def _made(module: Any, spec: LoadSpec, signature: Signature, device: str, argume
         _limit_memory(index, spec.memory_limit_bytes)
         lane = CudaLane(index)
     runtime = TorchRuntime(call, signature, lane, device, arguments, precision=precision)
-    if isinstance(lane, CudaLane) and spec.graph_rows and signature.batched:
+    if isinstance(lane, CudaLane) and spec.graph_rows and sizes_alone_vary(signature):
         lane.capture(runtime.program, lambda rows: synthetic_inputs(signature, rows), spec.graph_rows)
     return runtime
 

@@ -1,8 +1,9 @@
 """The response caches of all routes: equal requests to one version are answered by one computation, or by none.
 
 A request that finds its answer gets it. One that finds an equal request under way waits for that one's answer;
-otherwise it computes, and what it computes is kept. Whoever computes owes the others nothing: if it fails, they compute
-for themselves, and if its client leaves, one of them takes its place.
+otherwise it computes, and what it computes is kept. Whoever computes owes the others nothing: if the version fails,
+they compute for themselves; if its client leaves, its deadline passes or it gives way in the queue, which is its own
+affair, one of them takes its place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.clock import Clock
-from gateway.errors import DeadlineExceeded
+from gateway.errors import DeadlineExceeded, Overloaded
 from gateway.events.observer import Observer
 from gateway.messages import Arrays
 from gateway.serving.answer_cache import (
@@ -57,7 +58,8 @@ class _Place(NamedTuple):
 
 
 class _Flight:
-    """One computation under way, and the equal requests that wait for it. ``left``: it was given up by its client."""
+    """One computation under way, and the equal requests that wait for it. ``left``: it was given up, for a reason that
+    those who wait need not share."""
 
     __slots__ = ("deadline", "left", "priority", "waiters")
 
@@ -153,7 +155,7 @@ class Answers:
         try:
             answer = await compute()
             shared = self._kept(place, answer.outputs, wanted=bool(flight.waiters))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, DeadlineExceeded, Overloaded):
             flight.left = True
             raise
         else:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 
 from runtimes.base import LoadFailed, LoadSpec
 from runtimes.execution import execute, load
-from runtimes.onnx_cuda import CudaBinding, provider_options
+from runtimes.onnx_cuda import CudaBinding, provider_options, ungraphed
+from runtimes.onnx_runtime import OnnxRuntime
 from tests.runtimes.versions import load_spec, signature
 
 SIGNATURE = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 4)), "n": ("FP32", ("batch",))})
@@ -85,6 +86,15 @@ def test_graphs_are_for_shapes_that_are_known() -> None:
     binding = CudaBinding(session, free, 0, graph_rows=(1, 2), device_type="cpu")
     assert repr(binding) == "<CudaBinding cpu:0 [0 graphs]>"
     assert binding.run({"x": np.zeros((2, 3), np.float32)})[0].shape == (2, 3)
+    assert binding._ungraphed.get_run_config_entry("gpu_graph_id") == "-1", "else the session captures by itself"
+
+
+def test_only_a_session_that_captures_is_told_not_to() -> None:
+    """Strings and BF16 run unbound, and would be captured all the same: with the first shapes that come."""
+    assert ungraphed(()) is None
+    session = onnxruntime.InferenceSession(model(), providers=["CPUExecutionProvider"])
+    runtime = OnnxRuntime(session, SIGNATURE, "cpu", run_options=ungraphed((1, 2)))
+    assert runtime.run({"x": np.ones((3, 4), np.float32)})["y"].shape[0] == 3
 
 
 def test_the_provider_is_told_what_memory_it_may_take() -> None:

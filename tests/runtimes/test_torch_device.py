@@ -14,11 +14,13 @@ import torch
 
 from runtimes.base import LoadFailed, Runtime
 from runtimes.execution import execute, load
-from runtimes.padding import next_size, padded
+from runtimes.padding import next_size, padded, sizes_alone_vary
+from runtimes.signature import Signature, TensorSpec
 from tests.runtimes.versions import exported_torch, load_spec, signature
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device and a torch built for it")
 LINEAR = signature({"x": ("FP32", ("batch", 4))}, {"y": ("FP32", ("batch", 3))})
+FREE = signature({"x": ("FP32", ("batch", "width"))}, {"y": ("FP32", ("batch", "width"))})
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
 
@@ -34,10 +36,10 @@ def scripted(module: torch.nn.Module) -> bytes:
     return target.getvalue()
 
 
-def script_loaded(tmp_path: Path, content: bytes, **fields: Any) -> Runtime:
+def script_loaded(tmp_path: Path, content: bytes, *, free: bool = False, **fields: Any) -> Runtime:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return loaded(tmp_path, content, "m.pt", signature=LINEAR, **fields)
+        return loaded(tmp_path, content, "m.pt", signature=FREE if free else LINEAR, **fields)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -106,6 +108,17 @@ def test_a_batch_goes_to_the_next_size_that_was_prepared(rows: int, size: int | 
     assert next_size(rows, (1, 2, 4, 8)) == size
 
 
+@pytest.mark.parametrize(
+    ("shape", "batched", "prepared"),
+    [(("batch", 4), True, True), (("batch",), True, True), (("batch", "width"), True, False), ((4, 4), False, False)],
+)
+def test_work_is_prepared_for_sizes_only_where_nothing_but_the_rows_varies(
+    shape: tuple[int | str, ...], batched: bool, prepared: bool
+) -> None:
+    """A graph has one shape: captured at width 1, it would fail every other width, or stretch a column over it."""
+    assert sizes_alone_vary(Signature((TensorSpec("x", "FP32", shape),), (), batched)) is prepared
+
+
 def test_padding_is_zeros_behind_the_rows() -> None:
     """A batch that fills the size is handed on as it is."""
     rows = np.ones((2, 3), np.float32)
@@ -127,6 +140,17 @@ def test_a_program_answers_on_a_cuda_device_as_on_the_cpu(
         x = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
         ours, theirs = execute(gpu, {"x": x}, rows), execute(cpu, {"x": x}, rows)
         assert np.allclose(ours["logits"], theirs["logits"], atol=1e-3 if precision is None else 0.05)
+    gpu.close()
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_program_of_free_widths_answers_on_a_cuda_device_without_graphs(tmp_path: Path) -> None:
+    """Though they were asked for."""
+    gpu = script_loaded(tmp_path, scripted(torch.nn.ReLU()), free=True, device="cuda:0", graph_rows=(1, 2))
+    for width in (1, 3, 2):
+        x = np.full((2, width), 2.0, np.float32)
+        assert np.array_equal(execute(gpu, {"x": x}, 2)["y"], x)
     gpu.close()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.errors import DeadlineExceeded, ModelError
+from gateway.errors import DeadlineExceeded, ModelError, QueueFull, TurnoutError
 from gateway.messages import Arrays
 from gateway.serving.answers import HASH_IN_THREAD_BYTES, Answers, CachedRoute
 from gateway.serving.item import Answer, Priority
@@ -170,6 +170,26 @@ async def test_one_of_those_who_wait_takes_the_place_of_a_client_that_left(versi
     assert asking[0].cancelled()
     assert versions.outcomes == ["miss", "miss", "joined", "joined"]
     assert first((await versions.ask()).outputs) == 7.0
+
+
+@pytest.mark.parametrize("failure", [DeadlineExceeded("late"), QueueFull("pushed out", retry_after_s=1.0)])
+async def test_one_of_those_who_wait_takes_the_place_of_one_that_gave_up(
+    versions: Versions, failure: TurnoutError
+) -> None:
+    """Its deadline, or its place in the queue, was its own: a hundred others need not compute a hundred times."""
+    giving_up = versions.ask(deadline=1010.0)
+    await turns()
+    others = [*(versions.ask(deadline=1020.0) for _ in range(3)), versions.ask()]
+    await turns()
+
+    versions.asked[0].set_exception(failure)
+    await turns()
+
+    assert len(versions.asked) == 2
+    versions.asked[1].set_result(answer())
+    with pytest.raises(type(failure)):
+        await giving_up
+    assert [first((await other).outputs) for other in others] == [7.0] * 4
 
 
 async def test_a_client_that_leaves_while_it_waits_takes_nobody_with_it(versions: Versions) -> None:
