@@ -250,7 +250,7 @@ class Gateway:
             looks=LooksElsewhere(subjects.read, clock=clock, environment=recorder_environment()),
         )
         observer.add(watch)
-        metrics.registry.register(DriftFamilies(watch.figures))
+        metrics.registry.register(DriftFamilies(watch.figures, watch.looked_at))
         self._ends.push_async_callback(watch.close)
         watch.start()
         return watch

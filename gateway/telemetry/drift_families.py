@@ -4,11 +4,12 @@ together."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.messages import VersionRef
 from gateway.telemetry.drift.figures import Figures
 
 __all__ = ["DriftFamilies"]
@@ -19,8 +20,11 @@ _VERSION = ("model", "version")
 class DriftFamilies(Collector):
     """Asked by the registry, on whatever thread renders it."""
 
-    def __init__(self, figures: Callable[[], Sequence[Figures]]) -> None:
+    def __init__(
+        self, figures: Callable[[], Sequence[Figures]], looked_at: Callable[[], Mapping[VersionRef, float]]
+    ) -> None:
         self._figures = figures
+        self._looked_at = looked_at
 
     def collect(self) -> Iterator[Metric]:
         figures = self._figures()
@@ -45,7 +49,14 @@ class DriftFamilies(Collector):
             for kind, rate in (("simulated", one.simulated), ("held-out", one.held_out)):
                 if rate is not None:
                     rates.add_metric((*labels, kind), rate)
-        yield from (blames, seen, counted, raised, rates)
+        yield from (blames, seen, counted, raised, rates, self._looks())
+
+    def _looks(self) -> Metric:
+        told = "Unix time at which a version was judged for drift last; where it never could be, was first to be."
+        family = GaugeMetricFamily("gateway_drift_looked_timestamp_seconds", told, labels=_VERSION)
+        for version, at in self._looked_at().items():
+            family.add_metric((version.model, str(version.number)), at)
+        return family
 
 
 def _scores(figures: Sequence[Figures]) -> Metric:

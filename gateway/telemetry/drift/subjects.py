@@ -14,7 +14,7 @@ from gateway.messages import VersionRef
 from gateway.routing.table import Route, RoutingTable
 from gateway.settings_drift import DriftSettings
 from gateway.telemetry.drift.evidence import Reference
-from gateway.telemetry.drift.given import Given, given, why_uncompared
+from gateway.telemetry.drift.given import Given, fed, given, why_uncompared
 from gateway.telemetry.drift.judging import Policy
 from gateway.telemetry.drift.looks import reference_of
 from gateway.telemetry.drift.sharing import Profiled
@@ -71,6 +71,13 @@ class Subjects:
     @property
     def routes(self) -> Mapping[str, Route]:
         return self._table().routes
+
+    @property
+    def served(self) -> frozenset[VersionRef]:
+        """What may answer on any route, or gets copies."""
+        return frozenset(
+            ref for route in self.routes.values() for ref in fed(route) | set(map(route.ref, route.pinnable))
+        )
 
     def watched(self, route: Route) -> Iterator[tuple[VersionRef, str]]:
         profiles = self._profiles()

@@ -24,10 +24,9 @@ from gateway.events.records import CountsRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 from gateway.telemetry.drift.figures import Figures
-from gateway.telemetry.drift.given import fed
 from gateway.telemetry.drift.keeping import Belief, from_bytes
 from gateway.telemetry.drift.looking import DriftAlarm, alarms_of, uncompared
-from gateway.telemetry.drift.looks import Looked, Looks, LooksHere, PairLook, VersionLook
+from gateway.telemetry.drift.looks import Look, Looked, Looks, LooksHere, PairLook, VersionLook
 from gateway.telemetry.drift.orphans import Round, orphans
 from gateway.telemetry.drift.sharing import Counted, Profiled, Shared, Tally
 from gateway.telemetry.drift.showing import DriftReports
@@ -39,6 +38,8 @@ log = logging.getLogger("turnout.drift")
 
 BEAT_S = 1.0
 """How often the post is renewed, well within a lease."""
+
+_LOOKS_BEHIND = 2
 
 
 class DriftWatch(Observer):
@@ -68,6 +69,9 @@ class DriftWatch(Observer):
         self._term: int | None = None
         self._next_look = 0.0
         self._away = False
+        # Looks that are still due once nothing is left to look at: alarms of what has gone end at the second.
+        self._due = 0
+        self._looked_at: dict[VersionRef, float] = {}
         self._retired: set[VersionRef] = set()
         self._uncompared: set[tuple[str, VersionRef]] = set()
         # Of this round: names of the alarms that were told of, and versions that cannot be judged. Of the last one:
@@ -119,6 +123,11 @@ class DriftWatch(Observer):
         """Of the versions that are judged here; asked on any thread."""
         return list(self._figures.values())
 
+    def looked_at(self) -> Mapping[VersionRef, float]:
+        """When each was judged last (Unix time); of one that never could be, when that was first tried. Asked on any
+        thread."""
+        return dict(self._looked_at)
+
     # Looks
 
     async def _watch_on(self) -> None:
@@ -131,7 +140,9 @@ class DriftWatch(Observer):
 
     async def beat(self) -> None:
         """Renews the post, and looks when it is time."""
-        if not self._subjects:
+        if self._subjects:
+            self._due = _LOOKS_BEHIND
+        if not self._due:
             return
         try:
             await self._lead()
@@ -139,6 +150,8 @@ class DriftWatch(Observer):
             if now >= self._next_look:
                 self._next_look = now + self._subjects.settings.look_s
                 await self.look()
+                if not self._subjects:
+                    self._due -= 1
         except (StoreUnavailable, Fenced) as error:
             if not self._away:
                 log.warning("counts of drift wait: %s", error)
@@ -151,6 +164,7 @@ class DriftWatch(Observer):
         if term != self._term:
             self._beliefs.clear()
             self._figures.clear()
+            self._looked_at.clear()
             self._uncompared.clear()
             self._orphans.clear()
             self._term = term
@@ -180,19 +194,20 @@ class DriftWatch(Observer):
         kept = {Profiled(*each).scope for route in routes for each in self._subjects.watched(route)}
         for scope in set(self._beliefs) - kept - {pair.scope for pair in pairs}:
             del self._beliefs[scope]
-        for gone in set(self._figures) - done:
-            del self._figures[gone]
+        for gone in (self._figures.keys() | self._looked_at.keys()) - done:
+            self._figures.pop(gone, None)
+            self._looked_at.pop(gone, None)
         self._subjects.forget_others()
-        await self._end_orphans(routes, done)
+        await self._end_orphans(done)
 
     def _alarmed(self, alarm: DriftAlarm) -> None:
         self._told.add(alarm.name)
         self._told_on(alarm)
 
-    async def _end_orphans(self, routes: Sequence[Route], watched: set[VersionRef]) -> None:
+    async def _end_orphans(self, watched: set[VersionRef]) -> None:
         """Once two looks have found them: at a start, versions come one by one."""
-        served = _served(routes)
-        looks = Round(frozenset(self._told), frozenset(watched - self._unread), frozenset(served | watched))
+        served = self._subjects.served | watched
+        looks = Round(frozenset(self._told), frozenset(watched - self._unread), frozenset(served))
         found = {alarm.name: alarm for alarm in orphans(await self._standing(), looks)}
         for name in found.keys() & self._orphans:
             self._alarmed(found[name])
@@ -215,7 +230,10 @@ class DriftWatch(Observer):
         policy, shown = self._subjects.policy(key.version.model, tests), self._subjects.settings.features_shown
         now = self._clock.wall()
         look = VersionLook(key.profile, key.version, belief, tally, now, policy, tuple(apart), shown)
-        after = await self._looks.do(look)
+        after = await self._looked(key.version, look)
+        if after is None:
+            return
+        self._looked_at[key.version] = now
         fed_by = self._subjects.given(route, key.version)
         for alarm in alarms_of(route.name, key.version, after.belief, fed_by=fed_by):
             self._alarmed(alarm)
@@ -232,11 +250,23 @@ class DriftWatch(Observer):
         both = await self._both(pair, plan.size)
         belief = await self._belief(pair.scope, both)
         policy = self._subjects.policy(pair.version.model, tests)
-        after = await self._looks.do(PairLook(pair.profile, belief, both, self._clock.wall(), policy))
+        after = await self._looked(pair.version, PairLook(pair.profile, belief, both, self._clock.wall(), policy))
+        if after is None:
+            return ()
         for alarm in alarms_of(pair.route, pair.version, after.belief, beside=True):
             self._alarmed(alarm)
         await self._keep(pair.scope, belief, after)
         return tuple(after.belief.state.raised)
+
+    async def _looked(self, version: VersionRef, look: Look) -> Looked | None:
+        """None where it failed: one version's fault must not cost the others theirs. Its alarms stand meanwhile."""
+        try:
+            return await self._looks.do(look)
+        except (TurnoutError, OSError) as error:
+            log.warning("drift of %s is not judged now: %s", version, error)
+        self._unread.add(version)
+        self._looked_at.setdefault(version, self._clock.wall())
+        return None
 
     async def _both(self, pair: Pair, size: int) -> Tally:
         scopes = [Profiled(version, pair.profile).scope for version in (pair.version, pair.known_good)]
@@ -269,13 +299,8 @@ class DriftWatch(Observer):
     async def _take_back(self, version: VersionRef) -> None:
         """Nothing of it runs here any more. Where it has left the routes, too, its counts would stay for nothing, a
         megabyte for each of a thousand features; should it come back it counts from nothing, as after a restart."""
-        left = version not in _served(self._subjects.routes.values())
+        left = version not in self._subjects.served
         for key in self._counted.of(version):
             self._counted.drop(key)
             if left:
                 await self._shared.publish(key.scope, {})
-
-
-def _served(routes: Iterable[Route]) -> set[VersionRef]:
-    """What may answer on them, or gets copies."""
-    return {ref for route in routes for ref in fed(route) | set(map(route.ref, route.pinnable))}

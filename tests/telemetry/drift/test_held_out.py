@@ -93,7 +93,7 @@ def test_promised_simulated_and_held_out_are_shown_each_by_its_name() -> None:
     assert "simulated" in line
     assert "held out: parts of the reference differ" in line
     figures = figures_of(VersionRef("m", 1), reference, belief, policy, shown=5)
-    families = {family.name: family for family in DriftFamilies(lambda: [figures]).collect()}
+    families = {family.name: family for family in DriftFamilies(lambda: [figures], dict).collect()}
     kinds = {each.labels["kind"] for each in families["gateway_drift_false_alarms_per_90_days"].samples}
     assert kinds == {"promised", "simulated", "held-out"}
 

@@ -87,3 +87,17 @@ def test_what_is_no_alarm_of_drift_or_is_a_newer_releases_stands() -> None:
     (ended,) = orphans(rows, Round(frozenset(), frozenset(), frozenset()))
     assert (ended.name, ended.raised, ended.route) == (WORLD, False, "r")
     assert not list(orphans(rows, Round(frozenset({WORLD}), frozenset({ONE}), frozenset({ONE}))))
+
+
+async def test_alarms_and_series_of_the_last_version_that_has_a_profile_end_with_it() -> None:
+    """Its route goes on with a version that has none: there is nothing left to look at, and nothing left standing."""
+    one = scene()
+    one.routes = table(1)
+    await watched(one, ONE, moved=ONE)
+    assert one.standing() == {WORLD: True}
+    one.routes = table(2, known_good=2)
+    one.profiles.clear()
+    await watched(one, looks=3)
+    assert one.standing() == {WORLD: False}
+    assert not one.watch.figures()
+    assert not one.watch.looked_at()

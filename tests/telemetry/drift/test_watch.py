@@ -12,13 +12,15 @@ from gateway.cli.drift_command import sentence
 from gateway.clock import ManualClock
 from gateway.control.coordination import Alone
 from gateway.control.shared_watch import SharedWatch
-from gateway.errors import Fenced, UnknownRoute
+from gateway.errors import Fenced, StoreUnavailable, UnknownRoute
 from gateway.messages import VersionRef
 from gateway.routing.table import Rule
 from gateway.settings_drift import ModelDrift
+from gateway.telemetry.drift.looks import Look, Looked, LooksHere, ReadProfile, VersionLook
 from gateway.telemetry.drift.sharing import Profiled, Tally
+from gateway.telemetry.drift_families import DriftFamilies
 from tests.control.scene import until
-from tests.telemetry.drift.watch_scene import DIGEST, ONE, RNG, ROWS, TWO, Ground, Replica, Scene, table
+from tests.telemetry.drift.watch_scene import BODY, DIGEST, ONE, RNG, ROWS, TWO, Ground, Replica, Scene, table
 
 
 @pytest.mark.parametrize("replicas", [4, 16])
@@ -255,6 +257,44 @@ async def test_metrics_are_bounded_whatever_the_number_of_features() -> None:
     scene.watch.version_retired(ONE)
     await scene.look()
     assert not scene.watch._counted._tallies
+
+
+class NoLooksAt(LooksHere):
+    """Fails for one version, as a profile may that nobody thought of."""
+
+    def __init__(self, read: ReadProfile, version: VersionRef) -> None:
+        super().__init__(read)
+        self.version: VersionRef | None = version
+
+    async def do(self, look: Look) -> Looked:
+        if isinstance(look, VersionLook) and look.version == self.version:
+            raise StoreUnavailable("the process that looks for drift was lost with a look")
+        return await super().do(look)
+
+
+async def test_a_version_that_cannot_be_judged_costs_no_other_its_looks_and_is_seen_to_wait() -> None:
+    """The first of two fails at each look: the second is judged, and the time of the first one's stands still."""
+    ground, clock = Ground(), ManualClock()
+    ground.elect("a")
+
+    async def read(_: str) -> bytes:
+        return json.dumps(BODY).encode()
+
+    looks = NoLooksAt(read, ONE)
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1, 2), looks=looks)
+    for _ in range(3):
+        for version in (ONE, TWO):
+            scene.count(RNG.standard_normal((500, 6)), version)
+        await scene.look()
+    told = scene.watch.looked_at()
+    assert (told[ONE], told[TWO]) == (clock.wall() - 1200.0, clock.wall())
+    assert [one.version for one in scene.watch.figures()] == [TWO]
+    family = {one.name: one for one in DriftFamilies(scene.watch.figures, scene.watch.looked_at).collect()}
+    assert len(family["gateway_drift_looked_timestamp_seconds"].samples) == 2
+    looks.version = None
+    await scene.look()
+    assert scene.watch.looked_at()[ONE] == clock.wall()
+    assert len(scene.watch.figures()) == 2
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["has left the routes", "was evicted"])

@@ -15,13 +15,14 @@ from gateway.messages import VersionRef
 from gateway.routing.table import Arm, Route, RoutingTable, Rule
 from gateway.settings_drift import DriftSettings
 from gateway.telemetry.drift.looking import DriftAlarm
+from gateway.telemetry.drift.looks import Looks
 from gateway.telemetry.drift.sharing import Shared
 from gateway.telemetry.drift.subjects import Subjects
 from gateway.telemetry.drift.watch import DriftWatch
 from runtimes.counting import Plan
 from tests.telemetry.drift.scene import body_of, counted
 
-__all__ = ["DIGEST", "ONE", "RNG", "ROWS", "THREE", "TWO", "Ground", "Replica", "Scene", "table"]
+__all__ = ["BODY", "DIGEST", "ONE", "RNG", "ROWS", "THREE", "TWO", "Ground", "Replica", "Scene", "table"]
 
 ONE, TWO, THREE = VersionRef("m", 1), VersionRef("m", 2), VersionRef("m", 3)
 RNG = np.random.default_rng(9)
@@ -88,7 +89,15 @@ def table(*arms: int, known_good: int | None = 1, rules: tuple[Rule, ...] = ()) 
 class Scene:
     """One replica's watch."""
 
-    def __init__(self, shared: Shared, clock: ManualClock, *, routes: RoutingTable, **settings: object) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        clock: ManualClock,
+        *,
+        routes: RoutingTable,
+        looks: Looks | None = None,
+        **settings: object,
+    ) -> None:
         self.alarms: list[DriftAlarm] = []
         self.clock = clock
         chosen = DriftSettings.model_validate(settings)
@@ -98,7 +107,12 @@ class Scene:
             lambda: self.routes, lambda: self.profiles, lambda _: json.dumps(BODY).encode(), chosen
         )
         self.watch = DriftWatch(
-            shared=shared, subjects=self.subjects, alarmed=self.alarms.append, standing=self.stood, clock=clock
+            shared=shared,
+            subjects=self.subjects,
+            alarmed=self.alarms.append,
+            standing=self.stood,
+            clock=clock,
+            looks=looks,
         )
 
     def count(self, values: np.ndarray, version: VersionRef = ONE, *, seen: int | None = None) -> None:
