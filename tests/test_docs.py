@@ -112,7 +112,9 @@ def test_the_example_route_is_one() -> None:
     """``turnout apply -f config/examples/route.yaml`` is the first thing that people try."""
     body = yaml.safe_load((ROOT / "config" / "examples" / "route.yaml").read_text(encoding="utf-8"))
     assert body.pop("route")
-    assert RouteSpec.parse(body).to_json()["cache"]
+    spec = RouteSpec.parse(body).to_json()
+    assert spec["cache"]
+    assert spec["truth"]["output"] == "label", "labels that POST /feedback brings are taken out of the box"
 
 
 def test_the_reference_names_no_settings_key_that_is_not_there() -> None:

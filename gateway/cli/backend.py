@@ -248,6 +248,10 @@ class Backend(
         """As ``GET /admin/decisions/{id}`` answers. Raises NotFound."""
         ...
 
+    async def decisions(self, *, since: float | None, limit: int) -> Sequence[Json]:
+        """As ``GET /admin/decisions`` answers, newest first, of however many pages. ``since``: seconds, the epoch's."""
+        ...
+
     async def truth(self, name: str, days: int) -> Json:
         """As ``GET /admin/truth/{route}`` answers."""
         ...

@@ -32,7 +32,8 @@ _SQL = "gateway.telemetry.decisions.sql"
 _VERIFY = "gateway.telemetry.decisions.verify"
 """Imported when asked for: pyarrow and DuckDB are extras."""
 
-_SHOWN = ("decision", "started", "route", "answered", "code", "reason", "duration_us", "request")
+_SHOWN = ("decision", "at", "route", "answered", "code", "reason", "duration_us", "request")
+_SHOWN_OF_SQL = ("decision", "started", "route", "answered", "code", "reason", "duration_us", "request")
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -68,18 +69,23 @@ def show(
 ) -> None:
     """Show one decision, or the newest that fit. SQL is run by DuckDB on the log's files, also without a gateway."""
     output = Output.standard(machine=json)
+    begin = None if since is None else _begin(since)
     if name is not None:
         found = perform(lambda backend: backend.decision(name))
         output.json(found) if json else output.fields(_facts(found))
-        return
-    home = local_home("a question in SQL")
-    begin = None if since is None else _begin(since)
-    found = _asked(home / FOLDER, sql) if sql is not None else _newest(home / FOLDER, where, begin, limit)
-    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    if json:
+    elif where is None and sql is None:
+        _tabulate(output, _SHOWN, perform(lambda backend: backend.decisions(since=begin, limit=limit)))
+    else:
+        home = local_home("a question in SQL")
+        answer = _asked(home / FOLDER, sql) if sql is not None else _newest(home / FOLDER, where, begin, limit)
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        _tabulate(output, answer.columns if sql is not None else _SHOWN_OF_SQL, rows)
+
+
+def _tabulate(output: Output, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    if output.machine:
         output.json(rows)
         return
-    columns = found.columns if sql is not None else _SHOWN
     cells = [[row[column] for column in columns] for row in rows]
     output.table([column.upper() for column in columns], cells, empty="No decision fits.")
 

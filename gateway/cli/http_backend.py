@@ -278,6 +278,15 @@ class HttpBackend:
     async def decision(self, name: str) -> Json:
         return await self._call("GET", f"/decisions/{_part(name)}")
 
+    async def decisions(self, *, since: float | None, limit: int) -> Sequence[Json]:
+        asked = f"/decisions?limit={limit}" if since is None else f"/decisions?limit={limit}&from={since:.6f}"
+        found: list[Json] = []
+        page = await self._call("GET", asked)
+        while page["cursor"] is not None and len(found) + len(page["decisions"]) < limit:
+            found += page["decisions"]
+            page = await self._call("GET", f"{asked}&cursor={page['cursor']}")
+        return [*found, *page["decisions"]][:limit]
+
     async def truth(self, name: str, days: int) -> Json:
         return await self._call("GET", f"/truth/{_part(name)}?days={days}")
 

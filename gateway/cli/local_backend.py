@@ -26,6 +26,7 @@ from gateway.registry.gates.storing import with_stored_files
 from gateway.registry.registration import RegistrationOptions
 from gateway.registry.search import read_query
 from gateway.settings import load_settings
+from gateway.telemetry.decisions.found import Question as DecisionsAsked
 from gateway.telemetry.decisions.reader import opened
 from gateway.telemetry.decisions.segments import FOLDER as DECISIONS_FOLDER
 from gateway.telemetry.feedback.opening import truth_at
@@ -280,6 +281,12 @@ class LocalBackend:
 
     async def decision(self, name: str) -> Json:
         return await asyncio.to_thread(opened(self._home / DECISIONS_FOLDER).one, name)
+
+    async def decisions(self, *, since: float | None, limit: int) -> Sequence[Json]:
+        question = DecisionsAsked(since=None if since is None else int(since * 1e6), limit=limit)
+        page = await asyncio.to_thread(opened(self._home / DECISIONS_FOLDER).page, question)
+        found: Sequence[Json] = page["decisions"]
+        return found
 
     async def truth(self, name: str, days: int) -> Json:
         return truth_at(self._home / LABELS_FILE, name, days)

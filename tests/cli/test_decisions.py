@@ -11,6 +11,7 @@ from gateway.telemetry.decisions.part import DecisionPart
 from gateway.telemetry.decisions.scribe import Scribe
 from gateway.telemetry.decisions.secret import KeyedHash
 from gateway.telemetry.decisions.segments import FOLDER, listed
+from loadtests.live_gateway import LiveGateway, wait_until
 from tests.cli.conftest import Turnout
 from tests.telemetry.decisions.scene import TABLE, VERSION, answers, compact_closed, decision_id
 
@@ -43,6 +44,25 @@ def test_one_decision_many_by_sql_and_a_whole_query(local: Turnout) -> None:
     assert "no_such_field" in wrong.err
     assert local("decisions", "nobody").status == 1
     assert local("decisions", "--since", "yesterday").status == 2
+
+
+def test_the_newest_are_listed_without_sql_on_a_home_and_over_http(
+    local: Turnout, remote: Turnout, live: LiveGateway
+) -> None:
+    """Whoever has only an address and a token sees what was decided last: as much as asked for, of several pages."""
+    home_with_log(local.folder / "home")
+    rows = local.done("decisions", "--limit", "1200", "--json").json
+    assert [row["decision"] for row in rows] == [decision_id(number) for number in reversed(range(1000))]
+    live.register_echo("listed", "listed", {})
+    live.put_route("listed", {"model": "listed", "split": [{"version": 1, "weight": 1}]})
+    made = [live.predict("listed", [[0, 0, 0, 0]]).json()["decision"] for _ in range(3)]
+
+    def listed_newest() -> bool:
+        rows = remote.done("decisions", "--limit", "2", "--since", "1h", "--json").json
+        return [row["decision"] for row in rows] == made[:0:-1]
+
+    wait_until(listed_newest, what="the newest two decisions")
+    assert "DURATION_US" in remote.done("decisions").out
 
 
 def test_the_proof_takes_checkpoints_from_elsewhere_and_names_what_is_wrong(local: Turnout, tmp_path: Path) -> None:
