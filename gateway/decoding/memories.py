@@ -82,6 +82,11 @@ class Memories:
     def __repr__(self) -> str:
         return f"<Memories {self._name} [{self.lent} lent | {len(self._free)} free | {self.held_bytes} bytes]>"
 
+    @property
+    def filled(self) -> float:
+        """The share of what texts may hold together that they hold."""
+        return self.held_bytes / self._most_bytes if self._most_bytes else 0.0
+
     def text(self) -> Text:
         """An empty text. ``OSError`` when the system has no memory or descriptor for it."""
         return Text(self, self._sheet())

@@ -31,6 +31,7 @@ __all__ = ["Decoders", "PoolStatistics", "Reading"]
 log = logging.getLogger("turnout.decoding")
 
 _MAX_WAITING = 64
+_CROWDED = 7 / 8
 _PATIENCE = 10.0
 _BYTES_A_SECOND = 250e6
 _LEAST_LIMIT_S = 10.0
@@ -106,6 +107,11 @@ class Decoders:
         waiting = sum(not job.done.done() for _, _, job in self._waiting)
         lent = self._texts.lent + self._outputs.lent
         return PoolStatistics(waiting, len(self._alive), self._texts.held_bytes, lent)
+
+    @property
+    def crowded(self) -> bool:
+        """Nearly all places, or bytes, are taken."""
+        return self._texts.lent >= _CROWDED * _MAX_WAITING or self._texts.filled >= _CROWDED
 
     def text(self) -> Text:
         """Room for a body that is about to come. QueueFull when too many wait already, or there is no memory."""

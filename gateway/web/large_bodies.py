@@ -30,6 +30,11 @@ __all__ = ["Asked", "LargeBodies", "LargeEnvelope", "large_bodies"]
 _SLICE_BYTES = 256 * 1024
 _MAX_DECODERS = 2
 
+_PROGRESS_BYTES = 64 * 1024
+_PROGRESS_S = 2.0
+"""A body of which less than so much came in so long gives way when places are short: sixty-four clients that trickle
+would else keep all others' large bodies out."""
+
 
 class Asked(NamedTuple):
     """What is known of a request before its body is read. ``likely``: the signature that will most probably be asked
@@ -54,6 +59,23 @@ class _Source(NamedTuple):
             self.text, self.protocol, encoding=self.encoding, signature=signature, deadline=deadline
         )
         return await asyncio.ensure_future(reading)  # its time-out needs a task, and a whole request is none
+
+
+class _Receipt:
+    """A body on its way: how much of it had come when progress was last seen, and what bounds the wait for it."""
+
+    __slots__ = ("gave_way", "seen_at", "seen_bytes", "wait")
+
+    def __init__(self, wait: asyncio.Timeout, now: float) -> None:
+        self.wait = wait
+        self.seen_at = now
+        self.seen_bytes = 0
+        self.gave_way = False
+
+    def give_way(self) -> None:
+        """Its client is refused in the next turn of the loop."""
+        self.gave_way = True
+        self.wait.reschedule(0.0)
 
 
 class LargeEnvelope:
@@ -114,9 +136,10 @@ class LargeBodies:
         self._body_bytes = body_bytes
         self._receive_s = receive_s
         self._watch_after_s = watch_after_s
+        self._receipts: set[_Receipt] = set()
 
     def __repr__(self) -> str:
-        return f"<LargeBodies {self._decoders!r}>"
+        return f"<LargeBodies {self._decoders!r} [{len(self._receipts)} on their way]>"
 
     async def receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
         """The envelope of a body of which ``begun`` has come; the rest is received here.
@@ -126,13 +149,18 @@ class LargeBodies:
         """
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
+        self._make_room()
         text = self._decoders.text()
         text.append(begun)
+        receipt = _Receipt(asyncio.timeout(self._receive_s), self._clock.monotonic())
+        self._receipts.add(receipt)
         try:
-            async with asyncio.timeout(self._receive_s):
-                await self._receive(exchange, text)
+            async with receipt.wait:
+                await self._receive(exchange, text, receipt)
         except TimeoutError:
-            raise ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster") from None
+            raise self._too_slow(receipt) from None
+        finally:
+            self._receipts.discard(receipt)
         return await self._read(exchange, text, encoding, asked)
 
     async def decode(self, exchange: Exchange, body: bytes, asked: Asked) -> LargeEnvelope:
@@ -157,7 +185,25 @@ class LargeBodies:
         with DisconnectWatch(exchange.receive, after_s=self._watch_after_s):
             return LargeEnvelope(source, asked.likely, await source.read(asked.likely, deadline))
 
-    async def _receive(self, exchange: Exchange, text: Text) -> None:
+    def _make_room(self) -> None:
+        """Where places are short, who hardly sends keeps none."""
+        if not self._decoders.crowded:
+            return
+        latest = self._clock.monotonic() - _PROGRESS_S
+        slow = [receipt for receipt in self._receipts if receipt.seen_at < latest]
+        for receipt in slow:
+            self._receipts.discard(receipt)
+            receipt.give_way()
+
+    def _too_slow(self, receipt: _Receipt) -> ReceiveTimeout:
+        if receipt.gave_way:
+            return ReceiveTimeout(
+                f"less than {_PROGRESS_BYTES} bytes of the body came in {_PROGRESS_S:g} s, and others waited for its"
+                " place; send it faster"
+            )
+        return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
+
+    async def _receive(self, exchange: Exchange, text: Text, receipt: _Receipt) -> None:
         more = True
         while more:
             message = await exchange.receive()
@@ -169,6 +215,8 @@ class LargeBodies:
                     f"the body is larger than the limit of {self._body_bytes} bytes; send fewer rows a request"
                 )
             text.append(piece)
+            if text.size_bytes >= receipt.seen_bytes + _PROGRESS_BYTES:
+                receipt.seen_bytes, receipt.seen_at = text.size_bytes, self._clock.monotonic()
             more = message.get("more_body", False)
         exchange.whole = True
 
