@@ -398,11 +398,13 @@ def _batch_records(recorder: Recorder | None, clock: SystemClock) -> BatchRecord
 
 
 def _told_label(control: ControlPlane, label: JoinedLabel) -> None:
-    route, version, bucket, epoch, split, wrong, scored = label
+    route, version, bucket, epoch, split, wrong, scored, age_s = label
+    tell = control.collector
     if wrong is not None:
-        control.collector.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch)
+        tell.label(route, bucket, version, wrong=wrong, split=split, epoch=epoch, age_s=age_s)
     if scored is not None:
-        control.collector.score(route, bucket, version, scored[1], of=scored[0], split=split, epoch=epoch)
+        of, score = scored
+        tell.score(route, bucket, version, score, of=of, split=split, epoch=epoch, age_s=age_s)
 
 
 def _loaded(fleet: Fleet, ref: VersionRef) -> Mapping[str, Any] | None:

@@ -6,7 +6,8 @@ this adds to are cumulative integers of this process, and they are published who
 counts once.
 
 What a request says is for ``request_outcomes`` to tell; it is counted a moment later, in the order in which requests
-began (``start_order``).
+began (``start_order``). A label that comes later still is counted when the other arm has labels of the same while
+(``late_labels``).
 
 While the coordination is away outcomes wait; past a limit *all* that wait are lost together, those of both
 arms, so that what is left is still a fair draw.
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from gateway.clock import Clock
 from gateway.control.coordination import Coordination
 from gateway.control.ending import ended
+from gateway.control.late_labels import Late, LateLabels
 from gateway.control.request_outcomes import RequestOutcomes, Tally
 from gateway.control.start_order import StartOrder
 from gateway.control.statistics.scores import scaled
@@ -46,11 +48,13 @@ EPOCHS_KEPT = 4
 
 @dataclass(frozen=True, slots=True)
 class CollectorStatistics:
-    """``lost``: outcomes that waited too long for the coordination, of both arms alike."""
+    """``lost``: outcomes that waited too long for the coordination, of both arms alike. ``unpaired``: labels that wait
+    for the other arm's of the same while."""
 
     watched: int
     waiting: int
     lost: int
+    unpaired: int = 0
 
 
 class _Outcome(NamedTuple):
@@ -90,8 +94,7 @@ class Collector(Observer):
         self._watched: Mapping[str, Watch] = {}
         self._waiting: list[_Outcome] = []
         self._counters: dict[str, _Counters] = {}
-        # By scope, the first epoch that was seen of it; of the watched ones.
-        self._first_epochs: dict[str, int] = {}
+        self._labels = LateLabels()
         self._order = StartOrder()
         self._stale: set[str] = set()
         self._lost = 0
@@ -102,7 +105,7 @@ class Collector(Observer):
         return f"<Collector [{len(self._watched)} watched | {len(self._waiting)} waiting | {self._lost} lost]>"
 
     def statistics(self) -> CollectorStatistics:
-        return CollectorStatistics(len(self._watched), len(self._waiting), self._lost)
+        return CollectorStatistics(len(self._watched), len(self._waiting), self._lost, self._labels.waiting)
 
     def start(self) -> None:
         self.table_applied(0)
@@ -122,8 +125,7 @@ class Collector(Observer):
             if watch not in self._watched.values():
                 self._stale |= {f"{watch.scope}/{watch.epoch}/{kind}" for kind in ("keys", "pairs", "labels", "scores")}
         scopes = {watch.scope for watch in self._watched.values()}
-        first = {watch.scope: self._first_of(watch) for watch in self._watched.values()}
-        self._first_epochs = first
+        self._labels.watch(self._watched)
         ended = [scope for scope in self._counters if scope not in scopes]
         self._stale |= {f"{scope}/{kind}" for scope in ended for kind in ("keys", "pairs", "labels", "scores")}
         for scope in ended:
@@ -180,19 +182,15 @@ class Collector(Observer):
         wrong: bool,
         split: str = "split",
         epoch: int | None = None,
+        age_s: float | None = None,
     ) -> bool:
         """A later label of an answer of ``version``, which the split had chosen for the key; whether it is of use.
 
-        ``epoch``: that of the answer (None: this one). Labels come when the weights have long changed, and keys of an
-        earlier split are another mixture: they count now, as a stratum of their own. Those from before the rollout, or
-        from before this process knew of it, would use up keys for nothing and are nobody's.
+        ``epoch``: that of the answer (None: this one). ``age_s``: how long ago it was given; where nobody knows,
+        the label counts at once (``late_labels``).
         """
-        found = self._later(route, version, split, epoch)
-        if found is None:
-            return False
-        watch, arm, stratum = found
-        self._hold(_Outcome(watch, "labels", bucket, ((("label", stratum), arm, "bad" if wrong else "good", 1),), 0.0))
-        return True
+        says = (("bad" if wrong else "good", 1),)
+        return self._late(Late("label", route, bucket, version, split, epoch, says), age_s)
 
     def score(
         self,
@@ -204,29 +202,31 @@ class Collector(Observer):
         of: str,
         split: str = "split",
         epoch: int | None = None,
+        age_s: float | None = None,
     ) -> bool:
         """A later score of an answer, as ``label``; ``of`` what, since a rollout judges by one kind alone. It counts
         within the range of the plan."""
-        found = self._later(route, version, split, epoch)
-        if found is None or found[0].score is None or found[0].score.of != of:
+        watch = self._watched.get(route)
+        if watch is None or watch.score is None or watch.score.of != of:
             return False
-        watch, arm, stratum = found
-        score = scaled(value, found[0].score.worst, found[0].score.best)
-        parts = (("units", 1), ("sum", score), ("squares", score * score))
-        tallies = tuple((("score", stratum), arm, part, amount) for part, amount in parts)
-        self._hold(_Outcome(watch, "scores", bucket, tallies, 0.0))
+        score = scaled(value, watch.score.worst, watch.score.best)
+        says = (("units", 1), ("sum", score), ("squares", score * score))
+        return self._late(Late("score", route, bucket, version, split, epoch, says), age_s)
+
+    def _late(self, late: Late, age_s: float | None) -> bool:
+        place = self._labels.place_of(late)
+        if place is None:
+            return False
+        for one in self._labels.due(late, place, age_s=age_s, now=self._clock.monotonic()):
+            self._hold_late(one)
         return True
 
-    def _later(self, route: str, version: VersionRef, split: str, epoch: int | None) -> tuple[Watch, str, str] | None:
-        """The arm that a late outcome belongs to, and its stratum; None: to none."""
-        watch = self._watched.get(route)
-        arm = None if watch is None else watch.arm_of(version)
-        if watch is None or arm is None or (epoch is not None and not self._first_of(watch) <= epoch <= watch.epoch):
-            return None
-        return watch, arm, split if epoch in (None, watch.epoch) else f"{split}@{epoch}"
-
-    def _first_of(self, watch: Watch) -> int:
-        return self._first_epochs.get(watch.scope, watch.epoch)
+    def _hold_late(self, late: Late) -> None:
+        place = self._labels.place_of(late)
+        if place is not None:
+            watch, arm, stratum = place
+            tallies = tuple(((late.stream, stratum), arm, outcome, amount) for outcome, amount in late.says)
+            self._hold(_Outcome(watch, f"{late.stream}s", late.bucket, tallies, 0.0))
 
     def _hold(self, outcome: _Outcome) -> None:
         self._waiting.append(outcome)

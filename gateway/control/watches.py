@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.control.desired import DesiredRoute
+from gateway.control.rollout_evidence import shares_of
 from gateway.control.tallies import BASELINE, CANDIDATE
 from gateway.messages import VersionRef
 
@@ -24,13 +25,14 @@ class ScoreRange:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """A rollout whose outcomes are counted: under ``scope``, for one epoch of its route. ``score``: that which its plan
-    judges by."""
+    judges by. ``shares``: the candidate's of the keys that the two have, by split."""
 
     scope: str
     epoch: int
     candidate: VersionRef
     baseline: VersionRef
     score: ScoreRange | None = None
+    shares: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def arm_of(self, version: VersionRef) -> str | None:
         if version == self.candidate:
@@ -48,5 +50,6 @@ def watches_of(routes: Mapping[str, DesiredRoute]) -> dict[str, Watch]:
             scope = f"{name}/{rollout.id}"
             plan = rollout.plan
             score = None if plan.score is None else ScoreRange(plan.score.of, plan.score.worst, plan.score.best)
-            found[name] = Watch(scope, epoch, route.ref(rollout.candidate), route.ref(rollout.baseline), score)
+            arms = route.ref(rollout.candidate), route.ref(rollout.baseline)
+            found[name] = Watch(scope, epoch, *arms, score, shares_of(route.document))
     return found

@@ -256,6 +256,47 @@ async def test_a_label_of_an_earlier_epochs_answer_counts_now_and_apart(scene: S
     }
 
 
+async def test_a_label_counts_with_the_other_arms_of_the_same_while(scene: Scene) -> None:
+    """However late they come; the second of a key stands for nobody. Where the split gives one arm alone keys, there is
+    nothing to wait for."""
+    scene.watches["digits"] = Watch("digits/r1", 4, NEW, OLD, shares={"split": 0.5})
+    scene.collector.table_applied(2)
+    label = scene.collector.label
+    assert label("digits", place(1), OLD, wrong=True, epoch=4, age_s=60.0)
+    assert label("digits", place(1), OLD, wrong=True, epoch=4, age_s=60.0)
+    assert label("digits", place(2), OLD, wrong=False, epoch=4, age_s=60.0)
+    assert label("digits", place(3), NEW, wrong=False, epoch=4, split="rule:all", age_s=60.0)
+    assert await scene.counted() == {"label/rule:all/fresh/candidate/good": 1}
+    assert scene.collector.statistics().unpaired == 2
+    scene.clock.advance(240.0)
+    assert label("digits", place(4), NEW, wrong=False, epoch=4, age_s=300.0)
+    assert await scene.counted() == {
+        "label/rule:all/fresh/candidate/good": 1,
+        "label/split/fresh/candidate/good": 1,
+        "label/split/fresh/baseline/bad": 1,
+    }
+
+
+async def test_a_label_that_waited_while_the_weights_changed_counts_apart(scene: Scene) -> None:
+    """With those of answers of its epoch; when the rollout ends, none is left."""
+    scene.watches["digits"] = Watch("digits/r1", 4, NEW, OLD, shares={"split": 0.1})
+    scene.collector.table_applied(2)
+    label = scene.collector.label
+    assert label("digits", place(1), NEW, wrong=True, epoch=4, age_s=1.0)
+    scene.watches["digits"] = Watch("digits/r1", 5, NEW, OLD, shares={"split": 0.5})
+    scene.collector.table_applied(2)
+    assert label("digits", place(2), OLD, wrong=False, epoch=5, age_s=1.0)
+    assert label("digits", place(3), OLD, wrong=False, epoch=4, age_s=1.0)
+    assert await scene.counted(5) == {
+        "label/split@4/fresh/candidate/bad": 1,
+        "label/split@4/fresh/baseline/good": 1,
+    }
+    assert scene.collector.statistics().unpaired == 1
+    scene.watches = {}
+    scene.collector.table_applied(3)
+    assert scene.collector.statistics().unpaired == 0
+
+
 async def test_outcomes_wait_while_the_coordination_is_away(scene: Scene) -> None:
     """Nothing is lost within the limit, and nothing counts twice."""
     scene.coordination.away = True

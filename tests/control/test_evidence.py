@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter as Sum
-from collections.abc import Mapping
 from itertools import product
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -188,33 +186,21 @@ def test_scores_of_other_hours_and_callers_are_no_harm() -> None:
     assert np.mean([health for _, health in found]) > 0.9
 
 
-def test_labels_that_are_late_alike_are_no_harm_while_scores_fall_and_those_of_one_arm_alone_may_be() -> None:
-    """Compared are labels of the same seconds. While scores fall, the arm whose labels come at once stands for a worse
-    hour: operators are told to compare the delays first (docs/operations.md, *Send the truth*)."""
-    rng = np.random.default_rng(3)
-    alike = [_scores_run(rng, 0.0, night=0.3, shares=(0.5,), late={CANDIDATE: 8, BASELINE: 8}) for _ in range(50)]
-    assert sum(harm for harm, _ in alike) <= most(50, 0.05)
-    apart = [_scores_run(rng, 0.0, night=0.3, shares=(0.5,), late={BASELINE: 8}) for _ in range(10)]
-    assert sum(harm for harm, _ in apart) > 5
-
-
 def _scores_run(
     rng: np.random.Generator,
     less: float,
     *,
     night: float = 0.0,
     shares: tuple[float, ...] = (0.1,),
-    late: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[bool, bool]:
-    """Whether harm was found at 5%, and health, within 40 looks at all. ``late``: by arm, of how many looks before its
-    scores are."""
+    """Whether harm was found at 5%, and health, within 40 looks at all."""
     track, harm, health = Scores(), False, False
     for step, share in enumerate(shares):
         totals, track = {"split": Sum[str](), "rule:beta": Sum[str]()}, track.new_epoch()
         for look in range(step * 40 // len(shares), (step + 1) * 40 // len(shares)):
             for stratum, its, worse in (("split", share, 0.0), ("rule:beta", 0.5, night / 2)):
                 for arm, size, harmed in ((CANDIDATE, round(100 * its), less), (BASELINE, 100 - round(100 * its), 0.0)):
-                    mean = 0.7 - worse - night * max(look - late.get(arm, 0), 0) / 40
+                    mean = 0.7 - worse - night * look / 40
                     totals[stratum].update(_scored(rng, arm, size, mean - harmed))
             track = track.advanced({name: dict(counted) for name, counted in totals.items()}, 20)
             finding = track.finding(0.1, 0.05, 0.0, 1.0)

@@ -50,7 +50,8 @@ class SharedLog(Protocol):
 
 class JoinedLabel(NamedTuple):
     """A label that has joined an answer which the split of the epoch had its version give to a key. ``wrong`` None:
-    nothing says so. ``score``: of what, and how much (``gateway.routing.truth.Truth.scored``)."""
+    nothing says so. ``score``: of what, and how much (``gateway.routing.truth.Truth.scored``). ``age_s``: how long
+    ago the answer was given; None: it joined under a release that did not keep that."""
 
     route: str
     version: VersionRef
@@ -59,6 +60,7 @@ class JoinedLabel(NamedTuple):
     split: str
     wrong: bool | None
     score: tuple[str, float] | None = None
+    age_s: float | None = None
 
 
 class _Waiting(NamedTuple):
@@ -205,9 +207,11 @@ class TruthDesk:
         while True:
             owed = (await self._ask(ASK_OUTCOMES, {"delivered": self._delivered}))["outcomes"]
             self._delivered = 0
-            for number, route, model, version, bucket, epoch, split, wrong, score in owed:
+            for number, route, model, version, bucket, epoch, split, wrong, score, age_ms in owed:
                 scored = None if score is None else (score[0], score[1])
-                self._joined(JoinedLabel(route, VersionRef(model, version), bucket, epoch, split, wrong, scored))
+                age_s = None if age_ms is None else age_ms / 1000
+                ref = VersionRef(model, version)
+                self._joined(JoinedLabel(route, ref, bucket, epoch, split, wrong, scored, age_s))
                 self._delivered = number
             if not owed:
                 break

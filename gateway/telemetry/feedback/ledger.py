@@ -256,11 +256,12 @@ class Ledger:
 
     def outcomes(self, limit: int = 1000) -> list[list[Any]]:
         """The oldest that are owed: number, route, model, version, place of the key, epoch, split, whether the answer
-        was wrong (None: nothing says so), and its score, [of what, how much] (None: it has none)."""
-        asked = "SELECT number, body, score FROM outcomes ORDER BY number LIMIT ?"
+        was wrong (None: nothing says so), its score, [of what, how much] (None: it has none), and how many
+        milliseconds ago it was given (None: an earlier release did not keep that)."""
+        asked = "SELECT number, body, score, ? - given FROM outcomes ORDER BY number LIMIT ?"
         return [
-            [number, *orjson.loads(body), None if score is None else orjson.loads(score)]
-            for number, body, score in self._connection.execute(asked, (limit,))
+            [number, *orjson.loads(body), None if score is None else orjson.loads(score), age_ms]
+            for number, body, score, age_ms in self._connection.execute(asked, (self.now_ms, limit))
         ]
 
     # How
@@ -374,7 +375,8 @@ class Ledger:
             return
         body = (series.route, *series.version, known.bucket, known.epoch, known.split, wrong)
         scored = None if score is None else orjson.dumps([series.truth.scored, score])
-        cursor.execute("INSERT INTO outcomes (body, score) VALUES (?, ?)", (orjson.dumps(body), scored))
+        owed = (orjson.dumps(body), scored, known.at)
+        cursor.execute("INSERT INTO outcomes (body, score, given) VALUES (?, ?, ?)", owed)
         if cursor.lastrowid is not None and cursor.lastrowid % 1000 == 0:
             cursor.execute("DELETE FROM outcomes WHERE number <= ?", (cursor.lastrowid - self._bounds.outcomes,))
 

@@ -42,14 +42,16 @@ CREATE TABLE IF NOT EXISTS sums (
 CREATE TABLE IF NOT EXISTS counts (
     model TEXT NOT NULL, version INTEGER NOT NULL, outcome TEXT NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (model, version, outcome)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outcomes (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, score BLOB);
+CREATE TABLE IF NOT EXISTS outcomes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL, score BLOB, given INTEGER);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 """``answers`` wait for their label; those that have it keep a digest of it in place of their rows until they end, so
-that a label that comes again is known. ``sums`` by day of the answer; ``cut`` and ``part`` are empty for all rows, else
-a slice and one of its groups. ``outcomes`` are owed to the rollouts' evidence. ``told``: 0 as long as the other
-replicas have not been told of a label that this one holds, 1 when they have, 2 for one that another told of.
-``settled`` are labels that have joined here and that another replica may hold. Times in milliseconds since the epoch.
+that a label that comes again is known. ``sums`` by day of the answer; ``cut`` and ``part`` are empty for all rows,
+else a slice and one of its groups. ``outcomes`` are owed to the rollouts' evidence; ``given``: when the answer was.
+``told``: 0 as long as the other replicas have not been told of a label that this one holds, 1 when they have, 2 for
+one that another told of. ``settled`` are labels that have joined here and that another replica may hold. Times in
+milliseconds since the epoch.
 """
 
 
@@ -105,7 +107,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         if found > SCHEMA:
             raise RecorderUnavailable(f"{path}: schema {found} is of a newer Turnout; this one knows {SCHEMA}")
         connection.executescript(TABLES + HELD_TABLES)
-        _add_score(connection)
+        _add_columns(connection)
         if found != SCHEMA:
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
     except BaseException:
@@ -114,11 +116,12 @@ def _opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _add_score(connection: sqlite3.Connection) -> None:
-    """To a file of the release before, which goes on with it as well: it names the columns that it writes."""
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """To a file of a release before, which goes on with it as well: it names the columns that it writes."""
     columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(outcomes)")}
-    if "score" not in columns:
-        connection.execute("ALTER TABLE outcomes ADD COLUMN score BLOB")
+    for name, kind in (("score", "BLOB"), ("given", "INTEGER")):
+        if name not in columns:
+            connection.execute(f"ALTER TABLE outcomes ADD COLUMN {name} {kind}")
 
 
 @contextlib.contextmanager

@@ -118,8 +118,17 @@ def test_what_is_owed_to_a_rollouts_evidence_is_owed_until_it_has_arrived(part: 
     join(part, *labels)
     owed = part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"]
     assert [outcome[1:] for outcome in owed] == [
-        ["digits", *wrong.version, wrong.place, 4, "split", True, ["brier", (wrong.score - (1 - wrong.answer)) ** 2]],
-        ["digits", *right.version, right.place, 4, "split", False, ["brier", (right.score - right.answer) ** 2]],
+        [
+            "digits",
+            *wrong.version,
+            wrong.place,
+            4,
+            "split",
+            True,
+            ["brier", (wrong.score - (1 - wrong.answer)) ** 2],
+            0,
+        ],
+        ["digits", *right.version, right.place, 4, "split", False, ["brier", (right.score - right.answer) ** 2], 0],
     ]
     assert part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"] == owed
     assert part.ask(ASK_OUTCOMES, {"delivered": owed[0][0]})["outcomes"] == owed[1:]
@@ -200,8 +209,8 @@ def test_errors_of_numbers_are_exact_however_large_or_small(part: TruthPart) -> 
     assert measures["bias"]["value"] == float(sum(errors) / 5)
     assert measures["rmse"]["value"] == sqrt(float(sum(error**2 for error in errors) / 5))
     owed = part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"]
-    assert [outcome[-2] for outcome in owed] == [False, False, False, True, False]
-    assert [outcome[-1] for outcome in owed] == [["error", float(abs(error))] for error in errors]
+    assert [outcome[-3] for outcome in owed] == [False, False, False, True, False]
+    assert [outcome[-2] for outcome in owed] == [["error", float(abs(error))] for error in errors]
 
 
 def test_a_clock_that_jumps_ends_no_horizon(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def join(part: TruthPart, *labels: tuple[str, Any]) -> list[str]:
 
 def owed(part: TruthPart) -> list[tuple[Any, Any]]:
     """Whether it was wrong, and its score, of each."""
-    return [tuple(one[-2:]) for one in part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"]]
+    return [tuple(one[-3:-1]) for one in part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"]]
 
 
 def test_an_answer_of_several_rows_is_one_score(part: TruthPart) -> None:
@@ -85,17 +85,18 @@ def test_grades_are_what_labels_say_and_need_no_output(part: TruthPart, clock: M
 
 
 def test_what_the_release_before_owed_is_told_and_its_file_goes_on(tmp_path: Path, clock: ManualClock) -> None:
-    """Labels that it had not told of yet have no score; and it reads and writes the file that this one leaves."""
+    """Labels that it had not told of yet have no score and no time; and it reads and writes the file that is left."""
     path = tmp_path / "labels.db"
     TruthPart(path, clock).close()
     connection = sqlite3.connect(path)
     connection.execute("ALTER TABLE outcomes DROP COLUMN score")
+    connection.execute("ALTER TABLE outcomes DROP COLUMN given")
     before = '["digits", "digits", 1, 7, 4, "split", true]'
     connection.execute("INSERT INTO outcomes (body) VALUES (?)", (before,))
     connection.commit()
     part = TruthPart(path, clock)
     (told_of,) = part.ask(ASK_OUTCOMES, {"delivered": 0})["outcomes"]
-    assert told_of[1:] == ["digits", "digits", 1, 7, 4, "split", True, None]
+    assert told_of[1:] == ["digits", "digits", 1, 7, 4, "split", True, None, None]
     part.close()
     connection.execute("INSERT INTO outcomes (body) VALUES (?)", (before,))
     assert len(connection.execute("SELECT number, body FROM outcomes").fetchall()) == 2
