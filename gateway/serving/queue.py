@@ -133,8 +133,9 @@ class WaitingQueue(Generic[W]):
         if len(line.shares) < 2 and (not line.shares or client in line.shares):
             return higher + line.rows
         # Taking turns, the others have had about as much as this client when its last row goes.
-        turns = len(line.shares) + (client not in line.shares)
-        return higher + min(line.rows, (self._held.get(client, 0) + rows) * turns - rows)
+        others = len(line.shares) - (client in line.shares)
+        held, owed = self._held.get(client, 0), 0 if line.turns is None else line.turns.owes(client)
+        return higher + min(line.rows, held + (held + rows + owed) * others)
 
     def take(self, limit: int, now: float, *, alone: bool, cut: Cut[W]) -> Taken[W]:
         """The next batch of at most ``limit`` rows, or of one item (``alone``), by the rules above."""

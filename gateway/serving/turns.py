@@ -44,6 +44,12 @@ class Turns:
         """Places that it keeps."""
         return len(self._order) + len(self._left)
 
+    def owes(self, client: str) -> int:
+        """Rows that others may have before it is even with who was served last."""
+        turn = self._turns.get(client)
+        had = self._left.get(client, 0) if turn is None else turn[0]
+        return max(0, had - self._now)
+
     def join(self, client: str) -> None:
         """It has something that waits, and had nothing."""
         self._put(client, max(self._now, self._left.pop(client, 0)), next(self._numbers))

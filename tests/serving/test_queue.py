@@ -195,6 +195,7 @@ def test_who_was_away_has_earned_nothing_and_who_left_owing_still_owes():
     """Rows are counted from what the others have had by then."""
     queue = filled(Thing(8, client="a"), *(Thing(client="b") for _ in range(40)))
     take(queue, 8)
+    assert queue.ahead(NORMAL, "a", 8) == 16, "as many as it has had, and as many as it asks for"
     queue.add(Thing(8, client="a"))
     queue.add(Thing(client="c"))
     assert Counter(thing.client for thing in take(queue, 8)) == {"b": 7, "c": 1}
