@@ -103,9 +103,15 @@ class Recorder(Sender):
         return found
 
     def degraded(self) -> Sequence[str]:
-        """What keeps its parts from ending what is old, for ``/readyz``."""
-        troubles = self.shown(DECISIONS).get("clock_trouble"), self.shown(ASK_CLOCK).get("trouble")
-        return [str(trouble) for trouble in troubles if trouble]
+        """What keeps its parts from keeping what comes, or from ending what is old, for ``/readyz``."""
+        decisions, labels = self.shown(DECISIONS), self.shown(ASK_CLOCK)
+        if not self.road.statistics().connected:
+            return ["the recorder does not run just now: what comes waits for it, as far as there is room"]
+        troubles = decisions.get("trouble"), decisions.get("clock_trouble"), labels.get("unkept"), labels.get("trouble")
+        found = [str(trouble) for trouble in troubles if trouble]
+        if self.road.full and not found:
+            found.append("the recorder does not keep up with what comes; what it has no room for is counted and lost")
+        return found
 
     # What it is given
 

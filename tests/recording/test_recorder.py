@@ -115,6 +115,7 @@ async def test_one_that_is_stopped_costs_bounded_memory_and_says_what_it_missed(
                 first_full = held
         assert fullest <= 200_000
         assert first_full is not None
+        assert "does not keep up" in found.degraded()[0]
         assert first_full < 150_000
         lost = found.statistics().road.lost["full"]
         assert lost > 0
@@ -240,3 +241,19 @@ async def test_secrets_that_change_reach_the_recorder_and_the_one_that_takes_ove
 def told_table() -> dict[str, Any]:
     route = {"model": "digits", "epoch": 2, "weights": {"3": 100}, "intervals": [], "known_good": 3}
     return {"revision": 7, "routes": {"digits": {**route, "decisions": {"content": "none", "redact": []}}}}
+
+
+async def test_what_keeps_a_part_from_keeping_what_comes_is_said_until_it_is_over(tmp_path: Path) -> None:
+    """Labels whose file has no place, and nobody who would write at all: ``/readyz`` has both."""
+    home = tmp_path / "home"
+    home.write_text("in the way", encoding="utf-8")
+    truth = {"path": str(home / "labels.db"), "answers": 10, "held": 10, "days": 1, "stands_s": 60.0}
+    found = Recorder({"truth": truth}, clock=SystemClock())
+    assert "does not run" in found.degraded()[0]
+    await found.start()
+    try:
+        await until(lambda: any("labels cannot be kept" in text for text in found.degraded()), "the reason")
+        home.unlink()
+        await until(lambda: not found.degraded(), "the end of it")
+    finally:
+        await found.close(WAIT_S)

@@ -22,6 +22,7 @@ ASK_SHARE = "truth-share"
 and what to tell: ``labels``, ``settled``."""
 
 ASK_CLOCK = "truth-clock"
-"""Answers ``trouble``: why nothing ends by its age just now, in words; empty where all is well."""
+"""Answers ``trouble``: why nothing ends by its age just now, in words; and ``unkept``: why neither answers nor labels
+are kept. Empty where all is well."""
 
 ASKS = frozenset({ASK_CLOCK, ASK_JOIN, ASK_OUTCOMES, ASK_REPORT, ASK_SCORES, ASK_SHARE})

@@ -13,7 +13,7 @@ import orjson
 from gateway.clock import Clock, SystemClock
 from gateway.errors import NotFound, RecorderUnavailable
 from gateway.events.records import RequestRecord
-from gateway.telemetry.feedback.asks import ASKS
+from gateway.telemetry.feedback.asks import ASK_CLOCK, ASKS
 from gateway.telemetry.feedback.nouns import Answered, Bounds
 from gateway.telemetry.feedback.part import TruthPart
 from gateway.telemetry.feedback.tables import is_damaged, put_aside
@@ -96,6 +96,8 @@ class TruthAtPath:
             return answer
         if kind not in ASKS:
             raise KeyError(kind)
+        if kind == ASK_CLOCK:
+            return {"trouble": "", "unkept": f"labels cannot be kept: {self._why}"}
         raise RecorderUnavailable(f"labels cannot be kept: {self._why}")
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ class TruthPart:
         self._waiting = list(waiting)
         self._unusable = 0
         self._lost = 0
+        self._unkept = ""
 
     def __repr__(self) -> str:
         return f"<TruthPart {self._ledger!r} [{len(self._waiting)} waiting]>"
@@ -89,9 +90,14 @@ class TruthPart:
             if over > 0:
                 del self._waiting[:over]
                 self._lost += over
-            log.warning("answers wait for their labels in memory: %s", error)
-        else:
-            self._waiting = []
+            if not self._unkept:  # once: it comes with each burst
+                log.warning("answers wait for their labels in memory: %s", error)
+            self._unkept = str(error)
+            return
+        self._waiting = []
+        if self._unkept:
+            log.warning("answers are kept for their labels again; %d were lost meanwhile and before", self._lost)
+        self._unkept = ""
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         if event != "table":
@@ -121,7 +127,7 @@ class TruthPart:
         if kind == ASK_SHARE:
             return self._share(body)
         if kind == ASK_CLOCK:
-            return {"trouble": self._ledger.clock_trouble}
+            return {"trouble": self._ledger.clock_trouble, "unkept": self._unkept}
         raise KeyError(kind)
 
     def _join(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
