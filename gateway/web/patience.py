@@ -29,6 +29,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._idle_since = BUSY
         # For the rest of what is being parsed; set by who knows that nobody else waits for it.
         self._late: asyncio.TimerHandle | None = None
+        self._last_word = b""
         self._untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,10 +54,15 @@ class PatientProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            # Without reading on, as uvicorn would: for each answer another read may bring thousands of requests. One
+            # that waits for its body reads on by itself.
             self._start_asgi_task(*self.pipeline.pop())
             return
+        self.flow.resume_reading()
+        if self._late is not None:  # it could not be read until now
+            self.in_time()
+            self.expect_the_rest(self._last_word)
         self.begin_idleness()
 
     def begin_idleness(self) -> None:
@@ -87,21 +93,22 @@ class PatientProtocol(HttpToolsProtocol):
         """What is being parsed has to come, and nobody but this connection waits for it; if it does not, the client
         is told ``last_word``."""
         if self._late is None:
-            self._late = self.loop.call_later(self.patience_s, self._rest_is_late, last_word)
+            self._last_word = last_word
+            self._late = self.loop.call_later(self.patience_s, self._rest_is_late)
 
     def in_time(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
 
-    def _rest_is_late(self, last_word: bytes) -> None:
+    def _rest_is_late(self) -> None:
         self._late = None
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self.expect_the_rest(last_word)  # an answer before it is not to be cut off
+            self.expect_the_rest(self._last_word)  # an answer before it is not to be cut off
             return
-        self.transport.write(last_word)
+        self.transport.write(self._last_word)
         self.transport.close()
 
     # The client has something to take

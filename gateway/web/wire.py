@@ -15,6 +15,7 @@ import http
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from httptools import HttpParserError
 from starlette.types import Message
 
 from gateway.web.application import Application, Endpoint, Head
@@ -32,6 +33,9 @@ _HEAD_END = b"\r\n\r\n"
 
 _JOINED_BYTES = 64 * 1024
 """An answer up to here goes out in one piece; a larger one is not copied behind its head."""
+
+_MOST_QUEUED = 256
+"""Requests behind one that is not answered yet: one read may bring thousands, of two kilobytes each."""
 
 _HEAD_BYTES = 64 * 1024
 """A head that goes on for longer, after the read in which it began, is refused: the parser has no limit of its own."""
@@ -126,6 +130,8 @@ class WireProtocol(PatientProtocol):
             super().on_headers_complete()
         elif not self._may_be_answered_here():
             self._let_go()
+            if len(self.pipeline) > _MOST_QUEUED:
+                raise HttpParserError("too many requests behind each other")  # ends the parsing, and the connection
 
     def on_body(self, body: bytes) -> None:
         if self._held:

@@ -13,7 +13,7 @@ import pytest
 from gateway.web.wire import WireProtocol
 from tests.web.stage import LIMITS, ServedStage, serve_stage
 from tests.web.test_server import connect, stage_of, until
-from tests.web.test_wire import ROW, post, read_answer
+from tests.web.test_wire import HEALTH, ROW, post, read_answer
 
 PATIENCE_S = 0.3
 
@@ -109,3 +109,58 @@ def test_who_does_not_take_its_answer_is_let_go(hurried: ServedStage) -> None:
             for _ in range(4):
                 connection.sendall(post("/predict/digits", rows))
         until(lambda: open_connections(hurried) == 0)
+
+
+def test_requests_that_queue_behind_each_other_are_all_answered_in_their_order(hurried: ServedStage) -> None:
+    """Two hundred of them behind a slow one, and one at the end whose body comes later."""
+    stage = stage_of(hurried)
+    gate = hurried.on_loop(stage.slow.hold)
+    with connect(hurried) as connection:
+        late = post("/predict/digits", ROW)
+        connection.sendall(post("/predict/slow", ROW) + HEALTH * 100)
+        until(lambda: stage.dataplane.inflight == 1)
+        connection.sendall(HEALTH * 100 + late[:-5])
+        hurried.on_loop(gate.set)
+        buffer = bytearray()
+        assert [read_answer(connection, buffer)[0] for _ in range(201)] == [200] * 201
+        connection.sendall(late[-5:])
+        assert read_answer(connection, buffer)[0] == 200
+
+
+def test_a_client_that_queues_without_end_is_let_go(hurried: ServedStage) -> None:
+    """However fast it takes the answers: each would let it queue thousands more, until there is no memory."""
+    stage = stage_of(hurried)
+    gate = hurried.on_loop(stage.slow.hold)
+    try:
+        with connect(hurried) as connection:
+            connection.sendall(post("/predict/slow", ROW))
+            until(lambda: stage.dataplane.inflight == 1)
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    connection.sendall(HEALTH * 1000)
+            until(lambda: stage.dataplane.inflight == 0)
+    finally:
+        hurried.on_loop(gate.set)
+
+
+def test_queued_requests_are_read_no_faster_than_they_are_answered() -> None:
+    """An answer lets the next begin; more are read when none is left."""
+    with serve_stage(WireProtocol) as served, connect(served) as connection:
+        stage = stage_of(served)
+        gate = served.on_loop(stage.slow.hold)
+        slow = post("/predict/slow", ROW)
+        connection.sendall(slow + HEALTH * 2 + slow + HEALTH)
+        until(lambda: stage.dataplane.inflight == 1)
+        connection.sendall(HEALTH * 200)
+        served.on_loop(gate.set)
+        gate = served.on_loop(stage.slow.hold)
+        buffer = bytearray()
+        assert [read_answer(connection, buffer)[0] for _ in range(3)] == [200] * 3
+        assert max(served.on_loop(lambda: queued(served))) <= 1
+        served.on_loop(gate.set)
+        assert [read_answer(connection, buffer)[0] for _ in range(202)] == [200] * 202
+
+
+def queued(served: ServedStage) -> list[int]:
+    assert served._server is not None
+    return [len(one.pipeline) for one in served._server.server_state.connections if isinstance(one, WireProtocol)]
