@@ -61,6 +61,7 @@ class Subjects:
         self.settings = settings
         self._plans: dict[str, Plan | None] = {}
         self._references: dict[str, Reference | None] = {}
+        self._unread: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Subjects [{len(self._profiles())} versions with a profile | {len(self._plans)} profiles read]>"
@@ -129,23 +130,28 @@ class Subjects:
         return Policy(max(1, tests.get(model, 1)), settings.budget_days, least, by_feature)
 
     async def plan(self, digest: str) -> Plan | None:
-        """None for a profile that cannot be read; it is logged once."""
-        if digest not in self._plans:
-            self._plans[digest] = await self._made(digest, _plan_of)
-        return self._plans[digest]
+        """None for a profile that cannot be read; it is logged once, and read again at the next look, unless it is no
+        profile: where it lies may be away for a moment."""
+        return await self._made(self._plans, digest, _plan_of)
 
     async def reference(self, digest: str) -> Reference | None:
         """As ``plan``. Only reports need one here: it is a tenth of a second of work."""
-        if digest not in self._references:
-            self._references[digest] = await self._made(digest, reference_of)
-        return self._references[digest]
+        return await self._made(self._references, digest, reference_of)
 
-    async def _made(self, digest: str, make: Callable[[bytes, str], T]) -> T | None:
+    async def _made(self, held: dict[str, T | None], digest: str, make: Callable[[bytes, str], T]) -> T | None:
+        if digest in held:
+            return held[digest]
         try:
-            return await asyncio.to_thread(make, await self.read(digest), digest)
+            found = held[digest] = await asyncio.to_thread(make, await self.read(digest), digest)
         except (TurnoutError, OSError, ValueError) as error:
-            log.warning("profile %s cannot be read, and what is counted with it is not judged: %s", digest, error)
+            if digest not in self._unread:
+                log.warning("profile %s cannot be read, and what is counted with it is not judged: %s", digest, error)
+            self._unread.add(digest)
+            if isinstance(error, ValueError):
+                held[digest] = None
             return None
+        self._unread.discard(digest)
+        return found
 
     async def read(self, digest: str) -> bytes:
         """A profile's JSON. Raises TurnoutError or OSError."""
@@ -156,6 +162,7 @@ class Subjects:
         used = set(self._profiles().values())
         self._plans = {digest: held for digest, held in self._plans.items() if digest in used}
         self._references = {digest: held for digest, held in self._references.items() if digest in used}
+        self._unread &= used
 
 
 def _plan_of(octets: bytes, digest: str) -> Plan:

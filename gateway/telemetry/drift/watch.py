@@ -223,7 +223,7 @@ class DriftWatch(Observer):
     async def _look_at(self, route: Route, key: Profiled, tests: Mapping[str, int], apart: Sequence[str]) -> None:
         plan = await self._subjects.plan(key.profile)
         if plan is None:
-            self._unread.add(key.version)
+            self._not_judged(key.version)
             return
         tally = Tally.from_counters(await self._shared.gather(key.scope), plan.size)
         belief = await self._belief(key.scope, tally)
@@ -264,9 +264,12 @@ class DriftWatch(Observer):
             return await self._looks.do(look)
         except (TurnoutError, OSError) as error:
             log.warning("drift of %s is not judged now: %s", version, error)
+        self._not_judged(version)
+        return None
+
+    def _not_judged(self, version: VersionRef) -> None:
         self._unread.add(version)
         self._looked_at.setdefault(version, self._clock.wall())
-        return None
 
     async def _both(self, pair: Pair, size: int) -> Tally:
         scopes = [Profiled(version, pair.profile).scope for version in (pair.version, pair.known_good)]

@@ -22,6 +22,8 @@ from gateway.telemetry.drift_families import DriftFamilies
 from tests.control.scene import until
 from tests.telemetry.drift.watch_scene import BODY, DIGEST, ONE, RNG, ROWS, TWO, Ground, Replica, Scene, table
 
+OTHER = "sha256:" + "cd" * 32
+
 
 @pytest.mark.parametrize("replicas", [4, 16])
 async def test_counts_of_many_replicas_give_the_report_of_one_to_the_last_bit(replicas: int) -> None:
@@ -295,6 +297,36 @@ async def test_a_version_that_cannot_be_judged_costs_no_other_its_looks_and_is_s
     await scene.look()
     assert scene.watch.looked_at()[ONE] == clock.wall()
     assert len(scene.watch.figures()) == 2
+
+
+async def test_a_profile_that_is_away_for_a_moment_is_read_at_the_next_look(caplog: pytest.LogCaptureFixture) -> None:
+    """Where artifacts lie may be out of reach when a version is first looked at: told once, and judged once it is back,
+    with all that was counted meanwhile. What is no profile is not read again."""
+    ground, clock = Ground(), ManualClock()
+    ground.elect("a")
+    scene = Scene(Replica(ground, "a"), clock, routes=table(1))
+    reads: list[str] = []
+
+    def away(digest: str) -> bytes:
+        reads.append(digest)
+        raise StoreUnavailable("the bucket does not answer")
+
+    here, scene.subjects._read_profile = scene.subjects._read_profile, away
+    for _ in range(3):
+        scene.count(RNG.standard_normal((500, 6)))
+        await scene.look()
+    assert (await scene.watch.reports.report("r"))["versions"][0]["state"] == "no-profile"
+    assert scene.watch.looked_at()[ONE] == clock.wall() - 1200.0
+    assert len([text for text in caplog.messages if "cannot be read" in text]) == 1
+    scene.subjects._read_profile = here
+    await scene.look()
+    (version,) = (await scene.watch.reports.report("r"))["versions"]
+    assert (version["state"], version["rows"]["counted"]) == ("quiet", 1500)
+    scene.profiles[ONE] = OTHER
+    scene.subjects._read_profile = lambda digest: (reads.append(digest), b"no profile")[1]
+    for _ in range(3):
+        await scene.look()
+    assert reads.count(OTHER) == 1
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["has left the routes", "was evicted"])
