@@ -117,7 +117,9 @@ class WireProtocol(PatientProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """uvicorn's own, but for the blanks behind a value: they are no part of it (RFC 9112, 5.1), and the parser
-        leaves them there."""
+        leaves them there. Trailers come here, too, and are no headers (RFC 9110, 6.5.1)."""
+        if self._head_complete:
+            return
         name, value = name.lower(), value.rstrip(b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True

@@ -127,6 +127,20 @@ def test_requests_that_queue_behind_each_other_are_all_answered_in_their_order(h
         assert read_answer(connection, buffer)[0] == 200
 
 
+def test_trailers_are_no_headers(hurried: ServedStage) -> None:
+    """Not even of a request that waits its turn while they come; and without end they would take all memory."""
+    stage = stage_of(hurried)
+    gate = hurried.on_loop(stage.slow.hold)
+    head = b"POST /predict/digits HTTP/1.1\r\nhost: gateway\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked = head + b"%x\r\n%b\r\n0\r\nx-timeout-ms: nine\r\n\r\n" % (len(ROW), ROW)
+    with connect(hurried) as connection:
+        connection.sendall(post("/predict/slow", ROW) + chunked)
+        until(lambda: stage.dataplane.inflight == 1)
+        hurried.on_loop(gate.set)
+        buffer = bytearray()
+        assert [read_answer(connection, buffer)[0] for _ in range(2)] == [200, 200]
+
+
 def test_a_client_that_queues_without_end_is_let_go(hurried: ServedStage) -> None:
     """However fast it takes the answers: each would let it queue thousands more, until there is no memory."""
     stage = stage_of(hurried)
