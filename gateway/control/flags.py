@@ -31,6 +31,7 @@ from gateway.clock import Clock
 from gateway.control.flag_budget import EvaluationBudget
 from gateway.control.flag_interrupt import Interrupted, Interrupter
 from gateway.control.flag_provider import provider_maker
+from gateway.control.run_queue import RunQueue
 from gateway.events.records import FlagSource
 from gateway.routing.rules import fits
 from gateway.settings import FlagSettings
@@ -75,7 +76,8 @@ class _Heard(NamedTuple):
 
 
 class Flags:
-    """One provider of one process. ``tell`` hears of its standing every poll. ``source`` names the process."""
+    """One provider of one process. ``tell`` hears of its standing every poll. ``source`` names the process. ``waited``:
+    seconds that the loop's thread has waited for a processor so far; None: as the kernel counts them."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Flags:
         clock: Clock,
         source: str = "here",
         tell: Callable[[FlagSource], None] = lambda _: None,
+        waited: Callable[[], float] | None = None,
     ) -> None:
         self._make = provider_maker(settings)
         self._settings = settings
@@ -100,6 +103,10 @@ class Flags:
         self._fresh_at: float | None = None
         self._budget = EvaluationBudget(settings.budget_ms / 1000)
         self._interrupter = Interrupter(min(20 * settings.budget_ms / 1000, settings.budget_ms / 1000 + 1.0))
+        self._run_queue: RunQueue | None = None
+        self._waited = waited
+        # What the loop's thread had waited for a processor at the last look.
+        self._waited_before = 0.0
         self._retry_s = settings.retry_s
         self._kinds: dict[str, int] = {}
         self._said: set[tuple[str, type[Exception]]] = set()
@@ -114,6 +121,8 @@ class Flags:
         if self._make is None:
             self._tell(self.standing())
             return
+        self._run_queue = RunQueue(threading.get_native_id())
+        self._waited_before = self._waited_s()
         self._interrupter.start()
         opening = asyncio.ensure_future(self._open())
         await asyncio.wait({opening}, timeout=self._settings.ready_s)
@@ -132,6 +141,8 @@ class Flags:
             provider, self._provider, self._ready = self._provider, None, False
             provider.detach()
             await asyncio.wait({_aside(provider.shutdown)}, timeout=1.0)
+        if self._run_queue is not None:
+            self._run_queue.close()
 
     def standing(self) -> FlagSource:
         age, (state, _, reason) = self.age_s(), self._heard
@@ -157,7 +168,9 @@ class Flags:
             return Evaluation(fault="not-ready")
         if not fits(context):
             return Evaluation(fault="context")
-        interrupter, began = self._interrupter, self._clock.monotonic()
+        interrupter, closely = self._interrupter, self._budget.closely
+        before = self._waited_s() if closely else self._waited_before
+        began = self._clock.monotonic()
         try:
             interrupter.began()
             said = self._resolve(provider, flag, EvaluationContext(key, context))
@@ -167,11 +180,17 @@ class Flags:
             self._fence(f"an evaluation of {flag!r} did not end, and was ended")
             return Evaluation(fault="not-ready")
         took = self._clock.monotonic() - began
-        if self._budget.took(took):
+        waited_s = self._waited_s() - before if took > self._budget.budget_s else 0.0
+        if self._budget.took(took, waited_s=waited_s, at_most=not closely):
             self._fence(f"an evaluation took {took * 1000:.1f} ms, of {self._settings.budget_ms:g} ms allowed")
         return said
 
     # Asking
+
+    def _waited_s(self) -> float:
+        if self._waited is not None:
+            return self._waited()
+        return 0.0 if self._run_queue is None else self._run_queue.waited_s()
 
     def _resolve(self, provider: FeatureProvider, flag: str, context: EvaluationContext) -> Evaluation:
         """OpenFeature asks by type, and a flag's type is not known here: the kind that fitted last comes first."""
@@ -277,6 +296,7 @@ class Flags:
 
     async def tend(self) -> None:
         """One look: refreshes what is refreshed from here, tries again what did not begin or was taken out."""
+        self._waited_before = self._waited_s()
         async with self._one_at_a_time:
             await self._tend()
         self._report()

@@ -61,7 +61,10 @@ def start(
     catalogue.check_target(document.spec.target, "candidate", candidate)
     if candidate in status.quarantined:
         why = status.quarantined[candidate].reason or "no reason given"
-        raise Quarantined(f"candidate: version {candidate} is in quarantine on this route ({why}); lift it first")
+        raise Quarantined(
+            f"candidate: version {candidate} is in quarantine on this route ({why}); lift it first: "
+            f"turnout lift ROUTE {candidate}"
+        )
     if candidate == status.known_good:
         raise Conflict(f"candidate: version {candidate} is the known good already; to return to it, roll back")
     before = {arm.version: arm.weight for arm in status.split if arm.weight}
@@ -168,7 +171,7 @@ def _lack(stream: str, rollout: RolloutState, finding: Finding) -> str:
     if needed is not None:
         return f"not enough yet, about {needed} more"
     seen = finding.detail.get("streams", {}).get(stream, {}).get("candidate", {}).get("units")
-    whose = f"of an answer of version {rollout.candidate} has come"
+    whose = f"of an answer of version {rollout.candidate}, or none of version {rollout.baseline}'s, has come"
     if seen == 0 and stream == "label":
         return f"no label {whose}"
     if seen == 0 and stream == "score" and rollout.plan.score is not None:

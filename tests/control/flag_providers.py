@@ -21,7 +21,9 @@ def said(value: Any, *, by: Callable[[EvaluationContext], Any] | None = None) ->
 
 
 class Taking(InMemoryProvider):
-    """Each evaluation takes ``seconds``, by the clock that the test moves."""
+    """Each evaluation takes ``seconds``, by the clock that the test moves; ``before`` it something else happens."""
+
+    before: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, flags: dict[str, InMemoryFlag[Any]], clock: ManualClock, seconds: float = 0.0) -> None:
         super().__init__(flags)
@@ -29,6 +31,7 @@ class Taking(InMemoryProvider):
         self._clock = clock
 
     def _resolve(self, flag_key: str, default_value: Any, evaluation_context: Any) -> Any:
+        self.before()
         self._clock.advance(self.seconds)
         return super()._resolve(flag_key, default_value, evaluation_context)
 

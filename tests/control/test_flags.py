@@ -19,6 +19,7 @@ from gateway.control.flag_file import MAX_FILE_BYTES, MAX_YAML_BYTES, FlagdFile
 from gateway.control.flag_provider import provider_maker
 from gateway.control.flag_rules import version_said
 from gateway.control.flags import Evaluation, Flags
+from gateway.control.run_queue import RunQueue
 from gateway.errors import LoadError, SettingsError
 from gateway.settings import FlagSettings
 from tests.control.flag_providers import said
@@ -316,6 +317,68 @@ def test_a_pause_now_and_then_is_forgiven_and_a_share_of_slow_ones_is_not() -> N
     assert not any(seldom.took(0.05 if turn % 1000 == 0 else 1e-5) for turn in range(20_000))
     assert any(often.took(0.05 if turn % 20 == 0 else 1e-5) for turn in range(200))
     assert EvaluationBudget(0.005).took(1.0)
+
+
+class Machine:
+    """By the test's clock an evaluation takes ``seconds``, of which the thread has a processor for all but
+    ``without``."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.without = self.waited = 0.0
+        self.provider: Any = None
+
+    async def flags(self) -> Flags:
+        options = {"flags": {"f": said(4)}, "clock": self.clock}
+        settings = FlagSettings(provider=f"{HERE}:Taking", options=options)
+        flags = Flags(settings, clock=self.clock, waited=lambda: self.waited)
+        await flags.start()
+        self.provider = flags._provider
+        return flags
+
+    def evaluate(self, flags: Flags, *, seconds: float, without: float = 0.0) -> str | None:
+        self.provider.seconds = seconds
+        self.provider.before = lambda: self._wait(without)
+        return flags.evaluate("f", "k", {}).fault
+
+    def _wait(self, seconds: float) -> None:
+        self.waited += seconds
+
+
+async def test_a_machine_without_a_processor_to_spare_strikes_no_provider_out() -> None:
+    """The thread waits for a processor in the midst of each evaluation, for longer than is allowed; the provider takes
+    next to nothing. One that takes too long itself is found as soon there as on an idle machine."""
+    machine = Machine()
+    flags = await machine.flags()
+    assert {machine.evaluate(flags, seconds=0.06, without=0.059) for _ in range(1000)} == {None}
+    assert flags.standing().state == "ready"
+    faults = [machine.evaluate(flags, seconds=0.08, without=0.06) for _ in range(6)]
+    assert faults.index("not-ready") <= 5
+    assert "80.0 ms, of 5 ms allowed" in flags.standing().reason
+    await flags.close()
+
+
+async def test_one_evaluation_that_is_hopelessly_slow_is_enough_unless_the_machine_may_have_been() -> None:
+    """What the thread has waited since the last look is the most that it can have waited in the evaluation."""
+    machine = Machine()
+    flags = await machine.flags()
+    machine.waited += 0.2
+    assert machine.evaluate(flags, seconds=0.15) is None
+    assert flags.standing().state == "ready"
+    assert machine.evaluate(flags, seconds=0.15) is None
+    assert flags.standing().state == "fenced"
+    await flags.close()
+
+
+def test_the_kernel_counts_what_a_thread_waits_for_a_processor_and_not_what_it_sleeps() -> None:
+    """Of a thread that is gone it says nothing any more."""
+    queue, done = RunQueue(threading.get_native_id()), threading.Event()
+    before = queue.waited_s()
+    assert not done.wait(0.05)
+    assert 0.0 <= before <= queue.waited_s()
+    queue.close()
+    assert queue.waited_s() == 0.0
+    assert RunQueue(0).waited_s() == 0.0
 
 
 async def test_events_tell_the_age_of_a_provider_that_looks_after_its_own_data(tmp_path: Path) -> None:
