@@ -21,6 +21,7 @@ __all__ = [
     "close_all_but",
     "die_with",
     "give_back_code",
+    "give_back_heap",
     "go_first",
     "ignore_signals",
     "keep_heap",
@@ -139,6 +140,13 @@ def keep_heap(most_bytes: int) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, most_bytes)
         libc.mallopt(_M_TRIM_THRESHOLD, most_bytes)
+
+
+def give_back_heap() -> None:
+    """Takes the pages that lie free in the heap out of this process, wherever in it they are: now and then, so that a
+    kept heap does not spread over ever more of them."""
+    with suppress(OSError, AttributeError):  # a C library that cannot
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

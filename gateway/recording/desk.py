@@ -17,11 +17,13 @@ from gateway.recording.arrived import unpack_burst
 from gateway.recording.frames import Down, Frames, Up, close_all, frame, pack, receive, unpack
 from gateway.recording.parts import Part
 
-__all__ = ["TICK_S", "Build", "Desk"]
+__all__ = ["REST_S", "TICK_S", "Build", "Desk"]
 
 log = logging.getLogger("turnout.recording")
 
 TICK_S = 0.25
+
+REST_S = 60.0
 
 Build = Callable[[Mapping[str, Any], Sequence[int]], Sequence[Part]]
 """Parts by their options, with descriptors that are theirs."""
@@ -53,10 +55,20 @@ class _Line:
 
 
 class Desk:
-    def __init__(self, main: socket.socket, build: Build, clock: Clock, *, shown: Sequence[str] = ()) -> None:
-        """``shown``: questions whose answers the gateway gets with each tick, unasked."""
+    def __init__(
+        self,
+        main: socket.socket,
+        build: Build,
+        clock: Clock,
+        *,
+        shown: Sequence[str] = (),
+        rest: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``shown``: questions whose answers the gateway gets with each tick, unasked. ``rest`` is called each
+        ``REST_S``, between two bursts."""
         self._build = build
         self._shown = tuple(shown)
+        self._rest = rest
         self._clock = clock
         self._parts: Sequence[Part] = ()
         self._selector = selectors.DefaultSelector()
@@ -72,13 +84,17 @@ class Desk:
 
     def run(self) -> None:
         """Returns when all has been taken and kept."""
-        due = self._clock.monotonic() + TICK_S
+        began = self._clock.monotonic()
+        due, rests = began + TICK_S, began + REST_S
         while not self._over:
             self._turn(max(0.0, due - self._clock.monotonic()))
             now = self._clock.monotonic()
             if now >= due:
                 due = now + TICK_S
                 self._tick()
+            if now >= rests:
+                rests = now + REST_S
+                self._rest()
         self._finish()
 
     def _turn(self, wait_s: float) -> None:

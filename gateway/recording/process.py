@@ -25,7 +25,7 @@ from gateway.telemetry.feedback.opening import truth_part
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.sink import DescriptorSink
 from gateway.telemetry.tracing.part import traces_part
-from runtimes.process import die_with, give_back_code, ignore_signals, keep_heap, name_process
+from runtimes.process import die_with, give_back_code, give_back_heap, ignore_signals, keep_heap, name_process
 
 __all__ = ["build_parts", "main"]
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         give_back_code()
         return parts
 
-    desk = Desk(socket.socket(fileno=given.fd), build, clock, shown=SHOWN)
+    desk = Desk(socket.socket(fileno=given.fd), build, clock, shown=SHOWN, rest=give_back_heap)
     desk.run()
     return 0
 

@@ -183,6 +183,26 @@ def test_a_heap_that_is_kept_is_not_faulted_in_again() -> None:
     assert int(found.stdout) < 100 * 50, "two blocks are some 490 pages"
 
 
+def test_what_lies_free_in_a_kept_heap_is_given_back_when_asked() -> None:
+    """In a process of its own: the block above holds the others in the heap, as a long life does."""
+    program = (
+        "from pathlib import Path\n"
+        "from runtimes.process import give_back_heap, keep_heap\n"
+        "def held(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "keep_heap(8 * 1024 * 1024)\n"
+        "blocks = [b'x' * 100_000 for _ in range(400)]\n"
+        "above = b'y' * 100_000\n"
+        "del blocks\n"
+        "kept = held()\n"
+        "give_back_heap()\n"
+        "print(kept - held())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert int(found.stdout) > 20_000_000, "40 MB of them were free"
+
+
 LATE = """
 import os, signal, sys
 from runtimes.process import ignore_signals
