@@ -59,7 +59,8 @@ def _told(output: Output, report: Json, *, every: bool) -> None:
         output.note(f"inputs of version {pair['version']} beside those of {pair['known_good']}: {pair['why']}")
     for number in report["without_profile"]:
         output.note(
-            f"version {number} has no reference profile: register it with --reference, or make one from traffic"
+            f"version {number} has no reference profile: register it with --reference, or make one from traffic: "
+            f"turnout profile MODEL/{number} --from-traffic {report['route']}"
         )
 
 

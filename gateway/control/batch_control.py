@@ -121,6 +121,7 @@ class BatchControl:
         if not allowed:
             raise Forbidden(
                 f"{str(path)[:200]} is in no folder that batches may read and write; add its folder to "
-                "batch.directories in the settings, or run turnout predict on the gateway's machine"
+                "batch.directories in the settings, or run turnout predict on the gateway's machine, with TURNOUT_URL "
+                "unset and TURNOUT_HOME set to the gateway's home"
             )
         return real

@@ -178,8 +178,8 @@ def _refuse_quarantined(spec: RouteSpec, known_good: int, quarantined: Mapping[i
         if number in quarantined:
             why = quarantined[number].reason or "no reason given"
             raise Quarantined(
-                f"{place}: version {number} is in quarantine on this route ({why}); lift the quarantine first, "
-                "or leave the version out"
+                f"{place}: version {number} is in quarantine on this route ({why}); lift it first "
+                f"(turnout lift ROUTE {number}), or leave the version out"
             )
 
 
@@ -274,7 +274,8 @@ def rollback_target(document: RouteDocument, to: int | None) -> int:
     if target in status.quarantined:
         why = status.quarantined[target].reason or "no reason given"
         raise Quarantined(
-            f"version {target} is in quarantine on this route ({why}); lift it first, or go back to another version"
+            f"version {target} is in quarantine on this route ({why}); lift it first (turnout lift ROUTE {target}), "
+            "or go back to another version"
         )
     if target not in document.versions():
         named = ", ".join(map(str, sorted(document.routable())))

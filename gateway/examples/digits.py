@@ -4,6 +4,7 @@
     FOLDER/<name>/…          artifact, signature.json where the format tells too little, example.json,
                              lineage.json, evaluation.json
     FOLDER/held_out.json     the rows that no version has seen, with their labels: traffic whose truth is known
+    FOLDER/held_out.npz      the same as tensors, for gates and batches
     FOLDER/table.json        what the faulty version reads for every batch; delete it to make it fail
 
 Some ten seconds the first time; while code, packages and files stay the same, an instant. This

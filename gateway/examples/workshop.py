@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import threadpoolctl  # type: ignore[import-untyped]
 import torch
 
@@ -36,6 +37,7 @@ def main(folder: Path, key: str, only: str | None = None) -> None:
         faulty = _faulty(folder, digits)
     held_out = {"pixels": digits.test_pixels.astype(int).tolist(), "labels": digits.test_labels.tolist()}
     (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
+    np.savez(folder / "held_out.npz", pixels=digits.test_pixels, label=digits.test_labels)
     names = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "models.json"]
     files = {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in names}
     index = {"schema": 1, "model": "digits", "key": key, "versions": good, "faulty": faulty, "files": files}

@@ -32,7 +32,7 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_quick_start_makes_three_versions_and_a_route_and_leaves_them_alone_afterwards(
     tmp_path: Path, commands: WarmCommands
 ) -> None:
-    """An operator's change survives the next ``make serve``."""
+    """An operator's change survives the next ``make serve``; the example's gates are asked of them as they stand."""
     shutil.copytree(ROOT / "config" / "examples", tmp_path / "config" / "examples")
     first = quickstart(tmp_path)
     assert first.returncode == 0, first.stderr
@@ -42,6 +42,8 @@ def test_the_quick_start_makes_three_versions_and_a_route_and_leaves_them_alone_
     evaluation = turnout.done("show", "digits/2", "--json").json["manifest"]["evaluation"]
     assert evaluation[0]["metric"] == "accuracy"
     assert evaluation[0]["value"] > 0.9
+    gates = turnout.done("gates", "digits", "-f", "config/examples/gates.yaml", "--json").json["gates"]
+    assert [gate["kind"] for gate in gates["gates"]] == ["metric", "champion", "latency"]
     turnout.done("weights", "digits", "2=1")
     again = quickstart(tmp_path)
     assert again.returncode == 0, again.stderr

@@ -109,6 +109,9 @@ def test_what_is_served_scores_what_the_manifest_says(
     blobs, manifests = registered
     held_out = json.loads((folder / "held_out.json").read_bytes())
     pixels, labels = np.array(held_out["pixels"], np.float32), np.array(held_out["labels"])
+    with np.load(folder / "held_out.npz") as tensors:
+        np.testing.assert_array_equal(tensors["pixels"], pixels)
+        np.testing.assert_array_equal(tensors["label"], labels)
     for manifest in manifests:
         loaded = execution.load(load_spec(manifest, blobs, allow_pickle=(), default_device="cpu"))
         outputs = execution.execute(loaded.runtime, {"pixels": pixels}, len(pixels))
