@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from gateway.control.store import AuditEntry, Change, DocumentKey, Fence, Store
 from gateway.errors import Conflict, LoadError, Quarantined, UnknownRoute
 from gateway.serving.handle import VersionState
 from tests.control.scene import MODEL, Link, Scene, ref, scene, until
+from tests.small_disk import small_file_system
 
 KEY = DocumentKey("route", MODEL)
 
@@ -280,17 +279,8 @@ async def test_a_rollback_that_comes_late_spares_what_came_since(tmp_path: Path)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("a small tmpfs can only be mounted by root")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=False)
+    with small_file_system(tmp_path / "small", size="2m") as disk:
+        yield disk
 
 
 async def test_on_a_full_disk_a_rollback_applies_at_once_and_is_written_once_there_is_space(

@@ -8,9 +8,8 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from gateway.control.store import Actor, AuditEntry, Change, DocumentKey, Fence,
 from gateway.errors import Fenced, StaleRevision, StoreUnavailable
 from gateway.settings import AuditSettings
 from loadtests.redis_server import RedisServer
+from tests.small_disk import small_file_system
 
 ENTRY = AuditEntry("olga", "route-update", "route/digits", "because", {"weights": {"3": 1}})
 ROUTE = DocumentKey("route", "digits")
@@ -518,18 +518,9 @@ async def test_a_backup_made_while_the_store_is_written_is_whole(tmp_path: Path)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    if os.geteuid() != 0:
-        pytest.skip("a small tmpfs can only be mounted by root")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=False)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_file_system(tmp_path / "small", size="2m") as disk:
+        yield disk
 
 
 async def test_a_full_disk_is_said_and_the_store_works_again_once_there_is_space(small_disk: Path) -> None:

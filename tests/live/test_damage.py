@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from loadtests.live_gateway import LiveGateway, wait_until
 from tests.live.scenario import ROW, SIGNATURE, register, self_naming
+from tests.small_disk import small_file_system
 
 ROUTE = "echo"
 SPLIT = [{"version": 1, "weight": 50}, {"version": 2, "weight": 50}]
@@ -52,18 +51,9 @@ def test_a_version_whose_stored_bytes_changed_is_failed_and_never_served(gateway
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount)], check=False)
-    if done.returncode != 0:
-        pytest.skip("this system does not let root mount a tmpfs")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+    """A file system of its own."""
+    with small_file_system(tmp_path / "disk", size="24m") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> Path:

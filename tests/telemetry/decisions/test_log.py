@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from gateway.telemetry.decisions.secret import SECRET_FILE, KeyedHash
 from gateway.telemetry.decisions.segments import listed, raw_path
 from gateway.telemetry.decisions.upkeep import LogUpkeep, UpkeepOptions
 from gateway.telemetry.decisions.verify import verify
+from tests.small_disk import small_file_system
 from tests.telemetry.decisions.scene import (
     KEY,
     TABLE,
@@ -266,17 +266,8 @@ def test_segments_end_by_size_and_by_age_and_each_explains_itself(tmp_path: Path
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """One that is full at a few hundred kilobytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount)], check=False)
-    if done.returncode != 0:
-        pytest.skip("this system does not let root mount a tmpfs")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+    with small_file_system(tmp_path / "disk", size="512k") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_counted_and_told_of_as_soon_as_there_is_room(small_disk: Path) -> None:
