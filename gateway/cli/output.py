@@ -109,11 +109,18 @@ class Output:
 
 class _Console(Console):
     """Names, notes, commands and addresses come with versions that others made: no character of theirs steers the
-    terminal, or turns the writing round. Colours and bars are rich's own, and set later."""
+    terminal, or turns the writing round. Colours and bars are rich's own, and set later. What the stream has no
+    character for is a question mark."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+            yield segment if segment.control else Segment(self._written(segment.text), segment.style)
+
+    def _written(self, text: str) -> str:
+        safe = printable(text)
+        if self.encoding.startswith("utf"):
+            return safe
+        return safe.encode(self.encoding, "replace").decode(self.encoding)
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import redirect_stdout
 
 import orjson
 import pytest
@@ -29,6 +30,15 @@ def test_what_a_name_contains_is_never_taken_for_markup(capsys: pytest.CaptureFi
     Output.standard().line("[bold]y")
     assert "[red]x[/red] :smile:" in (out := capsys.readouterr().out)
     assert "[bold]y" in out
+
+
+def test_what_a_stream_has_no_character_for_is_a_question_mark() -> None:
+    """A locale without Unicode costs marks, not the command."""
+    written = io.BytesIO()
+    with redirect_stdout(stream := io.TextIOWrapper(written, encoding="ascii")):
+        Output.standard().line("la dérive ✗")
+        stream.flush()
+        assert written.getvalue() == b"la d?rive ?\n"
 
 
 def test_no_character_of_a_strangers_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

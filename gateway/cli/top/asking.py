@@ -8,7 +8,6 @@ is made once, and said once.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from gateway.cli.top.exposition_text import read_samples
 from gateway.cli.top.picture import Event
 from gateway.cli.top.rates import Look
 from gateway.cli.top.told import NAMES, RESTARTS, Facts, revision_of
+from gateway.clock import Clock, SystemClock
 from gateway.errors import Forbidden, NotFound, StoreUnavailable, Unauthenticated
 
 __all__ = ["Asking"]
@@ -41,14 +41,15 @@ class _Known:
 
     at_s: float
     signs: object
-    revision: float | None
+    revision: int | None
 
 
 class Asking:
     """Each method raises CommandFailed where nothing answers as a gateway does."""
 
-    def __init__(self, admin: AdminClient) -> None:
+    def __init__(self, admin: AdminClient, clock: Clock | None = None) -> None:
         self._admin = admin
+        self._clock = clock or SystemClock()
         self._backend = HttpBackend(admin)
         self._facts = Facts()
         self._known: _Known | None = None
@@ -64,7 +65,7 @@ class Asking:
             self._admin.exchange("GET", "/metrics", params=_SAMPLES, timeout=ANSWER_S),
             self._admin.exchange("GET", "/readyz", timeout=ANSWER_S),
         )
-        at_s = time.monotonic()
+        at_s = self._clock.monotonic()
         if metrics.status_code != 200 or standing.status_code not in (200, 503):
             raise CommandFailed(
                 f"{self.address} is no gateway's address: /metrics answered {metrics.status_code} and /readyz "

@@ -33,14 +33,13 @@ def picture_of(window: Window, facts: Facts, *, address: str, at: float, routes:
 def _gateway(look: Look, increase: Increase, facts: Facts, address: str) -> GatewayLine:
     standing, samples = look.standing, look.samples
     state = "draining" if standing.get("draining") else "ready" if standing.get("ready") else "not ready"
-    store, revision = value_of(samples, STORE_UP), standing.get("revision", revision_of(look))
-    dropped = value_of(samples, DROPPED)
+    store, dropped = value_of(samples, STORE_UP), value_of(samples, DROPPED)
     every = increase.rates(REQUESTS, lambda _: "all")
     return GatewayLine(
         address=address,
         state=state,
         degraded=tuple(map(str, standing.get("degraded") or ())),
-        revision=None if revision is None else int(revision),
+        revision=revision_of(look),
         store_up=None if store is None else bool(store),
         replicas=facts.replicas,
         dropped=None if dropped is None else int(dropped),
