@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class LogUpkeep:
         self._working_on = 0
         self._compacts = options.compact and importlib.util.find_spec("pyarrow") is not None
         self._left_alone: set[int] = set()
+        # How often each could not be compacted: one that never can be holds up none of the others.
+        self._fails: Counter[int] = Counter()
         self._look_at = self._try_at = clock.monotonic()
         self._segments: Sequence[Segment] = ()
         self._held_bytes = self._compacted = self._retired = self._failed = 0
@@ -97,7 +100,8 @@ class LogUpkeep:
             self.look()
 
     def look(self) -> None:
-        """Reads the folder; retires what must go, and starts the compaction of the oldest segment that waits for it."""
+        """Reads the folder; retires what must go, and starts the compaction of a segment that waits for it: the oldest
+        of those that failed least often."""
         self._log.time.look()
         self._segments = listed(self._log.folder)
         self._held_bytes = sum(segment.bytes for segment in self._segments)
@@ -108,7 +112,7 @@ class LogUpkeep:
             waiting = [one for one in self._segments if one.raw and one.number <= last]
             waiting = [one for one in waiting if one.number not in self._left_alone and one.log.exists()]
             if waiting and (len(waiting) > _MOST_WAITING or not self._short()):
-                self._start(waiting[0])
+                self._start(min(waiting, key=lambda one: (self._fails[one.number], one.number)))
 
     def wait(self, timeout_s: float) -> None:
         """For the compaction under way, if there is one. Raises subprocess.TimeoutExpired."""
@@ -146,6 +150,7 @@ class LogUpkeep:
             log.error("segment %d of the decision log is damaged and stays as it is", self._working_on)
         else:
             self._failed += 1
+            self._fails[self._working_on] += 1
             self._try_at = self._clock.monotonic() + _AGAIN_S
             log.warning("segment %d of the decision log could not be compacted (exit %d)", self._working_on, status)
 

@@ -225,6 +225,33 @@ def test_a_damaged_segment_stays_as_it_is(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_segment_that_cannot_be_compacted_holds_up_no_other_and_is_tried_again(tmp_path: Path) -> None:
+    """Something stands in the way of the first one's files, as lack of memory for it may: the others go first, and it
+    follows once it can."""
+    clock = ManualClock()
+    written(tmp_path, 500, segment_bytes=40_000)
+    log = open_log(tmp_path, clock)
+    log.rotate()
+    assert log.sync(60.0)
+    closed = [segment for segment in listed(tmp_path) if segment.number <= log.settled]
+    assert len(closed) > 1
+    closed[0].ids.mkdir()
+    upkeep = LogUpkeep(log, UpkeepOptions(), clock=clock)
+    for _ in closed:
+        upkeep.look()
+        upkeep.wait(200.0)
+        clock.advance(60.0)
+    assert upkeep.statistics()["compactions_failed"] == 1
+    assert upkeep.statistics()["compacted"] == len(closed) - 1
+    assert closed[0].log.exists()
+    closed[0].ids.rmdir()
+    upkeep.look()
+    upkeep.wait(200.0)
+    assert upkeep.statistics()["compacted"] == len(closed)
+    upkeep.close()
+    log.close()
+
+
 def test_segments_wait_while_processors_are_short_but_only_so_many(tmp_path: Path) -> None:
     """A compaction takes as much as the recording did; look-ups search what waits, so there is a bound."""
     written(tmp_path, 2000, segment_bytes=40_000)
