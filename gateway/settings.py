@@ -39,6 +39,7 @@ from gateway.settings_store import StoreSettings
 from gateway.settings_targets import TargetSettings, sound_targets
 from gateway.settings_tracing import TracingSettings
 from gateway.settings_truth import TruthSettings
+from gateway.yaml_reading import read_yaml
 
 __all__ = [
     "AuditSettings",
@@ -257,7 +258,7 @@ def _check_variables() -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        body = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}. Give an existing file to --config.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -64,6 +64,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "settings_artifacts",
             "live_secrets",
             "runtimes",
+            "yaml_reading",
         }
         | WORDS
     ),
@@ -86,12 +87,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         | {"settings_sources", "settings_environments", "settings_artifacts"}
         | {"settings_tracing", "settings_decisions", "settings_truth", "settings_targets"}
         | {"settings_batch", "settings_runtimes", "settings_store"}
+        | {"yaml_reading"}
     ),
     "secret_command": frozenset({"errors"}),
     "secret_reading": frozenset(
         {"environment", "errors", "secret_command", "settings_groups", "settings_notifications"}
     ),
     "secret_text": frozenset(),
+    "yaml_reading": frozenset(),
     "live_secrets": frozenset({"secret_reading", "settings_groups", "clock", "errors"}),
     "settings_artifacts": frozenset({"settings_groups"}),
     "settings_batch": frozenset({"settings_groups"}),

@@ -19,6 +19,7 @@ from gateway.cli.rollout_view import picture, sentence
 from gateway.cli.target_commands import OverrideOption
 from gateway.control.rollout_report_text import report_text
 from gateway.errors import NotFound
+from gateway.yaml_reading import read_yaml
 
 __all__ = ["commands"]
 
@@ -115,7 +116,7 @@ def _plan(version: int | None, steps: str | None, path: Path | None, preset: str
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = typer.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        body = yaml.safe_load(text)
+        body = read_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{path}: not valid YAML: {' '.join(str(error).split())}", status=USAGE) from None
     if not isinstance(body, dict):

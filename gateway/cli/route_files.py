@@ -14,13 +14,14 @@ from typing import Any
 import yaml
 
 from gateway.cli.failures import CommandFailed
+from gateway.yaml_reading import OnceLoader
 
 __all__ = ["read_route_file"]
 
 Spec = Mapping[str, Any]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(OnceLoader):
     """YAML 1.2's booleans: ``on`` and ``off`` are texts, since flags have variants of these names."""
 
 

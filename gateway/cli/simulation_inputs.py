@@ -15,6 +15,7 @@ from gateway.cli.failures import USAGE, CommandFailed
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.simulation.recorded import Recording, read_recording
 from gateway.environment import client_settings
+from gateway.yaml_reading import read_yaml
 
 __all__ = ["Tried", "plan_of", "rate_of", "recording_of", "route_of", "share_of", "shares_of"]
 
@@ -59,7 +60,7 @@ def plan_of(file: Path | None, steps: str | None, route: Json | None) -> Tried:
 
 def _read_plan(file: Path) -> dict[str, Any]:
     try:
-        body = yaml.safe_load(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
+        body = read_yaml(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CommandFailed(f"--plan {file}: it is not YAML ({error})", status=USAGE) from None
     if not isinstance(body, dict):

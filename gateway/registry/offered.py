@@ -11,6 +11,7 @@ import yaml
 
 from gateway.errors import InvalidRegistration, RegistryError
 from gateway.registry import canonical
+from gateway.yaml_reading import OnceLoader
 
 __all__ = ["parse_offered", "read_offered", "read_offered_json", "refusing"]
 
@@ -67,7 +68,7 @@ def _yaml(data: bytes, what: str) -> Any:
             raise InvalidRegistration(f"{what} is not valid YAML: {error}") from error
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(OnceLoader):
     """YAML that means JSON: dates stay text, and aliases (which can unfold without end) are refused."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - overrides the base's own table

@@ -202,6 +202,7 @@ def test_what_does_not_fit_together_is_found_before_the_start(tmp_path: Path) ->
         ),
         ("server: {tls_key: none.pem, tls_certificate: none.pem}", "server.tls_key: none.pem cannot be read"),
         ("server: [", "not valid YAML"),
+        ("server: {port: 1}\nstore: {}\nserver: {workers: 2}", "'server' stands in line 1 and again in line 3"),
     ):
         path.write_text(text, encoding="utf-8")
         told = [str(fault) for fault in check_settings(path, read=False)]

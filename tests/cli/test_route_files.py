@@ -44,6 +44,8 @@ def test_what_get_answered_can_be_applied_again(tmp_path: Path) -> None:
     [
         ("", "no route in it"),
         ("a: [b", "not valid YAML"),
+        (f"{INLINE}route: other\n", "the key 'route' stands in line 1 and again in line 4"),
+        ("model: digits\nsplit: [{version: 1, weight: 5, weight: 95}]\n", "the key 'weight' stands in line 2"),
         ("- 1\n", "document 1: expected a mapping, got list"),
         ("split: []\n", "neither 'route: NAME' nor 'model: NAME'"),
         ("digits: 3\n", "route 'digits': expected its spec"),
