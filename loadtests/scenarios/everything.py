@@ -1,7 +1,8 @@
 """What all telemetry costs together: everything on beside everything off, in one run, taking turns.
 
 *on*: the request log in a file, the decision log with digests of what was asked and answered, drift counted as it is by
-default (every batch, a sample where processors are short), one request in a hundred traced and its spans exported.
+default (every batch, a sample where processors are short), one request in a hundred traced and its spans sent to a
+collector over OTLP.
 *off*: metrics alone, which nobody can turn off. Both cores are free to all: what is written is written by a process of
 its own, and the question is what answers lose by that. ``mlp``, whose rows have the most to count, is measured with
 every row counted as well.
@@ -26,6 +27,7 @@ from loadtests.measurement import Figure, Outcome, Sample, Table, joined
 from loadtests.models import MLP, STEP, TINY, Model
 from loadtests.scenarios.rounds import Plan
 from loadtests.servers import Server, place, start_gateway
+from loadtests.span_collector import SpanCollector
 from loadtests.usage import each_cpu_s
 
 __all__ = ["everything"]
@@ -90,7 +92,8 @@ def everything(plan: Plan) -> Outcome:
 def _measure(work: _Work, plan: Plan) -> list[dict[str, _Turn]]:
     turns = max(1, min(_SLICES, int(plan.seconds)))
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(_gateway(plan.folder, work, name)) for name in (_ON, _OFF)]
+        collector = stack.enter_context(SpanCollector())
+        servers = [stack.enter_context(_gateway(plan.folder, work, name, collector.url)) for name in (_ON, _OFF)]
         for server in servers:
             server.closed(work.model.json(), clients=_CLIENTS, seconds=_WARM_S)
         rounds = []
@@ -104,13 +107,13 @@ def _measure(work: _Work, plan: Plan) -> list[dict[str, _Turn]]:
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path, work: _Work, name: str) -> Iterator[Server]:
+def _gateway(folder: Path, work: _Work, name: str, collector: str) -> Iterator[Server]:
     own = f"{work.model.name}-{work.placement}-{name}{'-apart' if work.apart else ''}{'-all' if work.every_row else ''}"
     cores = pinned() if work.apart else shared()
     telemetry = _OFF_SETTINGS
     if name == _ON:
         log = str(folder / f"{own}.jsonl")
-        telemetry = {"request_log": log, "trace_ratio": 0.01, "trace_exporter": "console"}
+        telemetry = {"request_log": log, "trace_ratio": 0.01, "trace_exporter": "otlp", "otlp_endpoint": collector}
         telemetry |= {"drift": {"busy_share": 1.0}} if work.every_row else {}
     runtimes = {"allow_inline": [work.model.name]} if work.placement == "inline" else {}
     settings = {"telemetry": telemetry, "runtimes": runtimes}

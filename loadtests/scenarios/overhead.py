@@ -13,6 +13,7 @@ from loadtests.measurement import Ask, Figure, Outcome
 from loadtests.models import MLP, TINY
 from loadtests.scenarios.rounds import Entrant, Plan, errors, over, table, take_turns, value_table
 from loadtests.servers import Server, gateway, place, start_gateway
+from loadtests.span_collector import SpanCollector
 from loadtests.usage import resident_mb, usage
 
 __all__ = ["cache", "decisions", "memory", "swapping", "telemetry"]
@@ -23,16 +24,18 @@ _CACHE_BYTES = 16 * 1024 * 1024
 
 
 def telemetry(plan: Plan) -> Outcome:
-    """Metrics are always on. *on*: the request log in a file, one request in a hundred traced and its span exported;
-    *traced*: every one (no claim: nobody samples all of 10,000 a second); *off*: neither log nor traces. No decision
-    log: ``everything`` measures that. Both cores are free, since lines and spans are written by another process."""
+    """Metrics are always on. *on*: the request log in a file, one request in a hundred traced and its spans sent to a
+    collector over OTLP; *traced*: every one (no claim: nobody samples all of 10,000 a second); *off*: neither log nor
+    traces. No decision log: ``everything`` measures that. Both cores are free, since lines and spans are written by
+    another process."""
     cores, off = shared(), {"decisions": {"enabled": False}}
-    configurations: dict[str, dict[str, Any]] = {
-        "on": {"request_log": str(plan.folder / "on.jsonl"), "trace_ratio": _TRACED_SHARE, "trace_exporter": "console"},
-        "off": {"request_log": "off"},
-        "traced": {"request_log": str(plan.folder / "all.jsonl"), "trace_ratio": 1.0, "trace_exporter": "console"},
-    }
     with contextlib.ExitStack() as stack:
+        spans = {"trace_exporter": "otlp", "otlp_endpoint": stack.enter_context(SpanCollector()).url}
+        configurations: dict[str, dict[str, Any]] = {
+            "on": {"request_log": str(plan.folder / "on.jsonl"), "trace_ratio": _TRACED_SHARE, **spans},
+            "off": {"request_log": "off"},
+            "traced": {"request_log": str(plan.folder / "all.jsonl"), "trace_ratio": 1.0, **spans},
+        }
         entrants = []
         for name, chosen in configurations.items():
             started = gateway(plan.folder, name, cores, [TINY], settings={"telemetry": chosen | off})
