@@ -6,6 +6,7 @@ How this package is laid out:
     root              all of them, put together
     serve             runs a gateway
     demo              tells the story of one
+    top               shows how one is, in the terminal
     quickstart        what ``make serve`` does before it serves
     register          makes a version
     model_commands    models, show, lineage, verify, archive, alias, promote

@@ -20,6 +20,7 @@ def picture_of(window: Window, facts: Facts, *, address: str, at: float, routes:
     shown = {name: row for name, row in standing_routes(look).items() if not routes or name in routes}
     models = {str(row["model"]) for row in shown.values()} if routes else None
     missing = tuple(f"no route {name!r} in force" for name in routes if name not in shown)
+    missing = missing or (() if shown else ("no route is in force: turnout apply -f FILE makes one",))
     return Picture(
         at=at,
         gateway=_gateway(look, increase, facts, address),

@@ -135,6 +135,11 @@ def test_one_route_may_be_asked_for() -> None:
     assert picture.withheld == ("no route 'c' in force",)
 
 
+def test_a_gateway_without_routes_says_so() -> None:
+    picture = picture_of(Window().taken(look(0.0), span_s=1.0), Facts(), address=ADDRESS, at=0.0)
+    assert any(line.plain.startswith("no route is in force") for line in screen(picture, Paper(80, 24, UNICODE)))
+
+
 def test_numbers_are_short_and_never_say_none_for_a_few() -> None:
     assert [share_text(value) for value in (None, 0.0, 0.0004, 0.0123, 1.0)] == ["-", "0", "<0.1%", "1.2%", "100.0%"]
     assert [seconds_text(value) for value in (None, 0.0004, 0.0123, 0.5, 2.25, 10.0)] == [
