@@ -8,7 +8,7 @@ import pytest
 
 from gateway.control import rollout as steps
 from gateway.control import transitions
-from gateway.control.evidence import HARMFUL, HEALTHY, NOT_ENOUGH, Block, Judgement, Policy, State, begin, judge
+from gateway.control.evidence import State, begin, judge
 from gateway.control.rollout import Facts, Finding, Kind, targets
 from gateway.control.rollout_evidence import finding_of
 from gateway.control.rollout_plan import PlanSpec
@@ -19,6 +19,7 @@ from gateway.control.simulation.sweep import OURS, Sweep, swept
 from gateway.control.simulation.world import World
 from gateway.control.tallies import BASELINE, CANDIDATE, tally
 from gateway.control.transitions import faults
+from gateway.control.verdicts import HARMFUL, HEALTHY, NOT_ENOUGH, Block, Judgement, Policy
 from gateway.errors import Conflict, Quarantined
 from tests.control.test_rollout import DIGITS, HARM, begun, ended, move, onward, phase, plan, split
 

@@ -9,19 +9,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from gateway.control.evidence import (
-    HARMFUL,
-    HEALTHY,
-    NOT_ENOUGH,
-    Block,
-    Judgement,
-    Policy,
-    State,
-    StreamPolicy,
-    begin,
-    judge,
-)
+from gateway.control.evidence import State, begin, judge
 from gateway.control.tallies import BASELINE, CANDIDATE, Counter, tally
+from gateway.control.verdicts import HARMFUL, HEALTHY, NOT_ENOUGH, Block, Judgement, Policy, StreamPolicy
 
 ERRORS = Policy(streams=(StreamPolicy("error", 0.02),))
 WEIGHT = 0.05

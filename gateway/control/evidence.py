@@ -27,37 +27,9 @@ from gateway.control.statistics.sample_ratio import log_ratio_e
 from gateway.control.statistics.scores import Scores
 from gateway.control.statistics.two_samples import TwoSamples, least_block
 from gateway.control.tallies import AGAIN, CANDIDATE, FRESH, slow_bin_of, totals_of
-from gateway.control.verdicts import (
-    HARMFUL,
-    HEALTHY,
-    NOT_ENOUGH,
-    STREAMS,
-    Block,
-    Counts,
-    Judgement,
-    Policy,
-    RatioJudgement,
-    StreamJudgement,
-    StreamPolicy,
-)
+from gateway.control.verdicts import HARMFUL, Block, Judgement, Policy, RatioJudgement, StreamPolicy
 
-__all__ = [
-    "HARMFUL",
-    "HEALTHY",
-    "NOT_ENOUGH",
-    "STREAMS",
-    "Block",
-    "Counts",
-    "Judgement",
-    "Policy",
-    "RatioJudgement",
-    "State",
-    "StreamJudgement",
-    "StreamPolicy",
-    "StreamState",
-    "begin",
-    "judge",
-]
+__all__ = ["FRESH_PART", "State", "StreamState", "begin", "judge"]
 
 FRESH_PART = 0.95
 """Of each stream's budget belongs to keys never seen before in the rollout, the rest to the later epochs."""

@@ -21,7 +21,7 @@ from gateway.control.coordination import Coordination
 from gateway.control.desired import DesiredRoute
 from gateway.control.documents import RouteDocument, route_key
 from gateway.control.ending import ended
-from gateway.control.evidence import Block, judge
+from gateway.control.evidence import judge
 from gateway.control.reconcile import Reconciler
 from gateway.control.rollbacks import Rollbacks
 from gateway.control.rollout import advance, targets
@@ -34,6 +34,7 @@ from gateway.control.rollout_run import Run, budgeted_alone
 from gateway.control.rollout_standing import Standing
 from gateway.control.rollout_state import Phase, RolloutState
 from gateway.control.store import AuditEntry, Change, Fence, Store
+from gateway.control.verdicts import Block
 from gateway.control.webhooks import Webhooks
 from gateway.errors import Conflict, Fenced, NotFound, StaleRevision, StoreUnavailable, TurnoutError
 

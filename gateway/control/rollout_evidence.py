@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.control.documents import RouteDocument
-from gateway.control.evidence import HARMFUL, HEALTHY, Judgement, Policy, StreamJudgement, StreamPolicy
 from gateway.control.rollout_facts import Finding
 from gateway.control.rollout_plan import PlanSpec
 from gateway.control.route_spec import ArmSpec
+from gateway.control.verdicts import HARMFUL, HEALTHY, Judgement, Policy, StreamJudgement, StreamPolicy
 
 __all__ = ["finding_of", "policy_of", "shares_of", "summary_of"]
 

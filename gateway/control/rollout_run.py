@@ -17,11 +17,12 @@ from typing import Any
 
 import orjson
 
-from gateway.control.evidence import Block, Judgement, Policy, State, begin, judge
+from gateway.control.evidence import State, begin, judge
 from gateway.control.rollout_evidence import finding_of
 from gateway.control.rollout_facts import Facts, Finding
 from gateway.control.rollout_hooks import Hooks
 from gateway.control.rollout_state import Phase, RolloutState
+from gateway.control.verdicts import Block, Judgement, Policy
 from gateway.control.webhooks import Webhooks
 
 __all__ = ["Run", "budgeted", "budgeted_alone"]

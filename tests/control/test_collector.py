@@ -10,8 +10,9 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.control.collector import MAX_WAITING, Collector
 from gateway.control.coordination import Alone
-from gateway.control.evidence import Block, Policy, StreamPolicy, begin, judge
+from gateway.control.evidence import begin, judge
 from gateway.control.start_order import LEAST_HOLD_S
+from gateway.control.verdicts import Block, Policy, StreamPolicy
 from gateway.control.watches import ScoreRange, Watch
 from gateway.errors import StoreUnavailable
 from gateway.events.records import RequestRecord, ShadowRecord

@@ -12,24 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.control.evidence import (
-    HARMFUL,
-    HEALTHY,
-    NOT_ENOUGH,
-    Block,
-    Judgement,
-    Policy,
-    State,
-    StreamPolicy,
-    begin,
-    judge,
-)
+from gateway.control.evidence import State, begin, judge
 from gateway.control.statistics import e_values
 from gateway.control.statistics.confidence import DifferenceTest, nearest, share_log_e
 from gateway.control.statistics.e_values import ODDS, harm_gain, log_normaliser, share_gain, share_of_bad_gain
 from gateway.control.statistics.sample_ratio import log_ratio_e
 from gateway.control.statistics.scores import SCALE, Scores, scaled
 from gateway.control.tallies import BASELINE, CANDIDATE, Counter, tally
+from gateway.control.verdicts import HARMFUL, HEALTHY, NOT_ENOUGH, Block, Judgement, Policy, StreamPolicy
 from gateway.intervals import share_sequence
 from tests.control.chances import most
 

@@ -9,10 +9,11 @@ from collections import Counter as Sum
 import numpy as np
 import pytest
 
-from gateway.control.evidence import FRESH_PART, Block, Policy, State, StreamPolicy, begin, judge
+from gateway.control.evidence import FRESH_PART, State, begin, judge
 from gateway.control.statistics.e_values import Mixture
 from gateway.control.statistics.two_samples import least_block
 from gateway.control.tallies import AGAIN, BASELINE, CANDIDATE, FRESH, Counter
+from gateway.control.verdicts import Block, Policy, StreamPolicy
 from loadtests.evidence_streams import SCENARIOS, WEIGHTS, Stream
 from loadtests.harm_paths import harm_path, share_path
 from loadtests.scenarios.evidence import highest_in_run, highest_of_runs, share_of

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from gateway.control import rollout as steps
 from gateway.control import transitions
 from gateway.control.documents import RouteDocument
-from gateway.control.evidence import Policy
 from gateway.control.rollout import Facts, Finding, Kind, Move, advance, arms_at, targets
 from gateway.control.rollout_evidence import policy_of
 from gateway.control.rollout_plan import PlanSpec
@@ -24,6 +23,7 @@ from gateway.control.rollout_state import Phase
 from gateway.control.rollout_truth import check_scores
 from gateway.control.route_spec import RouteSpec
 from gateway.control.transitions import Catalogue, faults
+from gateway.control.verdicts import Policy
 from gateway.errors import Conflict, InvalidInput, Quarantined, TurnoutError
 from gateway.messages import Signature, TensorSpec
 

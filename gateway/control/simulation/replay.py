@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gateway.control.documents import RouteDocument
-from gateway.control.evidence import Block, Judgement, Policy, begin, judge
+from gateway.control.evidence import begin, judge
 from gateway.control.rollout import Facts, Finding, Kind, advance, promote, running, start
 from gateway.control.rollout_evidence import finding_of, policy_of, shares_of
 from gateway.control.rollout_plan import PlanSpec
@@ -22,6 +22,7 @@ from gateway.control.simulation.arrivals import Booleans, Integers
 from gateway.control.simulation.counted import LIMIT_MS, Counted, Met
 from gateway.control.simulation.runs import PAUSED, PROMOTED, ROLLED_BACK, UNFINISHED, Run, Stage
 from gateway.control.transitions import Catalogue, put
+from gateway.control.verdicts import Block, Judgement, Policy
 from gateway.errors import FieldProblem, InvalidInput
 from gateway.routing.assignment import Assignment
 
