@@ -67,7 +67,7 @@ class RouteEndpoints:
 
     async def history(self, call: AdminCall) -> Response:
         name = call.part("route")
-        limit = call.query_number("limit", 100, most=1000)
+        limit = max(1, call.query_number("limit", 100, most=1000))
         return json_response({"route": name, "history": await self._routes.history(name, limit=limit)})
 
     async def restore(self, call: AdminCall) -> Response:

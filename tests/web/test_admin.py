@@ -198,10 +198,11 @@ async def test_a_method_that_is_not_served_is_told_of_all_that_are(admin: Admin)
 
 
 async def test_a_page_of_no_records_is_a_page_of_one(admin: Admin) -> None:
-    """``limit=0`` of the audit log is no fault of the gateway."""
+    """``limit=0`` of the audit log is no fault of the gateway, and a route's history with it no unknown route."""
     await admin.call("PUT", "/routes/digits", SPEC)
-    page = await admin.call("GET", "/audit?limit=0", role="viewer")
-    assert (page.status_code, len(page.json()["records"])) == (200, 1)
+    for path, name in (("/audit", "records"), ("/routes/digits/history", "history")):
+        page = await admin.call("GET", f"{path}?limit=0", role="viewer")
+        assert (page.status_code, len(page.json()[name])) == (200, 1)
 
 
 async def test_a_body_that_says_one_thing_twice_changes_nothing(admin: Admin) -> None:
