@@ -35,6 +35,8 @@ from gateway.web.services import Services
 
 __all__ = ["AdminPlane"]
 
+MADE, BEGUN = ("201",), ("202",)
+
 
 class AdminPlane:
     """``routes`` for the application, ``paths`` for ``/openapi.json``. ``sources``: folders ``file:`` may name."""
@@ -109,7 +111,15 @@ def _rollout_calls(rollouts: RolloutEndpoints) -> Sequence[Endpoint]:
     view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
     one, many = "/routes/{route}/rollout", "/routes/{route}/rollouts"
     return (
-        Endpoint("POST", one, operate, rollouts.start, "Begin to move weight to a candidate, step by step", json),
+        Endpoint(
+            "POST",
+            one,
+            operate,
+            rollouts.start,
+            "Begin to move weight to a candidate, step by step",
+            json,
+            answers=MADE,
+        ),
         Endpoint("GET", one, view, rollouts.get, "The rollout that runs, or the last one"),
         Endpoint("DELETE", one, operate, rollouts.abort, "Abort it: the weights before it return", json),
         Endpoint("POST", f"{one}/promote", operate, rollouts.promote, "The next step now", json),
@@ -152,6 +162,7 @@ def _model_calls(models: ModelEndpoints) -> Sequence[Endpoint]:
         Endpoint(
             *("POST", f"{one}/versions", operate, models.register, "Register a version"),
             ("application/json", "multipart/form-data"),
+            answers=("200", *MADE, *BEGUN),
         ),
         Endpoint("GET", f"{one}/versions/{{version}}", view, models.version, "A version, with its manifest"),
         Endpoint("PUT", f"{one}/aliases/{{alias}}", operate, models.set_alias, "Point an alias at a version", json),
@@ -173,7 +184,7 @@ def _profile_calls(profiles: ProfileEndpoints) -> Sequence[Endpoint]:
     many = "/models/{model}/versions/{version}/profiles"
     return (
         Endpoint("GET", many, view, profiles.get, "What the version's traffic is counted with, and what was captured"),
-        Endpoint("POST", many, operate, profiles.capture, "Make a profile of live rows", json),
+        Endpoint("POST", many, operate, profiles.capture, "Make a profile of live rows", json, answers=BEGUN),
         Endpoint("PUT", many, operate, profiles.use, "Count with a captured profile, or the manifest's again", json),
     )
 
@@ -189,7 +200,7 @@ def _gate_calls(gates: GateEndpoints) -> Sequence[Endpoint]:
         ),
         Endpoint("DELETE", one, admin, gates.withdraw, "Ask nothing of versions any more"),
         Endpoint("GET", many, view, gates.results, "What the version showed at its gates, with the newest report"),
-        Endpoint("POST", many, operate, gates.run, "Run the gates of the version now, as a job", json),
+        Endpoint("POST", many, operate, gates.run, "Run the gates of the version now, as a job", json, answers=BEGUN),
     )
 
 
@@ -220,7 +231,15 @@ def _keeping_calls(keeping: KeepingEndpoints) -> Sequence[Endpoint]:
         Endpoint("GET", "/audit/verify", view, keeping.verify, "Proof that no record was altered or removed"),
         Endpoint("GET", "/audit/checkpoint", view, keeping.checkpoint, "How the log stands now, signed"),
         Endpoint("GET", "/tokens", admin, keeping.tokens, "Every token, without its secret"),
-        Endpoint("POST", "/tokens", admin, keeping.create_token, "Create a token; its secret is shown once", json),
+        Endpoint(
+            "POST",
+            "/tokens",
+            admin,
+            keeping.create_token,
+            "Create a token; its secret is shown once",
+            json,
+            answers=MADE,
+        ),
         Endpoint("POST", "/tokens/{name}/rotate", admin, keeping.rotate_token, "A new secret for a token", json),
         Endpoint("DELETE", "/tokens/{name}", admin, keeping.revoke_token, "Revoke a token"),
         Endpoint("GET", "/secrets", admin, keeping.secrets, "Where each secret is read, and when; never a secret"),
@@ -232,7 +251,15 @@ def _notification_calls(notifications: NotificationEndpoints) -> Sequence[Endpoi
     view, operate, json = Role.VIEWER, Role.OPERATOR, ("application/json",)
     return (
         Endpoint("GET", "/notifications", view, notifications.list, "Who is told of events, and what became of it"),
-        Endpoint("POST", "/notifications/test", operate, notifications.test, "Tell every target, as a test", json),
+        Endpoint(
+            "POST",
+            "/notifications/test",
+            operate,
+            notifications.test,
+            "Tell every target, as a test",
+            json,
+            answers=BEGUN,
+        ),
         Endpoint("GET", "/alarms", view, notifications.alarms, "Alarms that were raised and are not over"),
     )
 
@@ -250,9 +277,10 @@ def _job_calls(jobs: JobEndpoints, batches: BatchEndpoint) -> Sequence[Endpoint]
     return (
         Endpoint("GET", "/jobs", Role.VIEWER, jobs.list, "Jobs of this replica, newest first", query=JOBS_QUERY),
         Endpoint("GET", one, Role.VIEWER, jobs.get, "A job: how far it is, how it ended", query=JOB_QUERY),
-        Endpoint("DELETE", one, Role.OPERATOR, jobs.cancel, "Cancel a job"),
+        Endpoint("DELETE", one, Role.OPERATOR, jobs.cancel, "Cancel a job", answers=BEGUN),
         Endpoint(
             *("POST", "/batch", Role.OPERATOR, batches.start, "Have a file of rows answered, as a job"),
             ("application/json",),
+            answers=BEGUN,
         ),
     )

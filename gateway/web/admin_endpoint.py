@@ -17,11 +17,13 @@ __all__ = ["Endpoint", "Serve", "by_method"]
 Handler = Callable[[AdminCall], Awaitable[Response]]
 Serve = Callable[[Request], Awaitable[Response]]
 
+_DONE = {"200": "Done", "201": "Made", "202": "Begun"}
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """``role`` or above may call. ``takes``: media types of a body. ``bound``: open to tokens bound to some routes.
-    ``query``: parameters, and what each says."""
+    ``query``: parameters, and what each says. ``answers``: statuses of a call that was done."""
 
     method: str
     path: str
@@ -31,6 +33,7 @@ class Endpoint:
     takes: tuple[str, ...] = ()
     bound: bool = False
     query: Mapping[str, str] = field(default_factory=dict)
+    answers: tuple[str, ...] = ("200",)
 
     def described(self) -> dict[str, Any]:
         """The operation, as OpenAPI has it."""
@@ -46,7 +49,7 @@ class Endpoint:
                     for name, says in self.query.items()
                 ),
             ],
-            "responses": {"200": {"description": "Done"}}
+            "responses": {code: {"description": _DONE[code]} for code in self.answers}
             | {code: {"description": "See the problem's detail", **problem} for code in codes},
             "security": [{"token": []}],
         }

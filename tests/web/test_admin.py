@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -52,7 +53,16 @@ class Admin:
             headers["authorization"] = f"Bearer {self.tokens[role]}"
         if body is not None:
             request["json"] = body
-        return await self.client.request(method, f"/admin{path}", headers=headers, **request)
+        response = await self.client.request(method, f"/admin{path}", headers=headers, **request)
+        if response.is_success:
+            assert str(response.status_code) in self._described(method, response.url.path), "the description lacks it"
+        return response
+
+    def _described(self, method: str, path: str) -> Mapping[str, Any]:
+        for template, operations in self.admin.paths().items():
+            if method.lower() in operations and re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path):
+                return dict(operations[method.lower()]["responses"])
+        raise AssertionError(f"{method} {path} is not described")
 
 
 @asynccontextmanager
