@@ -82,8 +82,11 @@ class Parts:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock is None:
+            return
+        if kind is not None and not any(self._folder.glob("part-*.json")):
+            self.drop()  # there is nothing to go on from
+        self._lock.close()
 
     def found(self, identity: str) -> list[Part]:
         """The parts of this identity that are whole, in order; whatever else lies there is removed."""

@@ -296,12 +296,14 @@ def test_missing_values_can_be_nan_where_that_is_asked(tmp_path: Path, sums: Mad
 def test_columns_that_do_not_make_the_inputs_are_refused(
     tmp_path: Path, sums: Made, columns: dict[str, Any], asked: dict[str, Any], message: str
 ) -> None:
-    """Before anything is loaded, where the head of the file tells."""
+    """Before anything is loaded, where the head of the file tells; and nothing stays beside the output."""
     source = tmp_path / "in.parquet"
     pq.write_table(pa.table(columns), source)
+    before = set(tmp_path.iterdir())
 
     with pytest.raises(InvalidInput, match=message):
         score(plan(sums, source, tmp_path / "out.parquet", **asked), Heard())
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_named_columns_are_the_features_in_that_order(tmp_path: Path, sums: Made) -> None:
