@@ -151,16 +151,7 @@ class Gateway:
             address=f"http{'s' if settings.server.tls_key else ''}://{settings.server.host}:{settings.server.port}",
         )
         statistics = ModelStatistics()
-        metrics = Metrics(
-            table=lambda: dataplane.current.table,
-            memory=lambda: memory_facts(fleet),
-            flags=control.flag_watch.sources,
-            told_of_traces=recorder is not None and "traces" in recorder.options,
-        )
-        metrics.registry.register(StoreFamilies(lambda: store_facts(control)))
-        metrics.registry.register(NotificationFamilies(lambda: notification_facts(control, clock)))
-        metrics.registry.register(StandingFamilies(lambda: standing_facts(control, fleet, settings)))
-        metrics.registry.register(GateFamilies(lambda: gate_facts(control)))
+        metrics = self._metrics(recorder, clock)
         endpoint = MetricsEndpoint(metrics.registry, clock=clock, before=observer.flush)
         self._ends.callback(endpoint.close)
         recording = () if recorder is None else self._recording(recorder, metrics, clock)
@@ -229,6 +220,21 @@ class Gateway:
             self._ends.callback(listening.close)
             sockets.append(listening)
         return sockets
+
+    def _metrics(self, recorder: Recorder | None, clock: SystemClock) -> Metrics:
+        """Told of events, and asked of the parts at each scrape."""
+        control, dataplane, fleet, settings = self.control, self.dataplane, self.fleet, self._settings
+        metrics = Metrics(
+            table=lambda: dataplane.current.table,
+            memory=lambda: memory_facts(fleet),
+            flags=control.flag_watch.sources,
+            told_of_traces=recorder is not None and "traces" in recorder.options,
+        )
+        metrics.registry.register(StoreFamilies(lambda: store_facts(control)))
+        metrics.registry.register(NotificationFamilies(lambda: notification_facts(control, clock)))
+        metrics.registry.register(StandingFamilies(lambda: standing_facts(control, fleet, settings)))
+        metrics.registry.register(GateFamilies(lambda: gate_facts(control)))
+        return metrics
 
     def _watch_drift(self, observer: FanOut, metrics: Metrics, clock: SystemClock) -> DriftWatch | None:
         """Ends before the control plane that it shares its counts through."""
