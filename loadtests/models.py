@@ -22,10 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from loadtests.measurement import COUNT, Ask
 
-__all__ = ["CNN", "IMAGE", "MLP", "STEP", "TINY", "Model", "make_big", "make_model"]
+__all__ = ["CNN", "IMAGE", "MLP", "STEP", "TINY", "Model", "make_big", "make_model", "make_reference"]
 
 BIG_BYTES = 500_000_000
 _BIG_WIDTH = 64
+_REFERENCE_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,14 @@ def make_model(model: Model, folder: Path) -> Path:
         path.write_bytes(orjson.dumps({"delay_ms": 20}))
     else:
         raise ValueError(f"no recipe for model {model.name!r}; see loadtests/models.py")
+    return path
+
+
+def make_reference(model: Model, folder: Path) -> Path:
+    """Rows that drift is measured against."""
+    path = folder / f"{model.name}-reference.npy"
+    if not path.exists():
+        np.save(path, model.rows(_REFERENCE_ROWS))
     return path
 
 

@@ -20,11 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from loadtests.cores import pinned, shared
 from loadtests.measurement import Figure, Outcome, Sample, Table, joined
-from loadtests.models import MLP, STEP, TINY, Model
+from loadtests.models import MLP, STEP, TINY, Model, make_reference
 from loadtests.scenarios.rounds import Plan
 from loadtests.servers import Server, place, start_gateway
 from loadtests.span_collector import SpanCollector
@@ -37,7 +35,6 @@ _CLIENTS = 64
 _SLICES = 4
 _WARM_S = 5
 """Drift looks at a new version for the first time meanwhile, which is the one long look."""
-_REFERENCE_ROWS = 2000
 _OFF_SETTINGS: dict[str, Any] = {
     "request_log": "off", "decisions": {"enabled": False}, "drift": {"enabled": False}, "trace_exporter": "none",
 }  # fmt: skip
@@ -119,7 +116,7 @@ def _gateway(folder: Path, work: _Work, name: str, collector: str) -> Iterator[S
     settings = {"telemetry": telemetry, "runtimes": runtimes}
     options: dict[str, Any] = {"placement": work.placement}
     if work.model is not STEP:  # whose answers are what was asked, which it takes in any shape
-        options["reference"] = f"file:{_reference(folder, work.model)}"
+        options["reference"] = f"file:{make_reference(work.model, folder)}"
     with start_gateway(folder, own, cores, settings=settings) as live:
         place(live, work.model, folder, **options)
         recorder = live.recorder()
@@ -127,13 +124,6 @@ def _gateway(folder: Path, work: _Work, name: str, collector: str) -> Iterator[S
             for thread in recorder.threads():
                 os.sched_setaffinity(thread.id, {int(core) for core in cores.clients.split(",")})
         yield Server(name, live.pid, live.port, cores)
-
-
-def _reference(folder: Path, model: Model) -> Path:
-    path = folder / f"{model.name}-reference.npy"
-    if not path.exists():
-        np.save(path, model.rows(_REFERENCE_ROWS))
-    return path
 
 
 def _turn(server: Server, work: _Work, seconds: float) -> _Turn:
