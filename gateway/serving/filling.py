@@ -53,7 +53,7 @@ class Taken(NamedTuple, Generic[W]):
 class Filling(Generic[W]):
     """A batch being formed. ``misfits``: items that it had no room left for, though a batch of their own would."""
 
-    __slots__ = ("_alone", "_cut", "_key", "_limit", "_looks", "_now", "batch", "expired", "full", "misfits", "room")
+    __slots__ = ("_cut", "_key", "_limit", "_looks", "_now", "alone", "batch", "expired", "full", "misfits", "room")
 
     def __init__(self, limit: int, now: float, alone: bool, cut: Cut[W]) -> None:
         self.batch: list[W] = []
@@ -61,9 +61,9 @@ class Filling(Generic[W]):
         self.room = limit
         self.full = False
         self.misfits = 0
+        self.alone = alone
         self._limit = limit
         self._now = now
-        self._alone = alone
         self._cut = cut
         self._looks = LOOK_AHEAD
         self._key: Hashable = None
@@ -91,6 +91,6 @@ class Filling(Generic[W]):
         self.batch.append(item)
         self._key = item.key
         self.room -= item.rows
-        if not self.room or self._alone:
+        if not self.room or self.alone:
             self.full = True
         return rest

@@ -38,8 +38,8 @@ PATIENCE = 15
 
 
 class _Class(Generic[W]):
-    """The items of one priority, by client. ``turns`` from when there is no room for all of them in a batch until
-    nothing waits."""
+    """The items of one priority, by client. ``turns`` from when a batch cannot take all of them until nothing
+    waits."""
 
     __slots__ = ("passed", "rows", "shares", "turns")
 
@@ -170,13 +170,21 @@ class WaitingQueue(Generic[W]):
                     line.passed += 1
 
     def _draw_class(self, line: _Class[W], filling: Filling[W]) -> None:
-        if len(line.shares) > 1 and line.rows > filling.room:
+        if len(line.shares) > 1 and (line.turns is not None or filling.alone or line.rows > filling.room):
             line.turns = turns = line.turns or Turns(line.shares)
             self._draw_in_turns(line, turns, filling)
             return
-        for client in tuple(line.shares):  # one client, or there is room for all
-            if not filling.full:
-                self._draw_of(line, client, filling, LOOK_AHEAD)
+        # One client, or there is room for all.
+        drawn = [
+            (client, self._draw_of(line, client, filling, LOOK_AHEAD))
+            for client in tuple(line.shares)
+            if not filling.full
+        ]
+        if len(line.shares) > 1:  # items of other shapes: who went first now is not to go first for ever
+            line.turns = Turns(line.shares)
+            for client, rows in drawn:
+                if rows:
+                    line.turns.served(client, rows)
 
     def _draw(self, line: _Class[W], client: str, share: OrderedDict[W, None], filling: Filling[W], most: int) -> int:
         """Fills the batch, up to ``most`` items, out of one client's; the rows that it took of them."""

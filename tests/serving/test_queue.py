@@ -191,6 +191,18 @@ def test_an_item_that_no_longer_fits_begins_the_next_batch_and_others_fill_this_
     assert take(queue, 8) == [large]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_client_whose_items_cannot_share_a_batch_leaves_others_their_turns(alone: bool):
+    """Items of several shapes, or of a version that runs one at a time: though rows would find room for all."""
+    queue = filled(Thing(client="a", key="x"), Thing(client="a", key="y"), Thing(client="b", key="z"))
+    served: list[str] = []
+    for _ in range(20):
+        for thing in take(queue, 100, alone=alone):
+            served.append(thing.client)
+            queue.add(Thing(client=thing.client, key=thing.key))
+    assert 9 <= served.count("b") <= 11
+
+
 def test_who_was_away_has_earned_nothing_and_who_left_owing_still_owes():
     """Rows are counted from what the others have had by then."""
     queue = filled(Thing(8, client="a"), *(Thing(client="b") for _ in range(40)))
