@@ -73,9 +73,10 @@ class _Receipt:
         self.gave_way = False
 
     def give_way(self) -> None:
-        """Its client is refused in the next turn of the loop."""
-        self.gave_way = True
-        self.wait.reschedule(0.0)
+        """Its client is refused in the next turn of the loop; one whose time is over just now is anyway."""
+        if not self.wait.expired():
+            self.gave_way = True
+            self.wait.reschedule(0.0)
 
 
 class LargeEnvelope:

@@ -29,11 +29,11 @@ PLACES = 64
 class Clients:
     """Bodies that come when the test says so, and as many places taken as it likes."""
 
-    def __init__(self) -> None:
+    def __init__(self, receive_s: float = 60.0) -> None:
         self.clock = ManualClock()
         self.decoders = Decoders(limits=CodecLimits(), body_bytes=1 << 20, clock=self.clock)
         self.bodies = LargeBodies(
-            self.decoders, clock=self.clock, from_bytes=1, body_bytes=1 << 20, receive_s=60.0, watch_after_s=60.0
+            self.decoders, clock=self.clock, from_bytes=1, body_bytes=1 << 20, receive_s=receive_s, watch_after_s=60.0
         )
         self.taken: list[Text] = []
 
@@ -102,3 +102,23 @@ async def test_bodies_that_all_come_on_are_refused_at_the_door_and_nowhere_else(
         await refused
     pieces.put_nowait({"type": "http.request", "body": BODY, "more_body": False})
     assert (await coming).fit(FOUR)[1] == 1
+
+
+async def test_one_whose_time_is_over_in_this_very_turn_costs_a_newcomer_nothing() -> None:
+    """Its wait has ended and its task has yet to hear of it: there is nothing left to hasten."""
+    clients = Clients(receive_s=0.05)
+    late, _ = clients.begin()
+    clients.take(PLACES - 4)
+    await asyncio.sleep(0)
+    clients.clock.advance(3.0)
+    loop = asyncio.get_running_loop()
+    over = loop.time() + 0.06
+    while loop.time() < over:
+        pass
+    await asyncio.sleep(0)  # in this turn the newcomer is begun, then the wait ends, then the newcomer looks around
+    newcomer, pieces = clients.begin()
+    pieces.put_nowait({"type": "http.request", "body": BODY, "more_body": False})
+    assert (await newcomer).fit(FOUR)[1] == 1
+    with pytest.raises(ReceiveTimeout, match="did not arrive within"):
+        await late
+    await clients.bodies.close()
