@@ -17,7 +17,7 @@ equal candidates rolled back while scores rose, here none).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Generic, TypeVar
@@ -32,6 +32,10 @@ MOST_CELLS, LABELS_A_CELL, NARROWEST_S = 32, 8, 1.0
 MOST_WAITING = 10_000
 """Labels of a stratum. Where more would wait only every second key's counts from then on, of both arms alike."""
 
+MOST_ODDS = 32.0
+"""Labels of one arm for each of the other. Of an arm that has more keys only every second, fourth, ... counts: more
+would prove next to nothing, and what chance leaves over of them would be too many before the other has a hundred."""
+
 T = TypeVar("T")
 
 
@@ -43,9 +47,8 @@ class _Cell(Generic[T]):
     passed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ARMS, 0))
     waiting: dict[str, deque[tuple[int, T]]] = field(default_factory=lambda: {arm: deque() for arm in ARMS})
 
-    def released(self, share: float) -> list[T]:
+    def released(self, odds: float) -> list[T]:
         found = []
-        odds = share / (1.0 - share)
         for arm, part in ((CANDIDATE, self.came[BASELINE] * odds), (BASELINE, self.came[CANDIDATE] / odds)):
             waiting, most = self.waiting[arm], ceil(part - 1e-9)
             while waiting and self.passed[arm] < most:
@@ -59,50 +62,61 @@ class _Cell(Generic[T]):
             self.passed[arm] += other.passed[arm]
             self.waiting[arm].extend(other.waiting[arm])
 
-    def thin(self, keys: int) -> None:
+    def thin(self, every: Mapping[str, int]) -> None:
         for arm, waiting in self.waiting.items():
-            kept = deque(one for one in waiting if one[0] % keys == 0)
+            kept = deque(one for one in waiting if one[0] % every[arm] == 0)
             self.came[arm] -= len(waiting) - len(kept)
             self.waiting[arm] = kept
 
 
 @dataclass(slots=True)
 class _Stratum(Generic[T]):
-    """``cells`` by the requests' time in ``width_s``; ``keys``: every which one counts."""
+    """``cells`` by the requests' time in ``width_s``; ``every``: by arm, which of the keys count, so that there are
+    ``odds`` of the candidate's for one of the baseline's."""
 
+    odds: float
+    every: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ARMS, 1))
     cells: dict[int, _Cell[T]] = field(default_factory=dict)
     width_s: float = NARROWEST_S
     came: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ARMS, 0))
     waiting: int = 0
-    keys: int = 1
 
-    def take(self, arm: str, place: int, at_s: float, share: float, item: T) -> list[T]:
-        if place % self.keys:
+    @classmethod
+    def of(cls, share: float) -> _Stratum[T]:
+        stratum = cls(share / (1.0 - share))
+        while stratum.odds > MOST_ODDS:
+            stratum.odds, stratum.every[CANDIDATE] = stratum.odds / 2.0, 2 * stratum.every[CANDIDATE]
+        while stratum.odds < 1.0 / MOST_ODDS:
+            stratum.odds, stratum.every[BASELINE] = stratum.odds * 2.0, 2 * stratum.every[BASELINE]
+        return stratum
+
+    def take(self, arm: str, place: int, at_s: float, item: T) -> list[T]:
+        if place % self.every[arm]:
             return []
         cell = self.cells.setdefault(int(at_s // self.width_s), _Cell())
         cell.came[arm] += 1
         cell.waiting[arm].append((place, item))
         self.came[arm] += 1
-        found = cell.released(share)
+        found = cell.released(self.odds)
         while len(self.cells) > max(2, min(MOST_CELLS, min(self.came.values()) // LABELS_A_CELL)):
-            found += self._merged(share)
+            found += self._merged()
         self.waiting += 1 - len(found)
         if self.waiting > MOST_WAITING:
             self._thin()
         return found
 
-    def _merged(self, share: float) -> list[T]:
+    def _merged(self) -> list[T]:
         """Two cells become one, and what they let through then."""
         narrow, self.cells = self.cells, {}
         self.width_s *= 2.0
         for place, cell in narrow.items():
             self.cells.setdefault(place // 2, _Cell()).take_over(cell)
-        return [item for cell in self.cells.values() for item in cell.released(share)]
+        return [item for cell in self.cells.values() for item in cell.released(self.odds)]
 
     def _thin(self) -> None:
-        self.keys *= 2
+        self.every = {arm: 2 * every for arm, every in self.every.items()}
         for cell in self.cells.values():
-            cell.thin(self.keys)
+            cell.thin(self.every)
         self.waiting = sum(len(waiting) for cell in self.cells.values() for waiting in cell.waiting.values())
 
 
@@ -123,9 +137,11 @@ class LabelPairs(Generic[T]):
         self, scope: str, stratum: Hashable, arm: str, *, place: int, at_s: float, share: float, item: T
     ) -> list[T]:
         """What counts now that this one has come, it or others. ``at_s``: when the answer was given; ``share``: the
-        candidate's, of the keys of the stratum."""
+        candidate's, of the keys of the stratum, always the same."""
         strata = self._strata.setdefault(scope, {})
-        return strata.setdefault(stratum, _Stratum()).take(arm, place, at_s, share, item)
+        if stratum not in strata:
+            strata[stratum] = _Stratum.of(share)
+        return strata[stratum].take(arm, place, at_s, item)
 
     def keep(self, scopes: set[str]) -> None:
         """Other rollouts are forgotten."""

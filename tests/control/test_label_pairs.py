@@ -74,6 +74,23 @@ def test_labels_that_take_equally_long_hardly_wait(share: float) -> None:
     assert counted > 7 / 8 * came
 
 
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_an_arm_of_few_keys_keeps_its_labels(share: float) -> None:
+    """However many there are of the other's: those would wait by the thousand for what chance has left them over, and
+    then fewer and fewer keys of both would count. What counts of the other's is enough, and of the same time."""
+    rng, size = np.random.default_rng(3), 250_000
+    few = CANDIDATE if share < 0.5 else BASELINE
+    pairs, came, counted = Pairs(share), 0, {CANDIDATE: 0, BASELINE: 0}
+    given = np.sort(rng.random(size)) * 7_200
+    for at_s, candidate in zip(given, rng.random(size) < share, strict=True):
+        arm = CANDIDATE if candidate else BASELINE
+        came += arm == few
+        for name, _ in pairs.take(arm, float(at_s)):
+            counted[name] += 1
+    assert counted[few] > 3 / 4 * came > 150
+    assert 16 * counted[few] * 3 / 4 < sum(counted.values()) - counted[few] < 33 * counted[few] * 4 / 3
+
+
 def test_where_too_many_wait_only_some_keys_count_of_both_arms_alike() -> None:
     """The candidate's come when sixty thousand of the known good have: few are kept, and they still are of one time."""
     pairs, size = Pairs(share=0.5), 60_000
