@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from gateway.cli.backend import Json
-from gateway.cli.failures import CommandFailed
+from gateway.cli.failures import CommandFailed, NoAnswer
 from gateway.errors import BadRequest, FieldProblem, GateRefused, InvalidInput, TurnoutError, Unauthenticated
 from gateway.web.problem_table import TABLE
 
@@ -20,7 +20,7 @@ _MEANING: Mapping[str, type[TurnoutError]] = {row.kind: meaning for meaning, row
 
 
 class AdminClient:
-    """Paths are below ``/admin``. A failed call is never tried again on its own. Raises CommandFailed where nothing
+    """Paths are below ``/admin``. A failed call is never tried again on its own. Raises NoAnswer where nothing
     answers, and what the server's problem stands for."""
 
     def __init__(self, client: httpx.AsyncClient, address: str, *, token_given: bool) -> None:
@@ -39,7 +39,10 @@ class AdminClient:
         return await self.send(method, path, json=body, headers=headers)
 
     async def list(self, path: str, name: str) -> Sequence[Json]:
-        rows: Sequence[Json] = (await self.call("GET", path))[name]
+        body = await self.call("GET", path)
+        rows = body.get(name)
+        if not isinstance(rows, list):
+            raise CommandFailed(f"{self._address} is no gateway's address: /admin{path} answered without {name!r}")
         return rows
 
     async def send(self, method: str, path: str, **request: Any) -> Json:
@@ -53,11 +56,11 @@ class AdminClient:
         try:
             return await self._client.request(method, path, **request)
         except httpx.TimeoutException:
-            raise CommandFailed(
+            raise NoAnswer(
                 f"{self._address} did not answer in time; it may be busy: look at {self._address}/readyz"
             ) from None
         except httpx.TransportError as error:
-            raise CommandFailed(self._unreachable(error)) from None
+            raise NoAnswer(self._unreachable(error)) from None
 
     def _unreachable(self, error: httpx.TransportError) -> str:
         refused = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gateway.errors import BadRequest, FieldProblem, InvalidInput, TurnoutError
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "CommandFailed", "describe"]
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "CommandFailed", "NoAnswer", "describe"]
 
 FAILED = 1
 USAGE = 2
@@ -20,6 +20,10 @@ class CommandFailed(TurnoutError):
         super().__init__(message)
         self.problems = tuple(problems)
         self.status = status
+
+
+class NoAnswer(CommandFailed):
+    """Nothing answers at the gateway's address, or not in time."""
 
 
 def describe(error: TurnoutError) -> str:

@@ -2,7 +2,7 @@
 
 Metrics and ``/readyz`` need no token and cost the gateway little; the admin plane's lists are asked for when the
 revision, a state or a restart says that they are others, and every ten seconds. A call that this token may not make
-is made once, and said once.
+is made once, and said once; one that fails costs what it would have told, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gateway.cli.admin_client import AdminClient
-from gateway.cli.failures import CommandFailed
+from gateway.cli.failures import CommandFailed, NoAnswer
 from gateway.cli.http_backend import HttpBackend
 from gateway.cli.top.exposition_text import read_samples
 from gateway.cli.top.picture import Event
 from gateway.cli.top.rates import Look
 from gateway.cli.top.told import NAMES, RESTARTS, Facts, revision_of
 from gateway.clock import Clock, SystemClock
-from gateway.errors import Forbidden, NotFound, StoreUnavailable, Unauthenticated
+from gateway.errors import Forbidden, NotFound, StoreUnavailable, TurnoutError, Unauthenticated
 
 __all__ = ["Asking"]
 
@@ -32,6 +32,7 @@ FACTS_S = 10.0
 EVENTS = 20
 ROLLOUTS = 5
 """Whose reasons to wait are asked for at each look; of more that run, phase and percent are told."""
+_EVENTS, _WAITS = "events", "why rollouts wait"
 _SAMPLES = {"name[]": list(NAMES)}
 
 
@@ -54,6 +55,8 @@ class Asking:
         self._facts = Facts()
         self._known: _Known | None = None
         self._refused: dict[str, str] = {}
+        # Of the last time that each was asked for; empty where the store is down, as the head line says.
+        self._failed: dict[str, str] = {}
 
     @property
     def address(self) -> str:
@@ -83,20 +86,22 @@ class Asking:
         """What the admin plane tells, asked for as seldom as the look allows."""
         signs, known = _signs(look), self._known
         if known is None or known.signs != signs or look.at_s - known.at_s >= FACTS_S:
-            events = known is None or known.revision != revision_of(look)
-            self._facts = await self._asked_anew(self._facts, events=events)
+            same = known is not None and known.revision == revision_of(look) and _EVENTS not in self._failed
+            self._failed.clear()
+            self._facts = await self._asked_anew(self._facts, events=not same)
             self._known = _Known(look.at_s, signs, revision_of(look))
+        self._failed.pop(_WAITS, None)
         running = [name for name, view in self._facts.routes.items() if view["status"].get("rollout")]
         rollouts = {name: await self._rollout(name) for name in running[:ROLLOUTS]}
         told = {name: view for name, view in rollouts.items() if view is not None}
-        return replace(self._facts, rollouts=told, withheld=tuple(_withheld(self._refused)))
+        return replace(self._facts, rollouts=told, withheld=tuple(self._withheld()))
 
     async def _asked_anew(self, before: Facts, *, events: bool) -> Facts:
         return Facts(
             routes=await self._allowed("known good and rollouts", self._routes, {}, before.routes),
             versions=await self._allowed("pids and devices", self._versions, {}, before.versions),
             replicas=await self._allowed("replicas", self._replicas, None, before.replicas),
-            events=await self._allowed("events", self._events, (), before.events) if events else before.events,
+            events=await self._allowed(_EVENTS, self._events, (), before.events) if events else before.events,
         )
 
     async def _routes(self) -> Mapping[str, Json]:
@@ -126,10 +131,10 @@ class Asking:
                 return None
             return view if view["running"] else None
 
-        return await self._allowed("why rollouts wait", asked, None, None)
+        return await self._allowed(_WAITS, asked, None, None)
 
     async def _allowed(self, what: str, ask: Callable[[], Awaitable[T]], nothing: T, before: T) -> T:
-        """``nothing`` where this token may not; what was known ``before`` while the store is down."""
+        """``nothing`` where this token may not; what was known ``before`` while it cannot be told."""
         if what in self._refused:
             return nothing
         try:
@@ -137,8 +142,14 @@ class Asking:
         except (Unauthenticated, Forbidden) as refusal:
             self._refused[what] = str(refusal)
             return nothing
-        except StoreUnavailable:
+        except NoAnswer:
+            raise
+        except TurnoutError as trouble:
+            self._failed[what] = "" if isinstance(trouble, StoreUnavailable) else str(trouble)
             return before
+
+    def _withheld(self) -> list[str]:
+        return [*_by_reason("not shown", self._refused), *_by_reason("not told now", self._failed)]
 
 
 def _signs(look: Look) -> object:
@@ -151,9 +162,10 @@ def _signs(look: Look) -> object:
     return revision_of(look), states, look.started, look.samples.get(RESTARTS)
 
 
-def _withheld(refused: Mapping[str, str]) -> list[str]:
+def _by_reason(how: str, reasons: Mapping[str, str]) -> list[str]:
     """One line for each reason."""
-    by_reason: dict[str, list[str]] = {}
-    for what, reason in refused.items():
-        by_reason.setdefault(reason, []).append(what)
-    return [f"not shown: {', '.join(what)} ({reason})" for reason, what in by_reason.items()]
+    found: dict[str, list[str]] = {}
+    for what, reason in reasons.items():
+        if reason:
+            found.setdefault(reason, []).append(what)
+    return [f"{how}: {', '.join(what)} ({reason})" for reason, what in found.items()]
