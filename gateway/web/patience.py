@@ -8,14 +8,21 @@ answer, would keep a descriptor, and the answer, for as long as it likes.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import socket
+import struct
+from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["BUSY", "PatientProtocol", "refusal"]
+__all__ = ["BUSY", "Outgoing", "PatientProtocol", "outgoing", "refusal"]
 
 BUSY = -1.0
 """Since when a connection is idle that is not."""
+
+
+_TCP_INFO_BYTES = 148
+_UNACKNOWLEDGED, _ACKNOWLEDGED, _UNSENT = struct.Struct("@24xI"), struct.Struct("@120xQ"), struct.Struct("@144xI")
+"""Where Linux's ``tcp_info`` has them: segments that are under way, bytes that arrived, bytes that have yet to go."""
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -53,6 +60,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self.see_off()
             return
         if self.pipeline:
             # Without reading on, as uvicorn would: for each answer another read may bring thousands of requests. One
@@ -80,10 +88,10 @@ class PatientProtocol(HttpToolsProtocol):
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self._watch_idleness(left_s)
-        elif self._untaken is not None:
-            self._watch_idleness(self.timeout_keep_alive)  # a large answer is on its way
-        elif self.transport.get_write_buffer_size():
-            self.transport.abort()  # to close it would wait for a client that takes nothing
+        elif outgoing(self.transport).left:  # a large answer is on its way, perhaps slowly
+            if self._untaken is None:
+                self._watch_taking()
+            self._watch_idleness(self.timeout_keep_alive)
         else:
             super().timeout_keep_alive_handler()
 
@@ -110,6 +118,7 @@ class PatientProtocol(HttpToolsProtocol):
             return
         self.transport.write(self._last_word)
         self.transport.close()
+        self.see_off()
 
     # The client has something to take
 
@@ -119,20 +128,46 @@ class PatientProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._untaken is not None:
+        if self._untaken is not None and not self.transport.is_closing():
             self._untaken.cancel()
             self._untaken = None
 
-    def _watch_taking(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._untaken = self.loop.call_later(self.patience_s, self._look_at_taking, left)
+    def see_off(self) -> None:
+        """Closed, the connection lasts until the client has taken all; or takes nothing more."""
+        if self._untaken is None and self.transport.get_write_buffer_size():
+            self._watch_taking()
 
-    def _look_at_taking(self, left_before: int) -> None:
+    def _watch_taking(self) -> None:
+        self._untaken = self.loop.call_later(self.patience_s, self._look_at_taking, outgoing(self.transport).taken)
+
+    def _look_at_taking(self, taken_before: int) -> None:
         self._untaken = None
-        if self.transport.get_write_buffer_size() < left_before:
+        now = outgoing(self.transport)
+        if now.left and now.taken > taken_before:
             self._watch_taking()  # slowly, but it does
-        else:
+        elif now.left:
             self.transport.abort()
+
+
+class Outgoing(NamedTuple):
+    """``taken`` grows with each byte that the client's side has. ``left``: bytes or more that it has not."""
+
+    taken: int
+    left: int
+
+
+def outgoing(transport: asyncio.Transport) -> Outgoing:
+    """As the system knows it: it holds megabytes, so what waits here may stand still while a slow client takes them;
+    and with TLS nothing waits here."""
+    waits = transport.get_write_buffer_size()
+    try:
+        facts = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        (arrived,), (under_way,), (unsent,) = (
+            part.unpack_from(facts) for part in (_ACKNOWLEDGED, _UNACKNOWLEDGED, _UNSENT)
+        )
+    except (OSError, struct.error):  # no TCP, or a system that does not say
+        return Outgoing(-waits, waits)
+    return Outgoing(arrived, waits + unsent + under_way)
 
 
 def refusal(status: int, text: str) -> bytes:

@@ -81,6 +81,7 @@ class WireProtocol(PatientProtocol):
         super().data_received(data)
         self._read = b""
         if self.transport.is_closing():
+            self.see_off()
             return
         if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
             self._refuse_head()
@@ -100,6 +101,12 @@ class WireProtocol(PatientProtocol):
         self.pipeline.clear()
 
     # What the parser calls
+
+    def _unset_keepalive_if_required(self) -> None:
+        """At each read. Only a request ends idleness: blank lines may come before one (RFC 9112, 2.2), and would else
+        hold a connection for ever."""
+        if self._parsing:
+            self._idle_since = BUSY
 
     def on_message_begin(self) -> None:
         self._parsing = True
@@ -182,6 +189,7 @@ class WireProtocol(PatientProtocol):
         self._held = False
         self.transport.write(refusal(431, "The head of the request is too long."))
         self.transport.close()
+        self.see_off()
 
     def _let_go(self) -> None:
         """Tells uvicorn of the request, as far as it has been parsed."""

@@ -10,12 +10,15 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.web.patience import Outgoing, outgoing
 from gateway.web.wire import WireProtocol
 from tests.web.stage import LIMITS, ServedStage, serve_stage
 from tests.web.test_server import connect, stage_of, until
 from tests.web.test_wire import HEALTH, ROW, post, read_answer
 
 PATIENCE_S = 0.3
+
+LARGE = json.dumps({"inputs": [[0.123456789, 1.123456789, 2.123456789, 3.123456789]] * 12_000}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,17 @@ def test_who_never_asks_anything_is_let_go(hurried: ServedStage) -> None:
     """As who asks nothing more."""
     with connect(hurried) as connection:
         assert connection.recv(1) == b""
+
+
+def test_blank_lines_are_no_request(hurried: ServedStage) -> None:
+    """They may come before one, and hold no connection: one line or line after line, on a new one or a used one."""
+    with connect(hurried) as fresh, connect(hurried) as used:
+        for connection in (fresh, used):
+            connection.sendall(b"\r\n" + post("/predict/digits", ROW))
+            assert read_answer(connection, bytearray())[0] == 200
+        fresh.sendall(b"\r\n")
+        assert fresh.recv(1) == b""
+        assert drip(used, b"\r\n") == b""
 
 
 def test_a_head_that_trickles_is_refused(hurried: ServedStage) -> None:
@@ -99,7 +113,6 @@ def test_after_the_rest_of_an_answered_body_the_connection_goes_on_and_is_idle(h
 
 def test_who_does_not_take_its_answer_is_let_go(hurried: ServedStage) -> None:
     """A large answer, and a client that reads none of it: connection and answer are given up."""
-    rows = json.dumps({"inputs": [[0.123456789, 1.123456789, 2.123456789, 3.123456789]] * 12_000}).encode()
     until(lambda: open_connections(hurried) == 0)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -107,8 +120,87 @@ def test_who_does_not_take_its_answer_is_let_go(hurried: ServedStage) -> None:
         connection.connect(hurried.socket.getsockname())
         with contextlib.suppress(OSError):  # it may be let go before it has asked for the last
             for _ in range(4):
-                connection.sendall(post("/predict/digits", rows))
+                connection.sendall(post("/predict/digits", LARGE))
         until(lambda: open_connections(hurried) == 0)
+
+
+@contextlib.contextmanager
+def slow_reader(served: ServedStage) -> Iterator[tuple[socket.socket, WireProtocol]]:
+    """A client with little room, and the gateway's end of its connection."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.settimeout(60)
+        connection.connect(served.socket.getsockname())
+        until(lambda: bool(patient(served)))
+        yield connection, patient(served)[0]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_who_takes_its_answer_slowly_gets_it(closed: bool) -> None:
+    """The system holds megabytes: what waits in the gateway stands still for long while the client does take some. One
+    that takes nothing more is let go, be its connection closed already or not."""
+    with serve_stage(WireProtocol) as served, slow_reader(served) as (connection, one):
+
+        def write() -> Outgoing:
+            one.transport.write(bytes(32 << 20))
+            if closed:
+                one.transport.close()
+            return outgoing(one.transport)
+
+        def lasts(taken_before: int) -> bool:
+            assert one._untaken is not None
+            one._untaken.cancel()
+            one._look_at_taking(taken_before)
+            return one._untaken is not None
+
+        taken = served.on_loop(write).taken
+        while served.on_loop(lambda: outgoing(one.transport)).taken == taken:
+            assert connection.recv(4096)
+        assert served.on_loop(lambda: lasts(taken))
+        assert not served.on_loop(lambda: lasts(1 << 62))
+        until(lambda: not patient(served))
+
+
+def test_a_connection_that_closes_with_little_left_to_take_is_watched() -> None:
+    """A client that takes nearly all, and then nothing, would keep it for ever."""
+    with serve_stage(WireProtocol) as served, slow_reader(served) as (_, one):
+
+        def refuse() -> bool:
+            one.transport.set_write_buffer_limits(high=1 << 30)
+            while not one.transport.get_write_buffer_size():
+                one.transport.write(bytes(65536))
+            one.data_received(b"no HTTP\r\n\r\n")
+            return one._untaken is not None
+
+        assert served.on_loop(refuse)
+        served.on_loop(one.resume_writing)
+        assert one._untaken is not None, "less than would pause the writing is more than nothing"
+        served.on_loop(one.transport.abort)
+
+
+def test_an_idle_connection_whose_answer_is_still_being_taken_is_left_alone() -> None:
+    """What the system holds counts, too: with TLS, all is there or below."""
+    with serve_stage(WireProtocol) as served, slow_reader(served) as (connection, one):
+
+        def ring() -> bool:
+            one.transport.set_write_buffer_limits(high=1 << 30)
+            one._idle_since = 0.0
+            one.timeout_keep_alive_handler()
+            return one.transport.is_closing()
+
+        served.on_loop(lambda: one.transport.write(bytes(256 * 1024)))
+        until(lambda: served.on_loop(one.transport.get_write_buffer_size) == 0)
+        assert not served.on_loop(ring)
+        left = 256 * 1024
+        while left:
+            left -= len(connection.recv(65536))
+        until(lambda: served.on_loop(lambda: outgoing(one.transport).left) == 0)
+        assert served.on_loop(ring)
+
+
+def patient(served: ServedStage) -> list[WireProtocol]:
+    assert served._server is not None
+    return [one for one in list(served._server.server_state.connections) if isinstance(one, WireProtocol)]
 
 
 def test_requests_that_queue_behind_each_other_are_all_answered_in_their_order(hurried: ServedStage) -> None:
@@ -176,5 +268,4 @@ def test_queued_requests_are_read_no_faster_than_they_are_answered() -> None:
 
 
 def queued(served: ServedStage) -> list[int]:
-    assert served._server is not None
-    return [len(one.pipeline) for one in served._server.server_state.connections if isinstance(one, WireProtocol)]
+    return [len(one.pipeline) for one in patient(served)]
