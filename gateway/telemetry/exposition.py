@@ -35,7 +35,7 @@ _RENDER: dict[str, Callable[[Any], bytes]] = {
     OPEN_METRICS: openmetrics.generate_latest,
 }
 _SELECTIONS = 4
-"""Rendered at the same time, beside the whole; who asks for another then gets the whole."""
+"""Rendered within ``fresh_s``, beside the whole; who asks for another then gets the whole."""
 
 _Asked = tuple[str, frozenset[str]]
 """A content type, and the samples wanted; none: all."""
@@ -101,7 +101,8 @@ class MetricsEndpoint:
         """
         self._scrapes += 1
         asked = (content_type, names)
-        if names and asked not in self._rendering and len(self._rendering) >= _SELECTIONS:
+        shared = self._shared()
+        if names and asked not in shared and sum(bool(of) for _, of in shared) >= _SELECTIONS:
             asked = (content_type, frozenset())
         kept = self._rendered.get(asked)
         if kept is not None and self._is_fresh(kept[0]):
@@ -127,6 +128,10 @@ class MetricsEndpoint:
         self._rendered = {what: kept for what, kept in self._rendered.items() if self._is_fresh(kept[0])}
         self._rendered[asked] = (at, body)
         return body
+
+    def _shared(self) -> set[_Asked]:
+        """What is had without another rendering."""
+        return {*self._rendering, *(what for what, (at, _) in self._rendered.items() if self._is_fresh(at))}
 
     def _is_fresh(self, at: float) -> bool:
         return self._clock.monotonic() - at < self._fresh_s

@@ -147,3 +147,14 @@ async def test_any_number_of_selections_is_no_more_work_than_a_few(scraped: Scra
     answers = await asyncio.gather(*asked)
     assert all("asked" in answer.text for answer in answers)
     assert scraped.endpoint.statistics().renderings == 5
+
+
+async def test_selections_one_after_the_other_are_no_more_work_either(scraped: Scraped) -> None:
+    """As many as may be rendered at once may be within a while; those that were are had again, and a while later others
+    are rendered."""
+    pages = [(await scraped.get(f"/metrics?name[]=x{number}&name[]=asked")).text for number in range(20)]
+    assert scraped.endpoint.statistics().renderings == 5
+    assert (await scraped.get("/metrics?name[]=x0&name[]=asked")).text == pages[0]
+    assert scraped.endpoint.statistics().renderings == 5
+    scraped.clock.advance(1.0)
+    assert (await scraped.get("/metrics?name[]=x19&name[]=asked")).text.splitlines()[-1] == "asked 6.0"
