@@ -30,7 +30,11 @@ MOST_CELLS, LABELS_A_CELL, NARROWEST_S = 32, 8, 1.0
 """Of the arm that has fewer labels, so many a cell on average, where there are more than two."""
 
 MOST_WAITING = 10_000
-"""Labels of a stratum. Where more would wait only every second key's counts from then on, of both arms alike."""
+"""Labels of a stratum. Where more would wait those go for which the other arm's have come, as far as they do; where
+that is not enough only every second key's counts from then on, of both arms alike."""
+
+SETTLED = 0.8
+"""Of the other arm's labels, as many as come on average: more will hardly."""
 
 MOST_ODDS = 32.0
 """Labels of one arm for each of the other. Of an arm that has more keys only every second, fourth, ... counts: more
@@ -61,6 +65,13 @@ class _Cell(Generic[T]):
             self.came[arm] += other.came[arm]
             self.passed[arm] += other.passed[arm]
             self.waiting[arm].extend(other.waiting[arm])
+
+    def settle(self, came: Mapping[str, int]) -> None:
+        """``came``: of all cells. Lets go what waits for labels that an arm which has fewer of them will not get."""
+        for arm, other in ((CANDIDATE, BASELINE), (BASELINE, CANDIDATE)):
+            if self.came[other] and self.came[other] * came[arm] >= SETTLED * came[other] * self.came[arm]:
+                self.came[arm] -= len(self.waiting[arm])
+                self.waiting[arm].clear()
 
     def thin(self, every: Mapping[str, int]) -> None:
         for arm, waiting in self.waiting.items():
@@ -114,10 +125,16 @@ class _Stratum(Generic[T]):
         return [item for cell in self.cells.values() for item in cell.released(self.odds)]
 
     def _thin(self) -> None:
-        self.every = {arm: 2 * every for arm, every in self.every.items()}
         for cell in self.cells.values():
-            cell.thin(self.every)
-        self.waiting = sum(len(waiting) for cell in self.cells.values() for waiting in cell.waiting.values())
+            cell.settle(self.came)
+        if self._left() > MOST_WAITING // 2:
+            self.every = {arm: 2 * every for arm, every in self.every.items()}
+            for cell in self.cells.values():
+                cell.thin(self.every)
+        self.waiting = self._left()
+
+    def _left(self) -> int:
+        return sum(len(waiting) for cell in self.cells.values() for waiting in cell.waiting.values())
 
 
 class LabelPairs(Generic[T]):

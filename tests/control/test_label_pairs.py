@@ -91,6 +91,26 @@ def test_an_arm_of_few_keys_keeps_its_labels(share: float) -> None:
     assert 16 * counted[few] * 3 / 4 < sum(counted.values()) - counted[few] < 33 * counted[few] * 4 / 3
 
 
+@pytest.mark.parametrize("labelled", [0.5, 0.1])
+def test_where_few_answers_of_one_arm_get_labels_those_count_however_many_the_others_are(labelled: float) -> None:
+    """The others wait in vain: it is they that go, and no key of both arms. What counts is of the same time."""
+    rng, size = np.random.default_rng(4), 150_000
+    pairs, came = Pairs(share=0.5), 0
+    counted: dict[str, list[float]] = {CANDIDATE: [], BASELINE: []}
+    given = rng.random(size) * 7_200
+    late = rng.exponential(300, size)
+    for one in np.argsort(given + late):
+        arm = CANDIDATE if rng.random() < 0.5 else BASELINE
+        if arm == CANDIDATE or rng.random() < labelled:
+            came += arm == BASELINE
+            for name, at_s in pairs.take(arm, float(given[one])):
+                counted[name].append(at_s)
+            assert pairs.pairs.waiting <= MOST_WAITING
+    assert len(counted[CANDIDATE]) == pytest.approx(len(counted[BASELINE]), rel=0.01)
+    assert len(counted[BASELINE]) > 0.9 * came
+    assert np.mean(counted[CANDIDATE]) == pytest.approx(np.mean(counted[BASELINE]), rel=0.02)
+
+
 def test_where_too_many_wait_only_some_keys_count_of_both_arms_alike() -> None:
     """The candidate's come when sixty thousand of the known good have: few are kept, and they still are of one time."""
     pairs, size = Pairs(share=0.5), 60_000
