@@ -138,7 +138,7 @@ def _begin(ago: str) -> float:
     match = _AGO.fullmatch(ago)
     if match is None:
         raise CommandFailed(f"--since {ago!r:.40}: expected a number and s, m, h or d, as in 15m", status=2)
-    return time.time() - float(match[1]) * _UNITS[match[2]]
+    return max(0.0, time.time() - float(match[1]) * _UNITS[match[2]])
 
 
 @decisions.command("verify")

@@ -63,6 +63,7 @@ def test_the_newest_are_listed_without_sql_on_a_home_and_over_http(
 
     wait_until(listed_newest, what="the newest two decisions")
     assert "DURATION_US" in remote.done("decisions").out
+    assert len(remote.done("decisions", "--since", "40000d", "--json").json) >= 3  # from before there was such a time
 
 
 def test_the_proof_takes_checkpoints_from_elsewhere_and_names_what_is_wrong(local: Turnout, tmp_path: Path) -> None:
