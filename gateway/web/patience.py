@@ -37,6 +37,8 @@ class PatientProtocol(HttpToolsProtocol):
         # For the rest of what is being parsed; set by who knows that nobody else waits for it.
         self._late: asyncio.TimerHandle | None = None
         self._last_word = b""
+        # What is said behind the answers under way, as the last; nothing more is read then.
+        self._refusal = b""
         self._untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -66,6 +68,9 @@ class PatientProtocol(HttpToolsProtocol):
             # Without reading on, as uvicorn would: for each answer another read may bring thousands of requests. One
             # that waits for its body reads on by itself.
             self._start_asgi_task(*self.pipeline.pop())
+            return
+        if self._refusal:
+            self.end_with(self._refusal)
             return
         self.flow.resume_reading()
         if self._late is not None:  # it could not be read until now
@@ -116,7 +121,10 @@ class PatientProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.expect_the_rest(self._last_word)  # an answer before it is not to be cut off
             return
-        self.transport.write(self._last_word)
+        self.end_with(self._last_word)
+
+    def end_with(self, last_word: bytes) -> None:
+        self.transport.write(last_word)
         self.transport.close()
         self.see_off()
 
@@ -172,6 +180,6 @@ def outgoing(transport: asyncio.Transport) -> Outgoing:
 
 def refusal(status: int, text: str) -> bytes:
     """A whole answer to what is no whole request, after which the connection ends."""
-    phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
+    phrase = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}[status]
     head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\n"
     return f"{head}connection: close\r\n\r\n{text}".encode()

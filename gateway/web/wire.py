@@ -77,6 +77,9 @@ class WireProtocol(PatientProtocol):
                 self._answer(self._application, head, data[end:])
                 return
             self._read = data
+        if self._refusal:
+            self._read = b""
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         self._read = b""
@@ -84,7 +87,7 @@ class WireProtocol(PatientProtocol):
             self.see_off()
             return
         if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
-            self._refuse_head()
+            self._refuse(refusal(431, "The head of the request is too long."))
             return
         if self._held:
             self._let_go()
@@ -138,9 +141,9 @@ class WireProtocol(PatientProtocol):
         if not self._held:
             super().on_headers_complete()
         elif not self._may_be_answered_here():
-            self._let_go()
-            if len(self.pipeline) > _MOST_QUEUED:
+            if len(self.pipeline) >= _MOST_QUEUED:
                 raise HttpParserError("too many requests behind each other")  # ends the parsing, and the connection
+            self._let_go()
 
     def on_body(self, body: bytes) -> None:
         if self._held:
@@ -185,11 +188,18 @@ class WireProtocol(PatientProtocol):
         elif self.cycle.response_complete:
             self.expect_the_rest(b"")
 
-    def _refuse_head(self) -> None:
-        self._held = False
-        self.transport.write(refusal(431, "The head of the request is too long."))
-        self.transport.close()
-        self.see_off()
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(refusal(400, msg))
+
+    def _refuse(self, last_word: bytes) -> None:
+        """Not in the place of an answer that is under way: behind it."""
+        of_its_body = self._parsing and self._head_complete and not self._held
+        self._held = self._parsing = False
+        if of_its_body or self.cycle is None or self.cycle.response_complete:
+            self.end_with(last_word)
+        else:
+            self._refusal = last_word
+            self.flow.pause_reading()
 
     def _let_go(self) -> None:
         """Tells uvicorn of the request, as far as it has been parsed."""

@@ -233,38 +233,72 @@ def test_trailers_are_no_headers(hurried: ServedStage) -> None:
         assert [read_answer(connection, buffer)[0] for _ in range(2)] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (HEALTH * 2000, 400),
+        (HEALTH + b"no HTTP\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx-endless: " + b"a" * 500_000, 431),
+    ],
+    ids=["too many requests", "no request", "a head without end"],
+)
+def test_what_is_refused_behind_an_answer_under_way_does_not_take_its_place(bad: bytes, status: int) -> None:
+    """The client would take the refusal for that answer. It comes behind it, and nothing more is read."""
+    with serve_stage(WireProtocol) as served, connect(served) as connection:
+        stage = stage_of(served)
+        gate = served.on_loop(stage.slow.hold)
+        connection.sendall(post("/predict/slow", ROW))
+        until(lambda: stage.dataplane.inflight == 1)
+        connection.sendall(bad)
+        until(lambda: bool(patient(served)[0]._refusal))
+        served.on_loop(gate.set)
+        buffer = bytearray()
+        answered = 1 + min(256, bad.count(b"/healthz"))
+        assert [read_answer(connection, buffer)[0] for _ in range(answered)] == [200] * answered
+        assert read_answer(connection, buffer)[0] == status
+        assert not buffer
+        until(lambda: not patient(served))
+
+
 def test_a_client_that_queues_without_end_is_let_go(hurried: ServedStage) -> None:
     """However fast it takes the answers: each would let it queue thousands more, until there is no memory."""
     stage = stage_of(hurried)
     gate = hurried.on_loop(stage.slow.hold)
-    try:
-        with connect(hurried) as connection:
-            connection.sendall(post("/predict/slow", ROW))
-            until(lambda: stage.dataplane.inflight == 1)
-            with contextlib.suppress(OSError):
-                for _ in range(1000):
-                    connection.sendall(HEALTH * 1000)
-            until(lambda: stage.dataplane.inflight == 0)
-    finally:
+    with connect(hurried) as connection:
+        connection.sendall(post("/predict/slow", ROW) + HEALTH * 1000)
+        until(lambda: any(one._refusal for one in patient(hurried)))
+        assert max(queued(hurried)) <= 256
         hurried.on_loop(gate.set)
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(HEALTH * 1000)
+        until(lambda: not patient(hurried))
 
 
 def test_queued_requests_are_read_no_faster_than_they_are_answered() -> None:
-    """An answer lets the next begin; more are read when none is left."""
+    """An answer lets the next begin; more are read when none is left. Looked at in each turn of the loop."""
     with serve_stage(WireProtocol) as served, connect(served) as connection:
         stage = stage_of(served)
         gate = served.on_loop(stage.slow.hold)
-        slow = post("/predict/slow", ROW)
-        connection.sendall(slow + HEALTH * 2 + slow + HEALTH)
+        connection.sendall(post("/predict/slow", ROW) + HEALTH * 100)
         until(lambda: stage.dataplane.inflight == 1)
-        connection.sendall(HEALTH * 200)
+        connection.sendall(HEALTH * 100)
+        server, loop = served._server, served._loop
+        assert server is not None
+        assert loop is not None
+        read: list[int] = []
+
+        def look() -> None:
+            answered = server.server_state.total_requests
+            if answered < 101:
+                read.append(answered + sum(queued(served)))
+                loop.call_soon(look)
+
+        served.on_loop(look)
         served.on_loop(gate.set)
-        gate = served.on_loop(stage.slow.hold)
         buffer = bytearray()
-        assert [read_answer(connection, buffer)[0] for _ in range(3)] == [200] * 3
-        assert max(served.on_loop(lambda: queued(served))) <= 1
-        served.on_loop(gate.set)
-        assert [read_answer(connection, buffer)[0] for _ in range(202)] == [200] * 202
+        assert [read_answer(connection, buffer)[0] for _ in range(201)] == [200] * 201
+        assert max(read) <= 101
 
 
 def queued(served: ServedStage) -> list[int]:
