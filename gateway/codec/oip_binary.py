@@ -38,7 +38,7 @@ def read_header_length(text: str | None) -> int | None:
     return int(text)
 
 
-def split_body(body: bytes, header_length: int | None) -> tuple[bytes | memoryview, memoryview]:
+def split_body(body: bytes | memoryview, header_length: int | None) -> tuple[bytes | memoryview, memoryview]:
     """The JSON, and what follows it. No copy of what follows."""
     if header_length is None:
         return body, memoryview(b"")

@@ -27,7 +27,7 @@ _MAX_TENSORS = 1024
 _MAX_RANK = 32
 
 
-def read_infer(body: bytes, header_length: int | None, limits: CodecLimits) -> InferEnvelope:
+def read_infer(body: bytes | memoryview, header_length: int | None, limits: CodecLimits) -> InferEnvelope:
     """``header_length`` is the Inference-Header-Content-Length, None when the body is JSON alone.
 
     Raises BadRequest for a body that is no infer request, TooLarge past the limits.

@@ -23,7 +23,7 @@ from gateway.web.exchange import EXCHANGE, AsgiExchange, ClientLeft, Exchange
 from gateway.web.feedback import feedback_routes
 from gateway.web.headers import Headers
 from gateway.web.health import health_routes
-from gateway.web.inference import Asked, Dialect, Inference
+from gateway.web.inference import LENGTH_OF_JSON, Asked, Dialect, Inference
 from gateway.web.oip import OpenInferenceDialect, locate_infer
 from gateway.web.oip_models import model_routes
 from gateway.web.oip_repository import repository_routes
@@ -49,12 +49,14 @@ Endpoint = tuple[Callable[[str], Asked], Dialect]
 
 
 class Head(NamedTuple):
-    """What a request for inference says before its body. Shared by all requests with the same head."""
+    """What a request for inference says before its body. Shared by all requests with the same head. ``in_place``: the
+    body is read where it lies, so that it may come straight to where it will be (``gateway.web.arrival``)."""
 
     endpoint: Endpoint
     path: str
     headers: Headers
     body_bytes: int
+    in_place: bool
 
 
 def build_application(
@@ -131,6 +133,10 @@ class Application:
     def receive_s(self) -> float:
         """How long a client may take to send."""
         return self._services.limits.receive_s
+
+    def head_of(self, endpoint: Endpoint, path: str, headers: Headers, body_bytes: int) -> Head:
+        in_place = endpoint is self._at_models and LENGTH_OF_JSON in headers.raw and body_bytes <= self.body_bytes
+        return Head(endpoint, path, headers, body_bytes, in_place)
 
     def remember(self, text: bytes, head: Head) -> None:
         """The head of a request, for those that will begin with the same bytes."""

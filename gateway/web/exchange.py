@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -14,15 +14,16 @@ from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
 
-__all__ = ["EXCHANGE", "AsgiExchange", "ClientLeft", "Exchange", "HeaderLine"]
+__all__ = ["EXCHANGE", "LINGER_BYTES", "LINGER_S", "AsgiExchange", "ClientLeft", "Exchange", "HeaderLine"]
 
 HeaderLine = tuple[bytes, bytes]
 
 EXCHANGE = "turnout.exchange"
 """Where a Starlette endpoint finds its Exchange in the scope."""
 
-_LINGER_S = 1.0
-_LINGER_BYTES = 4 * 1024 * 1024
+LINGER_S = 1.0
+LINGER_BYTES = 4 * 1024 * 1024
+"""How much of a body that was answered already is let in, so that its client gets to read the answer."""
 
 
 class ClientLeft(Exception):
@@ -34,10 +35,12 @@ class Exchange(ABC):
 
     ``whole`` becomes True when the body has been received to its end (set by ``gateway.web.body``);
     ``started`` when the answer's first byte has gone out. ``body`` is there from the start where the whole
-    request was; a client that leaves then cancels the work itself, and nobody need watch ``receive``.
+    request was, and once it has come where ``arriving`` gives it; a client that leaves then cancels the work itself,
+    and nobody need watch ``receive``.
     """
 
     __slots__ = (
+        "arriving",
         "body",
         "headers",
         "method",
@@ -79,7 +82,8 @@ class Exchange(ABC):
             self.request_id = trace.trace_id  # as most are named
         else:
             self.request_id = request_id_of(sent, trace)
-        self.body: bytes | None = None
+        self.body: bytes | memoryview | None = None
+        self.arriving: Awaitable[memoryview] | None = None
         self.started = False
         self.whole = False
 
@@ -163,9 +167,9 @@ class AsgiExchange(Exchange):
         return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
 
     async def _linger(self) -> None:
-        left = _LINGER_BYTES
+        left = LINGER_BYTES
         try:
-            async with asyncio.timeout(_LINGER_S):
+            async with asyncio.timeout(LINGER_S):
                 while left > 0:
                     message = await self.receive()
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):

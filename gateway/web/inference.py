@@ -27,10 +27,13 @@ from gateway.web.rates import Rates
 from gateway.web.request_facts import RequestFacts, read_facts
 from gateway.web.services import Services
 
-__all__ = ["Answer", "Asked", "Dialect", "Envelope", "Inference"]
+__all__ = ["LENGTH_OF_JSON", "Answer", "Asked", "Dialect", "Envelope", "Inference"]
 
 _DEFLATE_IN_THREAD_BYTES = 64 * 1024
 _JSON = b"application/json"
+
+LENGTH_OF_JSON = b"inference-header-content-length"
+"""The header of a body that is binary tensors, with some JSON before them."""
 
 CLIENT_CLOSED_REQUEST = 499
 """What nginx made customary for a client that left; never sent, only recorded."""
@@ -93,7 +96,7 @@ class Dialect(Protocol):
     @property
     def compresses(self) -> bool: ...
 
-    def read(self, body: bytes, exchange: Exchange) -> Envelope: ...
+    def read(self, body: bytes | memoryview, exchange: Exchange) -> Envelope: ...
 
     def write(self, envelope: Any, response: InferResponse, decision_id: str) -> Answer: ...
 
@@ -196,8 +199,8 @@ class _Story(Trail):
         """The envelope of a body that is on its way. A large one of JSON alone is decoded in another process."""
         services, exchange, dialect = self._services, self._exchange, self._dialect
         large = services.large
-        if large is None or b"inference-header-content-length" in exchange.headers.raw:
-            whole = exchange.body or await receive_body(exchange, services.limits)
+        if large is None or LENGTH_OF_JSON in exchange.headers.raw:
+            whole = exchange.body or await (exchange.arriving or receive_body(exchange, services.limits))
             return dialect.read(whole, exchange)
         body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
         if exchange.whole and len(body) < large.from_bytes:

@@ -142,7 +142,7 @@ class LargeBodies:
     def __repr__(self) -> str:
         return f"<LargeBodies {self._decoders!r} [{len(self._receipts)} on their way]>"
 
-    async def receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
+    async def receive(self, exchange: Exchange, begun: bytes | memoryview, asked: Asked) -> LargeEnvelope:
         """The envelope of a body of which ``begun`` has come; the rest is received here.
 
         Raises TooLarge, ReceiveTimeout, BadRequest, UnsupportedContent, QueueFull, DeadlineExceeded, and ClientLeft
@@ -164,7 +164,7 @@ class LargeBodies:
             self._receipts.discard(receipt)
         return await self._read(exchange, text, encoding, asked)
 
-    async def decode(self, exchange: Exchange, body: bytes, asked: Asked) -> LargeEnvelope:
+    async def decode(self, exchange: Exchange, body: bytes | memoryview, asked: Asked) -> LargeEnvelope:
         """The envelope of a body that is here, since it came compressed to little, or at once."""
         text = self._decoders.text()
         for start in range(0, len(body), _SLICE_BYTES):

@@ -35,7 +35,7 @@ class OpenInferenceDialect:
     def __init__(self, limits: CodecLimits) -> None:
         self._limits = limits
 
-    def read(self, body: bytes, exchange: Exchange) -> InferEnvelope:
+    def read(self, body: bytes | memoryview, exchange: Exchange) -> InferEnvelope:
         length = read_header_length(exchange.headers.get("inference-header-content-length"))
         return read_infer(body, length, self._limits)
 

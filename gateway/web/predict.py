@@ -35,8 +35,8 @@ class PredictDialect:
     def __init__(self, limits: CodecLimits) -> None:
         self._limits = limits
 
-    def read(self, body: bytes, exchange: Exchange) -> PredictEnvelope:
-        return read_predict(body, self._limits)
+    def read(self, body: bytes | memoryview, exchange: Exchange) -> PredictEnvelope:
+        return read_predict(bytes(body), self._limits)  # bytes are not copied
 
     def write(self, envelope: PredictEnvelope, response: InferResponse, decision_id: str) -> Answer:
         decision = response.decision

@@ -3,39 +3,36 @@
 uvicorn spends as much on a small request as everything else here together: a scope, a cycle with an
 event, a body copied twice, messages both ways, two regular expressions for each header of the
 answer. A request for inference whose head and body came in one read needs none of it: it is begun
-as soon as its last byte is parsed, and answered with one write. Whatever else a connection carries
-(other paths, bodies that come in pieces, pipelined or upgraded requests, ``Expect``) goes through
-uvicorn as ever, to the same application.
+as soon as its last byte is parsed, and answered with one write. One whose body is binary tensors is
+begun once its head is here, and the body received in place (``gateway.web.arrival``). Whatever else
+a connection carries (other paths, other bodies that come in pieces, pipelined or upgraded requests,
+``Expect``) goes through uvicorn as ever, to the same application.
 """
 
 from __future__ import annotations
 
-import asyncio
-import http
-from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from httptools import HttpParserError
-from starlette.types import Message
+from httptools import HttpParserError, HttpRequestParser
 
 from gateway.web.application import Application, Endpoint, Head
-from gateway.web.exchange import Exchange, HeaderLine
+from gateway.web.arrival import Arrival, reserve
+from gateway.web.direct_exchange import DirectExchange
 from gateway.web.headers import Headers
 from gateway.web.patience import BUSY, PatientProtocol, refusal
 
 __all__ = ["WireProtocol"]
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 _COLD = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"content-encoding"})
 """Headers that ask for more than is done here."""
 
 _HEAD_END = b"\r\n\r\n"
 
-_JOINED_BYTES = 64 * 1024
-"""An answer up to here goes out in one piece; a larger one is not copied behind its head."""
-
 _MOST_QUEUED = 256
 """Requests behind one that is not answered yet: one read may bring thousands, of two kilobytes each."""
+
+_MOST_DIGITS = 18
+"""Of a body's length."""
 
 _HEAD_BYTES = 64 * 1024
 """A head that goes on for longer, after the read in which it began, is refused: the parser has no limit of its own."""
@@ -66,16 +63,24 @@ class WireProtocol(PatientProtocol):
         self._named: dict[bytes, bytes] = {}
         self._inference: tuple[Endpoint, str] | None = None
         # The request being answered here; uvicorn sees it as the cycle under way.
-        self.work: _Work | None = None
+        self.work: DirectExchange | None = None
 
     def data_received(self, data: bytes) -> None:
         if not self._parsing and self._application is not None:
             end = data.find(_HEAD_END) + len(_HEAD_END)
             head = self._application.heads.get(data[:end])
-            if head is not None and len(data) - end == head.body_bytes and self._is_free():
-                self._idle_since = BUSY
-                self._answer(self._application, head, data[end:])
-                return
+            if head is not None and self._is_free():
+                missing = head.body_bytes - (len(data) - end)
+                if missing == 0:
+                    self._idle_since = BUSY
+                    self._answer(self._application, head, data[end:])
+                    return
+                if (
+                    missing > 0
+                    and head.in_place
+                    and self._receive_in_place(self._application, head, memoryview(data)[end:])
+                ):
+                    return
             self._read = data
         if self._refusal:
             self._read = b""
@@ -89,7 +94,7 @@ class WireProtocol(PatientProtocol):
         if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
             self._refuse(refusal(431, "The head of the request is too long."))
             return
-        if self._held:
+        if self._held and not (self._head_complete and self._begin_in_place()):
             self._let_go()
         if self._parsing:
             self._watch_the_rest()
@@ -215,6 +220,39 @@ class WireProtocol(PatientProtocol):
                 super().on_body(piece)
         self._pieces = []
 
+    def _begin_in_place(self) -> bool:
+        """Begins the request whose head has been parsed, and takes the rest of its body in; False if it is for
+        uvicorn."""
+        application, inference, length = self._application, self._inference, self._named.get(b"content-length", b"")
+        if application is None or inference is None or not (length.isdigit() and len(length) < _MOST_DIGITS):
+            return False
+        endpoint, path = inference
+        head = application.head_of(endpoint, path, Headers(self._named), int(length))
+        begun = b"".join(self._pieces)
+        if not head.in_place or not self._receive_in_place(application, head, begun):
+            return False
+        end = self._read.find(_HEAD_END) + len(_HEAD_END)
+        if len(self._read) == end + len(begun):
+            application.remember(self._read[:end], head)
+        return True
+
+    def _receive_in_place(self, application: Application, head: Head, begun: memoryview | bytes) -> bool:
+        """Of the body, ``begun`` has come. False where there is no memory for it: uvicorn may have it, which takes no
+        more than comes."""
+        memory = reserve(head.body_bytes)
+        if memory is None:
+            return False
+        if self._parsing:  # its parser would wait for this body
+            self.parser = new_parser(self)
+            self._parsing = self._held = False
+            self._pieces = []
+        self._idle_since = BUSY
+        work = self.work = DirectExchange(self, application, head, None)
+        self.cycle = work  # type: ignore[assignment]
+        work.expect(Arrival(self, self.transport, memory, begun, receive_s=application.receive_s, arrived=work.take_in))
+        work.begin(application.infer(head.endpoint, work))
+        return True
+
     def _begin(self) -> None:
         application, inference, pieces = self._application, self._inference, self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -224,138 +262,20 @@ class WireProtocol(PatientProtocol):
             return
         self._pieces = []  # an idle connection holds no body
         endpoint, path = inference
-        head = Head(endpoint, path, Headers(self._named), len(body))
+        head = application.head_of(endpoint, path, Headers(self._named), len(body))
         end = self._read.find(_HEAD_END) + len(_HEAD_END)
         if len(self._read) == end + len(body):
             application.remember(self._read[:end], head)
         self._answer(application, head, body)
 
     def _answer(self, application: Application, head: Head, body: bytes) -> None:
-        work = self.work = _Work(self, application, head, body)
+        work = self.work = DirectExchange(self, application, head, body)
         self.cycle = work  # type: ignore[assignment]
         work.begin(application.infer(head.endpoint, work))
 
 
-class _Work(Exchange):
-    """A request that has come whole, answered here with one write. Header values are not looked at: every one is ours,
-    or was checked when it was taken.
-
-    In uvicorn's eyes it is its cycle: ``response_complete``, ``disconnected``, ``message_event`` and ``keep_alive`` are
-    what it reads and writes of one.
-
-    It runs its coroutine itself: at once as far as its first wait, which is mostly the queue, and on when
-    that is over. A task would cost 4 µs and a turn of the loop more. So there is no current task
-    in it, and what needs one (a time-out, say) is awaited as a task of its own.
-    """
-
-    __slots__ = (
-        "_application", "_awaited", "_cancelled", "_confesses", "_coroutine", "_protocol", "disconnected", "keep_alive",
-        "response_complete",
-    )  # fmt: skip
-
-    def __init__(self, protocol: WireProtocol, application: Application, head: Head, body: bytes) -> None:
-        _, path, headers, _ = head
-        super().__init__("POST", path, headers, _left, contexts=application.contexts, peer=protocol.client)
-        self.body = body
-        self.whole = True
-        self._application = application
-        self._protocol = protocol
-        self._coroutine: Coroutine[Any, Any, None] | None = None
-        self._awaited: asyncio.Future[Any] | None = None
-        self._cancelled = self._confesses = False
-        self.response_complete = False
-        self.disconnected = False
-        self.keep_alive = True
-
-    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._coroutine = coroutine
-        self._step()
-
-    def cancel(self) -> None:
-        """As a task's: what it waits for is cancelled; if that has just come, it is told at its next step."""
-        if self._coroutine is not None and (self._awaited is None or not self._awaited.cancel()):
-            self._cancelled = True
-
-    def _step(self, _: object = None) -> None:
-        coroutine = self._coroutine
-        if coroutine is None:
-            return
-        try:
-            if self._cancelled:
-                self._cancelled = False
-                awaited = coroutine.throw(asyncio.CancelledError())
-            else:
-                awaited = coroutine.send(None)
-        except (StopIteration, asyncio.CancelledError):
-            self._end()
-            return
-        except BaseException as fault:
-            if self._confesses or not isinstance(fault, Exception):
-                self._end()
-                raise
-            # The outermost boundary, as the application has it where a server runs it.
-            self._confesses = True
-            self.begin(self._application.confess(self, fault))
-            return
-        self._awaited = awaited
-        if awaited is None:  # a bare yield: a turn of the loop
-            self._protocol.loop.call_soon(self._step)
-        else:
-            awaited._asyncio_future_blocking = False  # noqa: SLF001 - what a task does with a future that it was given
-            awaited.add_done_callback(self._step)
-
-    def _end(self) -> None:
-        """No client is left to wait for an answer that will not come: whatever ended the work, it gets one."""
-        self._coroutine = self._awaited = None
-        if self._protocol.work is self:
-            self.keep_alive = False
-            self._finish([_STATUS_LINES[500], b"content-length: 0\r\n"], b"")
-
-    @property
-    def message_event(self) -> _Work:
-        return self
-
-    def set(self) -> None:
-        """Somebody would be told of the client's end; the protocol has told the task."""
-
-    def _finish(self, head: list[bytes], body: bytes) -> None:
-        protocol = self._protocol
-        if protocol.work is not self:
-            return  # the client has left
-        if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        transport = protocol.transport
-        if len(body) <= _JOINED_BYTES:
-            head.append(body)
-            transport.write(b"".join(head))
-        else:
-            transport.write(b"".join(head))
-            transport.write(body)
-        self.response_complete = True
-        protocol.work = None
-        if not self.keep_alive:
-            transport.close()
-        protocol.on_response_complete()
-
-    def answer_at_once(
-        self, status: int, body: bytes, content_type: bytes, lines: str, headers: Iterable[HeaderLine] = ()
-    ) -> bool:
-        self.started = True
-        # Text, encoded once: a piece for each name and each value costs three times as much.
-        names = (
-            f"\r\ncontent-length: {len(body)}\r\nx-request-id: {self.request_id}\r\n"
-            f"traceparent: {self.traceparent}\r\n{lines}"
-        )
-        head = [_STATUS_LINES[status], b"content-type: ", content_type, names.encode("latin-1")]
-        for name, value in headers:
-            head += (name, b": ", value, b"\r\n")
-        self._finish(head, body)
-        return True
-
-    async def answer(self, status: int, body: bytes, content_type: bytes, headers: Iterable[HeaderLine] = ()) -> None:
-        self.answer_at_once(status, body, content_type, "", headers)
-
-
-async def _left() -> Message:
-    return {"type": "http.disconnect"}
+def new_parser(protocol: WireProtocol) -> HttpRequestParser:
+    """As uvicorn makes it."""
+    parser = HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -226,12 +227,22 @@ def _ones(spec: TensorSpec) -> np.ndarray[Any, Any]:
 class ServedStage:
     """A stage behind a real uvicorn on a free port, in a thread with its own loop. ``protocol``: the gateway's own, or
     uvicorn's, through which everything takes the round through ASGI. ``elsewhere``: the limits of one that decodes
-    large bodies in another process."""
+    large bodies in another process. ``loop`` makes the one that it runs on, ``certificate`` is a file with its key: it
+    speaks TLS."""
 
     def __init__(
-        self, protocol: type[HttpToolsProtocol], *, elsewhere: WebLimits | None = None, keep_alive_s: int = 5
+        self,
+        protocol: type[HttpToolsProtocol],
+        *,
+        limits: WebLimits = LIMITS,
+        elsewhere: WebLimits | None = None,
+        keep_alive_s: int = 5,
+        loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        certificate: Path | None = None,
     ) -> None:
         self._protocol = protocol
+        self._limits = elsewhere or limits
+        self._certificate = certificate
         self._keep_alive_s = keep_alive_s
         self._elsewhere = elsewhere
         self.stage: Stage | None = None
@@ -239,7 +250,7 @@ class ServedStage:
         self._up = threading.Event()
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+        self._thread = threading.Thread(target=self._run, args=[loop])
 
     @property
     def address(self) -> str:
@@ -274,9 +285,13 @@ class ServedStage:
         self._thread.join(60)
         self.socket.close()
 
+    def _run(self, loop: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(self._main())
+
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with build_stage(self._elsewhere or LIMITS, elsewhere=self._elsewhere is not None) as self.stage:
+        async with build_stage(self._limits, elsewhere=self._elsewhere is not None) as self.stage:
             config = uvicorn.Config(
                 self.stage.application,
                 http=self._protocol,
@@ -286,6 +301,7 @@ class ServedStage:
                 access_log=False,
                 timeout_keep_alive=self._keep_alive_s,
                 timeout_graceful_shutdown=30,
+                ssl_certfile=self._certificate,
             )
             self._server = uvicorn.Server(config)
             self._up.set()
@@ -293,10 +309,9 @@ class ServedStage:
 
 
 @contextlib.contextmanager
-def serve_stage(
-    protocol: type[HttpToolsProtocol] = WireProtocol, *, elsewhere: WebLimits | None = None, keep_alive_s: int = 5
-) -> Iterator[ServedStage]:
-    served = ServedStage(protocol, elsewhere=elsewhere, keep_alive_s=keep_alive_s)
+def serve_stage(protocol: type[HttpToolsProtocol] = WireProtocol, **options: Any) -> Iterator[ServedStage]:
+    """``options`` as ServedStage has them."""
+    served = ServedStage(protocol, **options)
     served.start()
     try:
         yield served

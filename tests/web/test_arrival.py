@@ -1,0 +1,304 @@
+"""Bodies of binary tensors, received in place: the same answers as any other way, and nothing kept of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import json
+import socket
+import ssl
+import subprocess
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.web import wire as wire_module
+from gateway.web.wire import WireProtocol
+from tests.web.stage import LIMITS, ServedStage, serve_stage
+from tests.web.test_server import read_all, stage_of, until
+from tests.web.test_wire import UNLIKE, VARYING, connect, read_answer
+
+ROWS = 20_000
+LARGE = replace(LIMITS, body_bytes=1 << 20)
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n"
+
+
+def binary(rows: int = ROWS, *lines: str, path: str = "/v2/models/digits/infer", first: float = 0.0) -> bytes:
+    """A request whose tensor is binary, and whose answer is few numbers: the version answers with what it was sent."""
+    tensor = (np.arange(rows * 4, dtype="<f4") + first).tobytes()
+    entry = {"name": "x", "datatype": "FP32", "shape": [rows, 4], "parameters": {"binary_data_size": len(tensor)}}
+    head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    return request(head + tensor, f"inference-header-content-length: {len(head)}", *lines, path=path)
+
+
+def request(body: bytes, *lines: str, path: str = "/v2/models/digits/infer", length: int | None = None) -> bytes:
+    said = len(body) if length is None else length
+    return "\r\n".join((f"POST {path} HTTP/1.1", "host: g", f"content-length: {said}", *lines, "", "")).encode() + body
+
+
+def numbers(headers: dict[str, str], body: bytes) -> np.ndarray[Any, Any]:
+    return np.frombuffer(body[int(headers["inference-header-content-length"]) :], "<f4")
+
+
+def expected(rows: int = ROWS, first: float = 0.0) -> np.ndarray[Any, Any]:
+    return np.arange(rows * 4, dtype="<f4") + first
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def wire(request: pytest.FixtureRequest) -> Iterator[ServedStage]:
+    """Idle connections last for longer than any test waits."""
+    loop = uvloop.new_event_loop if request.param == "uvloop" else None
+    with serve_stage(WireProtocol, limits=LARGE, keep_alive_s=600, loop=loop) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def asgi() -> Iterator[ServedStage]:
+    with serve_stage(HttpToolsProtocol, limits=LARGE) as running:
+        yield running
+
+
+@pytest.fixture
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
+    """The memory of each body that is received in place."""
+    found: list[weakref.ref[Any]] = []
+
+    def reserve(size: int) -> memoryview | None:
+        memory = wire_module_reserve(size)
+        if memory is not None:
+            found.append(weakref.ref(memory.obj))  # type: ignore[arg-type]  # the array
+        return memory
+
+    wire_module_reserve: Callable[[int], memoryview | None] = wire_module.reserve
+    monkeypatch.setattr(wire_module, "reserve", reserve)
+    return found
+
+
+def send(connection: socket.socket, data: bytes, *cuts: int) -> None:
+    """In pieces that end at the cuts, each read before the next comes, as far as one can tell."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    edges = [0, *sorted(cut % len(data) for cut in cuts), len(data)]
+    for begin, end in itertools.pairwise(edges):
+        connection.sendall(data[begin:end])
+        if end < len(data):
+            connection.settimeout(0.02)
+            with contextlib.suppress(TimeoutError):
+                assert connection.recv(1, socket.MSG_PEEK) != b"", "the connection ended"
+            connection.settimeout(60)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "in_place"), [((), True), ((10,), False), ((300,), True), ((-1,), True), ((200, 100_000, -1), True)]
+)
+def test_its_tensors_are_those_that_were_sent(
+    wire: ServedStage, arrivals: list[weakref.ref[Any]], cuts: tuple[int, ...], in_place: bool
+) -> None:
+    """Wherever its pieces end; and the same head again, known by its bytes. A head in pieces takes the other way."""
+    with connect(wire) as connection:
+        buffer = bytearray()
+        for first in (0.0, 1.0, 2.0):
+            send(connection, binary(first=first), *cuts)
+            status, headers, body = read_answer(connection, buffer)
+            assert status == 200
+            assert np.array_equal(numbers(headers, body), expected(first=first))
+
+    assert len(arrivals) == 3 * in_place
+
+
+def test_one_that_comes_whole_and_one_in_pieces_share_a_head(
+    wire: ServedStage, arrivals: list[weakref.ref[Any]]
+) -> None:
+    """Remembered by either, it serves both."""
+    with connect(wire) as connection:
+        buffer = bytearray()
+        for cuts in ((), (-5,), (), (-5,)):
+            send(connection, binary(10), *cuts)
+            status, headers, body = read_answer(connection, buffer)
+            assert status == 200
+            assert np.array_equal(numbers(headers, body), expected(10))
+
+    assert len(arrivals) == 2
+
+
+def test_what_follows_the_body_is_the_next_request(wire: ServedStage) -> None:
+    """In the same write: another way, and the same once more."""
+    with connect(wire) as connection:
+        connection.sendall(binary() + HEALTH + binary(first=5.0) + binary(first=6.0))
+        buffer = bytearray()
+        answers = [read_answer(connection, buffer) for _ in range(4)]
+
+    assert [status for status, _, _ in answers] == [200] * 4
+    assert [numbers(*answers[place][1:])[0] for place in (0, 2, 3)] == [0.0, 5.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        binary(),
+        binary(path="/v2/models/digits/versions/1/infer"),
+        binary(path="/v2/models/nobody/infer"),
+        binary(path="/v2/models/digits/versions/x/infer"),
+        binary(path="/v2/models/words/infer"),
+        binary(path="/predict/digits"),
+        binary(ROWS, "content-type: text/plain"),
+        binary(ROWS, "x-timeout-ms: nine"),
+        binary(path="/v2/models/locked/infer"),
+        binary(ROWS, "authorization: Bearer locked-token", path="/v2/models/locked/infer"),
+        binary(ROWS, "connection: close"),
+        request(bytes(300_000), "inference-header-content-length: 0"),
+        request(bytes(300_001), "inference-header-content-length: 0"),
+        request(bytes(300_000), "inference-header-content-length: 300001"),
+        request(bytes(300_000), "inference-header-content-length: x"),
+        request(b"{" * 300_000, "inference-header-content-length: 300000"),
+        request(bytes(1 << 20), "inference-header-content-length: 0"),
+        request(bytes((1 << 20) + 1), "inference-header-content-length: 0"),
+        request(bytes(300_000), "inference-header-content-length: 0", length=2_000_000_000_000),
+    ],
+)
+def test_it_answers_as_the_round_through_asgi_does(wire: ServedStage, asgi: ServedStage, request_bytes: bytes) -> None:
+    """Status, headers and body, but for the ids that each request has for itself."""
+
+    def shown(served: ServedStage) -> tuple[int, dict[str, str], object]:
+        with connect(served) as connection:
+            with contextlib.suppress(OSError):  # refused, and the connection ended, before all was sent
+                connection.sendall(request_bytes)
+            status, headers, body = read_answer(connection, bytearray())
+        known = {name: "" if name in VARYING else item for name, item in headers.items()}
+        if status != 200:
+            body = json.dumps({name: item for name, item in json.loads(body).items() if name != "request_id"}).encode()
+        return status, {name: item for name, item in known.items() if name not in UNLIKE}, body
+
+    assert shown(wire) == shown(asgi)
+
+
+def test_a_refusal_before_the_body_is_there_reaches_who_is_still_sending(wire: ServedStage) -> None:
+    """The client hears it although it sends on, and then the connection ends."""
+    with connect(wire) as connection:
+        whole = binary(60_000, path="/v2/models/locked/infer")
+        connection.sendall(whole[:100_000])
+        status, headers, _ = read_answer(connection, bytearray())
+        assert (status, headers["connection"]) == (401, "close")
+        connection.sendall(whole[100_000:])
+        assert read_all(connection) == b""
+
+
+def test_one_that_is_refused_and_sends_nothing_more_is_seen_off(wire: ServedStage) -> None:
+    """After a while, which is short."""
+    with connect(wire) as connection:
+        connection.sendall(binary(path="/v2/models/nobody/infer")[:1000])
+        assert read_answer(connection, bytearray())[0] == 404
+        assert read_all(connection) == b""
+
+
+def test_a_body_that_does_not_come_in_time_is_a_408() -> None:
+    """Recorded, told, and the connection ends; one that comes in time on the same server is answered."""
+    with serve_stage(WireProtocol, limits=replace(LARGE, receive_s=0.2)) as served, connect(served) as connection:
+        connection.sendall(binary()[:-1])
+        status, headers, body = read_answer(connection, bytearray())
+        assert (status, headers["connection"]) == (408, "close")
+        assert json.loads(body)["error"].startswith("the body did not arrive within 0.2 s")
+        assert read_all(connection) == b""
+        until(lambda: [record.code for record in stage_of(served).observer.requests] == [408])
+        with connect(served) as other:
+            other.sendall(binary())
+            assert read_answer(other, bytearray())[0] == 200
+
+
+@pytest.mark.parametrize("leaves", ["close", "half-close"])
+def test_a_client_that_leaves_before_its_body_is_there_is_recorded_once(
+    wire: ServedStage, arrivals: list[weakref.ref[Any]], leaves: str
+) -> None:
+    """Its memory is free, and nothing of it reaches a model."""
+    stage = stage_of(wire)
+    before = len(stage.observer.requests)
+    with connect(wire) as connection:
+        connection.sendall(binary()[:-1])
+        until(lambda: len(arrivals) == 1)
+        if leaves == "half-close":
+            connection.shutdown(socket.SHUT_WR)
+            assert read_all(connection) == b""
+    until(lambda: [record.code for record in stage.observer.requests[before:]] == [499])
+    until(lambda: arrivals[0]() is None)
+
+
+def test_an_idle_connection_holds_no_body(wire: ServedStage, arrivals: list[weakref.ref[Any]]) -> None:
+    """Without the collector's help."""
+    gc.disable()
+    try:
+        with connect(wire) as connection:
+            connection.sendall(binary())
+            assert read_answer(connection, bytearray())[0] == 200
+            until(lambda: arrivals[0]() is None or bool(stage_of(wire).observer.requests.clear()))
+    finally:
+        gc.enable()
+
+
+def test_without_memory_for_it_the_body_takes_the_other_way(wire: ServedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes no more than comes; whether its head was known or not."""
+    with connect(wire) as connection:
+        buffer = bytearray()
+        connection.sendall(binary(first=3.0))
+        assert read_answer(connection, buffer)[0] == 200
+        monkeypatch.setattr(wire_module, "reserve", lambda _size: None)
+        for first in (4.0, 5.0):
+            connection.sendall(binary(ROWS, f"x-new: {first}", first=first))
+            status, headers, body = read_answer(connection, buffer)
+            assert (status, numbers(headers, body)[0]) == (200, first)
+            connection.sendall(binary(first=first))
+            status, headers, body = read_answer(connection, buffer)
+            assert (status, numbers(headers, body)[0]) == (200, first)
+
+
+def test_a_size_that_no_machine_has_is_no_memory() -> None:
+    """And no fault."""
+    assert wire_module.reserve(1 << 60) is None
+
+
+def test_a_server_that_stops_lets_a_body_come_to_its_end(arrivals: list[weakref.ref[Any]]) -> None:
+    """Its client gets its answer, and the end of the connection."""
+    with serve_stage(WireProtocol, limits=LARGE) as served, connect(served) as connection:
+        whole = binary()
+        connection.sendall(whole[:-1000])
+        until(lambda: len(arrivals) == 1)
+        served.begin_stop()
+        connection.sendall(whole[-1000:])
+        status, headers, body = read_answer(connection, bytearray())
+        assert (status, headers["connection"]) == (200, "close")
+        assert np.array_equal(numbers(headers, body), expected())
+        assert read_all(connection) == b""
+
+
+@pytest.mark.parametrize("loop", [None, uvloop.new_event_loop])
+def test_it_comes_the_same_way_under_tls(
+    tmp_path: Path, arrivals: list[weakref.ref[Any]], loop: Callable[[], Any] | None
+) -> None:
+    """In place, too; several on one connection."""
+    both = tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += ["-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", str(both), "-out", str(tmp_path / "public.pem")]
+    subprocess.run(make, check=True, capture_output=True, timeout=60)
+    both.write_bytes(both.read_bytes() + (tmp_path / "public.pem").read_bytes())
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "public.pem"))
+    trusted.check_hostname = False
+    with (
+        serve_stage(WireProtocol, limits=LARGE, loop=loop, certificate=both) as served,
+        connect(served) as plain,
+        trusted.wrap_socket(plain) as connection,
+    ):
+        buffer = bytearray()
+        for first in (0.0, 1.0, 2.0):
+            connection.sendall(binary(first=first) + HEALTH)
+            status, headers, body = read_answer(connection, buffer)
+            assert status == 200
+            assert np.array_equal(numbers(headers, body), expected(first=first))
+            assert read_answer(connection, buffer)[0] == 200
+
+    assert len(arrivals) == 3
