@@ -136,6 +136,7 @@ ONLY_IN: Mapping[str, frozenset[str]] = {
     "rich": frozenset({"cli"}),
     "openfeature": frozenset({"routing", "control"}),
     "mmh3": frozenset({"routing"}),
+    "blake3": frozenset({"recording", "serving"}),  # digests of large tensors; whatever has a name has its SHA-256
     "simdjson": frozenset({"codec"}),
     "torch": frozenset({"runtimes", "examples"}),
     "onnxruntime": frozenset({"runtimes", "examples"}),

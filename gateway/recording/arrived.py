@@ -20,7 +20,7 @@ import numpy as np
 
 from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef, datatype_of
-from gateway.recording.contents import heading, unpack_tensors
+from gateway.recording.contents import MOST_PLAIN_BYTES, condensed, heading, unpack_tensors
 
 __all__ = ["Arrived", "unpack_burst"]
 
@@ -117,7 +117,7 @@ class Arrived(Sequence[RequestRecord]):
             return None
         for which, *sides in joined:
             places = range(which) if isinstance(which, int) else which
-            given, back = (_digests(side, len(places)) for side in sides)
+            given, back = (side if isinstance(side, tuple) else _digests(side, len(places)) for side in sides)
             if given is None or back is None:
                 return None
             for place, one, other in zip(places, given, back, strict=True):
@@ -173,13 +173,19 @@ def _unpack_contents(packed: tuple[Any, ...], count: int) -> list[Content | None
     contents: list[Content | None] = [None] * count
     for which, inputs, outputs in joined:
         places = range(which) if isinstance(which, int) else which
-        asked, answered = _parted(inputs, len(places)), _parted(outputs, len(places))
-        for place, given, back in zip(places, asked, answered, strict=True):
-            contents[place] = Content(given, back, contexts.get(place))
+        asked, answered = _side(inputs, len(places)), _side(outputs, len(places))
+        for place, given, back, *digests in zip(places, asked[0], answered[0], asked[1], answered[1], strict=True):
+            contents[place] = Content(given, back, contexts.get(place), *digests)
     for place, inputs, outputs, *digests in alone:
         sides = [None if side is None else unpack_tensors(side) for side in (inputs, outputs)]
         contents[place] = Content(sides[0], sides[1], contexts.get(place), *digests)
     return contents
+
+
+def _side(packed: Sequence[Any], count: int) -> tuple[Iterable[Any], Iterable[str | None]]:
+    """Tensors and digests of each; one of the two."""
+    nobody = repeat(None, count)
+    return (nobody, packed) if isinstance(packed, tuple) else (_parted(packed, count), nobody)
 
 
 def _parted(joined: Sequence[tuple[Any, ...]], count: int) -> Iterable[dict[str, Any]]:
@@ -205,8 +211,11 @@ def _digests(side: Sequence[tuple[Any, ...]], count: int) -> list[str] | None:
     for name, kind, shape, lengths, body in sorted(side, key=_name_of):
         if len(lengths) != 1 or not lengths[0] or not body:
             return None
-        octets, begin = len(body) // count, heading(name, _datatype(kind), (lengths[0], *shape))
-        mine = [begin + body[place : place + octets] for place in range(0, len(body), octets)]
+        size, whole = len(body) // count, memoryview(body)
+        digested = size > MOST_PLAIN_BYTES
+        begin = heading(name, _datatype(kind), (lengths[0], *shape), digested=digested)
+        octets: Iterable[Any] = [whole[place : place + size] for place in range(0, len(body), size)]
+        mine = [begin + one for one in (map(condensed, octets) if digested else octets)]
         spelled = mine if spelled is None else map(add, spelled, mine)
     if spelled is None:
         return None

@@ -6,7 +6,7 @@ stranger, and does not: both ends are this very program, started by the node fro
 that nobody else can open. A client decides what some of the strings say, never how they are encoded.
 
 Tensors of requests that the same version answered have one type and mostly one shape, so those of a burst are joined
-along their first axis, and cross as one.
+along their first axis, and cross as one. Where they were too large for that and their digests go, these are a column.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _folded(columns: Columns) -> Columns:
     ]
 
 
-# Contents. A *whole* one has inputs and outputs, and no digests.
+# Contents. Of a *whole* one each side has tensors, or their digest.
 
 
 def _pack_contents(
@@ -102,18 +102,17 @@ def _pack_contents(
     ``alike``: all versions are the same."""
     if alike and all(contents):
         inputs, outputs, contexts, *digests = zip(*contents, strict=True)
-        if all(inputs) and all(outputs) and not any(map(any, digests)):
-            sides = [_join(inputs, large_bytes), _join(outputs, large_bytes)]
-            if None not in sides:
-                said = {place: one for place, one in enumerate(contexts) if one} if any(contexts) else {}
-                return [(len(contents), *sides)], (), said
+        sides = [_side(*side, large_bytes) for side in zip((inputs, outputs), digests, strict=True)]
+        if None not in sides:
+            said = {place: one for place, one in enumerate(contexts) if one} if any(contexts) else {}
+            return [(len(contents), *sides)], (), said
     return _pack_by_version(contents, versions, large_bytes)
 
 
 def _pack_by_version(
     contents: Sequence[Content | None], versions: Sequence[VersionRef], large_bytes: int
 ) -> tuple[Any, ...]:
-    groups: dict[VersionRef, list[int]] = {}
+    groups: dict[tuple[VersionRef, bool, bool], list[int]] = {}
     single = []
     contexts = {}
     for place, (content, version) in enumerate(zip(contents, versions, strict=True)):
@@ -122,13 +121,14 @@ def _pack_by_version(
         inputs, outputs, context, input_digest, output_digest = content
         if context:
             contexts[place] = context
-        if inputs is None or outputs is None or input_digest or output_digest:
+        if (inputs is None) is (not input_digest) or (outputs is None) is (not output_digest):
             single.append(place)
         else:
-            groups.setdefault(version, []).append(place)
+            groups.setdefault((version, inputs is None, outputs is None), []).append(place)
     joined = []
     for places in groups.values():
-        sides = [_join([contents[place][side] for place in places], large_bytes) for side in (0, 1)]  # type: ignore[index, misc]
+        inputs, outputs, _, *digests = zip(*(contents[place] for place in places), strict=True)
+        sides = [_side(*side, large_bytes) for side in zip((inputs, outputs), digests, strict=True)]
         if None in sides:
             single += places
         else:
@@ -142,6 +142,13 @@ def _pack_one(place: int, content: Content | None, large_bytes: int) -> tuple[An
     if any(bytes_of(side) > large_bytes for side in (inputs, outputs) if side is not None):
         raise LargeTensors
     return place, *sides, *digests
+
+
+def _side(sets: Sequence[Arrays | None], digests: Sequence[str | None], large_bytes: int) -> Sequence[Any] | None:
+    """Tensors joined (a list), or the digests of them (a tuple); None where some have these and some those."""
+    if sets.count(None) == 0 and not any(digests):
+        return _join(sets, large_bytes)  # type: ignore[arg-type]
+    return tuple(digests) if all(digests) and sets.count(None) == len(sets) else None
 
 
 def _join(sets: Sequence[Arrays], large_bytes: int) -> list[tuple[Any, ...]] | None:

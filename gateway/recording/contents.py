@@ -2,8 +2,12 @@
 
 The canonical form of a set of tensors: for each, in the order of their names, one line of JSON ``[name, datatype,
 shape]`` (ASCII, no spaces, a newline), and then its bytes in C order, little-endian; of strings (BYTES) each with its
-length before it, in four bytes. A digest is SHA-256 over all of it, in hexadecimal. So equal tensors have one digest,
-whether they came as JSON or in binary form.
+length before it, in four bytes. Where these bytes are more than 4,096, their BLAKE3 digest (32 bytes) stands in their
+place, and the line says so: ``[name, datatype, shape, "blake3"]``. A digest is SHA-256 over all of it, in hexadecimal.
+So equal tensors have one digest, whether they came as JSON or in binary form, and however they were sent on.
+
+BLAKE3 reads 600 KB in 0.10 ms where SHA-256 takes 0.36, and 8 KB in 2.1 µs for 4.9; from 4 KB to there it mostly takes
+as long, and of less it is the slower one. The bound is part of the form: another would give tensors other digests.
 """
 
 from __future__ import annotations
@@ -15,43 +19,62 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from gateway.messages import Array, Arrays, datatype_of
 
-__all__ = ["PackedTensors", "bytes_of", "digest_of", "heading", "pack_tensors", "unpack_tensors"]
+__all__ = [
+    "MOST_PLAIN_BYTES",
+    "PackedTensors",
+    "bytes_of",
+    "condensed",
+    "digest_of",
+    "heading",
+    "pack_tensors",
+    "unpack_tensors",
+]
+
+MOST_PLAIN_BYTES = 4096
+"""What a tensor may hold and stand in the canonical form as it is."""
 
 PackedTensors = Sequence[tuple[str, str, tuple[int, ...], Any]]
 """Names, numpy types (``O``: a list of ``bytes``), shapes, and something that ``marshal`` writes as bytes."""
 
 _STRINGS = "O"
-_SMALL_BYTES = 4096
 
 
 def digest_of(arrays: Arrays, without: Collection[str] = ()) -> str:
-    """Of all tensors but those named in ``without``. ValueError for an array that no datatype of the protocol fits."""
-    digest, small = hashlib.sha256(), b""
-    for name in sorted(arrays):
-        if name in without:
-            continue
-        array = arrays[name]
-        small += heading(name, datatype_of(array), array.shape)
-        if array.dtype.kind in "OSU":
-            octets = map(_octets, array.ravel().tolist())
-            small += b"".join(len(one).to_bytes(4, "little") + one for one in octets)
-        elif array.nbytes <= _SMALL_BYTES:  # copied: a call of the digest costs more
-            small += array.tobytes()
-        else:
-            digest.update(small)
-            digest.update((array if array.flags.c_contiguous else np.ascontiguousarray(array)).data)
-            small = b""
-    digest.update(small)
-    return digest.hexdigest()
+    """Of all tensors but those named in ``without``. ValueError for an array that no datatype of the protocol fits.
+    Lets other threads run while it reads a large one."""
+    form = b"".join([_form(name, arrays[name]) for name in sorted(arrays) if name not in without])
+    return hashlib.sha256(form).hexdigest()
+
+
+def _form(name: str, array: Array) -> bytes:
+    datatype, shape, kind = datatype_of(array), array.shape, array.dtype.kind
+    octets: bytes | memoryview
+    if kind in "OSU":
+        octets = b"".join([len(one).to_bytes(4, "little") + one for one in map(_octets, array.ravel().tolist())])
+    elif array.nbytes > MOST_PLAIN_BYTES:
+        octets = array.ravel().view(np.uint8).data  # copied where it is not contiguous
+    else:
+        return heading(name, datatype, shape) + array.tobytes()
+    if len(octets) > MOST_PLAIN_BYTES:
+        return heading(name, datatype, shape, digested=True) + condensed(octets)
+    return heading(name, datatype, shape) + bytes(octets)
 
 
 @lru_cache(maxsize=1024)
-def heading(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
-    """What stands before a tensor's bytes in the canonical form."""
-    return json.dumps([name, datatype, shape], separators=(",", ":")).encode("ascii") + b"\n"
+def heading(name: str, datatype: str, shape: tuple[int, ...], *, digested: bool = False) -> bytes:
+    """What stands before a tensor's bytes in the canonical form, or before the digest of more than
+    ``MOST_PLAIN_BYTES``."""
+    line = [name, datatype, shape, *(("blake3",) if digested else ())]
+    return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def condensed(octets: bytes | memoryview) -> bytes:
+    """What stands in the canonical form for more than ``MOST_PLAIN_BYTES``."""
+    return blake3(octets).digest()
 
 
 def _octets(text: Any) -> bytes:

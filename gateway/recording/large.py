@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from gateway.events.records import Content, RequestRecord
@@ -11,10 +12,25 @@ from gateway.recording.bursts import LARGE_BYTES
 from gateway.recording.contents import bytes_of, digest_of
 from gateway.routing.table import RoutingTable
 
-__all__ = ["PAYLOAD_BYTES", "Policy", "Set", "Sorted", "content_policy", "no_policy", "sorted_out"]
+__all__ = [
+    "PAYLOAD_BYTES",
+    "PORTION_BYTES",
+    "Policy",
+    "Portion",
+    "Set",
+    "Sorted",
+    "content_policy",
+    "no_policy",
+    "portions",
+    "sorted_out",
+]
 
 PAYLOAD_BYTES = 1024 * 1024
 """What of a request, or of an answer, is kept at most where a route wants it whole; of more there is the digest."""
+
+PORTION_BYTES = 8 * 1024 * 1024
+"""What is hashed at once, unless one request has more: 1.5 ms. All its records leave together, so it also bounds what
+these hold, 64 KB of tensors each at most."""
 
 Policy = Callable[[str], tuple[bool, frozenset[str]]]
 """Whether a route's tensors are to be kept themselves, and which of them count in no digest."""
@@ -32,29 +48,67 @@ def content_policy(table: RoutingTable, route: str) -> tuple[bool, frozenset[str
 
 
 class Set(NamedTuple):
-    """A request with large tensors among its inputs, its outputs or both. ``size`` in bytes."""
+    """A request with large tensors among its inputs, its outputs or both (``large``). ``size`` in bytes."""
 
     record: RequestRecord
     content: Content
     redact: frozenset[str]
     size: int
+    large: tuple[bool, bool]
 
     def with_digests(self) -> RequestRecord:
-        """Takes its time."""
-        inputs, outputs, context, *_ = self.content
-        asked, answered = self._side(inputs), self._side(outputs)
-        return self.record._replace(content=Content(asked[0], answered[0], context, asked[1], answered[1]))
-
-    def _side(self, arrays: Arrays | None) -> tuple[Arrays | None, str | None]:
-        if arrays is None or bytes_of(arrays) <= LARGE_BYTES:
-            return arrays, None
-        return None, digest_of(arrays, self.redact)
+        """Takes its time. ValueError for what has none."""
+        return self._without_large(lambda arrays: digest_of(arrays, self.redact))
 
     def without_digests(self) -> RequestRecord:
         """Where there is no time."""
+        return self._without_large(lambda _: None)
+
+    def _without_large(self, digest: Callable[[Arrays], str | None]) -> RequestRecord:
         inputs, outputs, context, *_ = self.content
-        asked, answered = (None if side is None or bytes_of(side) > LARGE_BYTES else side for side in (inputs, outputs))
-        return self.record._replace(content=Content(asked, answered, context))
+        asked_digest = answered_digest = None
+        if inputs is not None and self.large[0]:
+            asked_digest, inputs = digest(inputs), None
+        if outputs is not None and self.large[1]:
+            answered_digest, outputs = digest(outputs), None
+        return self.record._replace(content=Content(inputs, outputs, context, asked_digest, answered_digest))
+
+
+class Portion:
+    """Sets that a thread makes the digests of in one go. Each goes from ``left``, and its tensors with it, as soon as
+    its record is among the ``made``: nobody else looks before the thread is done."""
+
+    def __init__(self, sets: Sequence[Set]) -> None:
+        self.left = deque(sets)
+        self.made: list[RequestRecord] = []
+        self.size = sum(one.size for one in sets)
+
+    def __repr__(self) -> str:
+        return f"<Portion [{len(self.made)} made | {len(self.left)} left]>"
+
+    def work(self) -> None:
+        """In the thread. Raises for a set whose digests cannot be made, which is then the first of those left."""
+        while self.left:
+            self.made.append(self.left[0].with_digests())
+            del self.left[0]
+
+    def pass_over(self) -> None:
+        """The first of those left has no digests."""
+        self.made.append(self.left.popleft().without_digests())
+
+
+def portions(sets: Sequence[Set]) -> Iterator[Portion]:
+    """In their order, each of ``PORTION_BYTES`` at most, or of one set."""
+    gathered: list[Set] = []
+    size = 0
+    for one in sets:
+        if gathered and size + one.size > PORTION_BYTES:
+            yield Portion(gathered)
+            gathered, size = [], 0
+        gathered.append(one)
+        size += one.size
+    if gathered:
+        yield Portion(gathered)
 
 
 class Sorted(NamedTuple):
@@ -69,13 +123,14 @@ def sorted_out(records: Sequence[RequestRecord], policy: Policy) -> Sorted:
     found = Sorted([], [], [])
     for record in records:
         content = record.content
-        sizes = [bytes_of(side) for side in content[:2] if side is not None] if content is not None else []
-        if content is None or max(sizes, default=0) <= LARGE_BYTES:
+        asked, answered = (0 if side is None else bytes_of(side) for side in content[:2]) if content else (0, 0)
+        if content is None or max(asked, answered) <= LARGE_BYTES:
             found.small.append(record)
             continue
         payload, redact = policy(record.route)
-        if payload and max(sizes) <= PAYLOAD_BYTES:
+        if payload and max(asked, answered) <= PAYLOAD_BYTES:
             found.payloads.append(record)
         else:
-            found.large.append(Set(record, content, redact, sum(sizes)))
+            large = asked > LARGE_BYTES, answered > LARGE_BYTES
+            found.large.append(Set(record, content, redact, asked + answered, large))
     return found

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.events.observer import Observer
 from gateway.events.records import RequestRecord
 from gateway.recording.bursts import LargeTensors, pack_burst
-from gateway.recording.large import Policy, Set, no_policy, sorted_out
+from gateway.recording.large import Policy, Portion, no_policy, portions, sorted_out
 from gateway.recording.road import Road
 
 __all__ = ["Sender"]
@@ -29,7 +29,7 @@ class Sender(Observer):
         self._every = every
         self._policy = policy
         self._hashing: ThreadPoolExecutor | None = None
-        self._pending: set[asyncio.Future[RequestRecord]] = set()
+        self._pending: set[asyncio.Future[None]] = set()
         self._pending_bytes = 0
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
@@ -39,51 +39,57 @@ class Sender(Observer):
                 return
         try:
             self.road.offer(pack_burst(records), len(records))
-        except LargeTensors:
-            self._take_large(records)
-        except ValueError:
-            self._take_singly(records)
+        except (LargeTensors, ValueError):
+            self._take_apart(records)
 
-    def _take_singly(self, records: Sequence[RequestRecord]) -> None:
-        """One of them holds what cannot cross: that one is lost, and not the others."""
-        for record in records:
-            try:
-                self.road.offer(pack_burst([record._replace(content=None)]), 1)
-            except ValueError:
-                log.exception("a record cannot be recorded: %.500r", record)
-                self.road.lose(1, "form")
+    def _take_apart(self, records: Sequence[RequestRecord]) -> None:
+        found = sorted_out(records, self._policy)
+        self._send(found.small)
+        for record in found.payloads:
+            self._send([record])
+        for portion in portions(found.large):
+            if self._pending_bytes + portion.size > _MOST_PENDING_BYTES:
+                self._send([one.without_digests() for one in portion.left])
+            else:
+                self._pending_bytes += portion.size
+                self._hash(portion)
 
-    def _take_large(self, records: Sequence[RequestRecord]) -> None:
-        sorted_set = sorted_out(records, self._policy)
-        for burst in (sorted_set.small, *([record] for record in sorted_set.payloads)):
-            if burst:
-                self.road.offer(pack_burst(burst, large_bytes=_ANY_SIZE), len(burst))
-        for waiting in sorted_set.large:
-            self._hash(waiting)
-
-    def _hash(self, waiting: Set) -> None:
+    def _hash(self, portion: Portion) -> None:
         """A thread makes the digests, with the interpreter's lock released while it reads the tensors."""
-        if self._pending_bytes + waiting.size > _MOST_PENDING_BYTES:
-            self._hashed(waiting.without_digests())
-            return
         if self._hashing is None:
             self._hashing = ThreadPoolExecutor(1, thread_name_prefix="turnout-digests")
-        self._pending_bytes += waiting.size
-        loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._hashing, waiting.with_digests)
+        done = asyncio.get_running_loop().run_in_executor(self._hashing, portion.work)
         self._pending.add(done)
-        done.add_done_callback(lambda future: self._hashed_in_thread(waiting, future))
+        done.add_done_callback(lambda future: self._hashed(portion, future))
 
-    def _hashed_in_thread(self, waiting: Set, done: asyncio.Future[RequestRecord]) -> None:
+    def _hashed(self, portion: Portion, done: asyncio.Future[None]) -> None:
         self._pending.discard(done)
-        self._pending_bytes -= waiting.size
-        if done.cancelled() or done.exception() is not None:
-            self._hashed(waiting.without_digests())
-        else:
-            self._hashed(done.result())
+        if done.exception() is not None:
+            portion.pass_over()
+            self._hash(portion)
+            return
+        self._pending_bytes -= portion.size
+        self._send(portion.made)
 
-    def _hashed(self, record: RequestRecord) -> None:
-        self.road.offer(pack_burst([record]), 1)
+    def _send(self, records: Sequence[RequestRecord]) -> None:
+        """Of any size. One that holds what cannot cross goes without its content, or is lost, and not the others."""
+        if not records:
+            return
+        try:
+            self.road.offer(pack_burst(records, large_bytes=_ANY_SIZE), len(records))
+        except ValueError:
+            for record in records:
+                self._send_one(record)
+
+    def _send_one(self, record: RequestRecord) -> None:
+        for form in (record, record._replace(content=None)):
+            try:
+                self.road.offer(pack_burst([form], large_bytes=_ANY_SIZE), 1)
+            except ValueError as error:
+                log.error("a record cannot be recorded as it is (%s): %.500r", error, form)
+            else:
+                return
+        self.road.lose(1, "form")
 
     async def settle(self) -> None:
         """Returns when all digests have been made, and their records are on the road."""

@@ -49,6 +49,8 @@ halves = st.sampled_from(
         Content({"x": tensors(1)}),
         Content(None, {"y": tensors(2)}, {"tenant": "a", "deep": [1, {"b": None}]}),
         Content(None, None, None, "ab", "cd"),
+        Content(None, {"y": tensors(1)}, {"tenant": "a"}, "ab"),
+        Content({"x": tensors(1)}, None, None, None, "cd"),
         Content({"x": tensors(2)}, {"y": tensors(2)}, {"tenant": "b"}, "ab"),
         Content({"other": tensors(2)}, {"label": tensors(2)}),
     ]

@@ -68,6 +68,9 @@ def held(cache: AnswerCache, digest: str = "sha256:3") -> list[bytes]:
         ({"x": np.zeros((0, 4))}, {"x": np.zeros((0, 5))}),
         (texts(b"ab", b"c"), texts(b"a", b"bc")),
         (texts(b"ab"), texts(b"a", b"b")),
+        ({"x": np.zeros(5000, np.uint8)}, {"x": np.arange(5000) == 4999}),
+        ({"x": np.zeros((5000, 1))}, {"x": np.zeros((1, 5000))}),
+        ({"x": np.zeros(5000), "y": np.ones(5000)}, {"x": np.ones(5000), "y": np.zeros(5000)}),
         ({"x' <f4(1,)": np.zeros(1, np.float32)}, {"x": np.zeros(1, np.float32)}),
     ],
 )
@@ -84,6 +87,9 @@ def test_equal_inputs_have_one_key_however_they_lie_in_memory() -> None:
     assert key_of({"x": rows, "y": rows}) == key_of({"y": rows, "x": rows})
     assert key_of({"x": np.full((), 3.0)}) == key_of({"x": np.array(3.0)})
     assert key_of(texts(b"a", b"b")) == key_of(texts(b"a", b"b"))
+    large = np.arange(20_000).reshape(100, 200)
+    assert key_of({"x": large}) == key_of({"x": np.asfortranarray(large)}) != key_of({"x": large + 1})
+    assert key_of({"x": large[:, ::2]}) == key_of({"x": large[:, ::2].copy()})
     assert size_of({"x": rows, **texts(b"abc", b"")}) == 51
 
 

@@ -74,7 +74,10 @@ def _content(draw: st.DrawFn, rows: int) -> Content:
     values = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=2))
     kind = draw(st.sampled_from(["f4", "f4", "f4", "f8", "?", "i2"]))
     inputs = {"x": np.tile(np.array(values, np.float32), (rows, 1)), "group": np.full(rows, 2)}
-    return Content(inputs, {"label": np.full((rows, 1), 3, dtype=kind)}, {"tenant": "a"} if rows == 2 else None)
+    outputs = {"label": np.full((rows, 1), 3, dtype=kind)}
+    asked, answered = draw(st.sampled_from([(None, None), (None, None), ("ab", None), (None, "cd"), ("ab", "cd")]))
+    sides = None if asked else inputs, None if answered else outputs
+    return Content(*sides, {"tenant": "a"} if rows == 2 else None, asked, answered)
 
 
 class Kept:
@@ -113,9 +116,12 @@ def test_columns_say_what_records_say(sent: list[RequestRecord]) -> None:
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_most_traffic_is_written_by_its_columns(split: bool) -> None:
-    """One version or two, with contents: no record is made."""
+@pytest.mark.parametrize("large", [False, True])
+def test_most_traffic_is_written_by_its_columns(split: bool, large: bool) -> None:
+    """One version or two, with contents, or digests in the place of large ones: no record is made."""
     contents = [Content({"x": np.ones((1, 2)) * number}, {"y": np.ones((1, 1))}) for number in range(20)]
+    if large:
+        contents = [one._replace(inputs=None, input_digest=f"{place:064x}") for place, one in enumerate(contents)]
     sent = [
         RequestRecord(
             "digits", f"{number:032x}", f"d{number}", Decision("digits", version, "split", number, 7), version, 200,
@@ -128,4 +134,5 @@ def test_most_traffic_is_written_by_its_columns(split: bool) -> None:
     assert isinstance(burst, Arrived)
     assert scribe().lines(burst)[7].startswith(b'["d7","00000000000000000000000000000007",1000000007000000,500000,"dig')
     assert logged(burst).count(b"\n") == 20
+    assert (b"%064x" % 7 in scribe().lines(burst)[7]) is large
     assert "_records" not in vars(burst)

@@ -1,0 +1,172 @@
+"""Finished requests on their way to the recorder: large tensors leave as digests, a burst at once, and none is lost."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from gateway.events.records import Content, RequestRecord
+from gateway.messages import Array
+from gateway.recording import sender as sending
+from gateway.recording.arrived import unpack_burst
+from gateway.recording.contents import digest_of
+from gateway.recording.large import PORTION_BYTES, Portion, no_policy, portions, sorted_out
+from gateway.recording.road import Road
+from gateway.recording.sender import Sender
+from tests.telemetry.records import request
+
+WIDTH = 50_000
+
+
+class Kept(Road):
+    """Leads nowhere, and keeps what was offered."""
+
+    def __init__(self) -> None:
+        super().__init__(limit_bytes=2**40)
+        self.bursts: list[list[RequestRecord]] = []
+
+    def offer(self, body: bytes, records: int) -> bool:
+        self.bursts.append(list(unpack_burst(body)))
+        assert len(self.bursts[-1]) == records
+        return super().offer(body, records)
+
+    @property
+    def records(self) -> list[RequestRecord]:
+        return [record for burst in self.bursts for record in burst]
+
+
+def image(value: float, width: int = WIDTH) -> Array:
+    return np.full((1, width), value, np.float32)
+
+
+def large(number: int, **changes: object) -> RequestRecord:
+    content = Content({"x": image(number)}, {"y": image(number, 3)})
+    return request(request_id=str(number), content=content)._replace(**changes)  # type: ignore[arg-type]
+
+
+def small(number: int) -> RequestRecord:
+    return request(request_id=str(number), content=Content({"x": image(number, 3)}, {"y": image(number, 3)}))
+
+
+def told(records: Sequence[RequestRecord]) -> list[tuple[str, str | None]]:
+    """Who, and the digest that its inputs came with."""
+    return [(record.request_id, record.content and record.content.input_digest) for record in records]
+
+
+def wanted(numbers: Sequence[int]) -> list[tuple[str, str | None]]:
+    return [(str(number), digest_of({"x": image(number)})) for number in numbers]
+
+
+async def test_large_ones_of_a_burst_leave_at_once_in_their_order() -> None:
+    """One burst of them, whatever small ones there were among them, with what they were answered."""
+    road = Kept()
+    sender = Sender(road)
+    sender.requests_finished([large(0), small(1), *map(large, range(2, 10)), small(10)])
+    await sender.settle()
+    assert told(road.bursts[0]) == [("1", None), ("10", None)]
+    assert [told(burst) for burst in road.bursts[1:]] == [wanted([0, *range(2, 10)])]
+    for record in road.bursts[1]:
+        assert record.content is not None
+        assert record.content.inputs is None
+        assert record.content.outputs is not None
+        np.testing.assert_array_equal(record.content.outputs["y"], image(float(record.request_id), 3))
+
+
+async def test_many_large_ones_leave_in_portions() -> None:
+    """A burst that a core would be busy with for long is parted, and stays in order."""
+    road = Kept()
+    sender = Sender(road)
+    sender.requests_finished(list(map(large, range(100))))
+    await sender.settle()
+    most = PORTION_BYTES // (4 * (WIDTH + 3))
+    assert [len(burst) for burst in road.bursts] == [most, most, 100 - 2 * most]
+    assert told(road.records) == wanted(range(100))
+
+
+def test_what_is_too_large_for_a_portion_is_one() -> None:
+    huge = request(content=Content({"x": np.zeros(PORTION_BYTES + 1, np.uint8)}))
+    found = portions(sorted_out([large(0), large(1), huge, large(2)], no_policy).large)
+    assert [len(portion.left) for portion in found] == [2, 1, 1]
+
+
+async def test_one_whose_digest_cannot_be_made_takes_no_other_with_it() -> None:
+    """Of a type that the protocol has not: it arrives without, the others with theirs, nothing is awaited for ever."""
+    road = Kept()
+    sender = Sender(road)
+    odd = large(4)._replace(content=Content({"x": image(4).astype(np.complex64)}, {"y": image(4, 3)}))
+    sender.requests_finished([*map(large, range(4)), odd, *map(large, range(5, 9)), odd._replace(request_id="9")])
+    await sender.settle()
+    assert told(road.records) == [*wanted(range(4)), ("4", None), *wanted(range(5, 9)), ("9", None)]
+    assert [len(burst) for burst in road.bursts] == [10]
+    assert sender._pending_bytes == 0
+
+
+@pytest.mark.parametrize("one", [small, large])
+async def test_one_whose_content_cannot_cross_takes_no_other_content_with_it(
+    one: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes without its content; what cannot cross at all is lost and counted."""
+    made = small if one is small else large
+    road = Kept()
+    sender = Sender(road)
+    odd = [made(number) for number in range(6)]
+    odd[2] = odd[2]._replace(content=odd[2].content and odd[2].content._replace(context={"a": object()}))
+    odd[4] = odd[4]._replace(error=object())  # type: ignore[arg-type]
+    sender.requests_finished(odd)
+    await sender.settle()
+    assert [(record.request_id, record.content is not None) for record in road.records] == [
+        ("0", True), ("1", True), ("2", False), ("3", True), ("5", True),
+    ]  # fmt: skip
+    assert road.statistics().lost == {"form": 1}
+    assert "cannot be recorded" in caplog.text
+
+
+async def test_settling_waits_until_all_is_on_the_road_and_more_may_come_after_it() -> None:
+    """Also what a thread has not begun, and what it begins anew behind one that failed."""
+    road = Kept()
+    sender = Sender(road)
+    odd = request(request_id="odd", content=Content({"x": image(1).astype(np.complex64)}))
+    for first in range(0, 60, 20):
+        sender.requests_finished([odd, *map(large, range(first, first + 20)), odd])
+    assert road.records == []
+    await sender.settle()
+    assert sorted(told(road.records)) == sorted([*wanted(range(60)), *[("odd", None)] * 6])
+    sender.requests_finished([large(60)])
+    await sender.settle()
+    assert told(road.bursts[-1]) == wanted([60])
+
+
+async def test_what_waits_for_its_digest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past that requests go on without, at once."""
+    monkeypatch.setattr(sending, "_MOST_PENDING_BYTES", 2 * 4 * (WIDTH + 3))
+    road = Kept()
+    sender = Sender(road)
+    sender.requests_finished([large(0), large(1)])
+    sender.requests_finished([large(2), large(3)])
+    assert told(road.records) == [("2", None), ("3", None)]
+    await sender.settle()
+    assert told(road.records[2:]) == wanted([0, 1])
+    sender.requests_finished([large(4)])
+    await sender.settle()
+    assert told(road.records[4:]) == wanted([4])
+
+
+def test_tensors_are_let_go_of_as_soon_as_their_digest_is_made() -> None:
+    """Not with the last of their portion."""
+    odd = request(content=Content({"x": image(1).astype(np.complex64)}))
+    records = [large(0), large(1), odd, large(3)]
+    held = [weakref.ref(record.content.inputs["x"]) for record in records if record.content and record.content.inputs]
+    portion = Portion(sorted_out(records, no_policy).large)
+    records.clear()
+    del odd
+    with pytest.raises(ValueError, match="complex64"):
+        portion.work()
+    assert [one() is None for one in held] == [True, True, False, False]
+    assert repr(portion) == "<Portion [2 made | 2 left]>"
+    portion.pass_over()
+    portion.work()
+    assert [one() is None for one in held] == [True] * 4
+    assert told(portion.made)[2:] == [(portion.made[2].request_id, None), wanted([3])[0]]
