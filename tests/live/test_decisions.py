@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from blake3 import blake3
 
 from gateway.telemetry.decisions.segments import FOLDER
 from gateway.telemetry.decisions.sql import query
@@ -79,6 +84,40 @@ def test_every_answer_is_in_the_log_with_its_version_bytes_and_reason(tmp_path: 
     assert rows == [(24, 2)]
     assert f"echo/{answers[3].json()['version']}" in turnout(home, "request-3").stdout
     assert turnout(home, "--where", "answered = 1", "--since", "1h", "--json").returncode == 0
+
+
+def test_large_tensors_have_one_digest_however_they_came(tmp_path: Path) -> None:
+    """In JSON (small, and so large that another process reads it) and in binary form, each time: that of the
+    canonical form, as anybody computes it."""
+    with LiveGateway(tmp_path / "home", settings={"telemetry": QUICK}) as gateway:
+        register(gateway, ROUTE, 1)
+        gateway.put_route(ROUTE, {"model": ROUTE, "split": [{"version": 1, "weight": 1}]})
+        for rows in (256, 257, 4_000, 100_000):
+            sent = (np.arange(rows * 4, dtype=np.float32) % 1000).reshape(rows, 4)
+            got = np.ones((rows, 4), np.float32)
+            tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 4]}
+            head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": sent.nbytes}}]}).encode()
+            length = {"inference-header-content-length": str(len(head))}
+            names = [f"{kind}-{rows}-{turn}" for turn in range(3) for kind in ("plain", "binary")]
+            for name in names:
+                named = {"x-request-id": name}
+                if name.startswith("plain"):
+                    answer = gateway.client.post(f"/predict/{ROUTE}", json={"inputs": sent.tolist()}, headers=named)
+                else:
+                    path, body = f"/v2/models/{ROUTE}/infer", head + sent.tobytes()
+                    answer = gateway.client.post(path, content=body, headers={**named, **length})
+                assert answer.status_code == 200, answer.text
+            for name in names:
+                record = wait_until(lambda name=name: recorded(gateway, name), what=name)
+                assert (record["inputs"], record["outputs"]) == (canonical("x", sent), canonical("y", got)), name
+
+
+def canonical(name: str, array: np.ndarray[Any, Any]) -> str:
+    octets = array.tobytes()
+    line = f'["{name}","FP32",[{len(array)},4]'.encode()
+    if len(octets) > 4096:
+        return hashlib.sha256(line + b',"blake3"]\n' + blake3(octets).digest()).hexdigest()
+    return hashlib.sha256(line + b"]\n" + octets).hexdigest()
 
 
 def test_a_recorder_that_is_killed_is_replaced_and_the_log_goes_on_with_a_gap(tmp_path: Path) -> None:
