@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import itertools
@@ -21,6 +22,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.web import wire as wire_module
+from gateway.web.arrival import Arrival
 from gateway.web.wire import WireProtocol
 from tests.web.stage import LIMITS, ServedStage, serve_stage
 from tests.web.test_server import read_all, stage_of, until
@@ -302,3 +304,40 @@ def test_it_comes_the_same_way_under_tls(
             assert read_answer(connection, buffer)[0] == 200
 
     assert len(arrivals) == 3
+
+
+def test_a_body_that_comes_fast_lets_others_have_their_turn() -> None:
+    """Reading stops after each half megabyte until the next turn of the loop, and a whole body still comes."""
+
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads = True
+
+        def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+            pass
+
+        def pause_reading(self) -> None:
+            self.reads = False
+
+        def resume_reading(self) -> None:
+            self.reads = True
+
+    async def arrive() -> tuple[list[bool], bytes]:
+        transport, memory = Transport(), wire_module.reserve(1_200_000)
+        assert memory is not None
+        arrival = Arrival(asyncio.Protocol(), transport, memory, b"begun", receive_s=60, arrived=lambda _body: None)
+        whole, read_on = arrival.whole, []
+        assert whole is not None
+        while not whole.done():
+            room = arrival.get_buffer(-1)
+            room[:] = bytes([len(read_on) + 1]) * len(room)
+            arrival.buffer_updated(len(room))
+            read_on.append(transport.reads)
+            await asyncio.sleep(0)
+            assert transport.reads
+        return read_on, bytes(await whole)
+
+    read_on, body = asyncio.run(arrive())
+    assert read_on == [False, False, True]
+    assert body == b"begun" + b"\1" * 524_288 + b"\2" * 524_288 + b"\3" * (1_200_000 - 1_048_581)
