@@ -173,9 +173,11 @@ def _unpack_contents(packed: tuple[Any, ...], count: int) -> list[Content | None
     contents: list[Content | None] = [None] * count
     for which, inputs, outputs in joined:
         places = range(which) if isinstance(which, int) else which
-        asked, answered = _side(inputs, len(places)), _side(outputs, len(places))
-        for place, given, back, *digests in zip(places, asked[0], answered[0], asked[1], answered[1], strict=True):
-            contents[place] = Content(given, back, contexts.get(place), *digests)
+        (asked, asked_digests), (answered, answered_digests) = (_side(side, len(places)) for side in (inputs, outputs))
+        said = map(contexts.get, places)
+        whole = map(Content, asked, answered, said, asked_digests, answered_digests)
+        for place, content in zip(places, whole, strict=True):
+            contents[place] = content
     for place, inputs, outputs, *digests in alone:
         sides = [None if side is None else unpack_tensors(side) for side in (inputs, outputs)]
         contents[place] = Content(sides[0], sides[1], contexts.get(place), *digests)
@@ -211,11 +213,14 @@ def _digests(side: Sequence[tuple[Any, ...]], count: int) -> list[str] | None:
     for name, kind, shape, lengths, body in sorted(side, key=_name_of):
         if len(lengths) != 1 or not lengths[0] or not body:
             return None
-        size, whole = len(body) // count, memoryview(body)
+        size = len(body) // count
         digested = size > MOST_PLAIN_BYTES
         begin = heading(name, _datatype(kind), (lengths[0], *shape), digested=digested)
-        octets: Iterable[Any] = [whole[place : place + size] for place in range(0, len(body), size)]
-        mine = [begin + one for one in (map(condensed, octets) if digested else octets)]
+        if digested:
+            whole = memoryview(body)
+            mine = [begin + condensed(whole[place : place + size]) for place in range(0, len(body), size)]
+        else:
+            mine = [begin + body[place : place + size] for place in range(0, len(body), size)]
         spelled = mine if spelled is None else map(add, spelled, mine)
     if spelled is None:
         return None
