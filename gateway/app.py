@@ -32,7 +32,7 @@ from gateway.figures import gate_facts, memory_facts, notification_facts, standi
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.recording.child import ChildProcess
-from gateway.recording.large import content_policy
+from gateway.recording.large import Wanted, content_policy
 from gateway.recording.needs import SECRETS, recorder_needs, secrets_told
 from gateway.recording.observing import recording_observers
 from gateway.recording.recorder import KEEPS, Recorder
@@ -287,7 +287,7 @@ class Gateway:
         self._ends.push_async_callback(recorder.close)
         return recorder
 
-    def _content_policy(self, route: str) -> tuple[bool, frozenset[str]]:
+    def _content_policy(self, route: str) -> Wanted:
         return content_policy(self.dataplane.current.table, route)
 
     def _recording(self, recorder: Recorder, metrics: Metrics, clock: SystemClock) -> Iterable[Observer]:

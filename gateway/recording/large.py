@@ -19,6 +19,7 @@ __all__ = [
     "Portion",
     "Set",
     "Sorted",
+    "Wanted",
     "content_policy",
     "no_policy",
     "portions",
@@ -32,19 +33,38 @@ PORTION_BYTES = 8 * 1024 * 1024
 """What is hashed at once, unless one request has more: 1.5 ms. All its records leave together, so it also bounds what
 these hold, 64 KB of tensors each at most."""
 
-Policy = Callable[[str], tuple[bool, frozenset[str]]]
-"""Whether a route's tensors are to be kept themselves, and which of them count in no digest."""
+
+class Wanted(NamedTuple):
+    """What is wanted of a route's tensors: they themselves, for the decision log (``payload``) or to be compared with
+    labels (``compared``); and which of them count in no digest."""
+
+    payload: bool = False
+    compared: bool = False
+    redact: frozenset[str] = frozenset()
+
+    @property
+    def digests_alone(self) -> bool:
+        """The recorder need not see them. (It tells which names it left out, by those that it sees.)"""
+        return not (self.payload or self.compared or self.redact)
 
 
-def no_policy(_route: str) -> tuple[bool, frozenset[str]]:
-    return False, frozenset()
+Policy = Callable[[str], Wanted]
+"""By route."""
 
 
-def content_policy(table: RoutingTable, route: str) -> tuple[bool, frozenset[str]]:
+def no_policy(_route: str) -> Wanted:
+    return Wanted()
+
+
+def content_policy(table: RoutingTable, route: str) -> Wanted:
     """The one that the table in force has."""
     found = table.routes.get(route)
-    recording = None if found is None else found.recording
-    return (False, frozenset()) if recording is None else (recording.content == "payload", recording.redact)
+    if found is None:
+        return Wanted()
+    recording, compared = found.recording, found.truth is not None
+    if recording is None:
+        return Wanted(compared=compared)
+    return Wanted(recording.content == "payload", compared, recording.redact)
 
 
 class Set(NamedTuple):
@@ -127,7 +147,7 @@ def sorted_out(records: Sequence[RequestRecord], policy: Policy) -> Sorted:
         if content is None or max(asked, answered) <= LARGE_BYTES:
             found.small.append(record)
             continue
-        payload, redact = policy(record.route)
+        payload, _, redact = policy(record.route)
         if payload and max(asked, answered) <= PAYLOAD_BYTES:
             found.payloads.append(record)
         else:

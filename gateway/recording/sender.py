@@ -38,7 +38,7 @@ class Sender(Observer):
             if not records:
                 return
         try:
-            self.road.offer(pack_burst(records), len(records))
+            self.road.offer(pack_burst(records, digests_alone=self._digests_alone), len(records))
         except (LargeTensors, ValueError):
             self._take_apart(records)
 
@@ -76,10 +76,14 @@ class Sender(Observer):
         if not records:
             return
         try:
-            self.road.offer(pack_burst(records, large_bytes=_ANY_SIZE), len(records))
+            body = pack_burst(records, large_bytes=_ANY_SIZE, digests_alone=self._digests_alone)
+            self.road.offer(body, len(records))
         except ValueError:
             for record in records:
                 self._send_one(record)
+
+    def _digests_alone(self, route: str) -> bool:
+        return self._policy(route).digests_alone
 
     def _send_one(self, record: RequestRecord) -> None:
         for form in (record, record._replace(content=None)):

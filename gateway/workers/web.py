@@ -26,7 +26,7 @@ from gateway.dataplane import Dataplane
 from gateway.errors import NotFound, TurnoutError
 from gateway.events.fan_out import FanOut
 from gateway.messages import VersionRef
-from gateway.recording.large import content_policy
+from gateway.recording.large import Wanted, content_policy
 from gateway.recording.recorder import DECISIONS, EVERY, KEEPS
 from gateway.recording.road import Road, ignore
 from gateway.recording.sender import Sender
@@ -173,7 +173,7 @@ class WebWorker:
             large=self._large,
         )
 
-    def _content_policy(self, route: str) -> tuple[bool, frozenset[str]]:
+    def _content_policy(self, route: str) -> Wanted:
         return content_policy(self._dataplane.current.table, route)
 
     def _warmth(self, spec: VersionSpec) -> Warmth | None:

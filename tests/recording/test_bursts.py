@@ -13,6 +13,7 @@ from gateway.events.records import Content, RequestRecord
 from gateway.messages import Array, Arrays, Decision, VersionRef
 from gateway.recording.arrived import unpack_burst
 from gateway.recording.bursts import pack_burst
+from gateway.recording.contents import digest_of
 
 THREE, FOUR = VersionRef("digits", 3), VersionRef("digits", 4)
 
@@ -89,6 +90,63 @@ def test_a_bare_burst_holds_neither_keys_nor_contents(sent: list[RequestRecord])
     """The node's observers need neither; only the recorder may see them."""
     came = unpack_burst(pack_burst(sent, bare=True))
     assert list(came) == [record._replace(key=None, content=None) for record in sent]
+
+
+wide = st.builds(
+    contents, st.integers(0, 3), st.sampled_from([3, 120, 120, 1_000, 2_000]), kind=st.sampled_from(["f4", "f4", "f8"]),
+    names=st.sampled_from([False, False, True]),
+)  # fmt: skip
+routed = st.builds(
+    lambda record, route, content: record._replace(route=route, content=content),
+    records, st.sampled_from(["hashed", "hashed", "hashed", "seen"]), st.none() | wide | wide | halves,
+)  # fmt: skip
+
+
+@given(st.lists(routed, max_size=12))
+def test_where_digests_do_they_arrive_in_the_place_of_tensors(sent: list[RequestRecord]) -> None:
+    """Each is that of the tensors; those of other routes arrive as they were, and all else of any."""
+    came = unpack_burst(pack_burst(sent, digests_alone=lambda route: route == "hashed"))
+    assert [spelled(one._replace(content=None)) for one in came] == [
+        spelled(one._replace(content=None)) for one in sent
+    ]
+    for before, after in zip(sent, came, strict=True):
+        if before.route == "seen" or before.content is None or after.content is None:
+            assert spelled(after) == spelled(before)
+            continue
+        assert (after.content.context or None) == (before.content.context or None)
+        for side in (0, 1):
+            arrays, digest = after.content[side], after.content[3 + side]
+            given_arrays, given_digest = before.content[side], before.content[3 + side]
+            if arrays is None and given_arrays is not None:
+                assert digest == digest_of(given_arrays)
+            else:
+                assert (plain(arrays), digest) == (plain(given_arrays), given_digest)
+
+
+@pytest.mark.parametrize(
+    ("floats", "rows", "alone", "crosses"),
+    [
+        (128, 1, True, True),
+        (129, 1, True, False),
+        (2_000, 4, True, False),
+        (2_000, 1, False, True),
+        (70, 2, True, False),
+    ],
+)
+def test_more_than_half_a_kilobyte_stays_where_its_digest_does(
+    floats: int, rows: int, alone: bool, crosses: bool
+) -> None:
+    """Outputs, which are small, cross all the same; so do those of another version in the burst."""
+    content = Content({"x": tensors(rows, width=floats)}, {"y": tensors(rows)})
+    sent = [request(number, content) for number in range(5)]
+    sent[2] = sent[2]._replace(decision=sent[2].decision and sent[2].decision._replace(version=FOUR))
+    body = pack_burst(sent, digests_alone=lambda _route: alone)
+    assert (len(body) > 5 * floats * 4) is crosses
+    for record in unpack_burst(body):
+        assert record.content is not None
+        assert (record.content.inputs is not None) is crosses
+        assert record.content.input_digest == (None if crosses else digest_of({"x": tensors(rows, width=floats)}))
+        assert plain(record.content.outputs) == plain(content.outputs)
 
 
 def request(number: int, content: Content | None = None) -> RequestRecord:

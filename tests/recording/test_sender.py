@@ -13,12 +13,15 @@ from gateway.messages import Array
 from gateway.recording import sender as sending
 from gateway.recording.arrived import unpack_burst
 from gateway.recording.contents import digest_of
-from gateway.recording.large import PORTION_BYTES, Portion, no_policy, portions, sorted_out
+from gateway.recording.large import PORTION_BYTES, Portion, Wanted, content_policy, no_policy, portions, sorted_out
 from gateway.recording.road import Road
 from gateway.recording.sender import Sender
+from gateway.routing.table import Recording, Route, RoutingTable
+from gateway.routing.truth import Truth
 from tests.telemetry.records import request
 
 WIDTH = 50_000
+TRUTH = Truth("classification", "y")
 
 
 class Kept(Road):
@@ -170,3 +173,34 @@ def test_tensors_are_let_go_of_as_soon_as_their_digest_is_made() -> None:
     portion.work()
     assert [one() is None for one in held] == [True] * 4
     assert told(portion.made)[2:] == [(portion.made[2].request_id, None), wanted([3])[0]]
+
+
+@pytest.mark.parametrize(
+    ("route", "wanted"),
+    [
+        (Route("r", "m", ()), Wanted()),
+        (Route("r", "m", (), recording=Recording()), Wanted()),
+        (Route("r", "m", (), recording=Recording("payload")), Wanted(payload=True)),
+        (Route("r", "m", (), recording=Recording(redact=frozenset({"x"}))), Wanted(redact=frozenset({"x"}))),
+        (Route("r", "m", (), recording=Recording(), truth=TRUTH), Wanted(compared=True)),
+        (Route("r", "m", (), truth=TRUTH), Wanted(compared=True)),
+    ],
+)
+async def test_tensors_that_the_recorder_has_to_see_are_sent(route: Route, wanted: Wanted) -> None:
+    """As a payload, to be compared with labels, or to be told which were left out; of the others their digests, though
+    they are not large."""
+    policy = content_policy(RoutingTable({"r": route}, "r", 1), "r")
+    assert policy == wanted
+    road = Kept()
+    sender = Sender(road, lambda _route: policy)
+    sender.requests_finished([large(n, content=Content({"x": image(n, 500)}, {"y": image(n, 3)})) for n in range(3)])
+    for record in road.records:
+        assert record.content is not None
+        assert (record.content.inputs is None) is (wanted == Wanted())
+        assert record.content.input_digest in (None, digest_of({"x": image(int(record.request_id), 500)}))
+    assert len(road.records) == 3
+
+
+def test_a_route_that_is_gone_wants_digests() -> None:
+    """A burst tells of it after the table has changed."""
+    assert content_policy(RoutingTable({}, None, 1), "r") == Wanted()
