@@ -95,8 +95,8 @@ class Guard(Observer):
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
         burst = Burst.of(records)
-        for route, version, good, _ in burst.good:
-            self._count(route, version, Outcome.GOOD, len(good))
+        for good in burst.good:
+            self._count(good.route, good.version, Outcome.GOOD, len(good))
         for record in burst.others:
             outcome = None if record.decision is None else self._outcome(record)
             if record.decision is not None and outcome is not None:

@@ -24,8 +24,8 @@ __all__ = ["EVENTS", "Observer", "RecordingObserver"]
 class Observer:
     """One no-op method an event. Subclass and override what you watch."""
 
-    def request_started(self, route: str) -> None:
-        """A known route took a request."""
+    def request_started(self, route: str, count: int = 1) -> None:
+        """A known route took a request; or so many, one of its web workers says."""
 
     def request_finished(self, record: RequestRecord) -> None:
         """The answer, or the error, has been decided. For those who need each at once."""

@@ -101,21 +101,21 @@ class Metrics(Observer):
         undecided = sum(list(self._tally.undecided.values()))
         return MetricsStatistics(len(self._routes), len(self._tally.versions), decided + undecided)
 
-    def request_started(self, route: str) -> None:
+    def request_started(self, route: str, count: int = 1) -> None:
         if route in self._tally.inflight:
-            self._tally.inflight[route] += 1
+            self._tally.inflight[route] += count
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
         burst = Burst.of(records)
-        for route, version, good, durations in burst.good:
-            series = self._tally.requests.get((route, version))
+        for good in burst.good:
+            series = self._tally.requests.get((good.route, good.version))
             if series is None:
-                for record in good:
+                for record in good.records:
                     self._finished(record)
                 continue
-            self._ended(route, len(good))
+            self._ended(good.route, len(good))
             series.codes[200] = series.codes.get(200, 0) + len(good)
-            series.duration.observe_all(durations)
+            series.duration.observe_all(good.durations)
         for record in burst.others:
             self._finished(record)
 

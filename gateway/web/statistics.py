@@ -57,13 +57,13 @@ class ModelStatistics(Observer):
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
         burst = Burst.of(records)
-        for _, version, answered, durations in burst.good:
-            counters = self._versions.get(version) or self._of(version)
-            counters.inferences += sum([record.rows for record in answered])
-            counters.answered += len(answered)
-            counters.success_s += sum(durations)
-            counters.queue_s += sum([record.queue_s for record in answered])
-            counters.last_inference = answered[-1].started_wall + answered[-1].duration_s
+        for good in burst.good:
+            counters = self._versions.get(good.version) or self._of(good.version)
+            counters.inferences += good.rows
+            counters.answered += len(good)
+            counters.success_s += sum(good.durations)
+            counters.queue_s += good.queue_s
+            counters.last_inference = good.ended_wall
         for record in burst.others:
             self._finished(record)
 

@@ -154,12 +154,13 @@ def unpack_event(event: Event) -> tuple[str, tuple[Any, ...]]:
 
 class Burst(NamedTuple):
     """What a worker saw in a moment: requests begun, by route; rows waiting, by version (the latest); requests
-    finished (``gateway.recording.bursts``); the rest in order; and what it could not tell because the node did not
-    read: events, and by route the requests whose end (negative: whose beginning) was among them."""
+    finished (``gateway.workers.finished``, a part for each burst); the rest in order; and what it could not tell
+    because the node did not read: events, and by route the requests whose end (negative: whose beginning) was among
+    them."""
 
     started: dict[str, int]
     waiting: dict[tuple[str, int], int]
-    finished: bytes
+    finished: list[Any]
     events: list[Event]
     dropped: int
     lost: dict[str, int]

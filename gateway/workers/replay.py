@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.events import bursts
 from gateway.events.observer import Observer
-from gateway.events.records import BatchRecord, RequestRecord
+from gateway.events.records import BatchRecord
 from gateway.messages import VersionRef
-from gateway.recording import arrived
+from gateway.workers.finished import Relayed
 from gateway.workers.records import Burst, unpack_burst, unpack_event
 
 __all__ = ["Crash", "Replay", "Replays"]
@@ -79,7 +78,8 @@ class Replay:
         """Raises ValueError for what is no burst."""
         burst = unpack_burst(body)
         self._begin(burst)
-        self._finish(list(arrived.unpack_burst(burst.finished)))
+        for packed in burst.finished:
+            self._finish(Relayed(packed))
         for event in burst.events:
             name, args = unpack_event(event)
             if name == "version_crashed":
@@ -91,13 +91,11 @@ class Replay:
             else:
                 getattr(self.shared.observer, name)(*args)
 
-    def _finish(self, records: list[RequestRecord]) -> None:
-        self.requests += len(records)
-        inflight = self.inflight
-        for record in records:
-            inflight[record.route] = inflight.get(record.route, 0) - 1
-        if records:
-            self.shared.observer.requests_finished(bursts.Burst(records))
+    def _finish(self, finished: Relayed) -> None:
+        self.requests += len(finished)
+        for route, count in finished.ended.items():
+            self.inflight[route] = self.inflight.get(route, 0) - count
+        self.shared.observer.requests_finished(finished)
 
     def _cache(self, route: str, entries: int, held_bytes: int, evicted: int) -> None:
         before = self.cached.get(route, (0, 0))
@@ -111,8 +109,7 @@ class Replay:
             self._abandon(route, count)
         for route, count in burst.started.items():
             self.inflight[route] = self.inflight.get(route, 0) + count
-            for _ in range(count):
-                observer.request_started(route)
+            observer.request_started(route, count)
         for (model, number), rows in burst.waiting.items():
             self._wait(VersionRef(model, number), rows)
 
@@ -122,8 +119,7 @@ class Replay:
         if count > 0:
             self.shared.observer.requests_lost(route, count)
         else:
-            for _ in range(-count):
-                self.shared.observer.request_started(route)
+            self.shared.observer.request_started(route, -count)
 
     def _wait(self, version: VersionRef, rows: int) -> None:
         change = rows - self.waiting.get(version, 0)

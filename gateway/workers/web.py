@@ -217,6 +217,9 @@ class WebWorker:
         await listener.serve()
 
     def _ask(self, fd: int) -> None:
+        """Behind all that was seen here before: what the node is asked may be how often."""
+        self._observer.flush()
+        self._relay.flush()
         self._link.send({"op": "ask"}, [fd])
 
     async def _stop(self) -> None:

@@ -228,6 +228,19 @@ def test_metrics_sum_exactly_over_workers_a_dead_one_included(gateway: LiveGatew
     wait_until(lambda: 'version="2"' not in gateway.metrics(), what="the end of its series")
 
 
+def test_who_asks_what_a_worker_saw_over_the_same_connection_is_told_all_of_it(gateway: LiveGateway) -> None:
+    """Telemetry gathers before it is told; the worker tells the rest before it has the node answer."""
+    register(gateway, ROUTE, 1)
+    put(gateway, FIRST)
+    token = {"authorization": f"Bearer {gateway.token}"}
+    with httpx.Client(base_url=gateway.url, timeout=90) as client:
+        for asked in range(4, 44, 4):
+            for _ in range(4):
+                assert client.post(f"/predict/{ROUTE}", json={"inputs": [ROW]}).status_code == 200
+            [replica] = client.get("/admin/replicas", headers=token).json()["replicas"]
+            assert sum(row["requests"] for row in replica["workers"]) == asked
+
+
 def test_what_a_dead_worker_had_in_flight_is_taken_off(gateway: LiveGateway) -> None:
     """A worker that dies with requests under way leaves no ghost in ``gateway_inflight_requests``."""
     self_naming(gateway, ROUTE, 1, delay_ms=500)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.events.fan_out import FanOut
 from gateway.events.observer import EVENTS, Observer, RecordingObserver
-from gateway.events.records import BatchRecord, CountsRecord, RequestRecord, ShadowRecord
+from gateway.events.records import BatchRecord, CountsRecord, FlagMiss, RequestRecord, ShadowRecord
 from gateway.messages import Decision, VersionRef
 from gateway.workers.deaths import GATHER_S, Deaths
 from gateway.workers.link import Link
@@ -54,8 +54,8 @@ class Watching(RecordingObserver):
         self.waiting: dict[VersionRef, int] = {}
         self.cached: dict[str, int] = {}
 
-    def request_started(self, route: str) -> None:
-        self.inflight[route] = self.inflight.get(route, 0) + 1
+    def request_started(self, route: str, count: int = 1) -> None:
+        self.inflight[route] = self.inflight.get(route, 0) + count
 
     def request_finished(self, record: RequestRecord) -> None:
         super().request_finished(record)
@@ -186,6 +186,77 @@ async def test_what_the_node_does_not_read_is_dropped_counted_and_leaves_nothing
     stage.carry()
     assert stage.replays.dropped == 1
     assert stage.seen.inflight["digits"] == 1
+    stage.close()
+
+
+async def test_what_went_well_waits_for_more_and_a_failure_takes_it_along() -> None:
+    """The node acts upon failures, and wakes for each burst."""
+    stage = Stage()
+    relay, _ = stage.worker()
+    link = stage.pairs[0][0]
+    good, failed = finished(), finished(answered_by=None)._replace(code=500, chosen_failure="ModelError")
+    relay.request_started("digits")
+    relay.requests_finished([good, good])
+    relay.requests_finished([good._replace(code=429, answered_by=None)])
+    assert (link.bursts, repr(relay)) == ([], "<Relay [3 gathered | 0 dropped]>")
+    relay.requests_finished([failed, good])
+    assert (len(link.bursts), repr(relay)) == (1, "<Relay [0 gathered | 0 dropped]>")
+    stage.carry()
+    assert [record.code for record in stage.seen.requests] == [200, 200, 429, 500, 200]
+    stage.close()
+
+
+@pytest.mark.parametrize(
+    ("hurried", "event"),
+    [
+        (True, lambda relay: relay.fell_back(Decision("digits", THREE, "split", None, 5), "VersionUnavailable")),
+        (True, lambda relay: relay.flag_missed(FlagMiss("digits", "rule", "flag", "not-loaded", "digits", 3))),
+        (False, lambda relay: relay.batch_finished(BatchRecord(THREE, 8, 5, 0.002, (0.1, 0.2), None))),
+        (False, lambda relay: relay.request_rejected("digits", "queue-full")),
+    ],
+)
+async def test_what_the_node_acts_upon_is_told_sooner(
+    monkeypatch: pytest.MonkeyPatch, hurried: bool, event: Callable[[Relay], None]
+) -> None:
+    """A version at rest is woken by a request that needs it, though nothing of that request has failed yet."""
+    monkeypatch.setattr("gateway.workers.relay.SOON_S", 0.0)
+    monkeypatch.setattr("gateway.workers.relay.GATHER_S", 60.0)
+    stage = Stage()
+    relay, _ = stage.worker()
+    relay.request_started("digits")
+    for _ in range(2):
+        event(relay)
+    await asyncio.sleep(0.001)
+    assert len(stage.pairs[0][0].bursts) == hurried
+    relay.flush()
+    stage.close()
+
+
+async def test_the_first_good_batch_after_a_death_is_told_at_once() -> None:
+    """The node forgives the death with it: until then another one would make who asks wait."""
+    stage = Stage()
+    relay, _ = stage.worker()
+    bursts, good = stage.pairs[0][0].bursts, BatchRecord(THREE, 8, 5, 0.002, (0.1, 0.2), None)
+    relay.batch_finished(good)
+    assert bursts == []
+    relay.version_crashed(THREE, "crash", False)
+    assert len(bursts) == 1
+    for record in (good._replace(failure="VersionCrashed"), good._replace(version=FOUR)):
+        relay.batch_finished(record)
+    assert len(bursts) == 1
+    for _ in range(2):
+        relay.batch_finished(good)
+        assert len(bursts) == 2
+    stage.close()
+
+
+async def test_more_requests_than_the_node_takes_in_one_turn_are_told_at_once() -> None:
+    """So that the node's loop has others in between."""
+    stage = Stage()
+    relay, _ = stage.worker()
+    for _ in range(8):
+        relay.requests_finished([finished()] * 256)
+    assert len(stage.pairs[0][0].bursts) == 1
     stage.close()
 
 

@@ -1,0 +1,173 @@
+"""A burst of finished requests on its way from a worker to the node: the sums that most observers want of those that
+went well, and behind them all records, packed, for who asks for one.
+
+A record with its decision is thirty objects: made at the node for each request they cost more than all that is done
+with them there, and push what the workers and the children need out of the processors' caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, overload
+
+from gateway.events.bursts import Finished, Good
+from gateway.events.records import RequestRecord
+from gateway.messages import VersionRef
+from gateway.recording import arrived, bursts
+
+__all__ = ["Packed", "Relayed", "pack_finished"]
+
+
+class _Sums(NamedTuple):
+    """A ``Good`` without its records. ``places``: which of the burst they are; None: all of it."""
+
+    route: str
+    version: tuple[str, int]
+    durations: Sequence[float]
+    rows: int
+    queue_s: float
+    ended_wall: float
+    places: Sequence[int] | None
+
+
+class Packed(NamedTuple):
+    """As it crosses. ``ended`` counts by route; ``others``: the places of those that are in no ``good``."""
+
+    requests: int
+    ended: dict[str, int]
+    good: Sequence[tuple[Any, ...]]
+    others: Sequence[int]
+    records: bytes
+
+
+def pack_finished(finished: Finished) -> Packed:
+    """Raises ValueError for what no record holds."""
+    count, others = len(finished), finished.others
+    ended: dict[str, int] = {}
+    for route, many in (*((group.route, len(group)) for group in finished.good), *((one.route, 1) for one in others)):
+        ended[route] = ended.get(route, 0) + many
+    places: dict[int, int] = {}
+    if len(finished.good) + bool(others) > 1:
+        places = {id(record): place for place, record in enumerate(finished)}
+    good = [
+        tuple(
+            _Sums(
+                group.route,
+                (group.version.model, group.version.number),
+                group.durations,
+                group.rows,
+                group.queue_s,
+                group.ended_wall,
+                [places[id(record)] for record in group.records] if places else None,
+            )
+        )
+        for group in finished.good
+    ]
+    elsewhere = [places[id(record)] for record in others] if places else range(len(others))
+    return Packed(count, ended, good, list(elsewhere), bursts.pack_burst(finished, bare=True))
+
+
+class _Records:
+    """All of a burst, made when somebody asks for one."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    @cached_property
+    def all(self) -> Sequence[RequestRecord]:
+        return list(arrived.unpack_burst(self._packed))
+
+
+class _Some(Sequence[RequestRecord]):
+    """``count`` records of a burst, those at ``places``, or (None) all."""
+
+    def __init__(self, burst: _Records, count: int, places: Sequence[int] | None) -> None:
+        self._burst = burst
+        self._count = count
+        self._places = places
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> RequestRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
+    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
+        return self._records[place]
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        return iter(self._records)
+
+    @cached_property
+    def _records(self) -> Sequence[RequestRecord]:
+        if not self._count:
+            return ()
+        records = self._burst.all
+        return records if self._places is None else [records[place] for place in self._places]
+
+
+class _RelayedGood(Good):
+    """What is asked of all of them together is known."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(self, sums: _Sums, records: Sequence[RequestRecord]) -> None:
+        super().__init__(sums.route, VersionRef(*sums.version), records, sums.durations)
+        self._sums = sums
+
+    @property
+    def rows(self) -> int:
+        return self._sums.rows
+
+    @property
+    def queue_s(self) -> float:
+        return self._sums.queue_s
+
+    @property
+    def ended_wall(self) -> float:
+        return self._sums.ended_wall
+
+
+class Relayed(Finished):
+    """What ``pack_finished`` gave, at the node. ``ended`` counts by route."""
+
+    def __init__(self, packed: Sequence[Any]) -> None:
+        """Raises ValueError for what is no burst, so far as can be told by its shape."""
+        try:
+            self._count, self.ended, good, others, body = Packed(*packed)
+            each = [_Sums(*sums) for sums in good]
+            told = len(others) + sum([len(sums.durations) for sums in each])
+        except TypeError as error:
+            raise ValueError(f"no burst of requests of this program: {error}") from error
+        if not told == self._count == sum(self.ended.values()):
+            raise ValueError(f"no burst of requests of this program: {told} of {self._count} requests are told of")
+        records = _Records(body)
+        self._records = _Some(records, self._count, None)
+        self._good = [_RelayedGood(sums, _Some(records, len(sums.durations), sums.places)) for sums in each]
+        self._others = _Some(records, len(others), others)
+
+    def __repr__(self) -> str:
+        return f"<Relayed [{self._count} requests]>"
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> RequestRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
+    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
+        return self._records[place]
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        return iter(self._records)
+
+    @property
+    def good(self) -> Sequence[Good]:
+        return self._good
+
+    @property
+    def others(self) -> Sequence[RequestRecord]:
+        return self._others
