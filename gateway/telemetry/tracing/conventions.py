@@ -39,8 +39,8 @@ def template_of(protocol: str) -> str:
     return _TEMPLATES.get(protocol, protocol)
 
 
-def of_request(record: RequestRecord, server: Server, sampled_by: str) -> Attributes:
-    """What the request's own span says."""
+def of_request(record: RequestRecord, server: Server, sampled_by: str, evaluated: Attributes) -> Attributes:
+    """What the request's own span says; ``evaluated`` is its decision's ``evaluation``."""
     said: dict[str, str | int | float | bool] = {
         "http.request.method": "POST",
         "http.route": template_of(record.protocol),
@@ -60,7 +60,8 @@ def of_request(record: RequestRecord, server: Server, sampled_by: str) -> Attrib
     if record.slow:
         said["turnout.slow"] = True
     if record.decision is not None:
-        said |= {**evaluation(record.decision), **_decided(record, record.decision)}
+        said.update(evaluated)
+        said.update(_decided(record, record.decision))
     return said
 
 
@@ -110,4 +111,6 @@ def _decided(record: RequestRecord, decision: Decision) -> Attributes:
 
 def _cut(text: str) -> str:
     """Clients choose request ids: long ones, and some that have no UTF-8 form."""
+    if len(text) <= _MOST_CHARACTERS and text.isascii():
+        return text
     return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

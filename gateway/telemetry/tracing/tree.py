@@ -20,10 +20,11 @@ the clock was set in between, and the layout goes by durations alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from gateway.events.records import BatchRecord, RequestRecord, ShadowRecord
+from gateway.messages import VersionRef
 from gateway.telemetry.tracing.conventions import EVALUATION, Server, evaluation, of_request, template_of
 from gateway.telemetry.tracing.spans import (
     Attributes,
@@ -33,6 +34,7 @@ from gateway.telemetry.tracing.spans import (
     Window,
     batch_place,
     child_id,
+    child_ids,
     nanoseconds,
 )
 from gateway.trace_context import parse
@@ -44,6 +46,8 @@ _SLACK_NS = 1_000_000
 
 _MOST_LINKS = 128
 """As many as an SDK would keep."""
+
+_TO_BATCH: Attributes = {"turnout.link": "batch"}
 
 
 class Kept(NamedTuple):
@@ -78,18 +82,19 @@ def request_spans(kept: Kept, batch: BatchRecord | None, place: Place) -> list[S
         return []
     start = nanoseconds(record.started_wall)
     whole = Window(start, start + max(0, nanoseconds(record.duration_s)))
+    evaluated: Attributes = {} if record.decision is None else evaluation(record.decision)
     root = Span(
         f"POST {template_of(record.protocol)}",
         record.trace_id,
         record.span_id,
         record.parent_span_id,
         whole,
-        of_request(record, place.server, kept.sampled_by),
+        of_request(record, place.server, kept.sampled_by, evaluated),
         error=record.error or "internal" if record.code >= 500 else None,
         serves=True,
         state=record.trace_state,
     )
-    return [root, *_stages(root, record, _layout(record, batch, whole), place)]
+    return [root, *_stages(root, record, _layout(record, batch, whole), evaluated, place)]
 
 
 def batch_span(batch: BatchRecord, riders: Iterable[Kept], place: Place) -> Span:
@@ -141,7 +146,7 @@ def shadow_span(shadow: ShadowRecord, place: Place) -> Span | None:
     own = child_id(traced.span_id, f"shadow {shadow.shadow}")
     links = [Link(traced.trace_id, traced.span_id, {"turnout.link": "request"})]
     if shadow.batch:
-        links.append(Link(*batch_place(place.gateway, shadow.batch), {"turnout.link": "batch"}))
+        links.append(Link(*batch_place(place.gateway, shadow.batch), _TO_BATCH))
     window = Window(end - nanoseconds(max(0.0, shadow.queue_s) + max(0.0, shadow.compute_s)), end)
     return Span("shadow", child_id(own, "trace") + own, own, None, window, said, tuple(links))
 
@@ -160,9 +165,9 @@ def _layout(record: RequestRecord, batch: BatchRecord | None, whole: Window) -> 
     encoding = end - nanoseconds(record.encode_s)
     computed, queued = nanoseconds(record.compute_s), nanoseconds(record.queue_s)
     handed, back = encoding - computed, encoding
-    if batch is not None and _fits(batch, whole):
-        back = min(nanoseconds(batch.ended_wall), encoding)
-        handed = back - nanoseconds(batch.took_s)
+    if batch is not None and (away := _away(batch, whole)) is not None:
+        back = min(away.end_ns, encoding)
+        handed = back - (away.end_ns - away.start_ns)
     answered = record.answered_by is not None
     after = whole.part(decided, end)
     failed = record.chosen_failure is not None
@@ -176,50 +181,45 @@ def _layout(record: RequestRecord, batch: BatchRecord | None, whole: Window) -> 
     )
 
 
-def _fits(batch: BatchRecord, whole: Window) -> bool:
+def _away(batch: BatchRecord, whole: Window) -> Window | None:
+    """From handing the batch over to having it back; None where that was not within the request."""
     end = nanoseconds(batch.ended_wall)
     start = end - nanoseconds(batch.took_s)
-    return whole.start_ns - _SLACK_NS <= start and end <= whole.end_ns + _SLACK_NS
+    return Window(start, end) if whole.start_ns - _SLACK_NS <= start and end <= whole.end_ns + _SLACK_NS else None
 
 
-def _stages(root: Span, record: RequestRecord, laid: _Stages, place: Place) -> list[Span]:
+def _stages(root: Span, record: RequestRecord, laid: _Stages, evaluated: Attributes, place: Place) -> list[Span]:
+    _, trace_id, parent_id, *_ = root
+    decode_id, decide_id, attempt_id, queue_id, compute_id, encode_id = child_ids(parent_id, len(laid))
     decision = record.decision
     spans: list[Span] = []
-
-    def add(
-        name: str,
-        window: Window | None,
-        said: Attributes,
-        *,
-        links: Sequence[Link] = (),
-        events: Sequence[Event] = (),
-        error: str | None = None,
-    ) -> None:
-        if window is not None:
-            own = child_id(root.span_id, name)
-            spans.append(Span(name, root.trace_id, own, root.span_id, window, said, tuple(links), tuple(events), error))
-
-    add("decode", laid.decode, {"turnout.rows": record.rows})
-    if decision is not None and laid.decide is not None:
-        event = Event(EVALUATION, laid.decide.end_ns, evaluation(decision))
-        add("decide", laid.decide, {"turnout.reason": decision.reason}, events=[event])
+    if laid.decode is not None:
+        rows = {"turnout.rows": record.rows}
+        spans.append(Span("decode", trace_id, decode_id, parent_id, laid.decode, rows))
+    if laid.decide is not None and decision is not None:
+        event = Event(EVALUATION, laid.decide.end_ns, evaluated)
+        why = {"turnout.reason": decision.reason}
+        spans.append(Span("decide", trace_id, decide_id, parent_id, laid.decide, why, (), (event,)))
+    if laid.attempt is not None and decision is not None:
         failure = record.chosen_failure
-        tried: Attributes = {
-            "turnout.model": decision.version.model,
-            "turnout.version": decision.version.number,
-            "error.type": failure or "",
-        }
-        add("attempt", laid.attempt, tried, error=failure)
-    rode: dict[str, str | int | float | bool] = {}
-    links: list[Link] = []
-    if record.answered_by is not None:
-        rode = {"turnout.model": record.answered_by.model, "turnout.version": record.answered_by.number}
-        if record.chosen_failure is not None:
-            rode["turnout.fallback"] = True
+        tried = {**_by(decision.version), "error.type": failure or ""}
+        spans.append(Span("attempt", trace_id, attempt_id, parent_id, laid.attempt, tried, error=failure))
+    rode: dict[str, str | int | float | bool] = {} if record.answered_by is None else _by(record.answered_by)
+    links: tuple[Link, ...] = ()
+    if record.answered_by is not None and record.chosen_failure is not None:
+        rode["turnout.fallback"] = True
     if record.batch:
         rode["turnout.batch"] = record.batch
-        links = [Link(*batch_place(place.gateway, record.batch), {"turnout.link": "batch"})]
-    add("queue", laid.queue, rode, links=links)
-    add("compute", laid.compute, {**rode, "turnout.batch.ran_rows": record.batch_rows}, links=links)
-    add("encode", laid.encode, {})
+        links = (Link(*batch_place(place.gateway, record.batch), _TO_BATCH),)
+    if laid.queue is not None:
+        spans.append(Span("queue", trace_id, queue_id, parent_id, laid.queue, rode, links))
+    if laid.compute is not None:
+        ran = {**rode, "turnout.batch.ran_rows": record.batch_rows}
+        spans.append(Span("compute", trace_id, compute_id, parent_id, laid.compute, ran, links))
+    if laid.encode is not None:
+        spans.append(Span("encode", trace_id, encode_id, parent_id, laid.encode, {}))
     return spans
+
+
+def _by(version: VersionRef) -> dict[str, str | int | float | bool]:
+    return {"turnout.model": version.model, "turnout.version": version.number}

@@ -77,6 +77,15 @@ def test_a_request_has_its_stages_as_children_in_their_order() -> None:
     assert len({span.span_id for span in spans}) == 6
 
 
+def test_a_stage_has_the_same_id_whichever_others_there_were() -> None:
+    """Two gateways that tell of one request name its stages alike, also where one measured fewer."""
+    whole, part = tree(told(), ran()), tree(told(decode_s=0.0, queue_s=0.0))
+    assert part.keys() == whole.keys() - {"decode", "queue"}
+    assert {name: span.span_id for name, span in part.items()}.items() <= {
+        name: span.span_id for name, span in whole.items()
+    }.items()
+
+
 def test_stages_lie_where_the_batch_says_that_they_were() -> None:
     """Queue and compute stand around the hand-over; the gaps are the ways to the engine and back."""
     spans = tree(told(), ran())
