@@ -54,14 +54,28 @@ class Text:
     def memory(self) -> Memory:
         return self._sheet.memory
 
-    def append(self, piece: bytes | memoryview) -> None:
+    def append(self, piece: bytes) -> None:
         """QueueFull when all texts together hold as much as they may. ``piece`` must fit into the memory."""
         self._store.hold(len(piece))
         sheet = self._sheet
         end = sheet.filled_bytes + len(piece)
         sheet.memory.buffer[sheet.filled_bytes : end] = piece
-        sheet.filled_bytes = end
-        sheet.touched_bytes = max(sheet.touched_bytes, end)
+        self._fill(end)
+
+    def room(self, most: int) -> memoryview:
+        """Where the next piece is to be written, of so many bytes at most. Not to be kept: what is seen of a memory
+        keeps it from being given back."""
+        start = self._sheet.filled_bytes
+        return memoryview(self._sheet.memory.buffer)[start : start + most]
+
+    def filled(self, count: int) -> None:
+        """So much of the room was written. QueueFull as for ``append``."""
+        self._store.hold(count)
+        self._fill(self._sheet.filled_bytes + count)
+
+    def _fill(self, end: int) -> None:
+        self._sheet.filled_bytes = end
+        self._sheet.touched_bytes = max(self._sheet.touched_bytes, end)
 
 
 class Memories:

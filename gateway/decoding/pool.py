@@ -11,7 +11,9 @@ import asyncio
 import heapq
 import itertools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -43,13 +45,13 @@ _SPARE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a decoder made of a text. ``arrays`` are views of shared memory; None with ``unfit``, which says why they
+    """What a decoder made of a text. ``arrays`` are views of shared memory; None with ``unfit``, which tells why they
     do not fit the signature, or when none was given."""
 
     facts: dict[str, Any]
     arrays: Arrays | None
     rows: int
-    unfit: TurnoutError | None
+    unfit: Callable[[], TurnoutError] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class Decoders:
         finally:
             if not job.done.done() or job.done.cancelled():
                 self._forget(job)
+            del job  # its error knows this frame: a ring, and the text in it would wait for the collector
 
     async def close(self) -> None:
         """Ends the processes; what waits is refused."""
@@ -256,8 +259,9 @@ class Decoders:
 
 
 def _fail(job: _Job, error: Exception) -> None:
+    """Without the frames that it came through, which hold the memories."""
     if not job.done.done():
-        job.done.set_exception(error)
+        job.done.set_exception(error.with_traceback(None))
 
 
 def _reading(answer: dict[str, Any], header: Header, memory: Memory, octets: Array) -> Reading:
@@ -271,5 +275,6 @@ def _reading(answer: dict[str, Any], header: Header, memory: Memory, octets: Arr
         else:
             views[placed.name] = part.view(DATATYPES[placed.datatype]).reshape(placed.shape)
     facts = orjson.loads(views.pop(FACTS).tobytes())
-    unfit = None if answer["unfit"] is None else error_of(answer["unfit"])
+    # Made when it is raised: one that is kept would keep the frames that it came through, and the text in them.
+    unfit = None if answer["unfit"] is None else partial(error_of, answer["unfit"])
     return Reading(facts, views or None, answer["rows"] or 1, unfit)

@@ -50,7 +50,7 @@ Endpoint = tuple[Callable[[str], Asked], Dialect]
 
 class Head(NamedTuple):
     """What a request for inference says before its body. Shared by all requests with the same head. ``in_place``: the
-    body is read where it lies, so that it may come straight to where it will be (``gateway.web.arrival``)."""
+    body may come straight to where it is read (``gateway.web.arrival``)."""
 
     endpoint: Endpoint
     path: str
@@ -135,8 +135,12 @@ class Application:
         return self._services.limits.receive_s
 
     def head_of(self, endpoint: Endpoint, path: str, headers: Headers, body_bytes: int) -> Head:
-        in_place = endpoint is self._at_models and LENGTH_OF_JSON in headers.raw and body_bytes <= self.body_bytes
-        return Head(endpoint, path, headers, body_bytes, in_place)
+        limits, large = self._services.limits, self._services.large
+        if LENGTH_OF_JSON in headers.raw:
+            in_place = endpoint is self._at_models
+        else:
+            in_place = large is not None and body_bytes >= large.from_bytes
+        return Head(endpoint, path, headers, body_bytes, in_place and body_bytes <= limits.body_bytes)
 
     def remember(self, text: bytes, head: Head) -> None:
         """The head of a request, for those that will begin with the same bytes."""

@@ -1,9 +1,9 @@
 """A large body that comes straight into the memory from which it is read.
 
-On its way through uvicorn a body is copied five times: out of the loop's buffer, out of the parser, onto what came
-before, out of that for its reader, and there onto the rest. Binary tensors need none of it: their length is known once
-the head is read, and they are views of the body as it lies. So a connection steps aside for as long as such a body is
-on its way, and the socket is read into an array of its size.
+On its way through uvicorn a body is copied five times, 64 KB at a time: out of the loop's buffer, out of the parser,
+onto what came before, out of that for its reader, and there onto the rest. Where its length is known and it is wanted
+as it lies, none of it is needed: a connection steps aside for as long as such a body is on its way, and the socket is
+read into an array of its size (binary tensors are views of it), or into the memory that another process reads (JSON).
 """
 
 from __future__ import annotations
@@ -13,82 +13,128 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.web.exchange import LINGER_BYTES, LINGER_S
+from gateway.errors import QueueFull, TurnoutError
+from gateway.web.exchange import LINGER_BYTES, LINGER_S, Arriving, Sink
 from gateway.web.problem_table import ReceiveTimeout
 
-__all__ = ["Arrival", "reserve"]
+__all__ = ["Arrival", "receive_in_place"]
 
-_NOTHING = memoryview(b"")
 _TURN_BYTES = 512 * 1024
 """What is read at most before others have their turn: 0.1 ms."""
+_DROPPED_BYTES = 64 * 1024
 
 
-def reserve(size: int) -> memoryview | None:
-    """Memory for a body, not touched before it comes; None where there is none."""
+class _Body:
+    """See ``gateway.web.exchange.Sink``. Memory that is not touched before something comes."""
+
+    def __init__(self, size: int) -> None:
+        self._octets = np.empty(size, np.uint8)
+        self._filled = 0
+
+    def room(self, most: int) -> memoryview:
+        return self._octets.data[self._filled : self._filled + most]
+
+    def filled(self, count: int) -> None:
+        self._filled += count
+
+    def view(self) -> memoryview:
+        return self._octets.data.toreadonly()
+
+
+async def receive_in_place(arriving: Arriving) -> memoryview:
+    """The whole body, which cannot be written to. Raises ReceiveTimeout, and QueueFull where there is no memory."""
     try:
-        return np.empty(size, np.uint8).data
+        body = _Body(arriving.size)
     except MemoryError:
-        return None
+        raise QueueFull(
+            f"there is no memory for a body of {arriving.size} bytes; send it again later", retry_after_s=1.0
+        ) from None
+    body.room(len(arriving.begun))[:] = arriving.begun
+    body.filled(len(arriving.begun))
+    await arriving.into(body)
+    return body.view()
 
 
 class Arrival(asyncio.BufferedProtocol):
-    """Stands in for a connection's protocol from the head of a request to the end of its body.
-
-    ``whole``, to be asked for at once, is done with the body, or fails with ReceiveTimeout; ``arrived`` is told before.
-    """
+    """Stands in for a connection's protocol from the head of a request to the end of its body. See
+    ``gateway.web.exchange.Arriving``."""
 
     def __init__(
         self,
         connection: asyncio.Protocol,
         transport: asyncio.Transport,
-        memory: memoryview,
-        begun: bytes | memoryview,
+        begun: bytes,
+        size: int,
         *,
         receive_s: float,
-        arrived: Callable[[memoryview], None],
+        arrived: Callable[[], None],
     ) -> None:
-        """``begun`` is what has come of it, less than all."""
-        loop = asyncio.get_running_loop()
-        memory[: len(begun)] = begun
-        self._memory = memory
-        self._filled = len(begun)
+        """``begun`` is what has come of it, less than all. ``arrived`` is told before whoever waits for it."""
+        self.begun = begun
+        self.size = size
+        self._missing = size - len(begun)
         self._connection: asyncio.Protocol | None = connection
         self._transport = transport
-        self._arrived: Callable[[memoryview], None] | None = arrived
-        self._receive_s = receive_s
-        # Of a body that was answered before it was here, how much more is let in; None while it is wanted.
-        self._lingers: int | None = None
-        self.whole: asyncio.Future[memoryview] | None = loop.create_future()
-        self._timer = loop.call_later(receive_s, self._is_late)
+        self._arrived: Callable[[], None] | None = arrived
+        self._late = ReceiveTimeout(f"the body did not arrive within {receive_s:g} s; send it faster")
+        self._is_late = False
+        self._sink: Sink | None = None
+        self._whole: asyncio.Future[None] | None = None
+        # Once it is answered before it is here: where the rest goes, and how much of it is let in.
+        self._dropped: memoryview | None = None
+        self._let_in = 0
+        self._timer = asyncio.get_running_loop().call_later(receive_s, self._end_of_patience)
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
-        return f"<Arrival [{self._filled} of {len(self._memory)} bytes]>"
+        return f"<Arrival [{self._missing} of {self.size} bytes to come]>"
+
+    # Who takes it in
+
+    async def into(self, sink: Sink) -> None:
+        if self._is_late:
+            raise self._late
+        self._whole = asyncio.get_running_loop().create_future()
+        self._sink = sink
+        self._transport.resume_reading()
+        try:
+            await self._whole
+        finally:
+            self._sink = self._whole = None
+            self.wait()
+
+    def wait(self) -> None:
+        """Until somebody takes it in, what comes stays in the socket."""
+        if self._sink is None and self._dropped is None and self._connection is not None:
+            self._transport.pause_reading()
 
     # What the transport calls
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._memory[self._filled : self._filled + _TURN_BYTES]
+        if self._dropped is not None or self._sink is None:
+            return self._dropped or memoryview(bytearray(1))
+        return self._sink.room(min(self._missing, _TURN_BYTES))
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._lingers is not None:
-            self._lingers -= nbytes
-            if self._lingers <= 0:
+        self._missing -= nbytes
+        sink, whole = self._sink, self._whole
+        if sink is None or whole is None:
+            self._let_in -= nbytes
+            if self._let_in <= 0:
                 self._transport.close()
             return
-        self._filled += nbytes
-        connection, arrived, whole = self._connection, self._arrived, self.whole
-        if self._filled < len(self._memory) or connection is None or arrived is None:
-            if nbytes == _TURN_BYTES:
-                self._transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._transport.resume_reading)
+        try:
+            sink.filled(nbytes)
+        except TurnoutError as error:
+            self._sink = None
+            self.wait()
+            whole.set_exception(error)
             return
-        body = self._memory.toreadonly()
-        self._let_go()
-        self._transport.set_protocol(connection)
-        arrived(body)
-        if whole is not None and not whole.done():
-            whole.set_result(body)
+        if not self._missing:
+            self._arrive(whole)
+        elif nbytes == _TURN_BYTES:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     def eof_received(self) -> None:
         """The transport closes by itself: the rest will not come."""
@@ -114,18 +160,32 @@ class Arrival(asyncio.BufferedProtocol):
         to read the answer; then the connection ends."""
         self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
-        self._lingers = min(LINGER_BYTES, len(self._memory) - self._filled)
-        self._filled = 0
-        whole = self.whole
-        if whole is not None and not whole.cancel() and not whole.cancelled():
-            whole.exception()  # nobody else will ask
+        self._dropped = memoryview(bytearray(_DROPPED_BYTES))
+        self._let_in = min(LINGER_BYTES, self._missing)
+        self.begun = b""
+        self._transport.resume_reading()
 
-    def _is_late(self) -> None:
-        if self.whole is not None and not self.whole.done():
-            late = ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
-            self.whole.set_exception(late)
+    def _arrive(self, whole: asyncio.Future[None]) -> None:
+        connection, arrived = self._connection, self._arrived
+        self._let_go()
+        if connection is None or arrived is None:
+            return
+        self._transport.set_protocol(connection)
+        arrived()
+        if not whole.done():
+            whole.set_result(None)
+
+    def _read_on(self) -> None:
+        if self._sink is not None:
+            self._transport.resume_reading()
+
+    def _end_of_patience(self) -> None:
+        self._is_late = True
+        if self._whole is not None and not self._whole.done():
+            self._whole.set_exception(self._late)
 
     def _let_go(self) -> None:
         """The transport knows this object for longer, and nothing large may hang on it."""
         self._timer.cancel()
-        self._memory, self._connection, self._arrived, self.whole = _NOTHING, None, None, None
+        self.begun = b""
+        self._connection = self._arrived = self._sink = self._whole = None

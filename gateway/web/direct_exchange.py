@@ -44,6 +44,8 @@ class DirectExchange(Exchange):
     in it, and what needs one (a time-out, say) is awaited as a task of its own.
     """
 
+    cancelled_by_leaving = True
+
     __slots__ = (
         "_application", "_arrival", "_awaited", "_cancelled", "_confesses", "_coroutine", "_protocol", "disconnected",
         "keep_alive", "response_complete",
@@ -66,12 +68,11 @@ class DirectExchange(Exchange):
         self.keep_alive = True
 
     def expect(self, arrival: Arrival) -> None:
-        self._arrival, self.arriving = arrival, arrival.whole
+        self._arrival = self.arriving = arrival
 
-    def take_in(self, body: memoryview) -> None:
-        self.body = body
+    def arrived(self) -> None:
         self.whole = True
-        self._arrival = self.arriving = None
+        self._arrival = None
 
     def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._coroutine = coroutine
@@ -113,7 +114,7 @@ class DirectExchange(Exchange):
     def _end(self) -> None:
         """No client is left to wait for an answer that will not come: whatever ended the work, it gets one. The
         connection knows this until its next request, and an idle one holds no body."""
-        self._coroutine = self._awaited = self.body = None
+        self._coroutine = self._awaited = self.body = self.arriving = None
         if self._protocol.work is self:
             self.keep_alive = False
             self._finish([_STATUS_LINES[500], b"content-length: 0\r\n"], b"")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,7 +14,17 @@ from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
 from gateway.web.problems import Problem, render_oip, render_problem
 
-__all__ = ["EXCHANGE", "LINGER_BYTES", "LINGER_S", "AsgiExchange", "ClientLeft", "Exchange", "HeaderLine"]
+__all__ = [
+    "EXCHANGE",
+    "LINGER_BYTES",
+    "LINGER_S",
+    "Arriving",
+    "AsgiExchange",
+    "ClientLeft",
+    "Exchange",
+    "HeaderLine",
+    "Sink",
+]
 
 HeaderLine = tuple[bytes, bytes]
 
@@ -30,14 +40,38 @@ class ClientLeft(Exception):
     """The client closed the connection; nobody waits for an answer."""
 
 
+class Sink(Protocol):
+    """Memory that a body comes into. ``room``: for what comes next, at least a byte and at most so many; ``filled``
+    tells how many came, and may raise a TurnoutError: it takes no more."""
+
+    def room(self, most: int) -> memoryview: ...
+
+    def filled(self, count: int) -> None: ...
+
+
+class Arriving(Protocol):
+    """A body of known ``size`` that is still on its way. ``begun`` is what has come. ``into`` takes in the rest, and
+    returns when all of it is there; raises ReceiveTimeout, and what the sink raises."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def begun(self) -> bytes: ...
+
+    async def into(self, sink: Sink) -> None: ...
+
+
 class Exchange(ABC):
     """What every handler needs of a request, read once, and the way back.
 
     ``whole`` becomes True when the body has been received to its end (set by ``gateway.web.body``);
     ``started`` when the answer's first byte has gone out. ``body`` is there from the start where the whole
-    request was, and once it has come where ``arriving`` gives it; a client that leaves then cancels the work itself,
-    and nobody need watch ``receive``.
+    request was; ``arriving`` gives it where its reader may have it in place. ``cancelled_by_leaving``: a client that
+    leaves cancels the work itself, and nobody need watch ``receive``.
     """
+
+    cancelled_by_leaving = False
 
     __slots__ = (
         "arriving",
@@ -82,8 +116,8 @@ class Exchange(ABC):
             self.request_id = trace.trace_id  # as most are named
         else:
             self.request_id = request_id_of(sent, trace)
-        self.body: bytes | memoryview | None = None
-        self.arriving: Awaitable[memoryview] | None = None
+        self.body: bytes | None = None
+        self.arriving: Arriving | None = None
         self.started = False
         self.whole = False
 

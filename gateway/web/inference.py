@@ -15,6 +15,7 @@ from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.decide import key_by_route, unknown_route
 from gateway.routing.table import Route
 from gateway.web import large_bodies
+from gateway.web.arrival import receive_in_place
 from gateway.web.auth import authorise_route
 from gateway.web.body import check_content_type, receive_body
 from gateway.web.clients import client_of
@@ -158,7 +159,7 @@ class _Story(Trail):
                 if envelope is None:
                     envelope = await self._receive(asked, route, facts)
                 request = self._request(asked, route, facts, envelope)
-                if exchange.body is not None:
+                if exchange.cancelled_by_leaving:
                     self.response = await services.dataplane.infer(request, envelope.fit, self)
                 else:
                     with DisconnectWatch(exchange.receive, after_s=services.limits.watch_after_s):
@@ -200,9 +201,13 @@ class _Story(Trail):
         services, exchange, dialect = self._services, self._exchange, self._dialect
         large = services.large
         if large is None or LENGTH_OF_JSON in exchange.headers.raw:
-            whole = exchange.body or await (exchange.arriving or receive_body(exchange, services.limits))
-            return dialect.read(whole, exchange)
-        body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
+            if exchange.arriving is not None:
+                return dialect.read(await receive_in_place(exchange.arriving), exchange)
+            return dialect.read(exchange.body or await receive_body(exchange, services.limits), exchange)
+        if exchange.arriving is not None:
+            body = exchange.arriving.begun
+        else:
+            body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
         if exchange.whole and len(body) < large.from_bytes:
             return dialect.read(body, exchange)
         known = large_bodies.Asked(

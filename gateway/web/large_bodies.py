@@ -1,22 +1,22 @@
 """Large JSON bodies: received straight into shared memory, and decoded in a process of their own.
 
 orjson holds the interpreter lock for its whole parse, 60 ms and more for 16 MB; a thread would not
-help. Here the gateway only copies what the socket gives it, some 64 KB at a time, and gets arrays back
-that lie in shared memory already.
+help. Here the socket is read into the shared memory itself (``gateway.web.arrival``), or what a server gives in
+pieces is copied there, and arrays come back that lie in shared memory already.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gateway.clock import Clock
 from gateway.codec.inflate import is_compressed
 from gateway.codec.oip_json import RequestedOutput
 from gateway.decoding.memories import Text
 from gateway.decoding.pool import Decoders, Reading
-from gateway.errors import TooLarge
+from gateway.errors import TooLarge, TurnoutError
 from gateway.messages import Arrays, Signature
 from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gateway.web.services import WebLimits
 
 __all__ = ["Asked", "LargeBodies", "LargeEnvelope", "large_bodies"]
+
+_T = TypeVar("_T")
 
 _SLICE_BYTES = 256 * 1024
 _MAX_DECODERS = 2
@@ -58,7 +60,7 @@ class _Source(NamedTuple):
         reading = self.decoders.read(
             self.text, self.protocol, encoding=self.encoding, signature=signature, deadline=deadline
         )
-        return await asyncio.ensure_future(reading)  # its time-out needs a task, and a whole request is none
+        return await _in_a_task(reading)
 
 
 class _Receipt:
@@ -72,11 +74,31 @@ class _Receipt:
         self.seen_bytes = 0
         self.gave_way = False
 
+    def saw(self, size_bytes: int, clock: Clock) -> None:
+        """So much has come."""
+        if size_bytes >= self.seen_bytes + _PROGRESS_BYTES:
+            self.seen_bytes, self.seen_at = size_bytes, clock.monotonic()
+
     def give_way(self) -> None:
         """Its client is refused in the next turn of the loop; one whose time is over just now is anyway."""
         if not self.wait.expired():
             self.gave_way = True
             self.wait.reschedule(0.0)
+
+
+class _Inflow(NamedTuple):
+    """A text that the socket is read into. See ``gateway.web.exchange.Sink``."""
+
+    text: Text
+    receipt: _Receipt
+    clock: Clock
+
+    def room(self, most: int) -> memoryview:
+        return self.text.room(most)
+
+    def filled(self, count: int) -> None:
+        self.text.filled(count)
+        self.receipt.saw(self.text.size_bytes, self.clock)
 
 
 class LargeEnvelope:
@@ -142,12 +164,16 @@ class LargeBodies:
     def __repr__(self) -> str:
         return f"<LargeBodies {self._decoders!r} [{len(self._receipts)} on their way]>"
 
-    async def receive(self, exchange: Exchange, begun: bytes | memoryview, asked: Asked) -> LargeEnvelope:
+    async def receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
         """The envelope of a body of which ``begun`` has come; the rest is received here.
 
         Raises TooLarge, ReceiveTimeout, BadRequest, UnsupportedContent, QueueFull, DeadlineExceeded, and ClientLeft
         when the client disconnects. Cancelled, it gives up its place and its memory.
         """
+        receiving = self._receive(exchange, begun, asked)
+        return await (_in_a_task(receiving) if exchange.cancelled_by_leaving else receiving)
+
+    async def _receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
         self._make_room()
@@ -157,14 +183,14 @@ class LargeBodies:
         self._receipts.add(receipt)
         try:
             async with receipt.wait:
-                await self._receive(exchange, text, receipt)
+                await self._take_in(exchange, text, receipt)
         except TimeoutError:
             raise self._too_slow(receipt) from None
         finally:
             self._receipts.discard(receipt)
         return await self._read(exchange, text, encoding, asked)
 
-    async def decode(self, exchange: Exchange, body: bytes | memoryview, asked: Asked) -> LargeEnvelope:
+    async def decode(self, exchange: Exchange, body: bytes, asked: Asked) -> LargeEnvelope:
         """The envelope of a body that is here, since it came compressed to little, or at once."""
         text = self._decoders.text()
         for start in range(0, len(body), _SLICE_BYTES):
@@ -181,7 +207,7 @@ class LargeBodies:
         if asked.deadline is not None:
             deadline = min(deadline, asked.deadline)
         source = _Source(self._decoders, text, asked.protocol, encoding)
-        if exchange.body is not None:  # whose client's end cancels this
+        if exchange.cancelled_by_leaving:
             return LargeEnvelope(source, asked.likely, await source.read(asked.likely, deadline))
         with DisconnectWatch(exchange.receive, after_s=self._watch_after_s):
             return LargeEnvelope(source, asked.likely, await source.read(asked.likely, deadline))
@@ -204,7 +230,10 @@ class LargeBodies:
             )
         return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
 
-    async def _receive(self, exchange: Exchange, text: Text, receipt: _Receipt) -> None:
+    async def _take_in(self, exchange: Exchange, text: Text, receipt: _Receipt) -> None:
+        if exchange.arriving is not None:
+            await exchange.arriving.into(_Inflow(text, receipt, self._clock))
+            return
         more = True
         while more:
             message = await exchange.receive()
@@ -216,8 +245,7 @@ class LargeBodies:
                     f"the body is larger than the limit of {self._body_bytes} bytes; send fewer rows a request"
                 )
             text.append(piece)
-            if text.size_bytes >= receipt.seen_bytes + _PROGRESS_BYTES:
-                receipt.seen_bytes, receipt.seen_at = text.size_bytes, self._clock.monotonic()
+            receipt.saw(text.size_bytes, self._clock)
             more = message.get("more_body", False)
         exchange.whole = True
 
@@ -237,7 +265,27 @@ def large_bodies(limits: WebLimits, clock: Clock, *, cores: int) -> LargeBodies:
     )
 
 
+async def _in_a_task(work: Coroutine[Any, Any, _T]) -> _T:
+    """What has a time-out needs a task, and a request that its connection answers is none.
+
+    A time-out knows its task, a task its error, and an error the frames that it came through, that of the time-out
+    among them, and the text: a ring, which would wait for the collector. So it ends here.
+    """
+    done, error = await asyncio.ensure_future(_outcome(work))
+    if error is not None:
+        raise error
+    return done  # type: ignore[return-value]  # one of the two is there
+
+
+async def _outcome(work: Coroutine[Any, Any, _T]) -> tuple[_T | None, TurnoutError | None]:
+    try:
+        return await work, None
+    except TurnoutError as error:
+        error.__context__ = None
+        return None, error.with_traceback(None)
+
+
 def _arrays(reading: Reading) -> tuple[Arrays, int]:
     if reading.unfit is not None:
-        raise reading.unfit
+        raise reading.unfit()
     return reading.arrays or {}, reading.rows

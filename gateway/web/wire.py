@@ -16,7 +16,7 @@ from typing import Any
 from httptools import HttpParserError, HttpRequestParser
 
 from gateway.web.application import Application, Endpoint, Head
-from gateway.web.arrival import Arrival, reserve
+from gateway.web.arrival import Arrival
 from gateway.web.direct_exchange import DirectExchange
 from gateway.web.headers import Headers
 from gateway.web.patience import BUSY, PatientProtocol, refusal
@@ -75,11 +75,8 @@ class WireProtocol(PatientProtocol):
                     self._idle_since = BUSY
                     self._answer(self._application, head, data[end:])
                     return
-                if (
-                    missing > 0
-                    and head.in_place
-                    and self._receive_in_place(self._application, head, memoryview(data)[end:])
-                ):
+                if missing > 0 and head.in_place:
+                    self._receive_in_place(self._application, head, data[end:])
                     return
             self._read = data
         if self._refusal:
@@ -228,20 +225,17 @@ class WireProtocol(PatientProtocol):
             return False
         endpoint, path = inference
         head = application.head_of(endpoint, path, Headers(self._named), int(length))
-        begun = b"".join(self._pieces)
-        if not head.in_place or not self._receive_in_place(application, head, begun):
+        if not head.in_place:
             return False
+        begun = b"".join(self._pieces)
+        self._receive_in_place(application, head, begun)
         end = self._read.find(_HEAD_END) + len(_HEAD_END)
         if len(self._read) == end + len(begun):
             application.remember(self._read[:end], head)
         return True
 
-    def _receive_in_place(self, application: Application, head: Head, begun: memoryview | bytes) -> bool:
-        """Of the body, ``begun`` has come. False where there is no memory for it: uvicorn may have it, which takes no
-        more than comes."""
-        memory = reserve(head.body_bytes)
-        if memory is None:
-            return False
+    def _receive_in_place(self, application: Application, head: Head, begun: bytes) -> None:
+        """Of the body, ``begun`` has come."""
         if self._parsing:  # its parser would wait for this body
             self.parser = new_parser(self)
             self._parsing = self._held = False
@@ -249,9 +243,12 @@ class WireProtocol(PatientProtocol):
         self._idle_since = BUSY
         work = self.work = DirectExchange(self, application, head, None)
         self.cycle = work  # type: ignore[assignment]
-        work.expect(Arrival(self, self.transport, memory, begun, receive_s=application.receive_s, arrived=work.take_in))
+        arrival = Arrival(
+            self, self.transport, begun, head.body_bytes, receive_s=application.receive_s, arrived=work.arrived
+        )
+        work.expect(arrival)
         work.begin(application.infer(head.endpoint, work))
-        return True
+        arrival.wait()
 
     def _begin(self) -> None:
         application, inference, pieces = self._application, self._inference, self._pieces

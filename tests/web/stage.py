@@ -33,7 +33,7 @@ from gateway.serving.fleet import Fleet
 from gateway.serving.inline_engine import InlineEngine
 from gateway.serving.scripted_engine import Script, ScriptedEngine
 from gateway.web.application import Application, build_application
-from gateway.web.large_bodies import large_bodies
+from gateway.web.large_bodies import LargeBodies, large_bodies
 from gateway.web.services import IndexEntry, Services, WebLimits
 from gateway.web.statistics import ModelStatistics
 from gateway.web.wire import WireProtocol
@@ -143,6 +143,7 @@ class Stage:
     statistics: ModelStatistics
     slow: Script
     started: list[str] = field(default_factory=list)
+    large: LargeBodies | None = None
 
     def last(self) -> RequestRecord:
         return self.observer.requests[-1]
@@ -201,7 +202,7 @@ async def build_stage(
             trace_ratio=trace_ratio,
             large=large,
         )
-        yield Stage(build_application(services), dataplane, recording, repository, statistics, slow, started)
+        yield Stage(build_application(services), dataplane, recording, repository, statistics, slow, started, large)
     finally:
         if slow.gate is not None:
             slow.gate.set()

@@ -21,8 +21,10 @@ import pytest
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.web import wire as wire_module
-from gateway.web.arrival import Arrival
+from gateway.decoding.memories import Text
+from gateway.web import arrival as arrival_module
+from gateway.web.arrival import Arrival, receive_in_place
+from gateway.web.problem_table import ReceiveTimeout
 from gateway.web.wire import WireProtocol
 from tests.web.stage import LIMITS, ServedStage, serve_stage
 from tests.web.test_server import read_all, stage_of, until
@@ -30,6 +32,7 @@ from tests.web.test_wire import UNLIKE, VARYING, connect, read_answer
 
 ROWS = 20_000
 LARGE = replace(LIMITS, body_bytes=1 << 20)
+ELSEWHERE = replace(LARGE, decode_elsewhere_bytes=100_000)
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n"
 
 
@@ -70,18 +73,28 @@ def asgi() -> Iterator[ServedStage]:
 
 @pytest.fixture
 def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
-    """The memory of each body that is received in place."""
+    """The memory of each body of tensors that is received in place."""
     found: list[weakref.ref[Any]] = []
 
-    def reserve(size: int) -> memoryview | None:
-        memory = wire_module_reserve(size)
-        if memory is not None:
-            found.append(weakref.ref(memory.obj))  # type: ignore[arg-type]  # the array
-        return memory
+    class Body(arrival_module._Body):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            found.append(weakref.ref(self._octets))
 
-    wire_module_reserve: Callable[[int], memoryview | None] = wire_module.reserve
-    monkeypatch.setattr(wire_module, "reserve", reserve)
+    monkeypatch.setattr(arrival_module, "_Body", Body)
     return found
+
+
+def shown(served: ServedStage, request_bytes: bytes) -> tuple[int, dict[str, str], object]:
+    with connect(served) as connection:
+        with contextlib.suppress(OSError):  # refused, and the connection ended, before all was sent
+            connection.sendall(request_bytes)
+        status, headers, body = read_answer(connection, bytearray())
+    known = {name: "" if name in VARYING else item for name, item in headers.items()}
+    if headers["content-type"] != "application/octet-stream":
+        said = {name: item for name, item in json.loads(body).items() if name not in ("request_id", "decision")}
+        body = json.dumps(said).encode()
+    return status, {name: item for name, item in known.items() if name not in UNLIKE}, body
 
 
 def send(connection: socket.socket, data: bytes, *cuts: int) -> None:
@@ -168,17 +181,7 @@ def test_what_follows_the_body_is_the_next_request(wire: ServedStage) -> None:
 def test_it_answers_as_the_round_through_asgi_does(wire: ServedStage, asgi: ServedStage, request_bytes: bytes) -> None:
     """Status, headers and body, but for the ids that each request has for itself."""
 
-    def shown(served: ServedStage) -> tuple[int, dict[str, str], object]:
-        with connect(served) as connection:
-            with contextlib.suppress(OSError):  # refused, and the connection ended, before all was sent
-                connection.sendall(request_bytes)
-            status, headers, body = read_answer(connection, bytearray())
-        known = {name: "" if name in VARYING else item for name, item in headers.items()}
-        if status != 200:
-            body = json.dumps({name: item for name, item in json.loads(body).items() if name != "request_id"}).encode()
-        return status, {name: item for name, item in known.items() if name not in UNLIKE}, body
-
-    assert shown(wire) == shown(asgi)
+    assert shown(wire, request_bytes) == shown(asgi, request_bytes)
 
 
 def test_a_refusal_before_the_body_is_there_reaches_who_is_still_sending(wire: ServedStage) -> None:
@@ -243,25 +246,20 @@ def test_an_idle_connection_holds_no_body(wire: ServedStage, arrivals: list[weak
         gc.enable()
 
 
-def test_without_memory_for_it_the_body_takes_the_other_way(wire: ServedStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which takes no more than comes; whether its head was known or not."""
+def test_without_memory_for_it_a_body_is_refused_and_the_next_one_is_not(
+    wire: ServedStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at once, to come again."""
+    with monkeypatch.context() as patched:
+        patched.setattr(arrival_module.np, "empty", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with connect(wire) as connection:
+            connection.sendall(binary()[:-1])
+            status, headers, body = read_answer(connection, bytearray())
+            assert (status, headers["connection"]) == (429, "close")
+            assert "there is no memory for a body of 320" in json.loads(body)["error"]
     with connect(wire) as connection:
-        buffer = bytearray()
-        connection.sendall(binary(first=3.0))
-        assert read_answer(connection, buffer)[0] == 200
-        monkeypatch.setattr(wire_module, "reserve", lambda _size: None)
-        for first in (4.0, 5.0):
-            connection.sendall(binary(ROWS, f"x-new: {first}", first=first))
-            status, headers, body = read_answer(connection, buffer)
-            assert (status, numbers(headers, body)[0]) == (200, first)
-            connection.sendall(binary(first=first))
-            status, headers, body = read_answer(connection, buffer)
-            assert (status, numbers(headers, body)[0]) == (200, first)
-
-
-def test_a_size_that_no_machine_has_is_no_memory() -> None:
-    """And no fault."""
-    assert wire_module.reserve(1 << 60) is None
+        connection.sendall(binary())
+        assert read_answer(connection, bytearray())[0] == 200
 
 
 def test_a_server_that_stops_lets_a_body_come_to_its_end(arrivals: list[weakref.ref[Any]]) -> None:
@@ -306,38 +304,207 @@ def test_it_comes_the_same_way_under_tls(
     assert len(arrivals) == 3
 
 
-def test_a_body_that_comes_fast_lets_others_have_their_turn() -> None:
+class Pipe(asyncio.Transport):
+    """Reads when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """It has none."""
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+async def test_a_body_that_comes_fast_lets_others_have_their_turn() -> None:
     """Reading stops after each half megabyte until the next turn of the loop, and a whole body still comes."""
-
-    class Transport(asyncio.Transport):
-        def __init__(self) -> None:
-            super().__init__()
-            self.reads = True
-
-        def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-            pass
-
-        def pause_reading(self) -> None:
-            self.reads = False
-
-        def resume_reading(self) -> None:
-            self.reads = True
-
-    async def arrive() -> tuple[list[bool], bytes]:
-        transport, memory = Transport(), wire_module.reserve(1_200_000)
-        assert memory is not None
-        arrival = Arrival(asyncio.Protocol(), transport, memory, b"begun", receive_s=60, arrived=lambda _body: None)
-        whole, read_on = arrival.whole, []
-        assert whole is not None
-        while not whole.done():
-            room = arrival.get_buffer(-1)
-            room[:] = bytes([len(read_on) + 1]) * len(room)
-            arrival.buffer_updated(len(room))
-            read_on.append(transport.reads)
-            await asyncio.sleep(0)
-            assert transport.reads
-        return read_on, bytes(await whole)
-
-    read_on, body = asyncio.run(arrive())
+    pipe, read_on = Pipe(), []
+    arrival = Arrival(asyncio.Protocol(), pipe, b"begun", 1_200_000, receive_s=60, arrived=lambda: None)
+    coming = asyncio.ensure_future(receive_in_place(arrival))
+    await asyncio.sleep(0)
+    while not coming.done():
+        room = arrival.get_buffer(-1)
+        room[:] = bytes([len(read_on) + 1]) * len(room)
+        arrival.buffer_updated(len(room))
+        read_on.append(pipe.reads)
+        await asyncio.sleep(0)
+        assert pipe.reads
+        await asyncio.sleep(0)
     assert read_on == [False, False, True]
-    assert body == b"begun" + b"\1" * 524_288 + b"\2" * 524_288 + b"\3" * (1_200_000 - 1_048_581)
+    body = b"begun" + b"\1" * 524_288 + b"\2" * 524_288 + b"\3" * (1_200_000 - 1_048_581)
+    assert bytes(await coming) == body
+
+
+async def test_what_nobody_takes_in_stays_in_the_socket() -> None:
+    """Until somebody does; and again when he has left."""
+    pipe = Pipe()
+    arrival = Arrival(asyncio.Protocol(), pipe, b"", 10, receive_s=60, arrived=lambda: None)
+    arrival.wait()
+    assert not pipe.reads
+    coming = asyncio.ensure_future(receive_in_place(arrival))
+    await asyncio.sleep(0)
+    assert pipe.reads
+    coming.cancel()
+    await asyncio.wait([coming])
+    assert not pipe.reads
+    arrival.linger()
+    assert pipe.reads
+    arrival.connection_lost(None)
+
+
+async def test_a_body_that_is_late_before_anybody_takes_it_in_is_late() -> None:
+    """Who was still asking who the client is hears it then."""
+    arrival = Arrival(asyncio.Protocol(), Pipe(), b"", 10, receive_s=0.001, arrived=lambda: None)
+    await asyncio.sleep(0.05)
+    with pytest.raises(ReceiveTimeout, match=r"within 0\.001 s"):
+        await receive_in_place(arrival)
+    arrival.connection_lost(None)
+
+
+# JSON, which another process reads
+
+
+def floats(rows: int, first: float = 0.0) -> bytes:
+    return json.dumps({"inputs": {"x": (np.arange(rows * 4).reshape(rows, 4) + first).tolist()}}).encode()
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[ServedStage]:
+    """JSON from 100 KB on is decoded in another process."""
+    loop = uvloop.new_event_loop if request.param == "uvloop" else None
+    with serve_stage(WireProtocol, elsewhere=ELSEWHERE, keep_alive_s=600, loop=loop) as one:
+        yield one
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How large what was read into the memory of another process was."""
+    found: list[int] = []
+    plain = Text.filled
+
+    def filled(text: Text, count: int) -> None:
+        found.append(count)
+        plain(text, count)
+
+    monkeypatch.setattr(Text, "filled", filled)
+    return found
+
+
+@pytest.mark.parametrize("cuts", [(), (300,), (-1,), (200, 150_000, -1)])
+def test_json_is_read_into_the_memory_of_who_decodes_it(
+    elsewhere: ServedStage, pieces: list[int], cuts: tuple[int, ...]
+) -> None:
+    """In either dialect; what follows is another request."""
+    with connect(elsewhere) as connection:
+        buffer = bytearray()
+        for first in (0.0, 1.0):
+            body = floats(20_000, first)
+            before = sum(pieces)
+            send(connection, request(body, path="/predict/digits") + HEALTH, *cuts)
+            status, _, answer = read_answer(connection, buffer)
+            assert status == 200
+            assert json.loads(answer)["outputs"]["y"][-1] == [
+                79_996 + first,
+                79_997 + first,
+                79_998 + first,
+                79_999 + first,
+            ]
+            assert read_answer(connection, buffer)[0] == 200
+            assert 0 < sum(pieces) - before <= len(body)
+    assert until_free(elsewhere)
+
+
+def until_free(served: ServedStage) -> bool:
+    """No text is held any more."""
+    large = stage_of(served).large
+    assert large is not None
+    until(lambda: served.on_loop(lambda: large._decoders.statistics().held_bytes) == 0)
+    return True
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        request(floats(20_000), path="/predict/digits"),
+        request(floats(20_000), path="/predict/nobody"),
+        request(floats(20_000), path="/predict/locked"),
+        request(floats(20_000), "authorization: Bearer locked-token", path="/predict/locked"),
+        request(floats(20_000), "x-timeout-ms: nine", path="/predict/digits"),
+        request(floats(20_000), "content-type: text/plain", path="/predict/digits"),
+        request(floats(20_000)[:-1], path="/predict/digits"),
+        request(floats(20_000) + b" " * 100_000, path="/predict/digits"),
+        request(json.dumps({"inputs": {"x": [[1.0] * 5] * 10_000}}).encode(), path="/predict/digits"),
+        request(json.dumps({"inputs": {"x": [[1.0] * 3] * 100_000}}).encode(), path="/predict/digits"),
+    ],
+)
+def test_json_in_place_is_answered_as_through_asgi(
+    elsewhere: ServedStage, asgi_elsewhere: ServedStage, request_bytes: bytes
+) -> None:
+    """Status, headers and body, but for the ids that each request has for itself."""
+    assert shown(elsewhere, request_bytes) == shown(asgi_elsewhere, request_bytes)
+    assert until_free(elsewhere)
+
+
+@pytest.fixture(scope="module")
+def asgi_elsewhere() -> Iterator[ServedStage]:
+    with serve_stage(HttpToolsProtocol, elsewhere=ELSEWHERE) as running:
+        yield running
+
+
+@pytest.mark.parametrize("leaves", ["close", "half-close"])
+def test_a_client_that_leaves_before_its_json_is_there_gives_its_memory_back(
+    elsewhere: ServedStage, pieces: list[int], leaves: str
+) -> None:
+    """And is recorded once."""
+    stage = stage_of(elsewhere)
+    before = len(stage.observer.requests)
+    with connect(elsewhere) as connection:
+        connection.sendall(request(floats(20_000), path="/predict/digits")[:-1])
+        until(lambda: sum(pieces) > 0)
+        if leaves == "half-close":
+            connection.shutdown(socket.SHUT_WR)
+            assert read_all(connection) == b""
+    until(lambda: [record.code for record in stage.observer.requests[before:]] == [499])
+    assert until_free(elsewhere)
+
+
+def test_json_that_does_not_come_in_time_is_a_408_and_its_memory_is_free() -> None:
+    """What still comes of it goes nowhere."""
+    with (
+        serve_stage(WireProtocol, elsewhere=replace(ELSEWHERE, receive_s=0.3)) as served,
+        connect(served) as connection,
+    ):
+        whole = request(floats(20_000), path="/predict/digits")
+        connection.sendall(whole[:-1000])
+        status, headers, _ = read_answer(connection, bytearray())
+        assert (status, headers["connection"]) == (408, "close")
+        assert until_free(served)
+        connection.sendall(whole[-1000:-1])
+        assert read_all(connection) == b""
+
+
+def test_json_beyond_what_all_may_hold_together_is_refused_while_it_comes() -> None:
+    """Four times the largest body; its memory and that of the others is free in the end."""
+    with serve_stage(WireProtocol, elsewhere=ELSEWHERE) as served, contextlib.ExitStack() as stack:
+        whole = request(b"[" + b" " * (ELSEWHERE.body_bytes - 2) + b"]", path="/predict/digits")
+        others = [stack.enter_context(connect(served)) for _ in range(5)]
+        for other in others:
+            other.sendall(whole[:-10])
+        codes = []
+
+        def refused() -> bool:
+            for other in others:
+                other.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    codes.append(read_answer(other, bytearray())[0])
+            return bool(codes)
+
+        until(refused)
+        assert set(codes) == {429}
+        stack.close()
+        assert until_free(served)
