@@ -87,8 +87,10 @@ async def test_without_a_signature_there_are_facts_alone_and_the_arrays_come_whe
 async def test_what_does_not_fit_is_told_beside_the_facts_and_what_cannot_be_read_is_raised(decoders: Decoders) -> None:
     """With the places and the words that a small body would get."""
     reading = await read(decoders, b'{"inputs": [[1,2,3,"four"]]}')
-    assert isinstance(reading.unfit, InvalidInput)
-    assert reading.unfit.problems[0].field == "inputs[0][3]"
+    assert reading.unfit is not None
+    told = reading.unfit()
+    assert isinstance(told, InvalidInput)
+    assert told.problems[0].field == "inputs[0][3]"
 
     with pytest.raises(BadRequest, match="not valid JSON"):
         await read(decoders, b'{"inputs": [[1,2,3,')
