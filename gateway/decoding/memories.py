@@ -54,7 +54,7 @@ class Text:
     def memory(self) -> Memory:
         return self._sheet.memory
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | memoryview) -> None:
         """QueueFull when all texts together hold as much as they may. ``piece`` must fit into the memory."""
         self._store.hold(len(piece))
         sheet = self._sheet

@@ -63,14 +63,14 @@ class Arrival(asyncio.BufferedProtocol):
         self,
         connection: asyncio.Protocol,
         transport: asyncio.Transport,
-        begun: bytes,
+        begun: bytes | memoryview,
         size: int,
         *,
         receive_s: float,
         arrived: Callable[[], None],
     ) -> None:
         """``begun`` is what has come of it, less than all. ``arrived`` is told before whoever waits for it."""
-        self.begun = begun
+        self.begun: bytes | memoryview = begun
         self.size = size
         self._missing = size - len(begun)
         self._connection: asyncio.Protocol | None = connection

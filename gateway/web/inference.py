@@ -204,9 +204,8 @@ class _Story(Trail):
             if exchange.arriving is not None:
                 return dialect.read(await receive_in_place(exchange.arriving), exchange)
             return dialect.read(exchange.body or await receive_body(exchange, services.limits), exchange)
-        if exchange.arriving is not None:
-            body = exchange.arriving.begun
-        else:
+        body = b""
+        if exchange.arriving is None:
             body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
         if exchange.whole and len(body) < large.from_bytes:
             return dialect.read(body, exchange)
@@ -218,7 +217,7 @@ class _Story(Trail):
         )
         if exchange.whole:
             return await large.decode(exchange, body, known)
-        return await large.receive(exchange, body, known)
+        return await large.receive(exchange, exchange.arriving.begun if exchange.arriving else body, known)
 
     def _likely(self, asked: Asked, route: Route) -> Signature | None:
         """The signature of the version that will most probably answer."""

@@ -164,7 +164,7 @@ class LargeBodies:
     def __repr__(self) -> str:
         return f"<LargeBodies {self._decoders!r} [{len(self._receipts)} on their way]>"
 
-    async def receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
+    async def receive(self, exchange: Exchange, begun: bytes | memoryview, asked: Asked) -> LargeEnvelope:
         """The envelope of a body of which ``begun`` has come; the rest is received here.
 
         Raises TooLarge, ReceiveTimeout, BadRequest, UnsupportedContent, QueueFull, DeadlineExceeded, and ClientLeft
@@ -173,7 +173,7 @@ class LargeBodies:
         receiving = self._receive(exchange, begun, asked)
         return await (_in_a_task(receiving) if exchange.cancelled_by_leaving else receiving)
 
-    async def _receive(self, exchange: Exchange, begun: bytes, asked: Asked) -> LargeEnvelope:
+    async def _receive(self, exchange: Exchange, begun: bytes | memoryview, asked: Asked) -> LargeEnvelope:
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
         self._make_room()

@@ -76,7 +76,7 @@ class WireProtocol(PatientProtocol):
                     self._answer(self._application, head, data[end:])
                     return
                 if missing > 0 and head.in_place:
-                    self._receive_in_place(self._application, head, data[end:])
+                    self._receive_in_place(self._application, head, memoryview(data)[end:])
                     return
             self._read = data
         if self._refusal:
@@ -84,8 +84,8 @@ class WireProtocol(PatientProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        self._read = b""
         if self.transport.is_closing():
+            self._read = b""
             self.see_off()
             return
         if self._parsing and not self._head_complete and self._head_bytes > _HEAD_BYTES:
@@ -93,6 +93,7 @@ class WireProtocol(PatientProtocol):
             return
         if self._held and not (self._head_complete and self._begin_in_place()):
             self._let_go()
+        self._read = b""
         if self._parsing:
             self._watch_the_rest()
 
@@ -234,7 +235,7 @@ class WireProtocol(PatientProtocol):
             application.remember(self._read[:end], head)
         return True
 
-    def _receive_in_place(self, application: Application, head: Head, begun: bytes) -> None:
+    def _receive_in_place(self, application: Application, head: Head, begun: bytes | memoryview) -> None:
         """Of the body, ``begun`` has come."""
         if self._parsing:  # its parser would wait for this body
             self.parser = new_parser(self)

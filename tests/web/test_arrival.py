@@ -143,6 +143,23 @@ def test_one_that_comes_whole_and_one_in_pieces_share_a_head(
     assert len(arrivals) == 2
 
 
+def test_its_head_is_parsed_once(wire: ServedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And known by its bytes from then on, on any connection."""
+    parsed: list[int] = []
+    plain = WireProtocol._begin_in_place
+
+    def begin(protocol: WireProtocol) -> bool:
+        parsed.append(1)
+        return plain(protocol)
+
+    monkeypatch.setattr(WireProtocol, "_begin_in_place", begin)
+    for _ in range(3):
+        with connect(wire) as connection:
+            connection.sendall(binary(ROWS + 1))
+            assert read_answer(connection, bytearray())[0] == 200
+    assert len(parsed) == 1
+
+
 def test_what_follows_the_body_is_the_next_request(wire: ServedStage) -> None:
     """In the same write: another way, and the same once more."""
     with connect(wire) as connection:
