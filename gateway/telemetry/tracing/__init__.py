@@ -3,7 +3,8 @@
     gateway                                              recorder
     observer   chooses (keeping) and hands over ─road─▶  part       makes spans (tree, conventions)
                                                          exporting  queue, thread, counts
-                                                         sdk        OpenTelemetry's classes and exporters
+                                                         sdk        encoding's bytes, or OpenTelemetry's classes
+                                                         exporters  OpenTelemetry's transport
 
-Only ``sdk`` imports OpenTelemetry, and only where spans are exported.
+Only ``sdk`` and ``exporters`` import OpenTelemetry, and only where spans are exported.
 """

@@ -17,9 +17,12 @@ from gateway.events.records import RequestRecord
 from gateway.messages import Decision
 from gateway.telemetry.tracing.spans import Attributes
 
-__all__ = ["EVALUATION", "Server", "evaluation", "of_request"]
+__all__ = ["EVALUATION", "UNIQUE", "Server", "evaluation", "of_request"]
 
 EVALUATION: Final = "feature_flag.evaluation"
+
+UNIQUE: Final = frozenset({"turnout.request_id", "turnout.decision_id"})
+"""Attributes whose values are not seen again; those of the others are mostly what they were before."""
 
 _TEMPLATES = {"predict": "/predict/{route}", "oip": "/v2/models/{name}/infer"}
 _PATHS = {"predict": "/predict/{}", "oip": "/v2/models/{}/infer"}

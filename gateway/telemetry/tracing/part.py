@@ -16,6 +16,7 @@ from gateway.telemetry.tracing.tree import Kept, Place, batch_span, request_span
 __all__ = ["Traces", "spans_of", "traces_part"]
 
 _SDK = "gateway.telemetry.tracing.sdk"
+_EXPORTERS = "gateway.telemetry.tracing.exporters"
 
 
 class Traces:
@@ -36,7 +37,7 @@ class Traces:
 
     def told(self, event: str, body: Mapping[str, Any]) -> None:
         if event == EVENT:
-            self._exporting.put(list(spans_of(unpack(body), self._place)))
+            self._exporting.put(spans_of(unpack(body), self._place))
         elif event == "secrets":
             self._exporting.renew(body["otlp_headers"])
 
@@ -60,12 +61,12 @@ class Traces:
 def traces_part(options: Mapping[str, Any]) -> Traces:
     """From ``ExportOptions.to_json``. SettingsError. OpenTelemetry is imported here and now, and not before."""
     told = ExportOptions.from_json(options)
-    sdk = importlib.import_module(_SDK)
+    sdk, exporters = importlib.import_module(_SDK), importlib.import_module(_EXPORTERS)
 
     def made(headers: Mapping[str, str]) -> Any:
-        return sdk.exporter_for(told._replace(headers=headers))
+        return exporters.exporter_for(told._replace(headers=headers))
 
-    exporter: Exporter = sdk.SdkExporter(sdk.exporter_for(told), gateway=told.gateway, anew=made)
+    exporter: Exporter = sdk.SdkExporter(made(told.headers), gateway=told.gateway, anew=made)
     return Traces(exporter, Place(told.gateway, told.server))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -16,7 +16,7 @@ def span(number: int = 0) -> Span:
 
 
 class Scripted:
-    """Waits for ``gate``, then takes what it is given, refuses it, or raises."""
+    """Waits for ``gate``, then takes what it is given, refuses it, or raises. A span without a name it cannot take."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -26,14 +26,20 @@ class Scripted:
         self.raises = False
         self.closed = 0
 
-    def export(self, spans: Sequence[Span]) -> bool:
+    def prepared(self, spans: Iterable[Span]) -> Sequence[str | None]:
+        return [span.name or None for span in spans]
+
+    def export(self, prepared: Sequence[str]) -> bool:
         self.asked.set()
         self.gate.wait(60)
         if self.raises:
             raise ConnectionError("no collector")
         if not self.refuses:
-            self.taken += [span.name for span in spans]
+            self.taken += prepared
         return not self.refuses
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        """It has none."""
 
     def close(self) -> None:
         self.closed += 1
@@ -82,6 +88,16 @@ def test_what_the_collector_refuses_is_counted_and_not_kept(exporter: Scripted) 
     exporting.put([span(), span()])
     assert exporting.flush(60)
     assert (exporting.dropped["not-delivered"], exporting.exported) == (2, 0)
+    assert exporting.close(60)
+
+
+def test_a_span_that_cannot_be_exported_is_lost_alone_and_counted(exporter: Scripted) -> None:
+    """Those around it go out."""
+    exporter.gate.set()
+    exporting = Exporting(exporter)
+    exporting.put([span(1), span()._replace(name=""), span(2)])
+    assert exporting.flush(60)
+    assert (exporter.taken, exporting.exported, exporting.dropped["not-delivered"]) == (["1", "2"], 2, 1)
     assert exporting.close(60)
 
 
