@@ -76,7 +76,7 @@ class Arrival(asyncio.BufferedProtocol):
         self._connection: asyncio.Protocol | None = connection
         self._transport = transport
         self._arrived: Callable[[], None] | None = arrived
-        self._late = ReceiveTimeout(f"the body did not arrive within {receive_s:g} s; send it faster")
+        self._receive_s = receive_s
         self._is_late = False
         self._sink: Sink | None = None
         self._whole: asyncio.Future[None] | None = None
@@ -93,7 +93,7 @@ class Arrival(asyncio.BufferedProtocol):
 
     async def into(self, sink: Sink) -> None:
         if self._is_late:
-            raise self._late
+            raise self._late()
         self._whole = asyncio.get_running_loop().create_future()
         self._sink = sink
         self._transport.resume_reading()
@@ -128,7 +128,9 @@ class Arrival(asyncio.BufferedProtocol):
         except TurnoutError as error:
             self._sink = None
             self.wait()
-            whole.set_exception(error)
+            if not whole.done():
+                # Without its frames: this one knows the future, and that the error.
+                whole.set_exception(error.with_traceback(None))
             return
         if not self._missing:
             self._arrive(whole)
@@ -182,7 +184,11 @@ class Arrival(asyncio.BufferedProtocol):
     def _end_of_patience(self) -> None:
         self._is_late = True
         if self._whole is not None and not self._whole.done():
-            self._whole.set_exception(self._late)
+            self._whole.set_exception(self._late())
+
+    def _late(self) -> ReceiveTimeout:
+        """Anew: one that is kept would keep the frames that it came through, and the body in them."""
+        return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
 
     def _let_go(self) -> None:
         """The transport knows this object for longer, and nothing large may hang on it."""

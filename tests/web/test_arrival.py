@@ -22,6 +22,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.decoding.memories import Text
+from gateway.errors import QueueFull
 from gateway.web import arrival as arrival_module
 from gateway.web.arrival import Arrival, receive_in_place
 from gateway.web.problem_table import ReceiveTimeout
@@ -263,6 +264,23 @@ def test_an_idle_connection_holds_no_body(wire: ServedStage, arrivals: list[weak
         gc.enable()
 
 
+@pytest.mark.parametrize("loop", [None, uvloop.new_event_loop])
+def test_a_body_that_came_too_late_is_free(arrivals: list[weakref.ref[Any]], loop: Callable[[], Any] | None) -> None:
+    """Without the collector's help: what came of it may be nearly all."""
+    gc.disable()
+    try:
+        with (
+            serve_stage(WireProtocol, limits=replace(LARGE, receive_s=0.2), loop=loop) as served,
+            connect(served) as connection,
+        ):
+            connection.sendall(binary()[:-1])
+            assert read_answer(connection, bytearray())[0] == 408
+            assert read_all(connection) == b""
+            until(lambda: arrivals[0]() is None)
+    finally:
+        gc.enable()
+
+
 def test_without_memory_for_it_a_body_is_refused_and_the_next_one_is_not(
     wire: ServedStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +398,53 @@ async def test_a_body_that_is_late_before_anybody_takes_it_in_is_late() -> None:
     await asyncio.sleep(0.05)
     with pytest.raises(ReceiveTimeout, match=r"within 0\.001 s"):
         await receive_in_place(arrival)
+    arrival.connection_lost(None)
+
+
+class Full:
+    """A sink that takes nothing."""
+
+    def __init__(self) -> None:
+        self._octets = np.empty(10, np.uint8)
+
+    def room(self, most: int) -> memoryview:
+        return self._octets.data[:most]
+
+    def filled(self, count: int) -> None:
+        raise QueueFull(f"no room for {count}", retry_after_s=1.0)
+
+
+async def test_a_sink_that_is_full_just_after_who_waits_was_told_of_something_else_changes_nothing() -> None:
+    """Who waits hears of the first; the connection does not fail."""
+    pipe = Pipe()
+    arrival = Arrival(asyncio.Protocol(), pipe, b"", 10, receive_s=60, arrived=lambda: None)
+    coming = asyncio.ensure_future(arrival.into(Full()))
+    await asyncio.sleep(0)
+    coming.cancel()  # it is told in the next turn of the loop
+    arrival.get_buffer(-1)
+    arrival.buffer_updated(5)
+    with pytest.raises(asyncio.CancelledError):
+        await coming
+    assert not pipe.reads
+    arrival.connection_lost(None)
+
+
+async def test_who_waits_hears_why_the_sink_takes_no_more() -> None:
+    """And nothing of it waits for the collector."""
+    sink = Full()
+    known = weakref.ref(sink)
+    arrival = Arrival(asyncio.Protocol(), Pipe(), b"", 10, receive_s=60, arrived=lambda: None)
+    coming = asyncio.ensure_future(arrival.into(sink))
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        arrival.buffer_updated(5)
+        await asyncio.wait([coming])
+        assert str(coming.exception()) == "no room for 5"
+        del coming, sink
+        assert known() is None
+    finally:
+        gc.enable()
     arrival.connection_lost(None)
 
 
