@@ -8,8 +8,10 @@ pieces is copied there, and arrays come back that lie in shared memory already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from gateway.clock import Clock
 from gateway.codec.inflate import is_compressed
@@ -17,9 +19,9 @@ from gateway.codec.oip_json import RequestedOutput
 from gateway.decoding.memories import Text
 from gateway.decoding.pool import Decoders, Reading
 from gateway.errors import TooLarge, TurnoutError
-from gateway.messages import Arrays, Signature
+from gateway.messages import Array, Arrays, Signature
 from gateway.web.disconnect import DisconnectWatch
-from gateway.web.exchange import ClientLeft, Exchange
+from gateway.web.exchange import Arriving, ClientLeft, Exchange
 from gateway.web.problem_table import ReceiveTimeout
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ _T = TypeVar("_T")
 
 _SLICE_BYTES = 256 * 1024
 _MAX_DECODERS = 2
+
+_PLACE_BYTES = 32 * 1024
+"""How much of a body has come before it takes a place of the few."""
 
 _PROGRESS_BYTES = 64 * 1024
 _PROGRESS_S = 2.0
@@ -86,19 +91,46 @@ class _Receipt:
             self.wait.reschedule(0.0)
 
 
-class _Inflow(NamedTuple):
-    """A text that the socket is read into. See ``gateway.web.exchange.Sink``."""
+class _Inflow:
+    """What comes of a text, and the place that it takes once ``_PLACE_BYTES`` of it are there: to say how much will
+    come costs a client nothing. See ``gateway.web.exchange.Sink``."""
 
-    text: Text
-    receipt: _Receipt
-    clock: Clock
+    __slots__ = ("_aside", "_came", "_clock", "_deserved", "_take_place", "receipt", "text")
+
+    def __init__(self, receipt: _Receipt, clock: Clock, take_place: Callable[[_Receipt], Text], deserved: int) -> None:
+        """``deserved``: how much has to be there."""
+        self.receipt = receipt
+        self.text: Text | None = None
+        self._clock = clock
+        self._take_place = take_place
+        self._deserved = deserved
+        self._aside: Array | None = None
+        self._came = 0
 
     def room(self, most: int) -> memoryview:
-        return self.text.room(most)
+        if self.text is not None:
+            return self.text.room(most)
+        if self._aside is None:
+            self._aside = np.empty(2 * _PLACE_BYTES, np.uint8)
+        return self._aside.data[self._came : self._came + most]
 
     def filled(self, count: int) -> None:
-        self.text.filled(count)
-        self.receipt.saw(self.text.size_bytes, self.clock)
+        if self.text is not None:
+            self.text.filled(count)
+            self.receipt.saw(self.text.size_bytes, self._clock)
+            return
+        self._came += count
+        if self._came >= self._deserved:
+            self.placed()
+
+    def placed(self) -> Text:
+        """The text, in its place. QueueFull where there is none."""
+        if self.text is None:
+            self.text = self._take_place(self.receipt)
+            if self._aside is not None:
+                self.text.append(self._aside.data[: self._came])
+                self._aside = None
+        return self.text
 
 
 class LargeEnvelope:
@@ -176,19 +208,23 @@ class LargeBodies:
     async def _receive(self, exchange: Exchange, begun: bytes | memoryview, asked: Asked) -> LargeEnvelope:
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
-        self._make_room()
-        text = self._decoders.text()
-        text.append(begun)
-        receipt = _Receipt(asyncio.timeout(self._receive_s), self._clock.monotonic())
-        self._receipts.add(receipt)
+        wait = asyncio.timeout(self._receive_s)
+        receipt = _Receipt(wait, self._clock.monotonic())
         try:
-            async with receipt.wait:
-                await self._take_in(exchange, text, receipt)
+            async with wait:
+                text = await self._take_in(exchange, begun, receipt)
         except TimeoutError:
             raise self._too_slow(receipt) from None
         finally:
             self._receipts.discard(receipt)
         return await self._read(exchange, text, encoding, asked)
+
+    def _place(self, receipt: _Receipt) -> Text:
+        self._make_room()
+        text = self._decoders.text()
+        receipt.seen_at = self._clock.monotonic()
+        self._receipts.add(receipt)
+        return text
 
     async def decode(self, exchange: Exchange, body: bytes, asked: Asked) -> LargeEnvelope:
         """The envelope of a body that is here, since it came compressed to little, or at once."""
@@ -230,10 +266,12 @@ class LargeBodies:
             )
         return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
 
-    async def _take_in(self, exchange: Exchange, text: Text, receipt: _Receipt) -> None:
-        if exchange.arriving is not None:
-            await exchange.arriving.into(_Inflow(text, receipt, self._clock))
-            return
+    async def _take_in(self, exchange: Exchange, begun: bytes | memoryview, receipt: _Receipt) -> Text:
+        arriving = exchange.arriving
+        if arriving is not None:
+            return await self._into_place(arriving, receipt)
+        text = self._place(receipt)
+        text.append(begun)
         more = True
         while more:
             message = await exchange.receive()
@@ -248,6 +286,19 @@ class LargeBodies:
             receipt.saw(text.size_bytes, self._clock)
             more = message.get("more_body", False)
         exchange.whole = True
+        return text
+
+    async def _into_place(self, arriving: Arriving, receipt: _Receipt) -> Text:
+        begun, deserved = arriving.begun, min(_PLACE_BYTES, arriving.size)
+        inflow = _Inflow(receipt, self._clock, self._place, deserved)
+        if len(begun) < deserved:
+            inflow.room(len(begun))[:] = begun
+            inflow.filled(len(begun))
+        else:
+            inflow.placed().append(begun)
+        del begun  # all of what was read with it
+        await arriving.into(inflow)
+        return inflow.placed()
 
 
 def large_bodies(limits: WebLimits, clock: Clock, *, cores: int) -> LargeBodies:
