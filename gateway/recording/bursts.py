@@ -23,7 +23,7 @@ from gateway.events.records import Content, RequestRecord
 from gateway.messages import Arrays, Decision, VersionRef
 from gateway.recording.contents import bytes_of, digests_of, pack_tensors
 
-__all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "LargeTensors", "pack_burst"]
+__all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "SENT_BYTES", "LargeTensors", "pack_burst"]
 
 MARSHAL_VERSION = 2  # without references: telling equal strings from the same one costs more than writing them twice
 
@@ -38,9 +38,13 @@ _EMPTY = b""
 LARGE_BYTES = 64 * 1024
 """Tensors beyond it are not copied to the recorder as a matter of course."""
 
-_SENT_BYTES = 512
+SENT_BYTES = 512
 """Sets of more are not sent where their digests do. To join 1 KB, send it and hash it at the other end takes 4 µs, 3 KB
 ten, most of it here; to hash it here takes 1.5, and 3.5."""
+
+_HASHED_SHARE = 16
+"""Where the sets of a burst hold more than so many large ones may, 1 MB, a thread hashes them: at 0.4 ms a megabyte, a
+burst of 256 with 60 KB each would else hold up the requests behind it for 6 ms."""
 
 Columns = list[Any]
 
@@ -61,7 +65,8 @@ def pack_burst(
     digests_alone: Callable[[str], bool] = _never,
 ) -> bytes:
     """``bare``: without what only the recorder may see, keys and contents. ``digests_alone``: whether of a route's
-    tensors nobody wants to see more than their digests. Raises LargeTensors, and ValueError for what no record holds.
+    tensors nobody wants to see more than their digests. Raises LargeTensors, where there is too much to be hashed in
+    passing, too, and ValueError for what no record holds.
     """
     if not records:
         return _EMPTY
@@ -190,7 +195,8 @@ def _join(sets: Sequence[Arrays], large_bytes: int, *, digested: bool) -> Sequen
                 raise LargeTensors
             size += most
             columns.append((name, kind, shape, lengths, arrays))
-        if digested and size > _SENT_BYTES:
+        if digested and size > SENT_BYTES:
+            _check_hashed(columns, large_bytes)
             return digests_of(sets)
         return [
             # It refuses what differs before it makes anything.
@@ -199,3 +205,14 @@ def _join(sets: Sequence[Arrays], large_bytes: int, *, digested: bool) -> Sequen
         ]
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _check_hashed(columns: Sequence[tuple[Any, ...]], large_bytes: int) -> None:
+    """Raises LargeTensors where it is too much to be hashed in passing. Beyond the first axis, too, tensors of one name
+    may differ."""
+    whole = 0
+    for *_, arrays in columns:
+        sizes = [array.nbytes for array in arrays]
+        whole += sum(sizes)
+        if max(sizes) > large_bytes or whole > _HASHED_SHARE * large_bytes:
+            raise LargeTensors

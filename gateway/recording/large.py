@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.events.records import Content, RequestRecord
 from gateway.messages import Arrays
-from gateway.recording.bursts import LARGE_BYTES
+from gateway.recording.bursts import LARGE_BYTES, SENT_BYTES
 from gateway.recording.contents import bytes_of, digest_of
 from gateway.routing.table import RoutingTable
 
@@ -68,7 +68,7 @@ def content_policy(table: RoutingTable, route: str) -> Wanted:
 
 
 class Set(NamedTuple):
-    """A request with large tensors among its inputs, its outputs or both (``large``). ``size`` in bytes."""
+    """A request whose inputs, outputs or both (``large``) a thread hashes. ``size`` in bytes."""
 
     record: RequestRecord
     content: Content
@@ -132,7 +132,7 @@ def portions(sets: Sequence[Set]) -> Iterator[Portion]:
 
 
 class Sorted(NamedTuple):
-    """Records whose tensors are small, those that are sent whole all the same, and those to be hashed."""
+    """Records whose tensors are small, those that are sent whole all the same, and those that a thread hashes."""
 
     small: list[RequestRecord]
     payloads: list[RequestRecord]
@@ -140,17 +140,18 @@ class Sorted(NamedTuple):
 
 
 def sorted_out(records: Sequence[RequestRecord], policy: Policy) -> Sorted:
+    """Of a burst that is too much to be packed in passing. Where digests do, what is not sent is hashed elsewhere."""
     found = Sorted([], [], [])
+    wanted = {route: policy(route) for route in {record.route for record in records}}
     for record in records:
-        content = record.content
+        content, of_route = record.content, wanted[record.route]
+        bound = SENT_BYTES if of_route.digests_alone else LARGE_BYTES
         asked, answered = (0 if side is None else bytes_of(side) for side in content[:2]) if content else (0, 0)
-        if content is None or max(asked, answered) <= LARGE_BYTES:
+        if content is None or max(asked, answered) <= bound:
             found.small.append(record)
-            continue
-        payload, _, redact = policy(record.route)
-        if payload and max(asked, answered) <= PAYLOAD_BYTES:
+        elif of_route.payload and max(asked, answered) <= PAYLOAD_BYTES:
             found.payloads.append(record)
         else:
-            large = asked > LARGE_BYTES, answered > LARGE_BYTES
-            found.large.append(Set(record, content, redact, asked + answered, large))
+            large = asked > bound, answered > bound
+            found.large.append(Set(record, content, of_route.redact, asked + answered, large))
     return found

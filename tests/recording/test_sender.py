@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from gateway.events.records import Content, RequestRecord
-from gateway.messages import Array
+from gateway.messages import Array, Arrays
+from gateway.recording import bursts
 from gateway.recording import sender as sending
 from gateway.recording.arrived import unpack_burst
-from gateway.recording.contents import digest_of
+from gateway.recording.contents import bytes_of, digest_of
 from gateway.recording.large import PORTION_BYTES, Portion, Wanted, content_policy, no_policy, portions, sorted_out
 from gateway.recording.road import Road
 from gateway.recording.sender import Sender
@@ -204,3 +205,43 @@ async def test_tensors_that_the_recorder_has_to_see_are_sent(route: Route, wante
 def test_a_route_that_is_gone_wants_digests() -> None:
     """A burst tells of it after the table has changed."""
     assert content_policy(RoutingTable({}, None, 1), "r") == Wanted()
+
+
+@pytest.mark.parametrize("widths", [[15_000], [200, 3_000_000, 200, 3_000_000], [3000]])
+async def test_what_would_take_long_to_hash_is_not_hashed_in_passing(
+    widths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """256 with 60 KB each took 6 ms, and one of 12 MB behind a small one 3; every digest is made, and the answers, of a
+    few bytes, are sent."""
+    here: list[int] = []
+    plain = bursts.digests_of
+
+    def digests_of(sets: Sequence[Arrays]) -> tuple[str, ...]:
+        here.append(sum(map(bytes_of, sets)))
+        return plain(sets)
+
+    monkeypatch.setattr(bursts, "digests_of", digests_of)
+    road = Kept()
+    sender = Sender(road)
+    many = 256 // len(widths) if max(widths) < 100_000 else 1
+    inputs = [{"x": image(place, width)} for place, width in enumerate(widths * many)]
+    sender.requests_finished([large(n, content=Content(asked, {"y": image(n, 3)})) for n, asked in enumerate(inputs)])
+    await sender.settle()
+    assert here == []
+    found = sorted((int(record.request_id), record.content) for record in road.records)
+    assert len(found) == len(inputs)
+    for (number, content), asked in zip(found, inputs, strict=True):
+        assert content is not None
+        assert content.inputs is None
+        assert content.input_digest == digest_of(asked)
+        assert content.outputs is not None
+        np.testing.assert_array_equal(content.outputs["y"], image(number, 3))
+
+
+async def test_what_is_hashed_soon_is_hashed_in_passing() -> None:
+    """And is on the road at once."""
+    road = Kept()
+    Sender(road).requests_finished(
+        [large(n, content=Content({"x": image(n, 15_000)}, {"y": image(n, 3)})) for n in range(10)]
+    )
+    assert told(road.records) == [(str(n), digest_of({"x": image(n, 15_000)})) for n in range(10)]
