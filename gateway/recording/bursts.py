@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gateway.events.records import Content, RequestRecord
-from gateway.messages import Arrays, Decision, VersionRef
+from gateway.messages import Array, Arrays, Decision, VersionRef
 from gateway.recording.contents import bytes_of, digests_of, pack_tensors
 
 __all__ = ["LARGE_BYTES", "MARSHAL_VERSION", "SENT_BYTES", "LargeTensors", "pack_burst"]
@@ -199,12 +199,17 @@ def _join(sets: Sequence[Arrays], large_bytes: int, *, digested: bool) -> Sequen
             _check_hashed(columns, large_bytes)
             return digests_of(sets)
         return [
-            # It refuses what differs before it makes anything.
-            (name, kind.char, shape, _folded([lengths])[0], np.concatenate(arrays, dtype=kind, casting="no"))
+            (name, kind.char, shape, _folded([lengths])[0], _joined(arrays, kind))
             for name, kind, shape, lengths, arrays in columns
         ]
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _joined(arrays: Sequence[Array], kind: np.dtype[Any]) -> Array:
+    """In C order: of arrays that are in Fortran's, numpy makes another, which ``marshal`` does not write. ValueError or
+    TypeError for what differs, before anything is made."""
+    return np.ascontiguousarray(np.concatenate(arrays, dtype=kind, casting="no"))
 
 
 def _check_hashed(columns: Sequence[tuple[Any, ...]], large_bytes: int) -> None:

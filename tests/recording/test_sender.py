@@ -245,3 +245,16 @@ async def test_what_is_hashed_soon_is_hashed_in_passing() -> None:
         [large(n, content=Content({"x": image(n, 15_000)}, {"y": image(n, 3)})) for n in range(10)]
     )
     assert told(road.records) == [(str(n), digest_of({"x": image(n, 15_000)})) for n in range(10)]
+
+
+async def test_tensors_in_fortrans_order_are_recorded_like_others() -> None:
+    """A model's output is one where it was transposed; alone in its burst, and with others."""
+    wide = np.arange(12, dtype=np.float32).reshape(4, 3)
+    road = Kept()
+    for count in (1, 3):
+        Sender(road).requests_finished([request(content=Content({"x": wide}, {"y": wide.T})) for _ in range(count)])
+    assert len(road.records) == 4
+    for record in road.records:
+        assert record.content is not None
+        assert record.content.outputs is not None
+        np.testing.assert_array_equal(record.content.outputs["y"], wide.T)
