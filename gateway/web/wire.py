@@ -3,8 +3,8 @@
 uvicorn spends as much on a small request as everything else here together: a scope, a cycle with an
 event, a body copied twice, messages both ways, two regular expressions for each header of the
 answer. A request for inference whose head and body came in one read needs none of it: it is begun
-as soon as its last byte is parsed, and answered with one write. One whose body is binary tensors is
-begun once its head is here, and the body received in place (``gateway.web.arrival``). Whatever else
+as soon as its last byte is parsed, and answered with one write. One whose body is binary tensors, or
+large JSON, is begun once its head is here, and the body received in place (``gateway.web.arrival``). Whatever else
 a connection carries (other paths, other bodies that come in pieces, pipelined or upgraded requests,
 ``Expect``) goes through uvicorn as ever, to the same application.
 """
