@@ -45,6 +45,11 @@ class Good:
         return sum([record.queue_s for record in self.records])
 
     @property
+    def slow(self) -> Sequence[int]:
+        """The places, among these, of those that took longer than their route allows."""
+        return [place for place, record in enumerate(self.records) if record.slow]
+
+    @property
     def ended_wall(self) -> float:
         """When the last of them was answered, seconds since the epoch."""
         last = self.records[-1]

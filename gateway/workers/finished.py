@@ -7,16 +7,22 @@ with them there, and push what the workers and the children need out of the proc
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
+from gateway import __version__
 from gateway.events.bursts import Finished, Good
 from gateway.events.records import RequestRecord
-from gateway.messages import VersionRef
+from gateway.messages import Decision, VersionRef
 from gateway.recording import arrived, bursts
 
 __all__ = ["Packed", "Relayed", "pack_finished"]
+
+_FORM: Final = f"{__version__} {zlib.crc32(repr((RequestRecord._fields, Decision._fields)).encode()):08x}"
+"""Records are looked into when an observer asks, which is too late to tell that they are another program's: one that
+raises is dropped for good. A worker that starts again after the program was replaced on the disk sends such."""
 
 
 class _Sums(NamedTuple):
@@ -27,13 +33,16 @@ class _Sums(NamedTuple):
     durations: Sequence[float]
     rows: int
     queue_s: float
+    slow: Sequence[int]
     ended_wall: float
     places: Sequence[int] | None
 
 
 class Packed(NamedTuple):
-    """As it crosses. ``ended`` counts by route; ``others``: the places of those that are in no ``good``."""
+    """As it crosses. ``form``: which of the program's; ``ended`` counts by route; ``others``: the places of those that
+    are in no ``good``."""
 
+    form: str
     requests: int
     ended: dict[str, int]
     good: Sequence[tuple[Any, ...]]
@@ -58,6 +67,7 @@ def pack_finished(finished: Finished) -> Packed:
                 group.durations,
                 group.rows,
                 group.queue_s,
+                group.slow,
                 group.ended_wall,
                 [places[id(record)] for record in group.records] if places else None,
             )
@@ -65,7 +75,7 @@ def pack_finished(finished: Finished) -> Packed:
         for group in finished.good
     ]
     elsewhere = [places[id(record)] for record in others] if places else range(len(others))
-    return Packed(count, ended, good, list(elsewhere), bursts.pack_burst(finished, bare=True))
+    return Packed(_FORM, count, ended, good, list(elsewhere), bursts.pack_burst(finished, bare=True))
 
 
 class _Records:
@@ -126,6 +136,10 @@ class _RelayedGood(Good):
         return self._sums.queue_s
 
     @property
+    def slow(self) -> Sequence[int]:
+        return self._sums.slow
+
+    @property
     def ended_wall(self) -> float:
         return self._sums.ended_wall
 
@@ -136,7 +150,9 @@ class Relayed(Finished):
     def __init__(self, packed: Sequence[Any]) -> None:
         """Raises ValueError for what is no burst, so far as can be told by its shape."""
         try:
-            self._count, self.ended, good, others, body = Packed(*packed)
+            form, self._count, self.ended, good, others, body = Packed(*packed)
+            if form != _FORM:
+                raise ValueError(f"no burst of requests of this program: it is of {form!r:.100}, and this is {_FORM!r}")
             each = [_Sums(*sums) for sums in good]
             told = len(others) + sum([len(sums.durations) for sums in each])
         except TypeError as error:

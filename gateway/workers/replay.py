@@ -77,9 +77,9 @@ class Replay:
     def take(self, body: bytes) -> None:
         """Raises ValueError for what is no burst."""
         burst = unpack_burst(body)
+        finished = [Relayed(packed) for packed in burst.finished]
         self._begin(burst)
-        for packed in burst.finished:
-            self._finish(Relayed(packed))
+        # First, because a request ends after its batch: who wants to know both remembers few batches, and not for long.
         for event in burst.events:
             name, args = unpack_event(event)
             if name == "version_crashed":
@@ -90,6 +90,8 @@ class Replay:
                 self._cache(*args)
             else:
                 getattr(self.shared.observer, name)(*args)
+        for requests in finished:
+            self._finish(requests)
 
     def _finish(self, finished: Relayed) -> None:
         self.requests += len(finished)

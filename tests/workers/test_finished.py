@@ -13,6 +13,7 @@ from gateway.events.bursts import Burst, Finished
 from gateway.events.records import RequestRecord
 from gateway.messages import Decision, VersionRef
 from gateway.recording import arrived
+from gateway.telemetry.tracing.keeping import SLOW, Keeping
 from gateway.workers.finished import Relayed, pack_finished
 
 THREE, FOUR = VersionRef("digits", 3), VersionRef("digits", 4)
@@ -36,6 +37,7 @@ def finished(
         100.0 + number,
         number / 64,
         queue_s=number / 128,
+        slow=number % 4 == 0,
         sampled=sampled,
         trace_id=f"trace-{number}",
     )
@@ -47,7 +49,16 @@ def carried(records: Sequence[RequestRecord]) -> Relayed:
 
 def summed(burst: Finished) -> list[tuple[object, ...]]:
     return [
-        (good.route, good.version, len(good), list(good.durations), good.rows, good.queue_s, good.ended_wall)
+        (
+            good.route,
+            good.version,
+            len(good),
+            list(good.durations),
+            good.rows,
+            good.queue_s,
+            list(good.slow),
+            good.ended_wall,
+        )
         for good in burst.good
     ]
 
@@ -98,9 +109,41 @@ def test_no_record_is_made_of_a_burst_that_went_well_unless_somebody_asks(monkey
     assert len(made) == 1
 
 
+def test_who_chooses_traces_has_no_record_made_of_a_request_that_it_does_not_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of every burst some request is among the slowest hundredth; few of these are kept."""
+    made: list[int] = []
+
+    def unpacked(body: bytes) -> Sequence[RequestRecord]:
+        made.append(len(body))
+        return unpack(body)
+
+    unpack = arrived.unpack_burst
+    monkeypatch.setattr(arrived, "unpack_burst", unpacked)
+    keeping = Keeping(0.2)  # one in five seconds
+    usual = [finished(1)._replace(duration_s=0.001)] * 100
+    for burst in ([finished(1)._replace(duration_s=0.01)] * 200, usual):
+        assert keeping.choose(carried(burst), 0.0) == []
+    assert made == []
+    slow = finished(2)._replace(duration_s=9.0)
+    assert keeping.choose(carried([*usual, slow]), 0.0) == [(slow, SLOW)]
+    assert len(made) == 1
+    assert keeping.choose(carried([*usual, slow]), 0.0) == []
+    assert (len(made), keeping.suppressed) == (1, 1)
+
+
 def test_what_is_no_burst_of_requests_is_refused() -> None:
     """And one whose numbers do not agree with each other."""
     good = pack_finished(Burst([finished(1), finished(2)]))
-    for packed in ((), (1, 2, 3), (2, {}, [(1,)], [], b""), good._replace(requests=3), good._replace(ended={})):
+    form = good.form
+    for packed in ((), (1, 2, 3), (form, 2, {}, [(1,)], [], b""), good._replace(requests=3), good._replace(ended={})):
         with pytest.raises(ValueError, match="no burst of requests"):
             Relayed(packed)
+
+
+def test_a_burst_of_another_program_is_refused_before_anybody_looks_into_it() -> None:
+    """A worker that starts again after the program was replaced on the disk has other columns: who asked for a record
+    later would raise, and no observer that raises is told of anything again."""
+    with pytest.raises(ValueError, match=r"no burst of requests of this program: it is of '0\.0\.9 1'"):
+        Relayed(pack_finished(Burst([finished(1)]))._replace(form="0.0.9 1"))

@@ -154,6 +154,43 @@ async def test_requests_are_told_to_the_nodes_observers_as_they_were() -> None:
     stage.close()
 
 
+async def test_a_batch_is_told_before_the_requests_that_rode_in_it() -> None:
+    """As it happened: who keeps a request's trace looks its batch up then, and forgets batches within a second."""
+    stage = Stage()
+    seen: list[str] = []
+
+    class Noting(Observer):
+        def batch_finished(self, record: BatchRecord) -> None:
+            seen.append(f"batch {record.batch}")
+
+        def requests_finished(self, records: Sequence[RequestRecord]) -> None:
+            seen.extend(f"request of {record.batch}" for record in records)
+
+    stage.replays.observer = Noting()
+    relay, _ = stage.worker()
+    for serial in (7, 8):
+        relay.batch_finished(BatchRecord(THREE, 8, 5, 0.002, (0.1, 0.2), None, batch=serial))
+        relay.requests_finished([finished()._replace(batch=serial)])
+    stage.carry()
+    assert seen == ["batch 7", "batch 8", "request of 7", "request of 8"]
+    stage.close()
+
+
+async def test_a_burst_of_another_program_is_refused_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker is ended; what the node has counted stays as it was, and its observers stay."""
+    stage = Stage()
+    relay, replay = stage.worker()
+    monkeypatch.setattr("gateway.workers.finished._FORM", "0.0.9 1")
+    relay.request_started("digits")
+    relay.requests_finished([finished()])
+    relay.flush()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="of this program"):
+        replay.take(stage.pairs[0][0].bursts[0])
+    assert (stage.seen.inflight, stage.seen.requests, replay.requests) == ({}, [], 0)
+    stage.close()
+
+
 async def test_rows_that_wait_are_summed_over_workers_and_a_dead_ones_are_taken_off() -> None:
     """Two queues of one version are one gauge; requests in flight and caches of the dead go with it."""
     stage = Stage()

@@ -116,8 +116,9 @@ class Keeping:
         kept = [(record, reason) for record in burst.others if (reason := self._reason(record, now)) is not None]
         if self._on:
             for group in burst.good:
-                slow = self._slow_ones(group.route, group.records, group.durations)
-                kept += [(record, SLOW) for record in slow if self._allowed(self._slow, now)]
+                # A record may have to be made first, and with it its whole burst: only of what is kept.
+                slow = self._slow_ones(group.route, group.slow, group.durations)
+                kept += [(group.records[place], SLOW) for place in slow if self._allowed(self._slow, now)]
         return kept
 
     def _reason(self, record: RequestRecord, now: float) -> str | None:
@@ -132,7 +133,7 @@ class Keeping:
             return reason if self._allowed(self._failed, now) else None
         # A refusal at the door is quick, and says nothing of how long answers take.
         timed = [record.duration_s] if record.code == 200 else []
-        slow = self._slow_ones(record.route, [record], timed)
+        slow = self._slow_ones(record.route, [0] if record.slow else [], timed)
         return SLOW if slow and self._allowed(self._slow, now) else None
 
     def _allowed(self, allowance: Allowance, now: float) -> bool:
@@ -141,12 +142,9 @@ class Keeping:
         self.suppressed += 1
         return False
 
-    def _slow_ones(
-        self, route: str, records: Sequence[RequestRecord], durations_s: Sequence[float]
-    ) -> Sequence[RequestRecord]:
-        """``durations_s`` of the records, or nothing where they should not count."""
+    def _slow_ones(self, route: str, called_slow: Sequence[int], durations_s: Sequence[float]) -> Sequence[int]:
+        """The places of the slow; ``durations_s`` of all, or nothing where they should not count."""
         # Also where the route has no word of its own: it may have had one when the request came.
-        called_slow = [record for record in records if record.slow]
         if called_slow or route in self.paced or not durations_s:
             return called_slow
         threshold = self._thresholds.get(route)
@@ -154,4 +152,4 @@ class Keeping:
             if len(self._thresholds) >= _MOST_ROUTES:
                 self._thresholds.clear()
             threshold = self._thresholds[route] = Threshold()
-        return [records[place] for place in threshold.above(durations_s)]
+        return threshold.above(durations_s)
