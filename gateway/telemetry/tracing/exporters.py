@@ -11,6 +11,7 @@ has no such variables.
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import logging
 import sys
@@ -57,17 +58,21 @@ class Seldom(logging.Filter):
 
 
 class _Http:
-    """Its ``export`` encodes, and hands the bytes to a client of its own."""
+    """Its ``export`` encodes, and hands the bytes to a client of its own. ``gzipped``: they are compressed before that,
+    at the quickest level. The client takes the slowest, for a tenth less of bytes and seven times the time, which was
+    half of what was left of a trace's."""
 
-    def __init__(self, exporter: Any) -> None:
+    def __init__(self, exporter: Any, *, gzipped: bool) -> None:
         self._exporter = exporter
+        self._gzipped = gzipped
 
     @staticmethod
-    def fits(exporter: SpanExporter) -> bool:
-        return {"encode_spans", "_client", "export", "success"} <= _named_in(exporter, "export")
+    def fits(kind: type[SpanExporter]) -> bool:
+        return {"encode_spans", "_client", "export", "success"} <= _named_in(kind, "export")
 
     def deliver(self, body: bytes, spans: int) -> bool:
-        return bool(self._exporter._client.export(body).success)  # noqa: SLF001 (see above; as it is in export)
+        content = gzip.compress(body, 1, mtime=0) if self._gzipped else body
+        return bool(self._exporter._client.export(content).success)  # noqa: SLF001 (see above; as it is in export)
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -89,8 +94,8 @@ class _Grpc:
         self._exporter = exporter
 
     @staticmethod
-    def fits(exporter: SpanExporter) -> bool:
-        return "_export" in _named_in(exporter, "export") and "_translate_data" in _named_in(exporter, "_export")
+    def fits(kind: type[SpanExporter]) -> bool:
+        return "_export" in _named_in(kind, "export") and "_translate_data" in _named_in(kind, "_export")
 
     def deliver(self, body: bytes, spans: int) -> bool:
         return self._exporter.export(_Encoded(body, spans)) is SpanExportResult.SUCCESS
@@ -103,16 +108,12 @@ def exporter_for(options: ExportOptions) -> SpanExporter | Delivering:
     """The exporter that the options name. SettingsError: it is not installed, or a file that it needs is not there."""
     if options.exporter == "console":
         return ConsoleSpanExporter(service_name="turnout", out=sys.stderr, formatter=_one_line)
-    if options.exporter == "otlp":
-        exporter = _http(options)
-        return _Http(exporter) if _Http.fits(exporter) else exporter
-    exporter = _grpc(options)
-    return _Grpc(exporter) if _Grpc.fits(exporter) else exporter
+    return _http(options) if options.exporter == "otlp" else _grpc(options)
 
 
-def _named_in(exporter: SpanExporter, method: str) -> frozenset[str]:
+def _named_in(kind: type[SpanExporter], method: str) -> frozenset[str]:
     """What the method's code names: globals, attributes, other methods."""
-    code = getattr(getattr(exporter, method, None), "__code__", None)
+    code = getattr(getattr(kind, method, None), "__code__", None)
     return frozenset(getattr(code, "co_names", ()))
 
 
@@ -121,26 +122,26 @@ def _one_line(span: ReadableSpan) -> str:
     return str(span.to_json(indent=None)) + "\n"
 
 
-def _http(options: ExportOptions) -> SpanExporter:
-    module = _installed("http", options)
-    package = importlib.import_module("opentelemetry.exporter.otlp.proto.http")
-    gzip = options.compression == "gzip"
-    exporter: SpanExporter = module.OTLPSpanExporter(
+def _http(options: ExportOptions) -> SpanExporter | Delivering:
+    kind = _installed("http", options)
+    compression = importlib.import_module("opentelemetry.exporter.otlp.proto.http").Compression
+    gzipped, fits = options.compression == "gzip", _Http.fits(kind)
+    exporter: SpanExporter = kind(
         endpoint=_traces_url(options.endpoint or "http://localhost:4318"),
         certificate_file=options.certificate,
-        headers=dict(options.headers),
+        headers={**options.headers, "content-encoding": "gzip"} if gzipped and fits else dict(options.headers),
         timeout=options.timeout_s,
-        compression=package.Compression.Gzip if gzip else package.Compression.NoCompression,
+        compression=compression.Gzip if gzipped and not fits else compression.NoCompression,
     )
-    return exporter
+    return _Http(exporter, gzipped=gzipped) if fits else exporter
 
 
-def _grpc(options: ExportOptions) -> SpanExporter:
-    module = _installed("grpc", options)
+def _grpc(options: ExportOptions) -> SpanExporter | Delivering:
+    kind = _installed("grpc", options)
     grpc = importlib.import_module("grpc")
     endpoint = options.endpoint or "http://localhost:4317"
     credentials = grpc.ssl_channel_credentials(_certificate(options)) if urlsplit(endpoint).scheme == "https" else None
-    exporter: SpanExporter = module.OTLPSpanExporter(
+    exporter: SpanExporter = kind(
         endpoint=endpoint,
         insecure=credentials is None,
         credentials=credentials,
@@ -148,7 +149,7 @@ def _grpc(options: ExportOptions) -> SpanExporter:
         timeout=options.timeout_s,
         compression=grpc.Compression.Gzip if options.compression == "gzip" else grpc.Compression.NoCompression,
     )
-    return exporter
+    return _Grpc(exporter) if _Grpc.fits(kind) else exporter
 
 
 def _installed(protocol: str, options: ExportOptions) -> Any:
@@ -162,7 +163,7 @@ def _installed(protocol: str, options: ExportOptions) -> Any:
     logger = logging.getLogger(_LOGGERS[protocol])
     if not any(isinstance(one, Seldom) for one in logger.filters):
         logger.addFilter(Seldom())
-    return module
+    return module.OTLPSpanExporter
 
 
 def _certificate(options: ExportOptions) -> bytes | None:

@@ -88,6 +88,7 @@ def test_a_collector_gets_the_tree_its_batch_and_their_links(
     assert root.resource["service.version"] == __version__
     assert root.resource["service.instance.id"] == "replica-1"
     assert receiver.headers["x-key"] == "k"
+    assert exporter == "otlp-grpc" or receiver.headers.get("content-encoding", "none") == compression
     assert traces.ask("traces", {})["exported"] == 8
     traces.close()
 
@@ -113,12 +114,13 @@ def test_an_exporter_with_other_insides_gets_the_sdks_spans(
         return before(self, spans)
 
     monkeypatch.setattr(kind, "export", export)
-    options = ExportOptions(exporter, "replica-1", endpoint=receiver.endpoint(exporter))
+    options = ExportOptions(exporter, "replica-1", endpoint=receiver.endpoint(exporter), compression="gzip")
     assert not isinstance(exporter_for(options), Delivering)
     traces = part(options)
     told(traces)
     assert traces.flush(60)
     assert set(receiver.tree(TRACE_ID, stages=5)) >= {"POST /predict/{route}", "decode", "decide", "queue", "compute"}
+    assert exporter == "otlp-grpc" or receiver.headers["content-encoding"] == "gzip"
     assert traces.ask("traces", {})["exported"] == 7
     traces.close()
 
