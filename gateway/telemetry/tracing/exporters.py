@@ -59,8 +59,7 @@ class Seldom(logging.Filter):
 
 class _Http:
     """Its ``export`` encodes, and hands the bytes to a client of its own. ``gzipped``: they are compressed before that,
-    at the quickest level. The client takes the slowest, for a tenth less of bytes and seven times the time, which was
-    half of what was left of a trace's."""
+    at the quickest level, 6 µs a trace. The client takes the slowest, 16 µs for a sixteenth less of bytes."""
 
     def __init__(self, exporter: Any, *, gzipped: bool) -> None:
         self._exporter = exporter
