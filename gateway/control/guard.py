@@ -25,11 +25,18 @@ from gateway.events.records import BatchRecord, RequestRecord
 from gateway.messages import VersionRef
 from gateway.routing.table import Route
 
-__all__ = ["Guard", "GuardPolicy", "Verdict", "judge"]
+__all__ = ["SETTLE_S", "Guard", "GuardPolicy", "Verdict", "judge"]
 
 log = logging.getLogger("turnout.guard")
 
 TICK_S = 0.5
+
+SETTLE_S = 0.1
+"""Web workers tell failures at once, and what went well up to 70 ms later. Of a version's first moment, or the first
+after a quiet spell, that worker's requests are known then and no other's: it may have one client, who sends what nobody
+can answer. So shares are judged from so long after the first failure on."""
+
+_BY_SHARE = frozenset({"error-burst", "deadline"})
 ACTOR = "guard"
 
 
@@ -46,7 +53,8 @@ class _Situation:
 class Guard(Observer):
     """An observer among others: it must never raise, so it only counts, judges and starts tasks.
 
-    ``waiting``: how many requests a version holds now, asked when a child of it is found hung.
+    ``waiting``: how many requests a version holds now, asked when a child of it is found hung. ``settle_s``: how long
+    after a first failure the others of its time are told of (``SETTLE_S`` with web workers).
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Guard(Observer):
         policy: GuardPolicy,
         clock: Clock,
         waiting: Callable[[VersionRef], int],
+        settle_s: float = 0.0,
     ) -> None:
         self._dataplane = dataplane
         self._rollbacks = rollbacks
@@ -65,9 +74,10 @@ class Guard(Observer):
         self._policy = policy
         self._clock = clock
         self._waiting = waiting
+        self._settle_s = settle_s
         self._windows: dict[tuple[str, VersionRef], Window] = {}
         self._deaths: dict[VersionRef, Deaths] = {}
-        self._suspects: set[tuple[str, VersionRef]] = set()
+        self._suspects: dict[tuple[str, VersionRef], bool] = {}  # and whether all of its first failure's time is told
         self._said: set[_Situation] = set()
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._notes: set[asyncio.Task[None]] = set()
@@ -167,14 +177,22 @@ class Guard(Observer):
 
     def _forget(self, key: tuple[str, VersionRef]) -> None:
         self._windows.pop(key, None)
-        self._suspects.discard(key)
+        self._suspects.pop(key, None)
 
     # What is done
 
     def _suspect(self, key: tuple[str, VersionRef]) -> None:
-        self._suspects.add(key)
+        if key not in self._suspects:
+            self._suspects[key] = not self._settle_s
+            if self._settle_s:
+                self._clock.call_at(self._clock.monotonic() + self._settle_s, lambda: self._settled(key))
         self._consider(key)
         self._wind()
+
+    def _settled(self, key: tuple[str, VersionRef]) -> None:
+        if key in self._suspects:
+            self._suspects[key] = True
+            self._consider(key)
 
     def _wind(self) -> None:
         """Looks again while anybody is suspected: evidence runs out, and a way out may open."""
@@ -208,9 +226,11 @@ class Guard(Observer):
         verdict = judge(evidence, self._policy, now)
         if verdict is None:
             if not self._is_suspect_still(key):
-                self._suspects.discard(key)
+                self._suspects.pop(key, None)
             return
         if name in self._acting or self._closed:
+            return
+        if verdict.rule in _BY_SHARE and not self._suspects.get(key, True):
             return
         if route.known_good in (None, version.number):
             self._say_once(route, version, verdict, "it is the known good itself: there is nowhere to go back to")

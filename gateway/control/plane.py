@@ -27,7 +27,7 @@ from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
 from gateway.control.gate_schedule import GateSchedule
 from gateway.control.gatekeeping import OpenGate
-from gateway.control.guard import Guard
+from gateway.control.guard import SETTLE_S, Guard
 from gateway.control.holdings import Holdings
 from gateway.control.jobs import Jobs
 from gateway.control.judge import GuardPolicy
@@ -277,6 +277,7 @@ class ControlPlane:
                 policy=GuardPolicy.of(settings.guard),
                 clock=clock,
                 waiting=self._waiting,
+                settle_s=SETTLE_S if settings.server.workers > 1 else 0.0,
             )
 
     @property

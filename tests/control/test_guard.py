@@ -232,6 +232,41 @@ async def test_a_version_chosen_by_pin_or_rule_is_watched_too(tmp_path: Path, wa
         assert stage.dataplane.current.table.routes[MODEL].quarantined == {2}
 
 
+@pytest.mark.parametrize("answered", [45, 0])
+async def test_web_workers_that_tell_failures_first_take_no_healthy_version_off(tmp_path: Path, answered: int) -> None:
+    """One worker has a client that sends only what the version cannot answer, and says so at once; the others tell of
+    what went well in the same time a moment later. Of a version that answers nobody, nothing comes."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
+        await stage.put({2: 100}, known_good=1, wait=True)
+        good = await stage.predict()
+        bad = good._replace(answered_by=None, code=500, chosen_failure="ModelError", error="ModelError")
+        clock.advance(10)
+        stage.plane.guard.requests_finished([bad] * 5)
+        clock.advance(0.07)
+        stage.plane.guard.requests_finished([good] * answered)
+        clock.advance(0.05)
+        if answered:
+            clock.advance(1.0)
+            assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+            assert stage.recording.rollbacks == []
+        else:
+            await rolled_back(stage)
+
+
+async def test_what_turns_bad_later_is_taken_off_at_once_with_web_workers_too(tmp_path: Path) -> None:
+    """The wait is for the first failure's time alone."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
+        await stage.put({2: 100}, known_good=1, wait=True)
+        bad = (await stage.predict())._replace(answered_by=None, code=500, chosen_failure="ModelError")
+        clock.advance(10)
+        stage.plane.guard.requests_finished([bad])
+        clock.advance(0.2)
+        stage.plane.guard.requests_finished([bad] * 4)
+        await rolled_back(stage)
+
+
 async def test_it_does_not_loop_when_the_known_good_fails_too(tmp_path: Path) -> None:
     """One rollback, then one note that there is nowhere to go; the route stays, and answers again when it can."""
     clock = ManualClock()
