@@ -27,7 +27,7 @@ Value = str | float | bool
 
 _MOST_KNOWN: Final = 4096
 _MOST_BYTES: Final = 256
-"""Of an attribute that is kept for the next time: all of them are two megabytes at most, and mostly a hundredth."""
+"""Of an attribute that is kept for the next time: all of them take three megabytes at most, and mostly a hundredth."""
 
 _IDS = struct.Struct("<H16sH8s")
 _IDS_AND_TIMES = struct.Struct("<H16sH8sBQBQHI")
@@ -75,10 +75,10 @@ class Encoding:
     def _span(self, span: Span) -> bytes:
         name, trace_id, span_id, parent_id, (start, end), attributes, links, events, failed, serves, state = span
         if parent_id is None:
-            ids = _octets(trace_id + span_id, 24)
+            ids = _octets(trace_id, span_id)
             flags = _LOCAL
         else:
-            ids = _octets(trace_id + span_id + parent_id, 32)
+            ids = _octets(trace_id, span_id, parent_id)
             flags = _REMOTE if serves else _LOCAL
         head = _IDS_AND_TIMES.pack(_TRACE_ID, ids[:16], _SPAN_ID, ids[16:24], _START, start, _END, end, _FLAGS, flags)
         if parent_id is not None:
@@ -99,7 +99,7 @@ class Encoding:
         return _field(b"\x5a", b"\x1a".join([head, *self._pairs(event.attributes)]))
 
     def _link(self, link: Link) -> bytes:
-        ids = _octets(link.trace_id + link.span_id, 24)
+        ids = _octets(link.trace_id, link.span_id)
         head = _IDS.pack(_TRACE_ID, ids[:16], _SPAN_ID, ids[16:]) + _LINK_FLAGS
         return _field(b"\x6a", b"\x22".join([head, *self._pairs(link.attributes)]))
 
@@ -163,10 +163,11 @@ def _failure(failed: str) -> bytes:
     return _field(b"\x7a", _field(b"\x12", _utf8(failed)) + b"\x18\x02")
 
 
-def _octets(ids: str, count: int) -> bytes:
-    octets = bytes.fromhex(ids)
-    if len(octets) != count:
-        raise ValueError(f"expected ids of {count} bytes, got {ids!r}")
+def _octets(trace_id: str, span_id: str, parent_id: str | None = None) -> bytes:
+    """All in one; what one of them is short of must not come from the next."""
+    octets = bytes.fromhex(trace_id + span_id + (parent_id or ""))
+    if len(trace_id) != 32 or len(span_id) != 16 or len(octets) != (24 if parent_id is None else 32):
+        raise ValueError(f"expected ids of 16, 8 and 8 bytes, got {trace_id!r}, {span_id!r} and {parent_id!r}")
     return octets
 
 

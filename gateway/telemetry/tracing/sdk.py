@@ -81,9 +81,15 @@ class SdkExporter:
         )
         self._scope = InstrumentationScope("turnout", __version__, _SCHEMA)
         self._encoding = self._encoder() if isinstance(exporter, Delivering) else None
+        self._trying = Encoding(b"", b"", _passed_on)
 
     def prepared(self, spans: Iterable[Span]) -> Sequence[Any]:
-        return list(spans) if self._encoding is None else self._encoding.encoded(spans)
+        if self._encoding is not None:
+            return self._encoding.encoded(spans)
+        # The SDK encodes all that go together, or none: one without an id would cost five hundred others.
+        given = list(spans)
+        tried = self._trying.encoded(given)
+        return [None if written is None else span for span, written in zip(given, tried, strict=True)]
 
     def export(self, prepared: Sequence[Any]) -> bool:
         headers = self._headers  # of another thread, which may write it again at any time
@@ -109,7 +115,7 @@ class SdkExporter:
         scope.ClearField("spans")
         written = scope.SerializeToString()
         around.ClearField("scope_spans")
-        return Encoding(around.SerializeToString(), written, lambda header: _state(header).to_header())
+        return Encoding(around.SerializeToString(), written, _passed_on)
 
     def _made(self, span: Span) -> ReadableSpan:
         state = _state(span.state) if span.state else None
@@ -135,3 +141,7 @@ def _context(trace_id: str, span_id: str, *, remote: bool, state: TraceState | N
 
 def _state(header: str) -> TraceState:
     return TraceState.from_header([header] if len(header) <= _MOST_STATE else [])
+
+
+def _passed_on(header: str) -> str:
+    return _state(header).to_header()

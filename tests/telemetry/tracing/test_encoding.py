@@ -129,6 +129,11 @@ def test_text_that_has_no_utf8_form_costs_its_character() -> None:
         {"span_id": ""},
         {"parent_id": "0b" * 9},
         {"trace_id": "0a" * 17, "span_id": "0b" * 7, "parent_id": "0b" * 9},
+        {"trace_id": "0a" * 17, "span_id": "0b" * 7},
+        {"span_id": "0b" * 7, "parent_id": "0b" * 9},
+        {"trace_id": "0a" * 15 + "  "},
+        {"parent_id": ""},
+        {"links": (Link("0c" * 17, "0d" * 7, {}),)},
         {"window": Window(-1, 1)},
         {"window": Window(1, 2**64)},
         {"links": (Link("0c" * 16, "0d", {}),)},
@@ -136,9 +141,12 @@ def test_text_that_has_no_utf8_form_costs_its_character() -> None:
         {"attributes": None, "name": None},
     ],
 )
-def test_a_span_that_cannot_be_written_is_left_out_alone(hopeless: dict[str, Any]) -> None:
-    """Those around it are as they would have been without it."""
-    exporter = SdkExporter(Delivered(), gateway="replica-1")
+@pytest.mark.parametrize("to", [Delivered, Exported])
+def test_a_span_that_cannot_be_written_is_left_out_alone(
+    hopeless: dict[str, Any], to: type[Delivered | Exported]
+) -> None:
+    """Those around it are as they would have been without it, also where the SDK writes them."""
+    exporter = SdkExporter(to(), gateway="replica-1")
     first, none, last = exporter.prepared([span(name="first"), span(**hopeless), span(name="last")])
     assert none is None
     assert [first, last] == list(exporter.prepared([span(name="first"), span(name="last")]))
