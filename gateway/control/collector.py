@@ -21,6 +21,7 @@ import math
 from collections import Counter as Sum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from gateway.clock import Clock
@@ -43,6 +44,9 @@ log = logging.getLogger("turnout.rollout")
 
 TICK_S = 0.2
 MAX_WAITING = 100_000
+MOST_LATE_S = 1.0
+"""A web worker tells what went well up to 70 ms after it ended, and failures at once. What seems to be told of later
+than this ended before the clock was set."""
 EPOCHS_KEPT = 4
 
 
@@ -158,7 +162,9 @@ class Collector(Observer):
         tallies = self._requests.of(record, arm)
         if not tallies:
             return
-        due = self._order.due(record.route, record.duration_s, self._clock.monotonic())
+        late = self._clock.wall() - record.started_wall - record.duration_s
+        ended_at = self._clock.monotonic() - (late if 0.0 < late <= MOST_LATE_S else 0.0)
+        due = self._order.due(record.route, record.duration_s, ended_at)
         self._hold(_Outcome(watch, "keys", decision.bucket, tallies, due))
 
     def shadow_compared(self, record: ShadowRecord) -> None:
@@ -259,7 +265,7 @@ class Collector(Observer):
             self._away = False
 
     async def _count(self, now: float) -> None:
-        held = [outcome for outcome in self._waiting if outcome.due <= now]
+        held = sorted((outcome for outcome in self._waiting if outcome.due <= now), key=attrgetter("due"))
         self._waiting = [outcome for outcome in self._waiting if outcome.due > now]
         groups: dict[tuple[Watch, str], list[_Outcome]] = {}
         for outcome in held:

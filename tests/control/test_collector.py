@@ -114,6 +114,30 @@ async def test_the_first_outcome_of_a_key_is_its_versions(scene: Scene) -> None:
     assert (await scene.counted())["error/split/fresh/baseline/good"] == 1
 
 
+async def test_of_two_requests_of_a_key_the_one_that_began_first_counts_though_it_is_told_of_later(
+    scene: Scene,
+) -> None:
+    """Two web workers had them: one tells of its failure at once, the other of what went well when more has gathered.
+    Else a key's failures would come before its answers, and by so much the version with more failures seem worse."""
+    began = scene.clock.wall()
+    well = finished(place(1), took_s=0.01)._replace(started_wall=began)
+    failed = finished(place(1), failure="ModelError", took_s=0.01)._replace(started_wall=began + 0.03)
+    scene.clock.advance(0.05)
+    scene.collector.requests_finished([failed])
+    scene.clock.advance(0.03)
+    scene.collector.requests_finished([well])
+    assert await scene.counted() == {"error/split/fresh/candidate/good": 1}
+
+
+@pytest.mark.parametrize("set_s", [3600.0, -3600.0])
+async def test_an_outcome_counts_when_the_clock_was_set_while_it_was_on_its_way(scene: Scene, set_s: float) -> None:
+    """It is taken to have ended when it is told of."""
+    record = finished(place(1), took_s=0.01)._replace(started_wall=scene.clock.wall())
+    scene.clock.jump_wall(set_s)
+    scene.collector.requests_finished([record])
+    assert await scene.counted() == {"error/split/fresh/candidate/good": 1}
+
+
 async def test_what_says_nothing_of_the_two_versions_is_nobodys_outcome(scene: Scene) -> None:
     """Refused at the door, left by its client, bad input, a deadline that left no time, a pin, another version, another
     route, another epoch, or not loaded here."""
