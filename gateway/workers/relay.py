@@ -87,6 +87,8 @@ class Relay(Observer):
         if self._soon:
             return
         if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + SOON_S:
+                return
             self._timer.cancel()
         self._timer, self._soon = self._loop.call_later(SOON_S, self.flush), True
 

@@ -269,6 +269,19 @@ async def test_what_the_node_acts_upon_is_told_sooner(
     stage.close()
 
 
+async def test_what_is_to_be_told_sooner_never_puts_off_what_was_nearly_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The burst that gathers already goes as it would have gone."""
+    monkeypatch.setattr("gateway.workers.relay.SOON_S", 60.0)
+    monkeypatch.setattr("gateway.workers.relay.GATHER_S", 0.0)
+    stage = Stage()
+    relay, _ = stage.worker()
+    relay.request_started("digits")
+    relay.fell_back(Decision("digits", THREE, "split", None, 5), "VersionUnavailable")
+    await asyncio.sleep(0.001)
+    assert len(stage.pairs[0][0].bursts) == 1
+    stage.close()
+
+
 async def test_the_first_good_batch_after_a_death_is_told_at_once() -> None:
     """The node forgives the death with it: until then another one would make who asks wait."""
     stage = Stage()
