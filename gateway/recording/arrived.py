@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import repeat
@@ -22,7 +23,7 @@ from gateway.events.records import Content, RequestRecord
 from gateway.messages import Decision, VersionRef, datatype_of
 from gateway.recording.contents import MOST_PLAIN_BYTES, condensed, heading, unpack_tensors
 
-__all__ = ["Arrived", "unpack_burst"]
+__all__ = ["Arrived", "Later", "no_burst", "unpack_burst"]
 
 Columns = list[Any]
 
@@ -38,7 +39,37 @@ _DECIDED = {name: place for place, name in enumerate(_DECIDED_NAMES)}
 _NO_CONTENTS: tuple[Any, ...] = ((), (), {})
 
 
-class Arrived(Sequence[RequestRecord]):
+class Later(Sequence[RequestRecord]):
+    """Records that are made when somebody asks for one. How many they are is known before."""
+
+    _count: int
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} [{self._count} requests]>"
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> RequestRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
+    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
+        return self.records[place]
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        return iter(self.records)
+
+    @cached_property
+    def records(self) -> Sequence[RequestRecord]:
+        return self._made()
+
+    @abstractmethod
+    def _made(self) -> Sequence[RequestRecord]:
+        """Called once."""
+
+
+class Arrived(Later):
     """``columns`` and ``decided`` hold a list each for a field of the records and of their decisions: of one value
     where all have the same, or None where nobody has any."""
 
@@ -55,23 +86,7 @@ class Arrived(Sequence[RequestRecord]):
             if len(self._columns) != len(_FIELDS) or not lengths <= fitting:
                 raise ValueError(f"{len(self._columns)} columns of {sorted(map(str, lengths))} values")
         except (EOFError, TypeError, ValueError, LookupError) as error:
-            raise ValueError(f"no burst of requests of this program: {error}") from error
-
-    def __repr__(self) -> str:
-        return f"<Arrived [{self._count} requests]>"
-
-    def __len__(self) -> int:
-        return int(self._count)
-
-    @overload
-    def __getitem__(self, place: int) -> RequestRecord: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
-    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
-        return self._records[place]
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        return iter(self._records)
+            raise no_burst(error) from error
 
     @cached_property
     def plain(self) -> bool:
@@ -124,14 +139,13 @@ class Arrived(Sequence[RequestRecord]):
                 asked[place], answered[place] = one, other
         return asked, answered
 
-    @cached_property
-    def _records(self) -> list[RequestRecord]:
+    def _made(self) -> Sequence[RequestRecord]:
         try:
-            return self._made()
+            return self._unpacked()
         except (EOFError, TypeError, ValueError, AttributeError, LookupError) as error:
-            raise ValueError(f"no burst of requests of this program: {error}") from error
+            raise no_burst(error) from error
 
-    def _made(self) -> list[RequestRecord]:
+    def _unpacked(self) -> list[RequestRecord]:
         count = self._count
         columns, decided = _unfolded(self._columns, count), _unfolded(self._decided, count)
         decided[0] = map(intern, decided[0])
@@ -147,6 +161,11 @@ class Arrived(Sequence[RequestRecord]):
         contents = self._contents
         columns[_CONTENT] = repeat(None, count) if contents is None else _unpack_contents(contents, count)
         return list(map(RequestRecord._make, zip(*columns, strict=True)))
+
+
+def no_burst(why: object) -> ValueError:
+    """What is raised for bytes that are none, and for those of another program."""
+    return ValueError(f"no burst of requests of this program: {why}")
 
 
 def unpack_burst(body: bytes) -> Sequence[RequestRecord]:

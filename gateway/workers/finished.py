@@ -8,9 +8,8 @@ with them there, and push what the workers and the children need out of the proc
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any, Final, NamedTuple, overload
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from gateway import __version__
 from gateway.events.bursts import Finished, Good
@@ -78,44 +77,30 @@ def pack_finished(finished: Finished) -> Packed:
     return Packed(_FORM, count, ended, good, list(elsewhere), bursts.pack_burst(finished, bare=True))
 
 
-class _Records:
-    """All of a burst, made when somebody asks for one."""
+class _Whole(arrived.Later):
+    """All of a burst."""
 
-    def __init__(self, packed: bytes) -> None:
-        self._packed = packed
-
-    @cached_property
-    def all(self) -> Sequence[RequestRecord]:
-        return list(arrived.unpack_burst(self._packed))
-
-
-class _Some(Sequence[RequestRecord]):
-    """``count`` records of a burst, those at ``places``, or (None) all."""
-
-    def __init__(self, burst: _Records, count: int, places: Sequence[int] | None) -> None:
-        self._burst = burst
+    def __init__(self, body: bytes, count: int) -> None:
+        self._body = body
         self._count = count
+
+    def _made(self) -> Sequence[RequestRecord]:
+        return list(arrived.unpack_burst(self._body))
+
+
+class _Some(arrived.Later):
+    """Those of a burst that are at ``places``."""
+
+    def __init__(self, whole: _Whole, places: Sequence[int]) -> None:
+        self._whole = whole
         self._places = places
+        self._count = len(places)
 
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, place: int) -> RequestRecord: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
-    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
-        return self._records[place]
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        return iter(self._records)
-
-    @cached_property
-    def _records(self) -> Sequence[RequestRecord]:
+    def _made(self) -> Sequence[RequestRecord]:
         if not self._count:
             return ()
-        records = self._burst.all
-        return records if self._places is None else [records[place] for place in self._places]
+        records = self._whole.records
+        return [records[place] for place in self._places]
 
 
 class _RelayedGood(Good):
@@ -144,7 +129,7 @@ class _RelayedGood(Good):
         return self._sums.ended_wall
 
 
-class Relayed(Finished):
+class Relayed(arrived.Later, Finished):
     """What ``pack_finished`` gave, at the node. ``ended`` counts by route."""
 
     def __init__(self, packed: Sequence[Any]) -> None:
@@ -152,33 +137,21 @@ class Relayed(Finished):
         try:
             form, self._count, self.ended, good, others, body = Packed(*packed)
             if form != _FORM:
-                raise ValueError(f"no burst of requests of this program: it is of {form!r:.100}, and this is {_FORM!r}")
-            each = [_Sums(*sums) for sums in good]
-            told = len(others) + sum([len(sums.durations) for sums in each])
+                raise arrived.no_burst(f"it is of {form!r:.100}, and this is {_FORM!r}")
+            self._whole = whole = _Whole(body, self._count)
+            self._good = [
+                _RelayedGood(sums, whole if sums.places is None else _Some(whole, sums.places))
+                for sums in map(_Sums._make, good)
+            ]
+            self._others = _Some(whole, others)
+            told = len(others) + sum(map(len, self._good))
         except TypeError as error:
-            raise ValueError(f"no burst of requests of this program: {error}") from error
+            raise arrived.no_burst(error) from error
         if not told == self._count == sum(self.ended.values()):
-            raise ValueError(f"no burst of requests of this program: {told} of {self._count} requests are told of")
-        records = _Records(body)
-        self._records = _Some(records, self._count, None)
-        self._good = [_RelayedGood(sums, _Some(records, len(sums.durations), sums.places)) for sums in each]
-        self._others = _Some(records, len(others), others)
+            raise arrived.no_burst(f"{told} of {self._count} requests are told of")
 
-    def __repr__(self) -> str:
-        return f"<Relayed [{self._count} requests]>"
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, place: int) -> RequestRecord: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[RequestRecord]: ...
-    def __getitem__(self, place: int | slice) -> RequestRecord | Sequence[RequestRecord]:
-        return self._records[place]
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        return iter(self._records)
+    def _made(self) -> Sequence[RequestRecord]:
+        return self._whole.records
 
     @property
     def good(self) -> Sequence[Good]:

@@ -137,7 +137,10 @@ def test_what_is_no_burst_of_requests_is_refused() -> None:
     """And one whose numbers do not agree with each other."""
     good = pack_finished(Burst([finished(1), finished(2)]))
     form = good.form
-    for packed in ((), (1, 2, 3), (form, 2, {}, [(1,)], [], b""), good._replace(requests=3), good._replace(ended={})):
+    [(*sums, _)] = good.good
+    nowhere = good._replace(good=[(*sums, 7)])
+    short = (form, 2, {}, [(1,)], [], b"")
+    for packed in ((), (1, 2, 3), short, nowhere, good._replace(requests=3), good._replace(ended={})):
         with pytest.raises(ValueError, match="no burst of requests"):
             Relayed(packed)
 
