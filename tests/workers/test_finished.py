@@ -139,7 +139,7 @@ def test_what_is_no_burst_of_requests_is_refused() -> None:
     form = good.form
     [(*sums, _)] = good.good
     nowhere = good._replace(good=[(*sums, 7)])
-    short = (form, 2, {}, [(1,)], [], b"")
+    short: tuple[object, ...] = (form, 2, {}, [(1,)], [], b"")
     for packed in ((), (1, 2, 3), short, nowhere, good._replace(requests=3), good._replace(ended={})):
         with pytest.raises(ValueError, match="no burst of requests"):
             Relayed(packed)
