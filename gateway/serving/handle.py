@@ -16,12 +16,11 @@ from dataclasses import replace
 from gateway.clock import Clock
 from gateway.errors import InvalidInput, LoadError, TurnoutError, VersionUnavailable
 from gateway.events.observer import Observer
-from gateway.events.records import CountsRecord
 from gateway.messages import Arrays, Signature, VersionRef
+from gateway.serving.acceptance import Acceptance
 from gateway.serving.batcher import Batcher
-from gateway.serving.borrowed_engine import BorrowedEngine
-from gateway.serving.cost import CostCurve, hang_limit_s
-from gateway.serving.counts import Counting, CountingPlan
+from gateway.serving.cost import hang_limit_s
+from gateway.serving.counts import CountingPlan
 from gateway.serving.devices import Devices
 from gateway.serving.engine import Engine, EngineFactory, EngineInfo, VersionSpec
 from gateway.serving.instances import Instances
@@ -30,7 +29,8 @@ from gateway.serving.leases import Leases
 from gateway.serving.readiness import Readiness
 from gateway.serving.states import HandleStatistics, VersionState
 from gateway.serving.supervision import within
-from gateway.serving.warmup import Rehearsal, Warmth
+from gateway.serving.version_counting import VersionCounting
+from gateway.serving.warmup import Warmth
 
 __all__ = ["Answer", "Handle", "HandleStatistics", "Item", "Priority", "VersionState"]
 
@@ -61,20 +61,19 @@ class Handle:
         self._weight = 1.0
         self._state = VersionState.REGISTERED
         self._reason = ""
+        self._acceptance = Acceptance(spec, clock, warmth)
         self._instances = Instances(
-            spec, factory, clock=clock, observer=observer, prove=self._check, changed=self._standing_changed
+            spec,
+            factory,
+            clock=clock,
+            observer=observer,
+            prove=self._acceptance.restarted,
+            changed=self._standing_changed,
         )
+        self._counting = VersionCounting(spec, self._instances.count, observer)
         self._readiness = Readiness(self.prove, clock=clock, interval_s=probe_interval_s)
-        self._signature: Signature | None = spec.load.signature
-        self._info: EngineInfo | None = None
-        self._rehearsal: Rehearsal | None = None
-        self._warm_already = warmth is not None
-        self._warmth = warmth or Warmth(CostCurve(), spec.batch.max_rows)
         self._batcher: Batcher | None = None
         self._proving = 0
-        # What self-inferences send, the same object each time: engines know by it what is nobody's traffic.
-        self._probe: Arrays | None = None
-        self._plans: tuple[CountingPlan, ...] = () if spec.profile is None else (spec.profile,)
         self._leases = Leases()
         self._abandoned = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
@@ -106,19 +105,20 @@ class Handle:
     @property
     def signature(self) -> Signature:
         """What the loaded version takes and gives. VersionUnavailable before that is known."""
-        if self._signature is None:
+        signature = self._acceptance.signature
+        if signature is None:
             raise VersionUnavailable(f"{self.ref} is {self._state}; its signature is known once it has loaded")
-        return self._signature
+        return signature
 
     @property
     def info(self) -> EngineInfo | None:
         """What was really loaded: the running engine's, else that of the one before it."""
-        return self._instances.info or self._info
+        return self._instances.info or self._acceptance.info
 
     @property
     def warmth(self) -> Warmth:
         """What warming found: for whoever borrows the engine."""
-        return self._warmth
+        return self._acceptance.warmth
 
     @property
     def ready(self) -> bool:
@@ -256,28 +256,16 @@ class Handle:
 
     def compare(self, others: Sequence[CountingPlan]) -> None:
         """Counts with these profiles besides the version's own from now on: those that it is compared with."""
-        own = () if self._spec.profile is None else (self._spec.profile,)
-        plans = tuple(dict.fromkeys((*own, *others)))
-        if plans != self._plans:
-            self._plans = plans
-            if self._batcher is not None:
-                self._count()
+        self._counting.compare(others)
 
     def profiled(self, plan: CountingPlan) -> None:
         """Counts with this profile in place of the version's own from now on."""
-        others = self._plans[0 if self._spec.profile is None else 1 :]
         self._spec = replace(self._spec, profile=plan)
-        self.compare(others)
+        self._counting.profiled(plan)
 
     async def capture(self, rows: int, *, seed: int) -> bytes:
         """The JSON, unchecked, of a profile of rows to come, of one instance. VersionUnavailable."""
         return await (await self._instances.engine()).capture(rows, seed)
-
-    def _count(self) -> None:
-        self._instances.count(Counting(self._plans, self._counted, self._probe, self._spec.busy_share))
-
-    def _counted(self, profile: str, seen: int, counted: int, counts: bytes) -> None:
-        self._observer.counted(CountsRecord(self.ref, profile, seen, counted, counts))
 
     def memory_bytes(self) -> int:
         """What its end would give back. Any thread may ask, and a thread should: the system counts a large process's
@@ -298,8 +286,8 @@ class Handle:
             leases=self._leases.count,
             deaths=self._instances.deaths,
             restarts=self._instances.restarts,
-            max_rows=self._warmth.max_rows,
-            costs_s=dict(self._warmth.curve.points),
+            max_rows=self.warmth.max_rows,
+            costs_s=dict(self.warmth.curve.points),
             batcher=None if self._batcher is None else self._batcher.statistics(),
         )
 
@@ -336,22 +324,20 @@ class Handle:
             raise
 
     async def _come_up(self) -> None:
-        await self._instances.start(self._warm, self._warm_further)
+        await self._instances.start(self._warm, self._acceptance.further)
         self._batcher = Batcher(
             self._spec,
             self._instances.supervisors,
             signature=self.signature,
-            max_rows=self._warmth.max_rows,
-            curve=self._warmth.curve,
+            max_rows=self.warmth.max_rows,
+            curve=self.warmth.curve,
             clock=self._clock,
             observer=self._observer,
             succeeded=self._readiness.succeeded,
             devices=self._devices,
         )
         self._batcher.weigh(self._weight)
-        if self._rehearsal is not None:
-            self._probe = self._rehearsal.inputs(1)
-        self._count()
+        self._counting.begin(self._acceptance.probe)
         with suppress(InvalidInput):  # the model's own refusal is an answer; warm-up has judged an example
             await self.prove()
         self._enter(VersionState.ACTIVE)
@@ -359,42 +345,18 @@ class Handle:
 
     async def _warm(self, engine: Engine, info: EngineInfo) -> None:
         self._enter(VersionState.WARMING)
-        self._info = info
-        self._signature = info.signature
-        self._rehearsal = Rehearsal(self._spec, info.signature)
-        if not self._warm_already:
-            self._warmth = await self._rehearsal.warm(engine, self._clock)
-
-    async def _warm_further(self, engine: Engine, info: EngineInfo) -> None:
-        """Another instance: warmed as the first, but beside others, so that only its row limit says something."""
-        self._require_same(info)
-        if self._rehearsal is not None and not self._warm_already:
-            warmth = await self._rehearsal.warm(engine, self._clock)
-            self._warmth = replace(self._warmth, max_rows=min(self._warmth.max_rows, warmth.max_rows))
-
-    async def _check(self, engine: Engine, info: EngineInfo) -> None:
-        """A restarted engine must hold the very same thing, and answer once. One that is borrowed has done so, to its
-        owner: to ask again is to meet another borrower's bad request, and to blame the version for it."""
-        self._require_same(info)
-        self._info = info
-        if self._rehearsal is not None and not isinstance(engine, BorrowedEngine):
-            limit_s = hang_limit_s(self._spec.batch.hang_floor_ms, self._warmth.cold_s)
-            await self._rehearsal.check(engine, limit_s=limit_s)
-
-    def _require_same(self, info: EngineInfo) -> None:
-        first = self._info
-        if first is not None and (info.signature != first.signature or dict(info.loaded) != dict(first.loaded)):
-            raise LoadError(f"{self.ref} came back with another signature or other files than it was loaded with")
+        await self._acceptance.first(engine, info)
 
     async def prove(self) -> None:
         """One self-inference through the queue, within the probe interval, or longer if full batches take longer."""
-        if self._batcher is None or self._rehearsal is None:
+        probe = self._acceptance.probe
+        if self._batcher is None or probe is None:
             raise VersionUnavailable(f"{self.ref} is not warm")
-        patience_s = hang_limit_s(0, self._warmth.curve.predict(self._warmth.max_rows))
+        patience_s = hang_limit_s(0, self.warmth.curve.predict(self.warmth.max_rows))
         deadline = self._clock.monotonic() + max(self._probe_interval_s, patience_s)
         self._proving += 1
         try:
-            await self._batcher.infer(self._probe or self._rehearsal.inputs(1), 1, deadline)
+            await self._batcher.infer(probe, 1, deadline)
         finally:
             self._proving -= 1
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from gateway.errors import DeadlineExceeded, IntegrityError, LoadError, TurnoutError, VersionHung, VersionUnavailable
-from gateway.messages import Arrays, Signature, TensorSpec
+from gateway.errors import DeadlineExceeded, IntegrityError, LoadError, TurnoutError, VersionUnavailable
+from gateway.messages import Arrays
 from gateway.serving.engine import BatchPolicy
 from gateway.serving.handle import VersionState
 from gateway.serving.scripted_engine import DOUBLING
@@ -235,44 +235,6 @@ async def test_health_tells_of_a_restart_while_the_state_stays_active(stage: Sta
         (DIGITS, "active", "restarting after crash: signal 9"),
         (DIGITS, "active", ""),
     ]
-
-
-async def test_a_restart_warms_with_one_row_only(stage: Stage):
-    """So that it is quick."""
-    handle = await stage.active()
-    stage.script().kill()
-    await until(lambda: handle.ready)
-    assert stage.script().runs == [(1,)]
-
-
-async def test_a_version_that_hangs_again_when_restarted_is_found_out_in_time(stage: Stage):
-    """The check of a restarted child has the limit of a run, not of a load, so that fallbacks are not kept waiting."""
-    handle = await stage.active()
-    stage.script().hold()
-    client = ask(handle, 1)
-    await until(lambda: stage.script().running)
-    stage.clock.advance(0.6)
-    with pytest.raises(VersionHung):
-        await client
-    waiting = ask(handle, 2)
-    await until(lambda: stage.script().running)
-    stage.clock.advance(0.6)
-    with pytest.raises(VersionUnavailable, match=r"failed its warm-up at 1 row: no answer within 0.6 s"):
-        await waiting
-    assert [cause for _, cause, _ in stage.observer.crashes] == ["hang", "load"]
-
-
-async def test_a_version_that_comes_back_as_another_is_not_trusted(stage: Stage):
-    """Same files and signature as at first, or it stays down and says why."""
-    handle = await stage.active()
-    other = TensorSpec("z", "FP32", ("batch", 3))
-    stage.script().signature = Signature((other,), (other,))
-    stage.script().kill()
-    await turns()
-    assert "came back with another signature" in handle.reason
-    assert not handle.ready
-    with pytest.raises(VersionUnavailable):
-        await handle.infer(rows(1), 1, None)
 
 
 async def test_an_idle_version_is_probed_through_its_real_queue(stage: Stage):
