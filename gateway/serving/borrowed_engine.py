@@ -90,7 +90,7 @@ class BorrowedEngine:
     def count(self, counting: Counting) -> None:
         """Told to the child by its owner."""
         if self._conversation is not None:
-            self._conversation.leave_out(counting.probe)
+            self._conversation.counting.probe = counting.probe
 
     def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
         """Not here."""

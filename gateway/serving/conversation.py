@@ -13,47 +13,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import (
-    DeviceMemoryExhausted,
-    IntegrityError,
-    InvalidInput,
-    LoadError,
-    ModelError,
-    NotBegun,
-    TurnoutError,
-    VersionCrashed,
-    VersionHung,
-    VersionUnavailable,
-)
+from gateway.errors import InvalidInput, ModelError, NotBegun, TurnoutError, VersionCrashed, VersionHung
 from gateway.messages import Arrays, Signature, VersionRef
-from gateway.serving.counts import CaptureReader, Counting, CountsReader
+from gateway.serving.child_counting import ChildCounting
 from gateway.serving.engine import BatchResult, Done
+from gateway.serving.failures import failure_of
 from gateway.serving.gather import Gather
 from gateway.serving.hang_watch import HangWatch
 from gateway.serving.slot import AnswerMemories, AnswerMemory, InputSlot, body_of
 from runtimes.channel import read_json
 from runtimes.layout import RESERVED_BYTES, Layout, string_sizes
-from runtimes.memory import MAX_BYTES, Memory
+from runtimes.memory import MAX_BYTES
 from runtimes.packets import ChannelFault, Op, Packet, Reader, send
 
-__all__ = ["DEPTH", "FAILURES", "Conversation"]
+__all__ = ["DEPTH", "Conversation"]
 
 DEPTH = 2
-
-FAILURES: dict[str, type[TurnoutError]] = {
-    "load-failed": LoadError,
-    "integrity": IntegrityError,
-    "invalid-input": InvalidInput,
-    "out-of-memory": DeviceMemoryExhausted,
-    "model-error": ModelError,
-}
 
 # As plain numbers: a packet's operation is compared for every batch.
 _RUN, _DONE, _FAILED = int(Op.RUN), int(Op.DONE), int(Op.FAILED)
 _LOADED, _GROW, _LAYOUT, _COUNTS = int(Op.LOADED), int(Op.GROW), int(Op.LAYOUT), int(Op.COUNTS)
 _PROFILE = int(Op.PROFILE)
 _ALONE, _UNCOUNTED = 1, 2
-_PLAN_SETS = 1 << 16
 _SHARED_PATIENCE = 3
 _FOR_EVER = float("inf")
 
@@ -78,7 +59,8 @@ class _Work:
 
 
 class Conversation:
-    """The gateway's end of one channel. ``lost`` is called once, when nothing more can come over it.
+    """The gateway's end of one channel; ``counting`` is its part that is about no batch. ``lost`` is called once, when
+    nothing more can come over it.
 
     It gets what the oldest batch under way is to be told, or None when the other end is simply gone and its
     owner knows how. The owner then makes sure of the child's end, and calls ``settle``.
@@ -112,9 +94,7 @@ class Conversation:
         self._signature: Signature | None = None
         self._gather: Gather | None = None
         self._output_layouts: dict[int, Layout] = {}
-        self._counts: CountsReader | None = None
-        self._capture: CaptureReader | None = None
-        self._probe: Arrays | None = None
+        self.counting = ChildCounting(ref, self._loop, self._send)
         # The oldest batch under way is known to be the cause of the end.
         self._blamed = False
         self._watch = HangWatch(self._loop, self.take, self._on_hang)
@@ -152,34 +132,6 @@ class Conversation:
     def normal(self) -> None:
         """Loaded and proven: the child may take its normal priority."""
         self._send(Packet(Op.NORMAL))
-
-    def count(self, counting: Counting) -> None:
-        """From here on the child counts with these plans. ValueError for a profile that is none; OSError."""
-        self._probe = counting.probe
-        if not counting.plans and self._counts is None:
-            return
-        number = 0 if self._counts is None else (self._counts.number + 1) % _PLAN_SETS
-        reader, body = CountsReader(counting, number), counting.body()
-        memory = Memory.create("turnout-plans", len(body), writable_by_child=False)
-        try:
-            memory.buffer[: len(body)] = body
-            self._send(Packet(Op.COUNT, layout=number, size_bytes=len(body)), [memory.fd])
-        finally:
-            memory.close()
-        self._counts = reader
-
-    def capture(self, rows: int, seed: int) -> asyncio.Future[bytes]:
-        """The child makes a profile of live rows, in place of one under way, which is cancelled."""
-        if self._capture is not None:
-            self._capture.made.cancel()
-        number = 0 if self._capture is None else (self._capture.number + 1) % _PLAN_SETS
-        self._capture = CaptureReader(number, self._loop.create_future())
-        self._send(Packet(Op.CAPTURE, layout=number, rows=rows, size_bytes=seed))
-        return self._capture.made
-
-    def leave_out(self, probe: Arrays | None) -> None:
-        """These very inputs are not to be counted, wherever that is done."""
-        self._probe = probe
 
     def lend(self, channel: socket.socket) -> bool:
         """Gives the child one more channel to serve. False when it is gone; ``OSError`` when it does not take it."""
@@ -223,9 +175,7 @@ class Conversation:
         if not self._loading.done():
             self._loading.set_exception(verdict)
             self._loading.exception()  # seen here: whoever waits sees it too
-        if self._capture is not None and not self._capture.made.done():
-            self._capture.made.set_exception(VersionUnavailable(f"{self._ref}: its process ended: {verdict}"))
-            self._capture.made.exception()  # seen here: whoever waits sees it too
+        self.counting.end(verdict)
         left, self._underway = self._underway, deque()
         for place, work in enumerate(left):
             if work.outcome is not None:
@@ -265,7 +215,7 @@ class Conversation:
         except OSError as error:
             raise ModelError(f"{self._ref}: no shared memory for this batch: {error.strerror}") from error
         work.rows = rows
-        flags = _ALONE | _UNCOUNTED if alone else _UNCOUNTED if parts[0] is self._probe else 0
+        flags = _ALONE | _UNCOUNTED if alone else _UNCOUNTED if parts[0] is self.counting.probe else 0
         if self._send(Packet(_RUN, slot.number, answer.number, flags, layout.number, rows, 0, 0.0, tail)):
             work.slot, work.answer = self._free.popleft(), answer
         else:
@@ -320,10 +270,10 @@ class Conversation:
             self._grow(packet, self._loading_answer if head is None else head.answer)
         elif op == _LAYOUT and self._signature is not None:
             self._take_layout(packet, self._signature)
-        elif op == _COUNTS and self._counts is not None:
-            self._counts.take(packet)
-        elif op == _PROFILE and self._capture is not None:
-            self._capture.take(packet)
+        elif op == _COUNTS:
+            self.counting.take_counts(packet)
+        elif op == _PROFILE:
+            self.counting.take_profile(packet)
         elif self._signature is None:
             self._took_loaded(packet)
         elif head is None or head.slot is None or head.answer is None:
@@ -353,7 +303,7 @@ class Conversation:
         if self._loading.done():
             raise ChannelFault(f"the child sent {packet.name} without being asked")
         if packet.op == _FAILED:
-            self._loading.set_exception(self._failure(packet))
+            self._loading.set_exception(failure_of(self._ref, *packet.failure))
             self._loading.exception()  # seen here, for a load that is never asked for
             return
         answer = self._loading_answer
@@ -371,7 +321,7 @@ class Conversation:
         if packet.op == _DONE:
             outcome = self._result(packet, work, answer)
         elif packet.op == _FAILED:
-            outcome = self._failure(packet)
+            outcome = failure_of(self._ref, *packet.failure)
         else:
             raise ChannelFault(f"expected DONE, got {packet.name}")
         answer.busy = False
@@ -389,10 +339,6 @@ class Conversation:
             raise ChannelFault(f"an answer for {rows} rows in memory {packet.output}, layout {packet.layout}: {layout}")
         outputs = answer.read(layout, rows, string_sizes(packet.tail))
         return BatchResult(outputs, seconds if 0 <= seconds < _FOR_EVER else 0.0, max(rows, packet.rows))
-
-    def _failure(self, packet: Packet) -> TurnoutError:
-        kind, message = packet.failure
-        return FAILURES.get(kind, ModelError)(f"{self._ref}: {message}")
 
     def _watch_next(self) -> None:
         head = self._underway[0] if self._underway else None

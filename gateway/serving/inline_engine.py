@@ -33,9 +33,9 @@ from gateway.errors import (
     VersionUnavailable,
 )
 from gateway.messages import Arrays, Signature
-from gateway.serving.conversation import FAILURES
 from gateway.serving.counts import Counting
 from gateway.serving.engine import BatchResult, Done, EngineInfo, VersionSpec, run_on
+from gateway.serving.failures import failure_of
 from gateway.serving.hang_watch import HangWatch
 from gateway.serving.inline_counting import InlineCounting
 from gateway.serving.work_thread import WorkThread
@@ -120,7 +120,7 @@ class InlineEngine:
                 loaded = await thread.call(lambda: execution.load(load))
         except RuntimeFailure as error:
             await self.close()
-            raise FAILURES[error.kind](f"{self._spec.ref}: {error}") from error
+            raise failure_of(self._spec.ref, error.kind, error) from error
         except TimeoutError:
             await self.close()
             raise LoadError(f"{self._spec.ref}: not loaded within {self._spec.load_timeout_s:g} s") from None
@@ -251,7 +251,7 @@ class InlineEngine:
             if work.counting is not None:
                 work.counting.note(work.inputs, outputs, work.rows)
         except RuntimeFailure as error:
-            work.outcome = FAILURES.get(error.kind, ModelError)(f"{self._spec.ref}: {error}")
+            work.outcome = failure_of(self._spec.ref, error.kind, error)
         except MemoryError as error:
             work.outcome = ModelError(f"{self._spec.ref}: no memory for the answer: {error}")
 

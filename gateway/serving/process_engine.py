@@ -106,7 +106,7 @@ class ProcessEngine:
         if self._conversation is None or self._ending or not self._loaded:
             return
         try:
-            self._conversation.count(counting)
+            self._conversation.counting.count(counting)
         except (ValueError, OSError) as error:
             log.warning("%s is not counted: %s", self._spec.ref, error)
 
@@ -114,7 +114,7 @@ class ProcessEngine:
         """Of what comes over any of the child's channels. VersionUnavailable when the child is gone, or goes."""
         if self._conversation is None or self._ending or not self._loaded:
             raise VersionUnavailable(f"{self._spec.ref}: its process is gone; ask again once it is back")
-        return self._conversation.capture(rows, seed)
+        return self._conversation.counting.capture(rows, seed)
 
     def share(self) -> socket.socket:
         """A new channel of the child: the end for ``BorrowedEngine``, wherever that is. VersionUnavailable."""

@@ -365,7 +365,7 @@ async def test_a_lying_child_is_left(asked: bool) -> None:
     conversation = Conversation(VersionRef("digits", 3), ours, lost.set_result, max_rows=8)
     conversation.begin(DEFAULT_SIGNATURE)
     if asked:
-        conversation.count(counting(Tellings()))
+        conversation.counting.count(counting(Tellings()))
     with theirs:
         send(theirs, LIES["a negative count"])
         verdict = await asyncio.wait_for(lost, LONG_S)
