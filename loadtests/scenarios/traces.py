@@ -54,6 +54,9 @@ class _Nowhere:
     def deliver(self, body: bytes, spans: int) -> bool:
         return bool(body and spans)
 
+    def plain(self) -> Any:
+        raise NotImplementedError("what is encoded here is taken at once")
+
     def shutdown(self) -> None:
         """Nothing is open."""
 

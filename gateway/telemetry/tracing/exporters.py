@@ -2,8 +2,9 @@
 
 Of an exporter the transport is taken: compression, time-outs, retries with back-off, TLS. It takes spans in the SDK's
 own classes and encodes them itself, at four fifths of what a trace cost, and has no public way in behind that. So its
-insides are used, where they are what they were when this was written (``Delivering``); where another version has them
-otherwise, which is looked at when it is made, it gets the SDK's classes.
+insides are used, where they are what they were when this was written (``Delivering``). Another version may have them
+otherwise: whether it has all that is named is looked at when it is made, and whether that takes what it is given shows
+at the first delivery. Where it does not, it gets the SDK's classes.
 
 Exporters read ``OTEL_…`` variables where an option is not given. All options are given here, and the recorder's process
 has no such variables.
@@ -37,7 +38,11 @@ _LINE_EVERY_S = 60.0
 class Delivering(Protocol):
     """Takes ``body``, an ``ExportTraceServiceRequest`` of ``spans`` spans, and says whether the collector has it."""
 
-    def deliver(self, body: bytes, spans: int) -> bool: ...
+    def deliver(self, body: bytes, spans: int) -> bool:
+        """TypeError or AttributeError: the insides are others than they seemed."""
+
+    def plain(self) -> SpanExporter:
+        """Another with the same options, which encodes for itself."""
 
     def shutdown(self) -> None: ...
 
@@ -58,12 +63,13 @@ class Seldom(logging.Filter):
 
 
 class _Http:
-    """Its ``export`` encodes, and hands the bytes to a client of its own. ``gzipped``: they are compressed before that,
-    at the quickest level, 6 µs a trace. The client takes the slowest, 16 µs for a sixteenth less of bytes."""
+    """Its ``export`` encodes, and hands the bytes to a client of its own. They are compressed here, where that is
+    wanted, at the quickest level, 6 µs a trace. The client takes the slowest, 16 µs for a sixteenth less of bytes."""
 
-    def __init__(self, exporter: Any, *, gzipped: bool) -> None:
+    def __init__(self, exporter: Any, options: ExportOptions) -> None:
         self._exporter = exporter
-        self._gzipped = gzipped
+        self._options = options
+        self._gzipped = options.compression == "gzip"
 
     @staticmethod
     def fits(kind: type[SpanExporter]) -> bool:
@@ -71,7 +77,14 @@ class _Http:
 
     def deliver(self, body: bytes, spans: int) -> bool:
         content = gzip.compress(body, 1, mtime=0) if self._gzipped else body
-        return bool(self._exporter._client.export(content).success)  # noqa: SLF001 (see above; as it is in export)
+        found = self._exporter._client.export(content)  # noqa: SLF001 (see above; as it is in export)
+        if isinstance(error := getattr(found, "error", None), (TypeError, AttributeError)):
+            raise error  # the client catches all that comes from below it
+        return bool(found.success)
+
+    def plain(self) -> SpanExporter:
+        found: SpanExporter = _http(self._options, plain=True)
+        return found
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -86,11 +99,12 @@ class _Grpc:
     """Its ``export`` asks a method for the request. That is the protocol's class, which is read from the bytes and
     written again at 5 µs a trace: the client that it makes, again after each outage, has its own idea of writing."""
 
-    def __init__(self, exporter: Any) -> None:
+    def __init__(self, exporter: Any, options: ExportOptions) -> None:
         request = importlib.import_module(_REQUESTS).ExportTraceServiceRequest
         exporter._translate_data = lambda encoded: request.FromString(encoded.body)  # noqa: SLF001 (see above)
         exporter._count_data = lambda encoded: encoded.spans  # noqa: SLF001
         self._exporter = exporter
+        self._options = options
 
     @staticmethod
     def fits(kind: type[SpanExporter]) -> bool:
@@ -98,6 +112,10 @@ class _Grpc:
 
     def deliver(self, body: bytes, spans: int) -> bool:
         return self._exporter.export(_Encoded(body, spans)) is SpanExportResult.SUCCESS
+
+    def plain(self) -> SpanExporter:
+        found: SpanExporter = _grpc(self._options, plain=True)
+        return found
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
@@ -107,7 +125,8 @@ def exporter_for(options: ExportOptions) -> SpanExporter | Delivering:
     """The exporter that the options name. SettingsError: it is not installed, or a file that it needs is not there."""
     if options.exporter == "console":
         return ConsoleSpanExporter(service_name="turnout", out=sys.stderr, formatter=_one_line)
-    return _http(options) if options.exporter == "otlp" else _grpc(options)
+    found: SpanExporter | Delivering = _http(options) if options.exporter == "otlp" else _grpc(options)
+    return found
 
 
 def _named_in(kind: type[SpanExporter], method: str) -> frozenset[str]:
@@ -121,26 +140,26 @@ def _one_line(span: ReadableSpan) -> str:
     return str(span.to_json(indent=None)) + "\n"
 
 
-def _http(options: ExportOptions) -> SpanExporter | Delivering:
+def _http(options: ExportOptions, *, plain: bool = False) -> Any:
     kind = _installed("http", options)
     compression = importlib.import_module("opentelemetry.exporter.otlp.proto.http").Compression
-    gzipped, fits = options.compression == "gzip", _Http.fits(kind)
-    exporter: SpanExporter = kind(
+    gzipped, fits = options.compression == "gzip", not plain and _Http.fits(kind)
+    exporter = kind(
         endpoint=_traces_url(options.endpoint or "http://localhost:4318"),
         certificate_file=options.certificate,
         headers={**options.headers, "content-encoding": "gzip"} if gzipped and fits else dict(options.headers),
         timeout=options.timeout_s,
         compression=compression.Gzip if gzipped and not fits else compression.NoCompression,
     )
-    return _Http(exporter, gzipped=gzipped) if fits else exporter
+    return _Http(exporter, options) if fits else exporter
 
 
-def _grpc(options: ExportOptions) -> SpanExporter | Delivering:
+def _grpc(options: ExportOptions, *, plain: bool = False) -> Any:
     kind = _installed("grpc", options)
     grpc = importlib.import_module("grpc")
     endpoint = options.endpoint or "http://localhost:4317"
     credentials = grpc.ssl_channel_credentials(_certificate(options)) if urlsplit(endpoint).scheme == "https" else None
-    exporter: SpanExporter = kind(
+    exporter = kind(
         endpoint=endpoint,
         insecure=credentials is None,
         credentials=credentials,
@@ -148,7 +167,7 @@ def _grpc(options: ExportOptions) -> SpanExporter | Delivering:
         timeout=options.timeout_s,
         compression=grpc.Compression.Gzip if options.compression == "gzip" else grpc.Compression.NoCompression,
     )
-    return _Grpc(exporter) if _Grpc.fits(kind) else exporter
+    return exporter if plain or not _Grpc.fits(kind) else _Grpc(exporter, options)
 
 
 def _installed(protocol: str, options: ExportOptions) -> Any:

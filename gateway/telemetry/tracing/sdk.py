@@ -10,8 +10,9 @@ exporters' transport. The global provider is left to whoever embeds this.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -29,6 +30,8 @@ from gateway.telemetry.tracing.exporters import Delivering
 from gateway.telemetry.tracing.spans import Span, Window
 
 __all__ = ["KnownResource", "SdkExporter"]
+
+log = logging.getLogger("turnout.telemetry.tracing")
 
 _ENCODER = "opentelemetry.exporter.otlp.proto.common.trace_encoder"
 _ANY = Span("", "0" * 32, "0" * 16, None, Window(0, 0), {})
@@ -50,6 +53,13 @@ class KnownResource(Resource):
         return self._hash
 
 
+class _Both(NamedTuple):
+    """A span as it waits until it is known which of the two the exporter takes."""
+
+    span: Span
+    written: bytes
+
+
 class SdkExporter:
     """See ``gateway.telemetry.tracing.exporting.Exporter``."""
 
@@ -62,9 +72,9 @@ class SdkExporter:
     ) -> None:
         """``gateway`` is this gateway's name, unique among its replicas; ``anew`` makes an exporter with other headers,
         which the SDK gives to an exporter once."""
-        self._exporter: Any = (
-            exporter  # it delivers bytes where there is an encoding, and takes spans where there is none
-        )
+        # It delivers bytes where there is an encoding, and takes spans where there is none. The thread that exports
+        # writes the two, and ``_proven``: that an exporter of this kind took what it was given.
+        self._exporter: Any = exporter
         self._anew = anew
         self._headers: Mapping[str, str] | None = None
         self._used: Mapping[str, str] | None = None
@@ -80,26 +90,40 @@ class SdkExporter:
             _SCHEMA,
         )
         self._scope = InstrumentationScope("turnout", __version__, _SCHEMA)
-        self._encoding = self._encoder() if isinstance(exporter, Delivering) else None
         self._trying = Encoding(b"", b"", _passed_on)
+        self._proven = False
+        self._encoding: Encoding | None = None
+        if isinstance(exporter, Delivering):
+            try:
+                self._encoding = self._encoder()
+            except (AttributeError, ImportError, TypeError, ValueError) as error:
+                self._let_it_encode(error)
 
     def prepared(self, spans: Iterable[Span]) -> Sequence[Any]:
-        if self._encoding is not None:
-            return self._encoding.encoded(spans)
+        encoding = self._encoding
+        if encoding is not None and self._proven:
+            return encoding.encoded(spans)
         # The SDK encodes all that go together, or none: one without an id would cost five hundred others.
         given = list(spans)
-        tried = self._trying.encoded(given)
-        return [None if written is None else span for span, written in zip(given, tried, strict=True)]
+        tried = (encoding or self._trying).encoded(given)
+        if encoding is None:
+            return [None if written is None else span for span, written in zip(given, tried, strict=True)]
+        return [None if written is None else _Both(span, written) for span, written in zip(given, tried, strict=True)]
 
     def export(self, prepared: Sequence[Any]) -> bool:
-        headers = self._headers  # of another thread, which may write it again at any time
-        if headers is not None and headers != self._used and self._anew is not None:
-            before, self._exporter = self._exporter, self._anew(headers)
-            self._used = headers
-            before.shutdown()
+        self._take_headers()
         if self._encoding is not None:
-            return bool(self._exporter.deliver(self._encoding.request(prepared), len(prepared)))
-        made = [self._made(span) for span in prepared]
+            body = self._encoding.request([one.written if isinstance(one, _Both) else one for one in prepared])
+            try:
+                delivered = bool(self._exporter.deliver(body, len(prepared)))
+            except (AttributeError, TypeError) as error:
+                if self._proven:
+                    raise
+                self._let_it_encode(error)
+            else:
+                self._proven = True
+                return delivered
+        made = [self._made(one.span if isinstance(one, _Both) else one) for one in prepared]
         return bool(self._exporter.export(made) is SpanExportResult.SUCCESS)
 
     def renew(self, headers: Mapping[str, str]) -> None:
@@ -107,6 +131,27 @@ class SdkExporter:
 
     def close(self) -> None:
         self._exporter.shutdown()
+
+    def _take_headers(self) -> None:
+        headers = self._headers  # of another thread, which may write it again at any time
+        if headers is None or headers == self._used or self._anew is None:
+            return
+        exporter = self._anew(headers)
+        if self._encoding is None and isinstance(exporter, Delivering):
+            exporter = _plain(exporter)
+        before, self._exporter = self._exporter, exporter
+        self._used = headers
+        before.shutdown()
+
+    def _let_it_encode(self, error: Exception) -> None:
+        """Nothing is lost by it: before a delivery went as it should, there is no span of which only the bytes wait."""
+        self._exporter, self._encoding = _plain(self._exporter), None
+        log.warning(
+            "the installed OpenTelemetry exporter has other insides than those that this release knows (%r): it gets"
+            " spans in OpenTelemetry's own classes, which takes the recorder five times as long and loses none; the"
+            " versions in constraints.txt are known",
+            error,
+        )
 
     def _encoder(self) -> Encoding:
         """With resource and scope as the SDK writes them."""
@@ -133,6 +178,13 @@ class SdkExporter:
             end_time=span.window.end_ns,
             instrumentation_scope=self._scope,
         )
+
+
+def _plain(exporter: Delivering) -> SpanExporter:
+    """In its place."""
+    found = exporter.plain()
+    exporter.shutdown()
+    return found
 
 
 def _context(trace_id: str, span_id: str, *, remote: bool, state: TraceState | None = None) -> SpanContext:

@@ -28,6 +28,9 @@ class Delivered:
         self.bodies.append(body)
         return True
 
+    def plain(self) -> SpanExporter:
+        raise NotImplementedError("it takes bytes")
+
     def shutdown(self) -> None:
         """Nothing is open."""
 

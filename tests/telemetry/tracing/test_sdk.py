@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.semconv._incubating.attributes import feature_flag_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 
@@ -28,7 +28,7 @@ from gateway.telemetry.tracing.options import ExportOptions
 from gateway.telemetry.tracing.part import Traces, traces_part
 from gateway.telemetry.tracing.sdk import KnownResource, SdkExporter
 from gateway.telemetry.tracing.spans import batch_place
-from gateway.telemetry.tracing.tree import Kept
+from gateway.telemetry.tracing.tree import Kept, Place
 from tests.telemetry.otlp_receiver import OtlpReceiver
 from tests.telemetry.records import DIGITS_3, PARENT_ID, SPAN_ID, TRACE_ID, batch, decision, request
 
@@ -122,6 +122,113 @@ def test_an_exporter_with_other_insides_gets_the_sdks_spans(
     assert set(receiver.tree(TRACE_ID, stages=5)) >= {"POST /predict/{route}", "decode", "decide", "queue", "compute"}
     assert exporter == "otlp-grpc" or receiver.headers["content-encoding"] == "gzip"
     assert traces.ask("traces", {})["exported"] == 7
+    traces.close()
+
+
+def otherwise_inside(exporter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another version may be: what is named is there, and wants another argument."""
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{EXPORTERS[exporter]}.trace_exporter")
+    kind = module.OTLPSpanExporter
+    if exporter == "otlp-grpc":
+
+        def translated(self: Any, data: Any, _resource: None) -> Any:
+            return module.encode_spans(data)
+
+        def called(self: Any, data: Any) -> SpanExportResult:
+            self._client.Export(request=self._translate_data(data, None), metadata=self._headers, timeout=60)
+            return SpanExportResult.SUCCESS
+
+        monkeypatch.setattr(kind, "_translate_data", translated)
+        monkeypatch.setattr(kind, "_export", called)
+        return
+
+    def export(self: Any, spans: Any) -> SpanExportResult:
+        found = self._client.export(module.encode_spans(spans).SerializeToString(), deadline_s=60)
+        return SpanExportResult.SUCCESS if found.success else SpanExportResult.FAILURE
+
+    made = kind.__init__
+
+    def created(self: Any, *given: Any, **named: Any) -> None:
+        made(self, *given, **named)
+        before = self._client.export
+
+        def sent(body: bytes, *, deadline_s: float) -> Any:
+            return before(body) if deadline_s else None
+
+        self._client.export = sent
+
+    monkeypatch.setattr(kind, "__init__", created)
+    monkeypatch.setattr(kind, "export", export)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_no_span_is_lost_to_an_exporter_whose_insides_want_another_argument(
+    receiver: OtlpReceiver, exporter: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It shows at the first delivery: these spans go as the SDK encodes them, and so do all others, also those with new
+    headers. It is said once."""
+    otherwise_inside(exporter, monkeypatch)
+    options = ExportOptions(
+        exporter, "replica-1", endpoint=receiver.endpoint(exporter), headers={"X-Key": "old"}, compression="gzip"
+    )
+    assert isinstance(exporter_for(options), Delivering)
+    traces = part(options)
+    told(traces, span_id="nonsense")
+    told(traces)
+    assert traces.flush(60)
+    assert set(receiver.tree(TRACE_ID, stages=5)) >= {"POST /predict/{route}", "decode", "decide", "queue", "compute"}
+    traces.told("secrets", {"otlp_headers": {"X-Key": "new"}, "sinks": {}})
+    told(traces)
+    assert traces.flush(60)
+    assert receiver.headers["x-key"] == "new"
+    assert exporter == "otlp-grpc" or receiver.headers["content-encoding"] == "gzip"
+    counts = traces.ask("traces", {})
+    assert (counts["exported"], counts["dropped"]["not-delivered"]) == (14, 7)
+    assert caplog.text.count("has other insides") == 1
+    traces.close()
+
+
+def test_an_error_of_the_kind_that_other_insides_raise_is_seen_where_the_client_catches_it(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HTTP client catches what its transport raises."""
+    client = import_module("opentelemetry.exporter.otlp.common.http")._OTLPHTTPClient
+
+    def submitted(self: Any, data: Any, timeout: float) -> Any:
+        raise TypeError("expected a request, got bytes")
+
+    monkeypatch.setattr(client, "_submit", submitted)
+    raised = exporter_for(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))
+    assert isinstance(raised, Delivering)
+    with pytest.raises(TypeError, match="expected a request"):
+        raised.deliver(b"", 1)
+    raised.shutdown()
+
+
+def test_an_exporter_that_took_bytes_before_gets_them_also_after_an_error(receiver: OtlpReceiver) -> None:
+    """What it raises then comes from elsewhere; these spans are lost, and counted."""
+    delivering = exporter_for(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint))
+    assert isinstance(delivering, Delivering)
+    failures = [TypeError("of the client's own making")]
+
+    class Failing:
+        def deliver(self, body: bytes, spans: int) -> bool:
+            if receiver.exports and failures:
+                raise failures.pop()
+            return delivering.deliver(body, spans)
+
+        def plain(self) -> SpanExporter:
+            raise NotImplementedError
+
+        def shutdown(self) -> None:
+            delivering.shutdown()
+
+    traces = Traces(SdkExporter(Failing(), gateway="replica-1"), Place("replica-1"))
+    for _ in range(3):
+        told(traces)
+        assert traces.flush(60)
+    counts = traces.ask("traces", {})
+    assert (counts["exported"], counts["dropped"]["not-delivered"]) == (14, 7)
     traces.close()
 
 
