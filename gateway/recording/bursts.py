@@ -43,8 +43,8 @@ SENT_BYTES = 512
 ten, most of it here; to hash it here takes 1.5, and 3.5."""
 
 _HASHED_SHARE = 16
-"""Where the sets of a burst hold more than so many large ones may, 1 MB, a thread hashes them: at 0.4 ms a megabyte, a
-burst of 256 with 60 KB each would else hold up the requests behind it for 6 ms."""
+"""Where all sets of a burst hold more than so many large ones may, 1 MB, a thread hashes them: at 0.4 ms a megabyte, a
+burst of 256 with 60 KB each would else hold up the requests behind it for 6 ms, whatever versions answered them."""
 
 Columns = list[Any]
 
@@ -55,6 +55,16 @@ def _never(_route: str) -> bool:
 
 class LargeTensors(Exception):
     """Some tensor of the burst has more bytes than may cross."""
+
+
+class _Bounds:
+    """Of one burst. ``hashed_bytes`` counts what was hashed of it in passing, whichever sets these were."""
+
+    __slots__ = ("hashed_bytes", "large_bytes")
+
+    def __init__(self, large_bytes: int) -> None:
+        self.large_bytes = large_bytes
+        self.hashed_bytes = 0
 
 
 def pack_burst(
@@ -87,11 +97,12 @@ def pack_burst(
     if bare:
         columns[_KEY] = None
     elif contents.count(None) != len(contents):
+        bounds = _Bounds(large_bytes)
         alone = {route: digests_alone(route) for route in set(columns[_ROUTE])}
         if alike and len(set(alone.values())) == 1:
-            packed = _pack_alike(contents, large_bytes, digested=True in alone.values())
+            packed = _pack_alike(contents, bounds, digested=True in alone.values())
         if packed is None:
-            packed = _pack_by_version(contents, chosen, [alone[route] for route in columns[_ROUTE]], large_bytes)
+            packed = _pack_by_version(contents, chosen, [alone[route] for route in columns[_ROUTE]], bounds)
     body = (len(records), _folded(columns), _folded(decided), packed)
     return marshal.dumps(body, MARSHAL_VERSION)
 
@@ -119,12 +130,12 @@ def _folded(columns: Columns) -> Columns:
 # Contents. Of a *whole* one each side has tensors, or their digest.
 
 
-def _pack_alike(contents: Sequence[Content | None], large_bytes: int, *, digested: bool) -> tuple[Any, ...] | None:
+def _pack_alike(contents: Sequence[Content | None], bounds: _Bounds, *, digested: bool) -> tuple[Any, ...] | None:
     """Of one version, and joined; None where they are not all whole and alike."""
     if not all(contents):
         return None
     inputs, outputs, contexts, *digests = zip(*contents, strict=True)
-    sides = [_side(*side, large_bytes, digested=digested) for side in zip((inputs, outputs), digests, strict=True)]
+    sides = [_side(*side, bounds, digested=digested) for side in zip((inputs, outputs), digests, strict=True)]
     if None in sides:
         return None
     said = {place: one for place, one in enumerate(contexts) if one} if any(contexts) else {}
@@ -132,7 +143,7 @@ def _pack_alike(contents: Sequence[Content | None], large_bytes: int, *, digeste
 
 
 def _pack_by_version(
-    contents: Sequence[Content | None], versions: Sequence[VersionRef], digested: Sequence[bool], large_bytes: int
+    contents: Sequence[Content | None], versions: Sequence[VersionRef], digested: Sequence[bool], bounds: _Bounds
 ) -> tuple[Any, ...]:
     """Those that are whole by version, joined; the others one by one; and the contexts of all that have one."""
     groups: dict[tuple[VersionRef, bool, bool, bool], list[int]] = {}
@@ -151,32 +162,32 @@ def _pack_by_version(
     joined = []
     for (_, alone, *_), places in groups.items():
         inputs, outputs, _, *digests = zip(*(contents[place] for place in places), strict=True)
-        sides = [_side(*side, large_bytes, digested=alone) for side in zip((inputs, outputs), digests, strict=True)]
+        sides = [_side(*side, bounds, digested=alone) for side in zip((inputs, outputs), digests, strict=True)]
         if None in sides:
             single += places
         else:
             joined.append((places, *sides))
-    return joined, [_pack_one(place, contents[place], large_bytes) for place in single], contexts
+    return joined, [_pack_one(place, contents[place], bounds) for place in single], contexts
 
 
-def _pack_one(place: int, content: Content | None, large_bytes: int) -> tuple[Any, ...]:
+def _pack_one(place: int, content: Content | None, bounds: _Bounds) -> tuple[Any, ...]:
     inputs, outputs, _, *digests = content or Content()
     sides = [None if side is None else pack_tensors(side) for side in (inputs, outputs)]
-    if any(bytes_of(side) > large_bytes for side in (inputs, outputs) if side is not None):
+    if any(bytes_of(side) > bounds.large_bytes for side in (inputs, outputs) if side is not None):
         raise LargeTensors
     return place, *sides, *digests
 
 
 def _side(
-    sets: Sequence[Arrays | None], digests: Sequence[str | None], large_bytes: int, *, digested: bool
+    sets: Sequence[Arrays | None], digests: Sequence[str | None], bounds: _Bounds, *, digested: bool
 ) -> Sequence[Any] | None:
     """Tensors joined (a list), or the digests of them (a tuple); None where some have these and some those."""
     if sets.count(None) == 0 and not any(digests):
-        return _join(sets, large_bytes, digested=digested)  # type: ignore[arg-type]
+        return _join(sets, bounds, digested=digested)  # type: ignore[arg-type]
     return tuple(digests) if all(digests) and sets.count(None) == len(sets) else None
 
 
-def _join(sets: Sequence[Arrays], large_bytes: int, *, digested: bool) -> Sequence[Any] | None:
+def _join(sets: Sequence[Arrays], bounds: _Bounds, *, digested: bool) -> Sequence[Any] | None:
     """None where tensors of one name differ in type or beyond the first axis, or cannot be joined at all. ``digested``:
     digests do, where they are made sooner than their tensors sent."""
     names, columns = list(sets[0]), []
@@ -191,12 +202,12 @@ def _join(sets: Sequence[Arrays], large_bytes: int, *, digested: bool) -> Sequen
                 return None
             lengths = list(map(len, arrays))
             most = max(lengths) * math.prod(shape) * kind.itemsize
-            if most > large_bytes:
+            if most > bounds.large_bytes:
                 raise LargeTensors
             size += most
             columns.append((name, kind, shape, lengths, arrays))
         if digested and size > SENT_BYTES:
-            _check_hashed(columns, large_bytes)
+            _check_hashed(columns, bounds)
             return digests_of(sets)
         return [
             (name, kind.char, shape, _folded([lengths])[0], _joined(arrays, kind))
@@ -212,12 +223,11 @@ def _joined(arrays: Sequence[Array], kind: np.dtype[Any]) -> Array:
     return np.ascontiguousarray(np.concatenate(arrays, dtype=kind, casting="no"))
 
 
-def _check_hashed(columns: Sequence[tuple[Any, ...]], large_bytes: int) -> None:
-    """Raises LargeTensors where it is too much to be hashed in passing. Beyond the first axis, too, tensors of one name
-    may differ."""
-    whole = 0
+def _check_hashed(columns: Sequence[tuple[Any, ...]], bounds: _Bounds) -> None:
+    """Raises LargeTensors where it is too much to be hashed in passing, with what the burst had to be hashed before it.
+    Beyond the first axis, too, tensors of one name may differ."""
     for *_, arrays in columns:
         sizes = [array.nbytes for array in arrays]
-        whole += sum(sizes)
-        if max(sizes) > large_bytes or whole > _HASHED_SHARE * large_bytes:
+        bounds.hashed_bytes += sum(sizes)
+        if max(sizes) > bounds.large_bytes or bounds.hashed_bytes > _HASHED_SHARE * bounds.large_bytes:
             raise LargeTensors
