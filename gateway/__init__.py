@@ -5,6 +5,7 @@ How this package is laid out (who may import whom runs down the list only;
 
     app, cli          the composition root and the commands: know everybody, nobody imports them
     figures           what the metrics are told of the parts, at each scrape
+    liaison           what one part is told by another that may not know it, in its own words
     workers           several web processes on one port, and what passes between them and the node
     web               HTTP: bytes in, bytes out; the one table from error to status
     decoding          large JSON bodies, decoded in a process of their own

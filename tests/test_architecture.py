@@ -23,6 +23,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "cli": frozenset({"*"}),
     "examples": frozenset({"registry", "intervals"}),
     "figures": frozenset({"control", "serving", "settings", "telemetry", "workers", "clock"}),
+    "liaison": frozenset(
+        {"control", "serving", "dataplane", "recording", "telemetry", "web", "events", "clock"} | WORDS
+    ),
     "web": frozenset(
         {"batch", "codec", "dataplane", "control", "registry", "routing", "serving", "events", "clock", "trace_context"}
         | {"decoding"}
