@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from gateway.errors import QueueFull, TurnoutError
 from gateway.web.exchange import LINGER_BYTES, LINGER_S, Arriving, Sink
-from gateway.web.problem_table import ReceiveTimeout
+from gateway.web.intake import Intake, late
 
 __all__ = ["Arrival", "receive_in_place"]
 
@@ -27,32 +28,44 @@ _DROPPED_BYTES = 64 * 1024
 class _Body:
     """See ``gateway.web.exchange.Sink``. Memory that is not touched before something comes."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, came: Callable[[int], None]) -> None:
+        """``came`` hears of what comes, and may refuse it."""
         self._octets = np.empty(size, np.uint8)
         self._filled = 0
+        self._came = came
 
     def room(self, most: int) -> memoryview:
         return self._octets.data[self._filled : self._filled + most]
 
     def filled(self, count: int) -> None:
         self._filled += count
+        self._came(count)
 
     def view(self) -> memoryview:
         return self._octets.data.toreadonly()
 
 
-async def receive_in_place(arriving: Arriving) -> memoryview:
-    """The whole body, which cannot be written to. Raises ReceiveTimeout, and QueueFull where there is no memory."""
+async def receive_in_place(arriving: Arriving, intake: Intake) -> memoryview:
+    """The whole body, which cannot be written to. Raises ReceiveTimeout, and QueueFull where there is no memory, or the
+    bodies on their way hold as much as they may."""
+    share = intake.share(partial(_give_way, arriving))
     try:
-        body = _Body(arriving.size)
+        body = _Body(arriving.size, share.came)
+        body.room(len(arriving.begun))[:] = arriving.begun
+        body.filled(len(arriving.begun))
+        await arriving.into(body)
     except MemoryError:
         raise QueueFull(
             f"there is no memory for a body of {arriving.size} bytes; send it again later", retry_after_s=1.0
         ) from None
-    body.room(len(arriving.begun))[:] = arriving.begun
-    body.filled(len(arriving.begun))
-    await arriving.into(body)
+    finally:
+        share.end()
     return body.view()
+
+
+def _give_way(arriving: Arriving) -> bool:
+    arriving.refuse(late(0.0, gave_way=True))
+    return True
 
 
 class Arrival(asyncio.BufferedProtocol):
@@ -93,7 +106,8 @@ class Arrival(asyncio.BufferedProtocol):
 
     async def into(self, sink: Sink) -> None:
         if self._is_late:
-            raise self._late()
+            # Anew: one that is kept would keep the frames that it came through, and the body in them.
+            raise late(self._receive_s)
         self._whole = asyncio.get_running_loop().create_future()
         self._sink = sink
         self._transport.resume_reading()
@@ -102,6 +116,10 @@ class Arrival(asyncio.BufferedProtocol):
         finally:
             self._sink = self._whole = None
             self.wait()
+
+    def refuse(self, error: TurnoutError) -> None:
+        if self._whole is not None and not self._whole.done():
+            self._whole.set_exception(error)
 
     def wait(self) -> None:
         """Until somebody takes it in, what comes stays in the socket."""
@@ -128,9 +146,7 @@ class Arrival(asyncio.BufferedProtocol):
         except TurnoutError as error:
             self._sink = None
             self.wait()
-            if not whole.done():
-                # Without its frames: this one knows the future, and that the error.
-                whole.set_exception(error.with_traceback(None))
+            self.refuse(error.with_traceback(None))  # without its frames: this one knows the future, and that the error
             return
         if not self._missing:
             self._arrive(whole)
@@ -183,12 +199,7 @@ class Arrival(asyncio.BufferedProtocol):
 
     def _end_of_patience(self) -> None:
         self._is_late = True
-        if self._whole is not None and not self._whole.done():
-            self._whole.set_exception(self._late())
-
-    def _late(self) -> ReceiveTimeout:
-        """Anew: one that is kept would keep the frames that it came through, and the body in them."""
-        return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
+        self.refuse(late(self._receive_s))
 
     def _let_go(self) -> None:
         """The transport knows this object for longer, and nothing large may hang on it."""

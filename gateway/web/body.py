@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from gateway.codec.inflate import inflate, is_compressed
 from gateway.errors import BadRequest, TooLarge, UnsupportedContent
 from gateway.web.exchange import ClientLeft, Exchange
-from gateway.web.problem_table import ReceiveTimeout
+from gateway.web.intake import Intake, Share, hasten, late
 from gateway.web.services import WebLimits
 
 __all__ = ["check_content_type", "receive_body"]
@@ -16,24 +17,32 @@ _INFLATE_IN_THREAD_BYTES = 64 * 1024
 """zlib lets go of the interpreter lock, and below this a thread's round trip costs more than the work."""
 
 
-async def receive_body(exchange: Exchange, limits: WebLimits, *, until_bytes: int | None = None) -> bytes:
-    """The whole body, inflated if it was compressed.
+async def receive_body(
+    exchange: Exchange, limits: WebLimits, *, until_bytes: int | None = None, intake: Intake | None = None
+) -> bytes:
+    """The whole body, inflated if it was compressed. ``intake`` counts what comes of it.
 
     Given ``until_bytes``, it stops when as much has come (of a compressed body, an eighth): the start of the body as
     it came, with ``exchange.whole`` False.
 
     Raises TooLarge (by Content-Length before a byte is read, else while it streams in),
-    ReceiveTimeout, BadRequest, UnsupportedContent, and ClientLeft when the client disconnects.
+    ReceiveTimeout, BadRequest, UnsupportedContent, QueueFull where bodies hold as much as they may, and ClientLeft
+    when the client disconnects.
     """
     encoding = exchange.headers.get("content-encoding", "")
     compressed = is_compressed(encoding) if encoding else False
     _check_length(exchange.headers.get("content-length"), limits.body_bytes)
+    until = limits.body_bytes if until_bytes is None else until_bytes // 8 if compressed else until_bytes
+    wait = asyncio.timeout(limits.receive_s)
+    share = None if intake is None else intake.share(partial(hasten, wait))
     try:
-        async with asyncio.timeout(limits.receive_s):
-            until = limits.body_bytes if until_bytes is None else until_bytes // 8 if compressed else until_bytes
-            body = await _receive(exchange, limits.body_bytes, until)
+        async with wait:
+            body = await _receive(exchange, limits.body_bytes, until, share)
     except TimeoutError:
-        raise ReceiveTimeout(f"the body did not arrive within {limits.receive_s:g} s; send it faster") from None
+        raise late(limits.receive_s, gave_way=share is not None and share.gave_way) from None
+    finally:
+        if share is not None:
+            share.end()
     if not compressed or not exchange.whole:
         return body
     if len(body) < _INFLATE_IN_THREAD_BYTES:
@@ -72,7 +81,7 @@ def _check_length(declared: str | None, max_bytes: int) -> None:
         raise _too_large(max_bytes)
 
 
-async def _receive(exchange: Exchange, max_bytes: int, until_bytes: int) -> bytes:
+async def _receive(exchange: Exchange, max_bytes: int, until_bytes: int, share: Share | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -83,6 +92,8 @@ async def _receive(exchange: Exchange, max_bytes: int, until_bytes: int) -> byte
         size += len(part)
         if size > max_bytes:
             raise _too_large(max_bytes)
+        if share is not None:
+            share.came(len(part))
         if not message.get("more_body", False):
             exchange.whole = True
             return b"".join((*parts, part)) if parts else part

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.errors import TurnoutError
 from gateway.trace_context import Contexts
 from gateway.web.headers import Headers
 from gateway.web.identity import request_id_of
@@ -51,7 +52,7 @@ class Sink(Protocol):
 
 class Arriving(Protocol):
     """A body of known ``size`` that is still on its way. ``begun`` is what has come. ``into`` takes in the rest, and
-    returns when all of it is there; raises ReceiveTimeout, and what the sink raises."""
+    returns when all of it is there; raises ReceiveTimeout, and what the sink raises. ``refuse`` raises this there."""
 
     @property
     def size(self) -> int: ...
@@ -60,6 +61,8 @@ class Arriving(Protocol):
     def begun(self) -> bytes | memoryview: ...
 
     async def into(self, sink: Sink) -> None: ...
+
+    def refuse(self, error: TurnoutError) -> None: ...
 
 
 class Exchange(ABC):

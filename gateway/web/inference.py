@@ -23,6 +23,7 @@ from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import ClientLeft, Exchange, HeaderLine
 from gateway.web.headers import Headers
 from gateway.web.identity import DecisionIds
+from gateway.web.intake import Intake
 from gateway.web.problems import explain
 from gateway.web.rates import Rates
 from gateway.web.request_facts import RequestFacts, read_facts
@@ -106,29 +107,28 @@ class Inference:
     """Serves one exchange at a time for any dialect; tells the observer of each exactly once, however it ends."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self.services = services
+        self.rates = Rates(services.clock)
+        self.intake = Intake(services.clock, services.limits.under_way_bytes)
         self._decision_ids = DecisionIds(services.clock)
-        self._rates = Rates(services.clock)
 
     def serve(self, exchange: Exchange, locate: Callable[[str], Asked], dialect: Dialect) -> Coroutine[Any, Any, None]:
         """Answers the exchange. Raises what no answer was found for, after recording it as a 500."""
-        return _Story(self._services, self._rates, exchange, dialect, self._decision_ids()).serve(locate)
+        return _Story(self, exchange, dialect, self._decision_ids()).serve(locate)
 
 
 class _Story(Trail):
     """One inference under way; what the record will say of it is gathered here."""
 
     __slots__ = (
-        "_began", "_context", "_dialect", "_encoding", "_ended", "_exchange", "_found", "_key", "_rates", "_services",
+        "_began", "_context", "_dialect", "_encoding", "_ended", "_exchange", "_found", "_key", "_services", "_shared",
         "_started_wall", "client", "client_id", "code", "decision_id", "error", "response",
     )  # fmt: skip
 
-    def __init__(
-        self, services: Services, rates: Rates, exchange: Exchange, dialect: Dialect, decision_id: str
-    ) -> None:
+    def __init__(self, shared: Inference, exchange: Exchange, dialect: Dialect, decision_id: str) -> None:
         super().__init__()
-        self._services = services
-        self._rates = rates
+        self._shared = shared
+        self._services = services = shared.services
         self._exchange = exchange
         self._dialect = dialect
         clock = services.clock
@@ -202,8 +202,9 @@ class _Story(Trail):
         large = services.large
         if large is None or LENGTH_OF_JSON in exchange.headers.raw:
             if exchange.arriving is not None:
-                return dialect.read(await receive_in_place(exchange.arriving), exchange)
-            return dialect.read(exchange.body or await receive_body(exchange, services.limits), exchange)
+                return dialect.read(await receive_in_place(exchange.arriving, self._shared.intake), exchange)
+            body = exchange.body or await receive_body(exchange, services.limits, intake=self._shared.intake)
+            return dialect.read(body, exchange)
         body = b""
         if exchange.arriving is None:
             body = exchange.body or await receive_body(exchange, services.limits, until_bytes=large.from_bytes)
@@ -233,7 +234,7 @@ class _Story(Trail):
         principal = await authorise_route(self._exchange.headers, self._services.verify, route)
         self.client = client_of(token=principal.name)
         if route.limits.rate_per_s is not None:
-            self._rates.admit(route, self.client)
+            self._shared.rates.admit(route, self.client)
 
     def _failed(self, error: TurnoutError) -> None:
         self._ended = self._services.clock.monotonic()
@@ -311,7 +312,7 @@ class _Story(Trail):
         if self.client is None:
             self.client = client_of(key=said, peer=exchange.peer)
             if route.limits.rate_per_s is not None:
-                self._rates.admit(route, self.client)
+                self._shared.rates.admit(route, self.client)
         return InferRequest(
             asked.route,
             exchange.request_id,

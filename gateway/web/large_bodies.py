@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from gateway.errors import TooLarge, TurnoutError
 from gateway.messages import Array, Arrays, Signature
 from gateway.web.disconnect import DisconnectWatch
 from gateway.web.exchange import Arriving, ClientLeft, Exchange
-from gateway.web.problem_table import ReceiveTimeout
+from gateway.web.intake import Receipt, Receipts, hasten, late
 
 if TYPE_CHECKING:
     from gateway.web.services import WebLimits
@@ -36,11 +37,6 @@ _MAX_DECODERS = 2
 
 _PLACE_BYTES = 32 * 1024
 """How much of a body has come before it takes a place of the few."""
-
-_PROGRESS_BYTES = 64 * 1024
-_PROGRESS_S = 2.0
-"""A body of which less than so much came in so long gives way when places are short: sixty-four clients that trickle
-would else keep all others' large bodies out."""
 
 
 class Asked(NamedTuple):
@@ -68,40 +64,19 @@ class _Source(NamedTuple):
         return await _in_a_task(reading)
 
 
-class _Receipt:
-    """A body on its way: how much of it had come when progress was last seen, and what bounds the wait for it."""
-
-    __slots__ = ("gave_way", "seen_at", "seen_bytes", "wait")
-
-    def __init__(self, wait: asyncio.Timeout, now: float) -> None:
-        self.wait = wait
-        self.seen_at = now
-        self.seen_bytes = 0
-        self.gave_way = False
-
-    def saw(self, size_bytes: int, clock: Clock) -> None:
-        """So much has come."""
-        if size_bytes >= self.seen_bytes + _PROGRESS_BYTES:
-            self.seen_bytes, self.seen_at = size_bytes, clock.monotonic()
-
-    def give_way(self) -> None:
-        """Its client is refused in the next turn of the loop; one whose time is over just now is anyway."""
-        if not self.wait.expired():
-            self.gave_way = True
-            self.wait.reschedule(0.0)
-
-
 class _Inflow:
     """What comes of a text, and the place that it takes once ``_PLACE_BYTES`` of it are there: to say how much will
     come costs a client nothing. See ``gateway.web.exchange.Sink``."""
 
-    __slots__ = ("_aside", "_came", "_clock", "_deserved", "_take_place", "receipt", "text")
+    __slots__ = ("_aside", "_came", "_deserved", "_receipt", "_receipts", "_take_place", "text")
 
-    def __init__(self, receipt: _Receipt, clock: Clock, take_place: Callable[[_Receipt], Text], deserved: int) -> None:
+    def __init__(
+        self, receipt: Receipt, receipts: Receipts, take_place: Callable[[Receipt], Text], deserved: int
+    ) -> None:
         """``deserved``: how much has to be there."""
-        self.receipt = receipt
         self.text: Text | None = None
-        self._clock = clock
+        self._receipt = receipt
+        self._receipts = receipts
         self._take_place = take_place
         self._deserved = deserved
         self._aside: Array | None = None
@@ -117,7 +92,7 @@ class _Inflow:
     def filled(self, count: int) -> None:
         if self.text is not None:
             self.text.filled(count)
-            self.receipt.saw(self.text.size_bytes, self._clock)
+            self._receipts.saw(self._receipt, self.text.size_bytes)
             return
         self._came += count
         if self._came >= self._deserved:
@@ -126,7 +101,7 @@ class _Inflow:
     def placed(self) -> Text:
         """The text, in its place. QueueFull where there is none."""
         if self.text is None:
-            self.text = self._take_place(self.receipt)
+            self.text = self._take_place(self._receipt)
             if self._aside is not None:
                 self.text.append(self._aside.data[: self._came])
                 self._aside = None
@@ -191,7 +166,7 @@ class LargeBodies:
         self._body_bytes = body_bytes
         self._receive_s = receive_s
         self._watch_after_s = watch_after_s
-        self._receipts: set[_Receipt] = set()
+        self._receipts = Receipts(clock)
 
     def __repr__(self) -> str:
         return f"<LargeBodies {self._decoders!r} [{len(self._receipts)} on their way]>"
@@ -209,20 +184,20 @@ class LargeBodies:
         encoding = exchange.headers.get("content-encoding", "")
         encoding = encoding if encoding and is_compressed(encoding) else ""
         wait = asyncio.timeout(self._receive_s)
-        receipt = _Receipt(wait, self._clock.monotonic())
+        receipt = Receipt(partial(hasten, wait))
         try:
             async with wait:
                 text = await self._take_in(exchange, begun, receipt)
         except TimeoutError:
-            raise self._too_slow(receipt) from None
+            raise late(self._receive_s, gave_way=receipt.gave_way) from None
         finally:
             self._receipts.discard(receipt)
         return await self._read(exchange, text, encoding, asked)
 
-    def _place(self, receipt: _Receipt) -> Text:
-        self._make_room()
+    def _place(self, receipt: Receipt) -> Text:
+        if self._decoders.crowded:
+            self._receipts.make_room()
         text = self._decoders.text()
-        receipt.seen_at = self._clock.monotonic()
         self._receipts.add(receipt)
         return text
 
@@ -248,25 +223,7 @@ class LargeBodies:
         with DisconnectWatch(exchange.receive, after_s=self._watch_after_s):
             return LargeEnvelope(source, asked.likely, await source.read(asked.likely, deadline))
 
-    def _make_room(self) -> None:
-        """Where places are short, who hardly sends keeps none."""
-        if not self._decoders.crowded:
-            return
-        latest = self._clock.monotonic() - _PROGRESS_S
-        slow = [receipt for receipt in self._receipts if receipt.seen_at < latest]
-        for receipt in slow:
-            self._receipts.discard(receipt)
-            receipt.give_way()
-
-    def _too_slow(self, receipt: _Receipt) -> ReceiveTimeout:
-        if receipt.gave_way:
-            return ReceiveTimeout(
-                f"less than {_PROGRESS_BYTES} bytes of the body came in {_PROGRESS_S:g} s, and others waited for its"
-                " place; send it faster"
-            )
-        return ReceiveTimeout(f"the body did not arrive within {self._receive_s:g} s; send it faster")
-
-    async def _take_in(self, exchange: Exchange, begun: bytes | memoryview, receipt: _Receipt) -> Text:
+    async def _take_in(self, exchange: Exchange, begun: bytes | memoryview, receipt: Receipt) -> Text:
         arriving = exchange.arriving
         if arriving is not None:
             return await self._into_place(arriving, receipt)
@@ -283,14 +240,14 @@ class LargeBodies:
                     f"the body is larger than the limit of {self._body_bytes} bytes; send fewer rows a request"
                 )
             text.append(piece)
-            receipt.saw(text.size_bytes, self._clock)
+            self._receipts.saw(receipt, text.size_bytes)
             more = message.get("more_body", False)
         exchange.whole = True
         return text
 
-    async def _into_place(self, arriving: Arriving, receipt: _Receipt) -> Text:
+    async def _into_place(self, arriving: Arriving, receipt: Receipt) -> Text:
         begun, deserved = arriving.begun, min(_PLACE_BYTES, arriving.size)
-        inflow = _Inflow(receipt, self._clock, self._place, deserved)
+        inflow = _Inflow(receipt, self._receipts, self._place, deserved)
         if len(begun) < deserved:
             inflow.room(len(begun))[:] = begun
             inflow.filled(len(begun))

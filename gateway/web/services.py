@@ -23,9 +23,10 @@ class WebLimits:
     """``body_bytes`` after inflation, too. ``receive_s`` for the whole body. ``watch_after_s``: work that takes longer
     is dropped when its client leaves; shorter work is done before a watch would pay.
     ``compress_from_bytes``: answers below it go out as they are. ``decode_elsewhere_bytes``: larger bodies of JSON are
-    decoded in a process of their own."""
+    decoded in a process of their own. ``under_way_bytes``: what other bodies may hold together while they come."""
 
     body_bytes: int = 64 * 1024 * 1024
+    under_way_bytes: int = 256 * 1024 * 1024
     receive_s: float = 30.0
     codec: CodecLimits = field(default_factory=CodecLimits)
     watch_after_s: float = 0.02

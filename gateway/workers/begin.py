@@ -14,6 +14,10 @@ from gateway.web.services import WebLimits
 
 __all__ = ["Beginning", "web_limits"]
 
+_BODIES_AT_ONCE = 4
+_LEAST_UNDER_WAY_BYTES = 256 * 1024 * 1024
+"""However small one may be, many clients send at a time: 400 images of 600 KB."""
+
 
 class Beginning(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -48,6 +52,7 @@ def web_limits(limits: LimitSettings) -> WebLimits:
     codec = CodecLimits(max_depth=limits.depth, max_elements=limits.elements, max_ratio=limits.compression_ratio)
     return WebLimits(
         body_bytes=limits.body_bytes,
+        under_way_bytes=max(_BODIES_AT_ONCE * limits.body_bytes, _LEAST_UNDER_WAY_BYTES),
         receive_s=limits.receive_s,
         codec=codec,
         decode_elsewhere_bytes=limits.decode_elsewhere_bytes,

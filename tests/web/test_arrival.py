@@ -21,10 +21,12 @@ import pytest
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.clock import ManualClock
 from gateway.decoding.memories import Text
 from gateway.errors import QueueFull
 from gateway.web import arrival as arrival_module
 from gateway.web.arrival import Arrival, receive_in_place
+from gateway.web.intake import Intake
 from gateway.web.problem_table import ReceiveTimeout
 from gateway.web.wire import WireProtocol
 from tests.web.stage import LIMITS, ServedStage, Stage, serve_stage
@@ -78,8 +80,8 @@ def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
     found: list[weakref.ref[Any]] = []
 
     class Body(arrival_module._Body):
-        def __init__(self, size: int) -> None:
-            super().__init__(size)
+        def __init__(self, size: int, came: Callable[[int], None]) -> None:
+            super().__init__(size, came)
             found.append(weakref.ref(self._octets))
 
     monkeypatch.setattr(arrival_module, "_Body", Body)
@@ -96,6 +98,10 @@ def shown(served: ServedStage, request_bytes: bytes) -> tuple[int, dict[str, str
         said = {name: item for name, item in json.loads(body).items() if name not in ("request_id", "decision")}
         body = json.dumps(said).encode()
     return status, {name: item for name, item in known.items() if name not in UNLIKE}, body
+
+
+def intake() -> Intake:
+    return Intake(ManualClock(), 1 << 30)
 
 
 def left_since(stage: Stage, before: int) -> int:
@@ -365,7 +371,7 @@ async def test_a_body_that_comes_fast_lets_others_have_their_turn() -> None:
     """Reading stops after each half megabyte until the next turn of the loop, and a whole body still comes."""
     pipe, read_on = Pipe(), []
     arrival = Arrival(asyncio.Protocol(), pipe, b"begun", 1_200_000, receive_s=60, arrived=lambda: None)
-    coming = asyncio.ensure_future(receive_in_place(arrival))
+    coming = asyncio.ensure_future(receive_in_place(arrival, intake()))
     await asyncio.sleep(0)
     while not coming.done():
         room = arrival.get_buffer(-1)
@@ -386,7 +392,7 @@ async def test_what_nobody_takes_in_stays_in_the_socket() -> None:
     arrival = Arrival(asyncio.Protocol(), pipe, b"", 10, receive_s=60, arrived=lambda: None)
     arrival.wait()
     assert not pipe.reads
-    coming = asyncio.ensure_future(receive_in_place(arrival))
+    coming = asyncio.ensure_future(receive_in_place(arrival, intake()))
     await asyncio.sleep(0)
     assert pipe.reads
     coming.cancel()
@@ -402,7 +408,7 @@ async def test_a_body_that_is_late_before_anybody_takes_it_in_is_late() -> None:
     arrival = Arrival(asyncio.Protocol(), Pipe(), b"", 10, receive_s=0.001, arrived=lambda: None)
     await asyncio.sleep(0.05)
     with pytest.raises(ReceiveTimeout, match=r"within 0\.001 s"):
-        await receive_in_place(arrival)
+        await receive_in_place(arrival, intake())
     arrival.connection_lost(None)
 
 
