@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
-__all__ = ["OnceLoader", "read_yaml"]
+__all__ = ["OnceLoader", "PlainLoader", "read_yaml"]
 
 _MERGE = "tag:yaml.org,2002:merge"
+_BOOLEAN = "tag:yaml.org,2002:bool"
 
 
 class OnceLoader(yaml.SafeLoader):
@@ -28,6 +30,17 @@ class OnceLoader(yaml.SafeLoader):
         return node
 
 
-def read_yaml(text: str) -> Any:
+class PlainLoader(OnceLoader):
+    """YAML 1.2's booleans: ``on`` and ``off`` are texts, since flags have variants of these names."""
+
+
+PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+PlainLoader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+def read_yaml(text: str | bytes, loader: type[OnceLoader] = OnceLoader) -> Any:
     """The one document of a text, None where there is none."""
-    return yaml.load(text, Loader=OnceLoader)  # noqa: S506 (a safe loader)
+    return yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)

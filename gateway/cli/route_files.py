@@ -5,7 +5,6 @@ A spec without a name is the route that is named like its model.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,22 +13,11 @@ from typing import Any
 import yaml
 
 from gateway.cli.failures import CommandFailed
-from gateway.yaml_reading import OnceLoader
+from gateway.yaml_reading import PlainLoader
 
 __all__ = ["read_route_file"]
 
 Spec = Mapping[str, Any]
-
-
-class _Loader(OnceLoader):
-    """YAML 1.2's booleans: ``on`` and ``off`` are texts, since flags have variants of these names."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def read_route_file(path: Path) -> dict[str, Spec]:
@@ -51,7 +39,7 @@ def read_route_file(path: Path) -> dict[str, Spec]:
 def _documents(path: Path, origin: str) -> list[Any]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+        return [document for document in yaml.load_all(text, PlainLoader) if document is not None]
     except OSError as error:
         raise CommandFailed(f"{origin}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

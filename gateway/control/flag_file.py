@@ -19,6 +19,8 @@ from openfeature.exception import GeneralError, OpenFeatureError
 from openfeature.flag_evaluation import FlagResolutionDetails
 from openfeature.provider import AbstractProvider, Metadata
 
+from gateway.yaml_reading import PlainLoader, read_yaml
+
 __all__ = ["MAX_FILE_BYTES", "MAX_YAML_BYTES", "FlagdFile"]
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -136,7 +138,17 @@ def _flags(text: bytes, path: Path) -> dict[str, Any]:
         raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
     if is_yaml and len(text) > MAX_YAML_BYTES:
         raise ValueError(f"it is larger than {MAX_YAML_BYTES} bytes; write it as JSON, which is read much faster")
-    body = yaml.safe_load(text) if is_yaml else json.loads(text)
+    body = read_yaml(text, PlainLoader) if is_yaml else json.loads(text, object_pairs_hook=_once)
     if not isinstance(body, dict) or not isinstance(body.get("flags"), dict):
         raise ValueError("expected an object with 'flags', which maps each flag's key to its definition")
+    return body
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One object of JSON, in which a key stands once: of equal ones the parser keeps the last."""
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
     return body

@@ -464,6 +464,41 @@ def test_a_flag_file_may_be_yaml_and_is_read_anew_only_when_it_is_another(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (
+            "flags.yaml",
+            "flags:\n  f: {state: ENABLED, variants: {a: 3, b: 4}, defaultVariant: a,\n    defaultVariant: b}\n",
+            "the key 'defaultVariant' stands in line 2 and again in line 3",
+        ),
+        (
+            "flags.json",
+            '{"flags": {"f": {"state": "ENABLED", "variants": {"a": 3, "a": 4}, "defaultVariant": "a"}}}',
+            "the key 'a' stands twice in one object",
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_in_a_flag_file_is_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
+    """The last would win without a word: another version for everybody. The flags that were read before stay."""
+    path = tmp_path / name
+    path.write_text(json.dumps({"flags": {"f": {"state": "ENABLED", "variants": {"a": 5}, "defaultVariant": "a"}}}))
+    provider = FlagdFile(path)
+    assert provider.tend() is None
+    path.write_text(text)
+    assert provider.tend() == f"{path} holds no flags for flagd: {says}"
+    assert provider.resolve_integer_details("f", 0, EvaluationContext("k")).value == 5
+
+
+def test_on_and_off_are_names_in_yaml_too(tmp_path: Path) -> None:
+    """As in every example of flagd; YAML 1.1 reads them as booleans, of which no variant has the name."""
+    path = tmp_path / "flags.yaml"
+    path.write_text("flags:\n  f:\n    state: ENABLED\n    variants: {on: 3, off: 4}\n    defaultVariant: off\n")
+    provider = FlagdFile(path)
+    assert provider.tend() is None
+    assert provider.resolve_integer_details("f", 0, EvaluationContext("k")).value == 4
+
+
+@pytest.mark.parametrize(
     ("evaluation", "variants", "version"),
     [
         (Evaluation(True), None, None),
