@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from gateway.events.records import Content, RequestRecord
 from gateway.messages import Arrays
 from gateway.recording.bursts import LARGE_BYTES, SENT_BYTES
@@ -32,6 +34,9 @@ PAYLOAD_BYTES = 1024 * 1024
 PORTION_BYTES = 8 * 1024 * 1024
 """What is hashed at once, unless one request has more: 1.5 ms. All its records leave together, so it also bounds what
 these hold, 64 KB of tensors each at most."""
+
+
+_SAYS_NOTHING = np.empty(0, np.uint8)
 
 
 class Wanted(NamedTuple):
@@ -78,20 +83,24 @@ class Set(NamedTuple):
 
     def with_digests(self) -> RequestRecord:
         """Takes its time. ValueError for what has none."""
-        return self._without_large(lambda arrays: digest_of(arrays, self.redact))
+        return self._without_large(lambda arrays: (digest_of(arrays, self.redact), self._left_out(arrays)))
 
     def without_digests(self) -> RequestRecord:
         """Where there is no time."""
-        return self._without_large(lambda _: None)
+        return self._without_large(lambda _: (None, None))
 
-    def _without_large(self, digest: Callable[[Arrays], str | None]) -> RequestRecord:
+    def _without_large(self, instead: Callable[[Arrays], tuple[str | None, Arrays | None]]) -> RequestRecord:
         inputs, outputs, context, *_ = self.content
         asked_digest = answered_digest = None
         if inputs is not None and self.large[0]:
-            asked_digest, inputs = digest(inputs), None
+            asked_digest, inputs = instead(inputs)
         if outputs is not None and self.large[1]:
-            answered_digest, outputs = digest(outputs), None
+            answered_digest, outputs = instead(outputs)
         return self.record._replace(content=Content(inputs, outputs, context, asked_digest, answered_digest))
+
+    def _left_out(self, arrays: Arrays) -> Arrays | None:
+        """Those that the digest leaves out, and nothing of what they say: a record lists their names."""
+        return {name: _SAYS_NOTHING for name in arrays if name in self.redact} or None
 
 
 class Portion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from gateway.recording.road import Road
 from gateway.recording.sender import Sender
 from gateway.routing.table import Recording, Route, RoutingTable
 from gateway.routing.truth import Truth
+from gateway.telemetry.decisions.scribe import Scribe
 from tests.telemetry.records import decision, request
 
 WIDTH = 50_000
@@ -200,6 +202,35 @@ async def test_tensors_that_the_recorder_has_to_see_are_sent(route: Route, wante
         assert (record.content.inputs is None) is (wanted == Wanted())
         assert record.content.input_digest in (None, digest_of({"x": image(int(record.request_id), 500)}))
     assert len(road.records) == 3
+
+
+@pytest.mark.parametrize("recorded", ["digest", "payload"])
+@pytest.mark.parametrize("redact", [{"x"}, {"x", "y"}, {"big", "nobody's"}, {"nobody's"}])
+async def test_a_record_lists_what_was_left_out_also_of_a_set_that_came_as_its_digest(
+    recorded: str, redact: set[str]
+) -> None:
+    """As it does of a small one. Of what these tensors say nothing leaves the process."""
+    inputs = {"big": image(1, 300_000), "x": np.array([b"olga"], object)}
+    outputs = {"y": image(2, 3)}
+    road = Kept()
+    sender = Sender(road, lambda _route: Wanted(recorded == "payload", redact=frozenset(redact)))
+    sender.requests_finished([large(n, content=Content(inputs, outputs, {"tenant": "a"})) for n in range(3)])
+    await sender.settle()
+    scribe = Scribe(str)
+    scribe.heard(
+        {"routes": {"digits": {"decisions": {"content": recorded, "redact": sorted(redact), "refuse": False}}}}
+    )
+    assert len(road.records) == 3
+    for record in road.records:
+        written = scribe.record_of(record)
+        assert written is not None
+        assert written["redacted"] == (sorted(redact & {"big", "x", "y"}) or None)
+        assert (written["inputs"], written["outputs"]) == (digest_of(inputs, redact), digest_of(outputs, redact))
+        if recorded == "payload":
+            assert json.loads(str(written["payload"])).keys() == {"outputs"}
+        assert record.content is not None
+        assert record.content.context == {"tenant": "a"}
+        assert not any(array.size for array in (record.content.inputs or {}).values())
 
 
 def test_a_route_that_is_gone_wants_digests() -> None:

@@ -187,7 +187,7 @@ def _kept(content: Content, recording: Recording) -> _Kept:
         return _NO_CONTENT
     inputs, outputs, redact = content.inputs, content.outputs, recording.redact
     redacted = sorted(redact & {*(inputs or ()), *(outputs or ())}) if redact else None
-    payload = _payload(inputs, outputs, redact) if recording.content == "payload" else None
+    payload = _payload(content, redact) if recording.content == "payload" else None
     return (
         content.input_digest or _digest(inputs, redact),
         content.output_digest or _digest(outputs, redact),
@@ -200,13 +200,14 @@ def _digest(arrays: Arrays | None, redact: frozenset[str]) -> str | None:
     return None if arrays is None else digest_of(arrays, redact)
 
 
-def _payload(inputs: Arrays | None, outputs: Arrays | None, redact: frozenset[str]) -> str:
+def _payload(content: Content, redact: frozenset[str]) -> str:
     """Each tensor with its datatype, its shape, and its bytes in base64 (of strings, a list of each one's): what is
-    read back is what was asked, to the bit."""
+    read back is what was asked, to the bit. Of a side that came as its digest there is none."""
+    sides = ("inputs", content.inputs, content.input_digest), ("outputs", content.outputs, content.output_digest)
     body = {
         side: {name: _tensor(array) for name, array in sorted(arrays.items()) if name not in redact}
-        for side, arrays in (("inputs", inputs), ("outputs", outputs))
-        if arrays is not None
+        for side, arrays, digest in sides
+        if arrays is not None and digest is None
     }
     return orjson.dumps(body).decode()
 
