@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "batch": frozenset({"codec", "registry", "recording", "serving", "runtimes"} | WORDS),
     "control": frozenset(
         {"serving", "routing", "registry", "dataplane", "settings", "events", "clock", "checkpoints", "runtimes"}
-        | {"batch", "intervals", "signatures", "live_secrets", "secret_reading"}
+        | {"batch", "intervals", "signatures", "live_secrets", "secret_reading", "yaml_reading"}
         | WORDS
     ),
     "workers": frozenset(
