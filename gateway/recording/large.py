@@ -33,7 +33,7 @@ PAYLOAD_BYTES = 1024 * 1024
 
 PORTION_BYTES = 8 * 1024 * 1024
 """What is hashed at once, unless one request has more: 1.5 ms. All its records leave together, so it also bounds what
-these hold, 64 KB of tensors each at most."""
+these hold: 64 KB of tensors each, or ``PAYLOAD_BYTES``."""
 
 
 _SAYS_NOTHING = np.empty(0, np.uint8)
@@ -90,8 +90,7 @@ class Set(NamedTuple):
         return self._without_large(lambda _: (None, None))
 
     def _without_large(self, instead: Callable[[Arrays], tuple[str | None, Arrays | None]]) -> RequestRecord:
-        inputs, outputs, context, *_ = self.content
-        asked_digest = answered_digest = None
+        inputs, outputs, context, asked_digest, answered_digest = self.content
         if inputs is not None and self.large[0]:
             asked_digest, inputs = instead(inputs)
         if outputs is not None and self.large[1]:
@@ -154,13 +153,14 @@ def sorted_out(records: Sequence[RequestRecord], policy: Policy) -> Sorted:
     wanted = {route: policy(route) for route in {record.route for record in records}}
     for record in records:
         content, of_route = record.content, wanted[record.route]
-        bound = SENT_BYTES if of_route.digests_alone else LARGE_BYTES
         asked, answered = (0 if side is None else bytes_of(side) for side in content[:2]) if content else (0, 0)
-        if content is None or max(asked, answered) <= bound:
+        passing = SENT_BYTES if of_route.digests_alone else LARGE_BYTES
+        most = PAYLOAD_BYTES if of_route.payload else passing
+        if content is None or max(asked, answered) <= passing:
             found.small.append(record)
-        elif of_route.payload and max(asked, answered) <= PAYLOAD_BYTES:
+        elif max(asked, answered) <= most:
             found.payloads.append(record)
         else:
-            large = asked > bound, answered > bound
+            large = asked > most, answered > most
             found.large.append(Set(record, content, of_route.redact, asked + answered, large))
     return found

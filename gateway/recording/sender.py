@@ -18,6 +18,8 @@ __all__ = ["Sender"]
 log = logging.getLogger("turnout.recording")
 
 _MOST_PENDING_BYTES = 256 * 1024 * 1024
+"""What is held for its digests, or one request that has more. Past it requests are recorded without digests."""
+
 _ANY_SIZE = 2**40
 
 
@@ -31,6 +33,9 @@ class Sender(Observer):
         self._hashing: ThreadPoolExecutor | None = None
         self._pending: set[asyncio.Future[None]] = set()
         self._pending_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Sender [{len(self._pending)} hashing | {self._pending_bytes} bytes]>"
 
     def requests_finished(self, records: Sequence[RequestRecord]) -> None:
         if not self._every:
@@ -48,7 +53,7 @@ class Sender(Observer):
         for record in found.payloads:
             self._send([record])
         for portion in portions(found.large):
-            if self._pending_bytes + portion.size > _MOST_PENDING_BYTES:
+            if self._pending and self._pending_bytes + portion.size > _MOST_PENDING_BYTES:
                 self._send([one.without_digests() for one in portion.left])
             else:
                 self._pending_bytes += portion.size

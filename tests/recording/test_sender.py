@@ -160,6 +160,46 @@ async def test_what_waits_for_its_digest_is_bounded(monkeypatch: pytest.MonkeyPa
     assert told(road.records[4:]) == wanted([4])
 
 
+async def test_one_that_is_larger_than_all_that_may_wait_has_its_digest_where_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have none for ever, however little there is to do."""
+    monkeypatch.setattr(sending, "_MOST_PENDING_BYTES", 4 * WIDTH)
+    road = Kept()
+    sender = Sender(road)
+    sender.requests_finished([large(0)])
+    assert repr(sender) == f"<Sender [1 hashing | {4 * (WIDTH + 3)} bytes]>"
+    sender.requests_finished([large(1)])
+    assert told(road.records) == [("1", None)]
+    await sender.settle()
+    assert told(road.records[1:]) == wanted([0])
+    assert repr(sender) == "<Sender [0 hashing | 0 bytes]>"
+
+
+@pytest.mark.parametrize(("asked", "answered"), [(300_000, 100_000), (100_000, 300_000), (300_000, 20), (100_000, 20)])
+async def test_a_payload_is_kept_by_each_side_alone(asked: int, answered: int) -> None:
+    """An answer of 400 KB does not go because the image that was asked about has 1.2 MB, nor the other way round."""
+    road = Kept()
+    sender = Sender(road, lambda _route: Wanted(payload=True))
+    sender.requests_finished([large(0, content=Content({"x": image(1, asked)}, {"y": image(2, answered)}))])
+    await sender.settle()
+    [record] = road.records
+    assert record.content is not None
+    inputs, outputs, _, input_digest, output_digest = record.content
+    assert (inputs is None, outputs is None) == (asked == 300_000, answered == 300_000)
+    assert input_digest == (digest_of({"x": image(1, asked)}) if inputs is None else None)
+    assert output_digest == (digest_of({"y": image(2, answered)}) if outputs is None else None)
+
+
+async def test_a_digest_that_came_with_a_request_stays_beside_one_that_is_made() -> None:
+    """Of the other side."""
+    road = Kept()
+    sender = Sender(road)
+    sender.requests_finished([large(0, content=Content(None, {"y": image(0)}, None, "ab" * 32))])
+    await sender.settle()
+    assert road.records[0].content == Content(None, None, None, "ab" * 32, digest_of({"y": image(0)}))
+
+
 def test_tensors_are_let_go_of_as_soon_as_their_digest_is_made() -> None:
     """Not with the last of their portion."""
     odd = request(content=Content({"x": image(1).astype(np.complex64)}))
