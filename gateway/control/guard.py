@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.clock import Clock, Timer
 from gateway.control.ending import ended
@@ -34,7 +35,7 @@ TICK_S = 0.5
 SETTLE_S = 0.1
 """Web workers tell failures at once, and what went well up to 70 ms later. Of a version's first moment, or the first
 after a quiet spell, that worker's requests are known then and no other's: it may have one client, who sends what nobody
-can answer. So shares are judged from so long after the first failure on."""
+can answer. So a verdict by shares has to stand for so long: then all is told of the time that it was found in."""
 
 _BY_SHARE = frozenset({"error-burst", "deadline"})
 ACTOR = "guard"
@@ -50,11 +51,20 @@ class _Situation:
     quarantined: frozenset[int]
 
 
+class _Found:
+    """A verdict by shares that stands. ``told``: and all of the time up to it."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, *, told: bool) -> None:
+        self.told = told
+
+
 class Guard(Observer):
     """An observer among others: it must never raise, so it only counts, judges and starts tasks.
 
     ``waiting``: how many requests a version holds now, asked when a child of it is found hung. ``settle_s``: how long
-    after a first failure the others of its time are told of (``SETTLE_S`` with web workers).
+    after a failure all else of its time is told (``SETTLE_S`` with web workers).
     """
 
     def __init__(
@@ -77,7 +87,8 @@ class Guard(Observer):
         self._settle_s = settle_s
         self._windows: dict[tuple[str, VersionRef], Window] = {}
         self._deaths: dict[VersionRef, Deaths] = {}
-        self._suspects: dict[tuple[str, VersionRef], bool] = {}  # and whether all of its first failure's time is told
+        self._suspects: set[tuple[str, VersionRef]] = set()
+        self._found: dict[tuple[str, VersionRef], _Found] = {}
         self._said: set[_Situation] = set()
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._notes: set[asyncio.Task[None]] = set()
@@ -177,21 +188,28 @@ class Guard(Observer):
 
     def _forget(self, key: tuple[str, VersionRef]) -> None:
         self._windows.pop(key, None)
-        self._suspects.pop(key, None)
+        self._suspects.discard(key)
+        self._found.pop(key, None)
 
     # What is done
 
     def _suspect(self, key: tuple[str, VersionRef]) -> None:
-        if key not in self._suspects:
-            self._suspects[key] = not self._settle_s
-            if self._settle_s:
-                self._clock.call_at(self._clock.monotonic() + self._settle_s, lambda: self._settled(key))
+        self._suspects.add(key)
         self._consider(key)
         self._wind()
 
-    def _settled(self, key: tuple[str, VersionRef]) -> None:
-        if key in self._suspects:
-            self._suspects[key] = True
+    def _is_told(self, key: tuple[str, VersionRef]) -> bool:
+        """Whether a verdict by shares has stood for long enough; if not, it is looked at again when it has."""
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = _Found(told=not self._settle_s)
+            if self._settle_s:
+                self._clock.call_at(self._clock.monotonic() + self._settle_s, partial(self._settled, key, found))
+        return found.told
+
+    def _settled(self, key: tuple[str, VersionRef], found: _Found) -> None:
+        found.told = True
+        if self._found.get(key) is found:
             self._consider(key)
 
     def _wind(self) -> None:
@@ -225,12 +243,13 @@ class Guard(Observer):
         evidence, now = self.evidence(name, version), self._clock.monotonic()
         verdict = judge(evidence, self._policy, now)
         if verdict is None:
+            self._found.pop(key, None)
             if not self._is_suspect_still(key):
-                self._suspects.pop(key, None)
+                self._suspects.discard(key)
             return
         if name in self._acting or self._closed:
             return
-        if verdict.rule in _BY_SHARE and not self._suspects.get(key, True):
+        if verdict.rule in _BY_SHARE and not self._is_told(key):
             return
         if route.known_good in (None, version.number):
             self._say_once(route, version, verdict, "it is the known good itself: there is nowhere to go back to")

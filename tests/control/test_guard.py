@@ -254,8 +254,8 @@ async def test_web_workers_that_tell_failures_first_take_no_healthy_version_off(
             await rolled_back(stage)
 
 
-async def test_what_turns_bad_later_is_taken_off_at_once_with_web_workers_too(tmp_path: Path) -> None:
-    """The wait is for the first failure's time alone."""
+async def test_what_turns_bad_later_is_taken_off_with_web_workers_too(tmp_path: Path) -> None:
+    """0.1 s after the fifth failure, however long after the first."""
     clock = ManualClock()
     async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
         await stage.put({2: 100}, known_good=1, wait=True)
@@ -264,7 +264,81 @@ async def test_what_turns_bad_later_is_taken_off_at_once_with_web_workers_too(tm
         stage.plane.guard.requests_finished([bad])
         clock.advance(0.2)
         stage.plane.guard.requests_finished([bad] * 4)
+        clock.advance(0.09)
+        assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+        clock.advance(0.02)
         await rolled_back(stage)
+
+
+@pytest.mark.parametrize("before", ["failure", "death"])
+async def test_what_a_version_is_suspected_of_already_does_not_shorten_the_wait(tmp_path: Path, before: str) -> None:
+    """One stray failure, or a death some seconds ago, and then nothing: five failures of one client are known before
+    the answers of the same time, as of any quiet version."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
+        await stage.put({2: 100}, known_good=1, wait=True)
+        good = await stage.predict()
+        bad = good._replace(answered_by=None, code=500, chosen_failure="ModelError", error="ModelError")
+        clock.advance(10)
+        if before == "failure":
+            stage.plane.guard.requests_finished([bad])
+        else:
+            stage.plane.guard.version_crashed(ref(2), "crash", False)
+        clock.advance(3)
+        stage.plane.guard.requests_finished([bad] * 5)
+        clock.advance(0.07)
+        stage.plane.guard.requests_finished([good] * 45)
+        clock.advance(1.0)
+        assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+        assert stage.recording.rollbacks == []
+
+
+async def test_a_second_suspicion_has_a_wait_of_its_own(tmp_path: Path) -> None:
+    """The route was deleted and made anew within the first one's, whose end says nothing of the second."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
+        await stage.put({2: 100}, known_good=1, wait=True)
+        good = await stage.predict()
+        bad = good._replace(answered_by=None, code=500, chosen_failure="ModelError", error="ModelError")
+        clock.advance(10)
+        stage.plane.guard.requests_finished([bad] * 5)
+        clock.advance(0.06)
+        await stage.plane.routes.delete(MODEL, actor="olga")
+        await until(lambda: MODEL not in stage.dataplane.current.table.routes)
+        await stage.put({2: 100}, known_good=1, wait=True)
+        assert repr(stage.plane.guard) == "<Guard [0 watched | 0 suspected | 0 acting]>"
+        stage.plane.guard.requests_finished([bad] * 5)
+        clock.advance(0.05)
+        assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+        stage.plane.guard.requests_finished([good] * 45)
+        clock.advance(1.0)
+        assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+        assert stage.recording.rollbacks == []
+
+
+async def test_a_verdict_that_did_not_stand_is_waited_for_anew(tmp_path: Path) -> None:
+    """And one that stands is acted upon once."""
+    clock = ManualClock()
+    async with scene(tmp_path, clock=clock, server={"workers": 2}) as stage:
+        await stage.put({2: 100}, known_good=1, wait=True)
+        good = await stage.predict()
+        bad = good._replace(answered_by=None, code=500, chosen_failure="ModelError", error="ModelError")
+        clock.advance(10)
+        stage.plane.guard.requests_finished([bad] * 5)
+        clock.advance(0.03)
+        stage.plane.guard.requests_finished([good] * 6)
+        stage.plane.guard.requests_finished([bad])  # 6 of 12: found anew
+        clock.advance(0.02)
+        stage.plane.guard.requests_finished([good] * 3)
+        stage.plane.guard.requests_finished([bad])  # 7 of 16: not found
+        clock.advance(0.03)
+        stage.plane.guard.requests_finished([bad] * 40)
+        clock.advance(0.09)
+        assert repr(stage.plane.guard) == "<Guard [1 watched | 1 suspected | 0 acting]>"
+        clock.advance(0.02)
+        await rolled_back(stage)
+        clock.advance(1.0)
+        assert len(stage.recording.rollbacks) == 1
 
 
 async def test_it_does_not_loop_when_the_known_good_fails_too(tmp_path: Path) -> None:
