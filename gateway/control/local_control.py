@@ -20,12 +20,11 @@ from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
 from gateway.control.gatekeeping import OpenGate
 from gateway.control.model_control import ModelControl
-from gateway.control.plane import permissions
 from gateway.control.replica import ReplicaAbsent
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.route_control import RouteControl
 from gateway.control.signature_rule import signed_gate
-from gateway.control.source_access import unrestricted
+from gateway.control.source_access import permissions, unrestricted
 from gateway.control.store_access import AnyStore, coordination_for, open_store, store_view
 from gateway.control.target_control import TargetControl
 from gateway.control.token_control import TokenControl

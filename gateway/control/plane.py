@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,33 @@ from gateway.control.catalogue_control import CatalogueControl
 from gateway.control.checkpoint_keeper import CheckpointKeeper
 from gateway.control.collector import Collector
 from gateway.control.coordination import Alone, Coordination
-from gateway.control.flag_rules import FlagRules
-from gateway.control.flag_watch import FlagWatch
-from gateway.control.flags import Flags
-from gateway.control.follow_control import FollowControl
-from gateway.control.follower import Follower
-from gateway.control.following import Following
 from gateway.control.gate_control import GateControl
 from gateway.control.gate_run import GateRunner
 from gateway.control.gate_schedule import GateSchedule
-from gateway.control.gatekeeping import OpenGate
+from gateway.control.gatekeeping import Gatekeeper, OpenGate
 from gateway.control.guard import SETTLE_S, Guard
 from gateway.control.holdings import Holdings
+from gateway.control.in_force import InForce
 from gateway.control.jobs import Jobs
 from gateway.control.judge import GuardPolicy
-from gateway.control.kept_rollbacks import KeptRollbacks
-from gateway.control.memory_budget import MemoryLimits
-from gateway.control.mlflow_standing import Naming
-from gateway.control.mlflow_writer import MlflowWriter
 from gateway.control.model_control import ModelControl
 from gateway.control.notifications import Notifications
 from gateway.control.presence import Presence
 from gateway.control.profile_control import ProfileControl
-from gateway.control.reconcile import Reconciler
 from gateway.control.replica import ReplicaHere
 from gateway.control.residents import Residents
-from gateway.control.rollbacks import Rollbacks
 from gateway.control.rollout_control import RolloutControl
 from gateway.control.rollout_driver import RolloutDriver
 from gateway.control.route_control import RouteControl
 from gateway.control.shared_state import SharedState
-from gateway.control.signature_rule import signed_gate, signed_loads
-from gateway.control.source_access import mlflow_teller, resolving, source_access
+from gateway.control.signature_rule import Assemble, signed_gate
+from gateway.control.source_access import permissions, source_access
 from gateway.control.store import Snapshot, Store
 from gateway.control.store_watch import StoreWatch
 from gateway.control.target_control import TargetControl
 from gateway.control.token_control import TokenControl
 from gateway.control.tokens import TokenRing
+from gateway.control.upstream import Upstream
 from gateway.control.version_views import VersionViews
 from gateway.control.watches import watches_of
 from gateway.control.webhooks import Webhooks
@@ -63,11 +54,7 @@ from gateway.events.observer import Observer
 from gateway.live_secrets import LiveSecrets
 from gateway.messages import VersionRef
 from gateway.registry.blobs import BlobStore
-from gateway.registry.catalogue import CatalogueEntry
 from gateway.registry.environments import FOLDER, Environments
-from gateway.registry.registration import Permissions
-from gateway.registry.sources import SourceAccess
-from gateway.serving.engine import VersionSpec
 from gateway.serving.fleet import Fleet
 from gateway.settings import Settings
 
@@ -75,8 +62,15 @@ __all__ = ["ControlPlane"]
 
 View = dict[str, Any]
 
-FIRST_LOOK_S = 5.0
-"""Start waits this long for the first look at the store, so that no request finds a gateway without routes."""
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What other processes serve of what is in force here: by default there are none."""
+
+    follow: Callable[[], None] = lambda: None
+    waiting: Callable[[VersionRef], int] = lambda _: 0
+    queue: Callable[[VersionRef], Mapping[str, int]] = lambda _: {}
+    view: Callable[[], Sequence[View]] = tuple
 
 
 class ControlPlane:
@@ -97,137 +91,159 @@ class ControlPlane:
         settings: Settings,
         clock: Clock,
         observer: Observer,
-        assemble: Callable[[VersionRef, str], VersionSpec] | None = None,
+        assemble: Assemble | None = None,
         batch_records: BatchRecords | None = None,
         coordination: Coordination | None = None,
         address: str = "",
         secrets: LiveSecrets | None = None,
     ) -> None:
-        self._follow: Callable[[], None] = lambda: None
-        self._elsewhere: Callable[[VersionRef], int] = lambda _: 0
-        self._queue_elsewhere: Callable[[VersionRef], Mapping[str, int]] = lambda _: {}
-        self.workers: Callable[[], Sequence[View]] = tuple
+        self._settings = settings
+        self._dataplane = dataplane
+        self._elsewhere = Elsewhere()
         self.store = store
+        self.blobs = blobs
+        self.fleet = fleet
         self.clock = clock
         self.secrets = secrets or LiveSecrets(clock)
         self.coordination = coordination or Alone(settings.home, clock)
-        self.blobs = blobs
-        self.fleet = fleet
-        self._access = source_access(settings)
-        self.environments = Environments(settings.home / FOLDER, settings.registry.environments)
         self.ring = TokenRing(clock)
         self.checkpoints = CheckpointKeeper(store, settings.home, settings.audit, clock=clock)
-        self.flags = Flags(settings.flags, clock=clock)
-        self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
-        assemble = (
-            assemble
-            or Assembly(
-                blobs,
-                settings.runtimes,
-                self.environments,
-                counted=settings.telemetry.drift.enabled,
-                busy_share=settings.telemetry.drift.busy_share,
-            ).spec
-        )
-        self.reconciler = Reconciler(
+        self.jobs = Jobs(settings.home / "jobs", clock=clock)
+        self._access = source_access(settings)
+        self.environments = Environments(settings.home / FOLDER, settings.registry.environments)
+        assemble = assemble or self._assembly().spec
+        self._in_force = InForce(
+            settings,
             store=store,
+            blobs=blobs,
             fleet=fleet,
             dataplane=dataplane,
-            assemble=signed_loads(settings, blobs, assemble, self._entry),
+            assemble=assemble,
             clock=clock,
             observer=observer,
-            default_route=settings.default_route,
-            default_timeout_ms=settings.limits.timeout_ms,
             took=self._took,
-            applied=lambda: self._applied(),  # noqa: PLW0108 - what it tells is made later
-            memory=MemoryLimits(
-                settings.runtimes.memory_bytes, settings.runtimes.device_memory_bytes, settings.runtimes.lazy
-            ),
-            flags=FlagRules(
-                self.flags,
-                here=lambda ref: ref in dataplane.current.handles,
-                missed=lambda miss: observer.flag_missed(miss),  # noqa: PLW0108 - it has no observers yet
-            ),
+            applied=self._applied,
         )
-        self.rollbacks = Rollbacks(
-            store=store,
-            reconciler=self.reconciler,
-            clock=clock,
-            observer=observer,
-            kept=KeptRollbacks(settings.home),
+        self.reconciler, self.rollbacks = self._in_force.reconciler, self._in_force.rollbacks
+        self.flags, self.flag_watch = self._in_force.flags, self._in_force.flag_watch
+        self._make_replica(address)
+        self._make_alarms()
+        gatekeeper = self._make_gates(assemble)
+        self._make_routes(gatekeeper)
+        self._make_models(gatekeeper)
+        counted = settings.telemetry.drift.enabled
+        self.profiles = ProfileControl(store, blobs, fleet, clock=clock, counted=counted)
+        self.batches = BatchControl(
+            BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records
         )
+        self.guard = self._make_guard() if settings.guard.enabled else None
+
+    def _assembly(self) -> Assembly:
+        drift = self._settings.telemetry.drift
+        return Assembly(
+            self.blobs,
+            self._settings.runtimes,
+            self.environments,
+            counted=drift.enabled,
+            busy_share=drift.busy_share,
+        )
+
+    def _make_replica(self, address: str) -> None:
+        """What is shown of this replica, and what is known here of the others and of the store."""
+        self.residents = Residents(self.store, self.reconciler, load_timeout_s=self._settings.runtimes.load_timeout_s)
         self._version_views = VersionViews(self.reconciler)
         self.holdings = Holdings()
         self.presence = Presence(
             self.coordination,
             self.reconciler,
-            clock=clock,
+            clock=self.clock,
             address=address,
             version=__version__,
-            beat_s=settings.store.lease_s / 3,
+            beat_s=self._settings.store.lease_s / 3,
         )
-        self.store_watch = StoreWatch(store, self.coordination, self.reconciler, clock=clock, posts=("rollouts",))
+        self.store_watch = StoreWatch(
+            self.store, self.coordination, self.reconciler, clock=self.clock, posts=("rollouts",)
+        )
         self.shared = SharedState(
-            store,
+            self.store,
             self.coordination,
             self.reconciler,
             self.store_watch,
-            clock=clock,
-            workers=lambda: self.workers(),  # noqa: PLW0108 - set later, by ``share``
+            clock=self.clock,
+            workers=lambda: self._elsewhere.view(),  # noqa: PLW0108 - set later, by ``share``
         )
-        here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
-        asked = FlagRules(self.flags, here=lambda ref: ref in dataplane.current.handles, missed=lambda _: None)
-        self.routes = RouteControl(store, here, asked, clock=clock, coordination=self.coordination)
-        self.webhooks = Webhooks(self.secrets.values(settings.webhooks.secrets, "webhooks.secrets"), clock=clock)
-        self.jobs = Jobs(settings.home / "jobs", clock=clock)
+
+    def _make_alarms(self) -> None:
+        """What is raised here, and who is told of it and of all else that happens."""
+        settings = self._settings
+        self.alarms = Alarms(self.store, self.clock)
+        self.webhooks = Webhooks(self.secrets.values(settings.webhooks.secrets, "webhooks.secrets"), clock=self.clock)
+        self.notifications = Notifications(
+            settings.notifications,
+            store=self.store,
+            coordination=self.coordination,
+            clock=self.clock,
+            secrets=self.secrets,
+        )
+
+    def _make_gates(self, assemble: Assemble) -> Gatekeeper:
+        """Who is asked before a version is promoted, by whichever verb."""
         self.gates = GateControl(
-            store,
-            GateRunner(blobs, assemble, clock, self.environments),
-            home=settings.home,
-            clock=clock,
+            self.store,
+            GateRunner(self.blobs, assemble, self.clock, self.environments),
+            home=self._settings.home,
+            clock=self.clock,
             jobs=self.jobs,
-            targets=settings.targets or None,
+            targets=self._settings.targets or None,
         )
-        gatekeeper = signed_gate(settings, store, blobs, self.gates)
+        self.gate_schedule = GateSchedule(
+            self.gates, self.alarms, coordination=self.coordination, reconciler=self.reconciler, clock=self.clock
+        )
+        return signed_gate(self._settings, self.store, self.blobs, self.gates)
+
+    def _make_routes(self, gatekeeper: Gatekeeper) -> None:
+        """Who gets which version: routes, the tokens that may ask them, and rollouts with what drives them."""
+        store, clock, coordination = self.store, self.clock, self.coordination
+        here = ReplicaHere(self.reconciler, self.rollbacks, self.holdings, self.presence)
+        self.routes = RouteControl(store, here, self._in_force.asked(), clock=clock, coordination=coordination)
+        self.tokens = TokenControl(store, here, clock=clock)
         self.rollouts = RolloutControl(
             store,
             here,
             clock=clock,
-            blobs=blobs,
-            coordination=self.coordination,
+            blobs=self.blobs,
+            coordination=coordination,
             known_secrets=self.webhooks.known,
             gates=gatekeeper,
         )
         self.collector = Collector(
-            coordination=self.coordination,
+            coordination=coordination,
             watches=lambda: watches_of(self.reconciler.desired.routes),
             clock=clock,
-            patience_s=GuardPolicy.of(settings.guard).patience_s,
+            patience_s=GuardPolicy.of(self._settings.guard).patience_s,
         )
         self.driver = RolloutDriver(
             store=store,
-            coordination=self.coordination,
+            coordination=coordination,
             counts=self.collector,
             reconciler=self.reconciler,
             rollbacks=self.rollbacks,
             webhooks=self.webhooks,
             clock=clock,
         )
-        self.alarms = Alarms(store, clock)
-        self.gate_schedule = GateSchedule(
-            self.gates, self.alarms, coordination=self.coordination, reconciler=self.reconciler, clock=clock
-        )
-        self.notifications = Notifications(
-            settings.notifications, store=store, coordination=self.coordination, clock=clock, secrets=self.secrets
-        )
+
+    def _make_models(self, gatekeeper: Gatekeeper) -> None:
+        """Versions: how they come, from other registries too, and the path that they take over targets."""
+        settings, store, clock = self._settings, self.store, self.clock
         self.models = ModelControl(
             store,
-            blobs,
+            self.blobs,
             clock=clock,
             permissions=permissions(settings, self.environments, self._access),
             targets=settings.targets,
             gates=gatekeeper,
         )
+        self.catalogue = CatalogueControl(store, self.blobs, settings.home)
         self.targets = TargetControl(
             settings.targets,
             store,
@@ -235,50 +251,34 @@ class ControlPlane:
             rollouts=self.rollouts,
             routes=self.routes,
             clock=clock,
-            ungated=signed_gate(settings, store, blobs, OpenGate()),
+            ungated=signed_gate(settings, store, self.blobs, OpenGate()),
         )
-        self.follow = FollowControl(store, clock=clock)
-        self.follower = Follower(
-            Following(
-                store=store,
-                models=self.models,
-                rollouts=self.rollouts,
-                gates=gatekeeper,
-                jobs=self.jobs,
-                resolve=resolving(self._access),
-                clock=clock,
-            ),
+        self.upstream = Upstream(
+            settings,
+            self._access,
+            store,
+            models=self.models,
+            rollouts=self.rollouts,
+            gates=gatekeeper,
+            jobs=self.jobs,
             coordination=self.coordination,
             reconciler=self.reconciler,
             clock=clock,
         )
-        self.mlflow = MlflowWriter(
-            store=store,
-            coordination=self.coordination,
-            reconciler=self.reconciler,
-            naming=Naming(settings.registry.mlflow.aliases, settings.registry.mlflow.routes),
-            tell=mlflow_teller(settings, self._access),
-            clock=clock,
-            retry_s=settings.registry.mlflow.retry_s,
+        self.follow = self.upstream.follow
+
+    def _make_guard(self) -> Guard:
+        """What looks at errors of every answer, with or without a rollout."""
+        settings = self._settings
+        return Guard(
+            dataplane=self._dataplane,
+            rollbacks=self.rollbacks,
+            store=self.store,
+            policy=GuardPolicy.of(settings.guard),
+            clock=self.clock,
+            waiting=self._waiting,
+            settle_s=SETTLE_S if settings.server.workers > 1 else 0.0,
         )
-        self.catalogue = CatalogueControl(store, blobs, settings.home)
-        self.batches = BatchControl(
-            BatchScoring(self.models, assemble, settings.batch), self.jobs, settings.batch, records=batch_records
-        )
-        self.profiles = ProfileControl(store, blobs, fleet, clock=clock, counted=settings.telemetry.drift.enabled)
-        self.tokens = TokenControl(store, here, clock=clock)
-        self.residents = Residents(store, self.reconciler, load_timeout_s=settings.runtimes.load_timeout_s)
-        self.guard: Guard | None = None
-        if settings.guard.enabled:
-            self.guard = Guard(
-                dataplane=dataplane,
-                rollbacks=self.rollbacks,
-                store=store,
-                policy=GuardPolicy.of(settings.guard),
-                clock=clock,
-                waiting=self._waiting,
-                settle_s=SETTLE_S if settings.server.workers > 1 else 0.0,
-            )
 
     @property
     def observers(self) -> Sequence[Observer]:
@@ -288,9 +288,6 @@ class ControlPlane:
     def __repr__(self) -> str:
         return f"<ControlPlane {self.reconciler!r}>"
 
-    def _entry(self, ref: VersionRef) -> CatalogueEntry:
-        return self.reconciler.desired.models[ref.model].version(ref.number)
-
     async def start(self, home: Path | None = None, *, last: Snapshot | None = None) -> None:
         """Returns when tokens and routes are known here and flags have data, or could not get any in time; versions
         are then loading. ``home``: where the first admin token is left. Raises StoreUnavailable when the store cannot
@@ -299,13 +296,10 @@ class ControlPlane:
             await self._bootstrap(home, last)
             await self.checkpoints.start()
         await self.jobs.open()
-        await self.flags.start()
-        await self.reconciler.start(last)
-        self.rollbacks.start()
+        await self._in_force.start(last)
         self.collector.start()
         self.driver.start()
-        self.follower.start()
-        self.mlflow.start()
+        self.upstream.start()
         self.alarms.start()
         self.gate_schedule.start()
         self.secrets.start()
@@ -324,8 +318,7 @@ class ControlPlane:
         """Stops deciding; what is in force stays in force. The store and the fleet are the caller's to close."""
         self._access.stopping.set()
         self.environments.close()
-        await self.follower.close()
-        await self.mlflow.close()
+        await self.upstream.close()
         await self.gate_schedule.close()
         await self.gates.close()
         await self.jobs.close()
@@ -340,9 +333,7 @@ class ControlPlane:
         await self.store_watch.close()
         await self.presence.close()
         await self.coordination.close()
-        await self.rollbacks.close()
-        await self.reconciler.close()
-        await self.flags.close()
+        await self._in_force.close()
         await self.secrets.close()
         await self.checkpoints.close()
 
@@ -357,7 +348,7 @@ class ControlPlane:
         """Other processes serve what is in force here: ``follow`` is told whenever it may have changed, ``waiting``
         gives the requests that a version holds there, ``queue`` what its queues there add to the one here, ``view``
         shows them."""
-        self._follow, self._elsewhere, self._queue_elsewhere, self.workers = follow, waiting, queue, view
+        self._elsewhere = Elsewhere(follow, waiting, queue, view)
 
     def degraded(self) -> Sequence[str]:
         """What ``/readyz`` is to say of flags, the store, the audit log and who is to be notified."""
@@ -376,18 +367,14 @@ class ControlPlane:
 
     async def versions(self) -> Sequence[View]:
         """Every version that is here, in whatever state; and those that could not even be tried."""
-        return await self._version_views.all(self._queue_elsewhere)
+        return await self._version_views.all(self._elsewhere.queue)
 
     def whereabouts(self, ref: VersionRef) -> tuple[str, str]:
         """State and reason of a version that does not answer now: ``absent`` when nothing wants it here."""
         return self._version_views.whereabouts(ref)
 
-    def _names_flags(self) -> bool:
-        routes = self.reconciler.in_force.values()
-        return any(rule.choose is not None for in_force in routes for rule in in_force.route.rules)
-
     def _applied(self) -> None:
-        self._follow()
+        self._elsewhere.follow()
         self.profiles.follow(self.reconciler.desired)
         self.presence.changed()
 
@@ -400,17 +387,4 @@ class ControlPlane:
         handle = self.fleet.handles.get(ref)
         batcher = None if handle is None else handle.statistics().batcher
         here = 0 if batcher is None else batcher.queued_items + batcher.running_items
-        return here + self._elsewhere(ref)
-
-
-def permissions(settings: Settings, environments: Environments, access: SourceAccess | None = None) -> Permissions:
-    """What the settings allow and assume at registration."""
-    runtimes = settings.runtimes
-    return Permissions(
-        allow_pickle=runtimes.allow_pickle,
-        allow_inline=runtimes.allow_inline,
-        default_device=runtimes.device,
-        default_threads=runtimes.threads,
-        access=access or source_access(settings),
-        environments=environments,
-    )
+        return here + self._elsewhere.waiting(ref)

@@ -19,7 +19,7 @@ from gateway.registry.signing.signatures import Authors
 from gateway.serving.engine import VersionSpec
 from gateway.settings import Settings
 
-__all__ = ["SignedGate", "signed_gate", "signed_loads"]
+__all__ = ["Assemble", "SignedGate", "signed_gate", "signed_loads"]
 
 Assemble = Callable[[VersionRef, str], VersionSpec]
 

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from gateway.registry.environments import Environments
 from gateway.registry.registration import Permissions
 from gateway.registry.sources import Resolved, SourceAccess, resolve_source, tell_mlflow
 from gateway.settings import Settings
 
-__all__ = ["mlflow_teller", "resolving", "source_access", "unrestricted"]
+__all__ = ["mlflow_teller", "permissions", "resolving", "source_access", "unrestricted"]
 
 ASKED_AT_ONCE = 4
 """A system that is away keeps who asks until the time-out: in threads of their own, since few are shared by all."""
@@ -32,6 +33,19 @@ def source_access(settings: Settings) -> SourceAccess:
         directories=registry.source_directories,
         timeout_s=registry.fetch_timeout_s,
         resolve_timeout_s=registry.resolve_timeout_s,
+    )
+
+
+def permissions(settings: Settings, environments: Environments, access: SourceAccess | None = None) -> Permissions:
+    """What the settings allow and assume at registration."""
+    runtimes = settings.runtimes
+    return Permissions(
+        allow_pickle=runtimes.allow_pickle,
+        allow_inline=runtimes.allow_inline,
+        default_device=runtimes.device,
+        default_threads=runtimes.threads,
+        access=access or source_access(settings),
+        environments=environments,
     )
 
 

@@ -183,7 +183,7 @@ class Stage:
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     clock = ManualClock()
     async with scene(tmp_path, clock=clock, versions=2, home=tmp_path) as made:
-        await made.plane.follower.close()  # the test moves its own
+        await made.plane.upstream.follower.close()  # the test moves its own
         here = Stage(made, clock, Alone(tmp_path / "follow", clock))
         try:
             yield here
@@ -482,7 +482,7 @@ async def test_of_two_replicas_one_looks(tmp_path: Path, redis_server: RedisServ
     address, prefix = RedisAddress(port=redis_server.port), f"test-{uuid4().hex}"
     lines = [RedisLine(address, prefix=prefix, deadline_s=60.0) for _ in range(2)]
     async with scene(tmp_path, clock=clock, versions=2, home=tmp_path) as made:
-        await made.plane.follower.close()
+        await made.plane.upstream.follower.close()
         shelf = Shelf(made.store)
         first, second = (Stage(made, clock, RedisCoordination(line, lease_s=600.0), shelf) for line in lines)
         await first.follow()
@@ -509,7 +509,7 @@ async def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
     """Nothing is written, nothing is forgotten."""
     clock = ManualClock()
     async with scene(tmp_path, clock=clock, versions=2, home=tmp_path) as made:
-        await made.plane.follower.close()
+        await made.plane.upstream.follower.close()
         here = Stage(made, clock, Alone(tmp_path / "follow", clock))
         await here.follow()
         link = Link(made.store)
