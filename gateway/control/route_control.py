@@ -70,17 +70,25 @@ class RouteControl:
         return self._view(name, route)
 
     async def put(self, name: str, spec: object, *, actor: str, expected: int | None = None) -> View:
+        view, _ = await self.make(name, spec, actor=actor, expected=expected)
+        return view
+
+    async def make(self, name: str, spec: object, *, actor: str, expected: int | None = None) -> tuple[View, bool]:
+        """As ``put``; and whether there was no such route."""
         key, parsed = route_key(check_route_name(name)), RouteSpec.parse(spec)
-        at = self._clock.wall()
+        at, is_new = self._clock.wall(), False
 
         def decide(snapshot: Snapshot) -> Decision:
+            nonlocal is_new
             current = _document(snapshot.documents.get(key))
+            is_new = current is None
             catalogue = self._catalogue(snapshot, parsed.model)
             document = transitions.put(parsed, current, catalogue, by=actor, at=at)
-            action = "route-create" if current is None else "route-update"
-            return Decision(document.to_json(), AuditEntry(actor, action, str(key)))
+            return Decision(
+                document.to_json(), AuditEntry(actor, "route-create" if is_new else "route-update", str(key))
+            )
 
-        return await self._write(name, decide, expected)
+        return await self._write(name, decide, expected), is_new
 
     async def delete(self, name: str, *, actor: str, expected: int | None = None) -> int:
         """The revision at which it was deleted. Its history stays. A rollout that runs is aborted by it, and its report

@@ -97,7 +97,7 @@ def _route_calls(routes: RouteEndpoints) -> Sequence[Endpoint]:
     return (
         Endpoint("GET", "/routes", view, routes.list, "Every route that the token covers", bound=True),
         Endpoint("GET", one, view, routes.get, "A route: spec and status"),
-        Endpoint("PUT", one, operate, routes.put, "Make the route so", json),
+        Endpoint("PUT", one, operate, routes.put, "Make the route so", json, answers=("200", *MADE)),
         Endpoint("DELETE", one, admin, routes.delete, "Delete the route; its history stays"),
         Endpoint("POST", f"{one}/weights", operate, routes.weights, "The whole split; others get 0", json),
         Endpoint("POST", f"{one}/rollback", operate, routes.rollback, "Back to the known good, at once", json),

@@ -29,9 +29,14 @@ class RouteEndpoints:
         return json_response(view, revision=view["revision"])
 
     async def put(self, call: AdminCall) -> Response:
-        spec, wait_s = await call.body(), call.wait_s()
-        view = await self._routes.put(call.part("route"), spec, actor=call.actor, expected=call.expected())
-        return await self._answer(call, view, wait_s)
+        """201 for a route that is new (RFC 9110, 9.3.4), 200 for one that was there."""
+        spec, wait_s, name = await call.body(), call.wait_s(), call.part("route")
+        view, is_new = await self._routes.make(name, spec, actor=call.actor, expected=call.expected())
+        answer = await self._answer(call, view, wait_s)
+        if is_new:
+            answer.status_code = 201
+            answer.headers["location"] = f"/admin/routes/{name}"
+        return answer
 
     async def delete(self, call: AdminCall) -> Response:
         name = call.part("route")

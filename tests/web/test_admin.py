@@ -113,7 +113,7 @@ def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
 async def test_a_route_lives_through_all_its_verbs(admin: Admin) -> None:
     """Put, get, weights, rollback, lift, history, restore, delete: each answers with the new view and its ETag."""
     made = await admin.call("PUT", "/routes/digits?wait=applied", SPEC, role="operator")
-    assert made.status_code == 200
+    assert (made.status_code, made.headers["location"]) == (201, "/admin/routes/digits")
     view = made.json()
     assert view["status"]["applied"] is True
     assert made.headers["etag"] == f'"{view["revision"]}"'
@@ -141,6 +141,21 @@ async def test_a_route_lives_through_all_its_verbs(admin: Admin) -> None:
     assert again.json()["spec"] == view["spec"]
     actors = {record.entry.actor for record in await admin.stage.store.audit()}
     assert {"admin", "operator"} <= actors
+
+
+async def test_a_put_tells_a_route_that_is_new_from_one_that_was_there(admin: Admin) -> None:
+    """201 with its place, then 200, changed or not (RFC 9110, 9.3.4); 201 again once it was deleted."""
+    for spec, status, place in (
+        (SPEC, 201, "/admin/routes/digits"),
+        (SPEC, 200, None),
+        ({**SPEC, "fallback": 1}, 200, None),
+    ):
+        made = await admin.call("PUT", "/routes/digits", spec)
+        assert (made.status_code, made.headers.get("location")) == (status, place)
+        assert made.headers["etag"] == f'"{made.json()["revision"]}"'
+    await admin.call("DELETE", "/routes/digits")
+    assert (await admin.call("PUT", "/routes/digits", SPEC)).status_code == 201
+    assert set(admin.admin.paths()["/admin/routes/{route}"]["put"]["responses"]) >= {"200", "201"}
 
 
 async def test_a_deleted_route_comes_back_with_its_last_quarantine(admin: Admin) -> None:
@@ -322,8 +337,8 @@ async def test_every_call_asks_for_its_role(admin: Admin) -> None:
 
 async def test_a_token_bound_to_a_route_reaches_that_route_only(admin: Admin) -> None:
     """Its own route, and in the list nothing else; neither models nor the audit."""
-    assert (await admin.call("PUT", "/routes/digits", SPEC)).status_code == 200
-    assert (await admin.call("PUT", "/routes/mine", SPEC, role="bound")).status_code == 200
+    assert (await admin.call("PUT", "/routes/digits", SPEC)).status_code == 201
+    assert (await admin.call("PUT", "/routes/mine", SPEC, role="bound")).status_code == 201
     assert [row["route"] for row in (await admin.call("GET", "/routes", role="bound")).json()["routes"]] == ["mine"]
     for method, path in (("PUT", "/routes/digits"), ("GET", "/routes/digits"), ("GET", "/audit"), ("GET", "/models")):
         problem(await admin.call(method, path, role="bound"), 403, "forbidden")
