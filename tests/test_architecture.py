@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -232,6 +233,14 @@ def test_every_module_imports_only_what_the_table_allows() -> None:
 def test_every_part_stands_in_the_table() -> None:
     """A new folder or file at the top of gateway needs a place in the import law."""
     assert {part_of(module) for module in modules()} <= MAY_IMPORT.keys()
+
+
+def test_every_part_stands_in_the_layout_that_the_package_draws() -> None:
+    """Whoever opens ``gateway/__init__.py`` finds a word on each folder and file beside it."""
+    drawn = ast.get_docstring(tree("gateway")) or ""
+    words = set(re.findall(r"\w+", drawn))
+    parts = {part_of(module) for module in modules() if module.startswith("gateway.")}
+    assert {part for part in parts if not part.startswith("settings_")} <= words
 
 
 def test_nobody_imports_the_composition_root_or_the_commands() -> None:
