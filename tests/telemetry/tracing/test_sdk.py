@@ -188,6 +188,20 @@ def test_no_span_is_lost_to_an_exporter_whose_insides_want_another_argument(
     traces.close()
 
 
+def test_an_encoder_that_is_gone_costs_no_span_either(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked for resource and scope, at the start; the exporter may know where it went."""
+    monkeypatch.delattr(import_module("opentelemetry.exporter.otlp.proto.common.trace_encoder"), "encode_spans")
+    traces = part(ExportOptions("otlp", "replica-1", endpoint=receiver.http_endpoint, compression="gzip"))
+    told(traces)
+    assert traces.flush(60)
+    assert "compute" in receiver.tree(TRACE_ID, stages=5)
+    assert traces.ask("traces", {})["exported"] == 7
+    assert caplog.text.count("has other insides") == 1
+    traces.close()
+
+
 def test_an_error_of_the_kind_that_other_insides_raise_is_seen_where_the_client_catches_it(
     receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
