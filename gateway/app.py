@@ -245,7 +245,7 @@ class Gateway:
 
     def _metrics(self) -> Metrics:
         """Told of events, and asked of the parts at each scrape."""
-        control, dataplane, fleet, settings = self.control, self.dataplane, self.fleet, self._settings
+        control, dataplane, fleet = self.control, self.dataplane, self.fleet
         clock, recorder = self._clock, self._recorder
         metrics = Metrics(
             table=lambda: dataplane.current.table,
@@ -255,7 +255,7 @@ class Gateway:
         )
         metrics.registry.register(StoreFamilies(lambda: store_facts(control)))
         metrics.registry.register(NotificationFamilies(lambda: notification_facts(control, clock)))
-        metrics.registry.register(StandingFamilies(lambda: standing_facts(control, fleet, settings)))
+        metrics.registry.register(StandingFamilies(lambda: standing_facts(control, fleet)))
         metrics.registry.register(GateFamilies(lambda: gate_facts(control)))
         return metrics
 

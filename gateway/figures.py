@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from gateway.clock import SystemClock
 from gateway.control.gate_schedule import standing
-from gateway.control.memory_budget import MemoryLimits
 from gateway.control.plane import ControlPlane
 from gateway.control.rollout_state import ENDED
 from gateway.serving.fleet import Fleet
-from gateway.settings import Settings
 from gateway.telemetry.gate_families import GateFacts
 from gateway.telemetry.metrics import VersionMemory
 from gateway.telemetry.notification_families import NotificationFacts
@@ -53,19 +51,17 @@ def gate_facts(control: ControlPlane) -> GateFacts:
     return GateFacts(found.runs, found.overrides, standing(desired))
 
 
-def standing_facts(control: ControlPlane, fleet: Fleet, settings: Settings) -> StandingFacts:
+def standing_facts(control: ControlPlane, fleet: Fleet) -> StandingFacts:
     """What others change meanwhile is copied first."""
     documents = {name: desired.document.status for name, desired in control.reconciler.desired.routes.items()}
     rollouts = {name: status.rollout for name, status in documents.items()}
     residents = {ref: handle.statistics() for ref, handle in list(fleet.handles.items())}
-    runtimes = settings.runtimes
-    limits = MemoryLimits(runtimes.memory_bytes, runtimes.device_memory_bytes, runtimes.lazy)
     devices = {"cpu", *(now.device for now in residents.values() if now.device is not None)}
     return StandingFacts(
         quarantined={name: len(status.quarantined) for name, status in documents.items()},
         phases={name: str(run.phase) for name, run in rollouts.items() if run is not None and run.phase not in ENDED},
         restarts={ref: now.restarts for ref, now in residents.items()},
-        budgets={device: limit for device in devices if (limit := limits.of(device)) is not None},
+        budgets={device: limit for device in devices if (limit := control.memory_limits.of(device)) is not None},
         resting=len(control.reconciler.budget.resting),
     )
 

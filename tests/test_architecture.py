@@ -23,7 +23,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "app": frozenset({"*"}),
     "cli": frozenset({"*"}),
     "examples": frozenset({"registry", "intervals"}),
-    "figures": frozenset({"control", "serving", "settings", "telemetry", "workers", "clock"}),
+    "figures": frozenset({"control", "serving", "telemetry", "workers", "clock"}),
     "liaison": frozenset(
         {"control", "serving", "dataplane", "recording", "telemetry", "web", "events", "clock"} | WORDS
     ),

@@ -27,7 +27,8 @@ __all__ = ["InForce"]
 
 
 class InForce:
-    """``reconciler``, ``rollbacks`` and ``flags`` run from ``start`` to ``close``; ``flag_watch`` observes."""
+    """``reconciler``, ``rollbacks`` and ``flags`` run from ``start`` to ``close``; ``flag_watch`` observes.
+    ``limits`` hold for what is loaded."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class InForce:
         """``took`` is told of each state that was read, ``applied`` of each change of what is served."""
         runtimes = settings.runtimes
         self._dataplane = dataplane
+        self.limits = MemoryLimits(runtimes.memory_bytes, runtimes.device_memory_bytes, runtimes.lazy)
         self.flags = Flags(settings.flags, clock=clock)
         self.flag_watch = FlagWatch(self.flags.standing, used=self._names_flags, clock=clock)
         self.reconciler = Reconciler(
@@ -59,7 +61,7 @@ class InForce:
             default_timeout_ms=settings.limits.timeout_ms,
             took=took,
             applied=applied,
-            memory=MemoryLimits(runtimes.memory_bytes, runtimes.device_memory_bytes, runtimes.lazy),
+            memory=self.limits,
             flags=FlagRules(
                 self.flags,
                 here=self._serves,

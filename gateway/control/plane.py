@@ -125,6 +125,7 @@ class ControlPlane:
             applied=self._applied,
         )
         self.reconciler, self.rollbacks = self._in_force.reconciler, self._in_force.rollbacks
+        self.memory_limits = self._in_force.limits
         self.flags, self.flag_watch = self._in_force.flags, self._in_force.flag_watch
         self._make_replica(address)
         self._make_alarms()
