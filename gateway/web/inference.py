@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.codec.inflate import accepted_encoding, deflate
 from gateway.dataplane import Fitted, Trail
-from gateway.errors import RateLimited, TurnoutError
+from gateway.errors import QueueFull, RateLimited, TurnoutError
 from gateway.events.records import Content, RequestRecord
 from gateway.messages import InferRequest, InferResponse, Signature, VersionRef
 from gateway.routing.decide import key_by_route, unknown_route
@@ -240,8 +240,12 @@ class _Story(Trail):
         self._ended = self._services.clock.monotonic()
         self.code = explain(error).status
         self.error = type(error).__name__
-        if isinstance(error, RateLimited) and self._found is not None:
+        if self._found is None:
+            return
+        if isinstance(error, RateLimited):
             self._services.observer.request_rejected(self._found.name, "rate-limit")
+        elif isinstance(error, QueueFull) and self.route is None:  # its body: the data plane has not seen it
+            self._services.observer.request_rejected(self._found.name, "queue-full")
 
     def _left(self) -> None:
         self._ended = self._services.clock.monotonic()

@@ -83,6 +83,7 @@ def test_bodies_on_their_way_hold_so_much_together_and_no_more(narrow: ServedSta
             status, headers, body = answer(client)
             assert (status, headers["retry-after"], headers["connection"]) == (429, "1", "close")
             assert b"of the 1000000 bytes that they may take together" in body
+        assert stage_of(narrow).observer.rejections == [("digits", "queue-full")] * 2
         for client in clients[:3]:
             client.sendall(binary(ROWS)[-20_000:])
             status, headers, body = answer(client)
