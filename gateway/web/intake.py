@@ -93,16 +93,18 @@ class Intake:
         return Share(self, give_way)
 
     def hold(self, share: Share) -> None:
-        """All that came of a body, if there is room for it."""
+        """All that came of a body, if there is room for it; else QueueFull, and nothing of it counts any more."""
         begins, more = not share.held_bytes, share.came_bytes - share.held_bytes
         self._receipts.saw(share, share.came_bytes)
         crowded = self.held_bytes + more > _CROWDED * self._most_bytes
         if crowded:
             self._receipts.make_room()
         if self.held_bytes + more > self._most_bytes or (crowded and begins):
+            held_bytes = self.held_bytes
+            self.let_go(share)  # at once: others that bring something in this turn of the loop need not be refused, too
             raise QueueFull(
-                f"bodies that are on their way take {self.held_bytes} of the {self._most_bytes} bytes that they may"
-                " take together; send this one again later",
+                f"bodies that are on their way take {held_bytes} of the {self._most_bytes} bytes that they may take"
+                " together; send this one again later",
                 retry_after_s=1.0,
             )
         self.held_bytes += more

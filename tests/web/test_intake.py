@@ -227,6 +227,21 @@ def test_a_body_that_is_refused_holds_nothing() -> None:
     assert bodies.intake.held_bytes == 800 * KB
 
 
+def test_one_that_is_refused_leaves_its_room_to_the_others_at_once() -> None:
+    """Ten that all come on at a pace: as many are refused as have to be, and not all that bring something before the
+    first one's client has heard of it."""
+    bodies = Bodies()
+    coming = [bodies.begin(80 * KB) for _ in range(10)]
+    for _ in range(4):
+        for share in coming[:]:
+            try:
+                share.came(40 * KB)
+            except QueueFull:
+                coming.remove(share)
+    assert [share.held_bytes for share in coming] == [240 * KB] * 4
+    assert bodies.intake.held_bytes == 960 * KB
+
+
 async def test_a_wait_whose_time_is_over_in_this_very_turn_is_not_ended_twice() -> None:
     wait = asyncio.timeout(60.0)
     with contextlib.suppress(TimeoutError):
