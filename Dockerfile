@@ -11,14 +11,17 @@ ARG PIP_EXTRA_INDEX_URL
 # The GPU bases are plain Ubuntu: there Python comes from the system's packages.
 RUN command -v python3 >/dev/null && python3 -m venv --help >/dev/null 2>&1 && python3 -m ensurepip --version >/dev/null 2>&1 \
     || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*)
+# The wheel is compiled (see hatch_build.py). python:* images bring their headers, Ubuntu's Python has them in a package.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+      $(test "$(command -v python3)" = /usr/bin/python3 && echo python3-dev) && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/turnout
 WORKDIR /src
 COPY constraints.txt ./
 RUN /opt/turnout/bin/pip install --no-cache-dir --constraint constraints.txt "${TORCH}"
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY gateway gateway
 COPY runtimes runtimes
-RUN /opt/turnout/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 /opt/turnout/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 
 FROM ${BASE}
 RUN command -v python3 >/dev/null \

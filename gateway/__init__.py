@@ -29,6 +29,14 @@ How this package is laid out (who may import whom runs down the list only;
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from importlib.util import find_spec
+
+__all__ = ["__version__", "is_compiled"]
 
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Whether the way of a request runs as C, as a wheel may hold it (``hatch_build.py``)."""
+    found = find_spec("gateway.dataplane")
+    return found is not None and not str(found.origin).endswith(".py")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,8 +28,8 @@ __all__ = [
     "datatype_of",
 ]
 
-Array = np.ndarray[Any, Any]
-Arrays = Mapping[str, Array]
+Array: TypeAlias = np.ndarray[Any, Any]
+Arrays: TypeAlias = Mapping[str, Array]
 
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

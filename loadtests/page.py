@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gateway import is_compiled
 from loadtests.measurement import Figure, Outcome, Table
 
 __all__ = [
@@ -84,7 +85,7 @@ def machine() -> str:
     cores = _cores()
     return (
         f"{cpu}, {cores} core{'s' if cores != 1 else ''}, {int(memory) / 1e6:.0f} GB; Linux {platform.release()}; "
-        f"Python {sys.version.split()[0]}, {packages}"
+        f"Python {sys.version.split()[0]}{', gateway compiled' if is_compiled() else ''}, {packages}"
     )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from runtimes.signature import Signature
 
-Array = np.ndarray[Any, Any]
-Arrays = Mapping[str, Array]
+Array: TypeAlias = np.ndarray[Any, Any]
+Arrays: TypeAlias = Mapping[str, Array]
 
 
 class RuntimeFailure(Exception):

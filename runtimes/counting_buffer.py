@@ -107,7 +107,8 @@ class Buffer:
         full = self.waiting + count > MOST_ROWS and self.waiting
         if full or not count or self._noted_bytes - self._done_bytes > MOST_BYTES:
             return
-        tensors, held = {}, 0
+        tensors: dict[Place, Array] = {}
+        held = 0
         for place, given, name, indices in self._wanted:
             array = (inputs if given else outputs).get(name)
             if array is None:

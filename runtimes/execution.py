@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def _names(outputs: Mapping[str, object]) -> str:
     return ", ".join(str(name) for name in outputs) or "no outputs"
 
 
-def _conform_one(value: object, spec: TensorSpec, rows: int | None) -> Array:
+def _conform_one(value: Any, spec: TensorSpec, rows: int | None) -> Array:
     typed = type(value) is np.ndarray and spec.datatype != "BYTES" and value.dtype == DATATYPES[spec.datatype]
     if isinstance(value, np.ndarray) and typed and _fits(value.shape, spec.shape, rows):
         return value  # as most are: nothing to say about it, and nothing to make

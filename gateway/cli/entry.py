@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import __version__
+from gateway import __version__, is_compiled
 from gateway.cli.failures import FAILED, INTERRUPTED, CommandFailed, describe
 from gateway.errors import TurnoutError
 
@@ -65,7 +65,7 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"turnout {__version__}")
+        print(f"turnout {__version__}{', compiled' if is_compiled() else ''}")
         raise typer.Exit
 
 

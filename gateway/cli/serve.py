@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from gateway import is_compiled
 from gateway.app import Gateway
 from gateway.control.token_file import ADMIN_TOKEN_FILE
 from gateway.server import allow_descriptors, spare_the_collector
@@ -73,7 +74,7 @@ async def _serve(settings: Settings) -> int:
     spare_the_collector()
     give_back_code()
     for url in gateway.urls:
-        log.info("listening on %s, home %s", url, settings.home)
+        log.info("listening on %s, home %s%s", url, settings.home, ", compiled" if is_compiled() else "")
     if settings.server.workers > 1:
         log.info("%d web workers share %s", settings.server.workers, gateway.urls[0])
     if (token := settings.home / ADMIN_TOKEN_FILE).exists():

@@ -92,7 +92,7 @@ class InlineEngine:
 
     def __init__(self, spec: VersionSpec) -> None:
         self._spec = spec
-        self._thread: WorkThread[_Work] | None = None
+        self._runner: WorkThread[_Work] | None = None
         self._loaded: execution.Loaded | None = None
         self._underway: deque[_Work] = deque()
         self._watch: HangWatch | None = None
@@ -111,9 +111,9 @@ class InlineEngine:
 
     async def start(self) -> EngineInfo:
         """Loads in the engine's own thread. Cancelled, the thread ends as soon as the load returns."""
-        if self._thread is not None:
+        if self._runner is not None:
             raise LoadError(f"{self._spec.ref}: this engine was started before; make a new one")
-        thread = self._thread = WorkThread(f"inline {self._spec.ref}", self._execute, self._advance)
+        thread = self._runner = WorkThread(f"inline {self._spec.ref}", self._execute, self._advance)
         try:
             async with asyncio.timeout(self._spec.load_timeout_s):
                 load = await self._spec.current_load()
@@ -134,7 +134,7 @@ class InlineEngine:
     def launch(self, parts: Sequence[Arrays], *, limit_s: float, done: Done, counted: bool = True) -> None:
         """One batch, as the interface says; on an engine that has ended it is not begun."""
         loop = asyncio.get_running_loop()
-        if self._thread is None or self._loaded is None:
+        if self._runner is None or self._loaded is None:
             gone = NotBegun(f"{self._spec.ref}: this engine is closed; start a new one")
             loop.call_soon(done, gone)
             return
@@ -157,7 +157,7 @@ class InlineEngine:
                     return
                 loop.call_soon(self._advance)
             else:
-                self._thread.put(work)
+                self._runner.put(work)
         self._underway.append(work)
         if len(self._underway) == 1 and work.outcome is None:
             self._watch_next()
@@ -191,7 +191,7 @@ class InlineEngine:
 
     async def close(self) -> None:
         """Lets the thread close the runtime and end, for two seconds; one that was given up has nothing to wait for."""
-        thread, self._thread = self._thread, None
+        thread, self._runner = self._runner, None
         loaded, self._loaded = self._loaded, None
         if self._counting is not None:
             self._counting.stop()
@@ -277,7 +277,7 @@ class InlineEngine:
         self._give_up(VersionHung(f"{self._spec.ref}: no answer within {limit_s:.3g} s; its thread was given up"))
 
     def _give_up(self, verdict: TurnoutError) -> None:
-        thread, self._thread = self._thread, None
+        thread, self._runner = self._runner, None
         self._loaded = None
         if thread is not None:
             self._settle(thread, verdict)

@@ -67,7 +67,7 @@ class Turns:
         """The next client; None when each has been named. Then ``served``, or ``passed_over`` before the next batch."""
         while self._order:
             turn = heapq.heappop(self._order)
-            if self._turns.get(turn[2]) is turn:
+            if self._turns.get(turn[2]) == turn:  # of a number that no other has
                 return turn[2]
         return None
 

@@ -117,9 +117,9 @@ class RequestLog:
         self._told = 0
         self._failing = False
         self._times = _Times()
-        self._thread = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
+        self._writing = threading.Thread(target=self._work, name="turnout-request-log", daemon=True)
         if not prompt:
-            self._thread.start()
+            self._writing.start()
 
     def __repr__(self) -> str:
         counts = self.statistics()
@@ -172,8 +172,8 @@ class RequestLog:
         self._closed = True
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._writing.join(timeout_s)
+        return not self._writing.is_alive()
 
     def _put(self, lines: Sequence[bytes]) -> None:
         self._queue.extend(lines)
