@@ -26,7 +26,8 @@ class Content(NamedTuple):
 
     The arrays are the request's own, and are not written to again. ``context`` is the client's, plain JSON. A digest
     (``gateway.recording.contents.digest_of``) is there, and its arrays are not, where they were too large to be handed
-    on as they are; where arrays are, whoever wants their digest makes it.
+    on as they are (but for empty ones, which say what was there and is redacted); where arrays are, whoever wants their
+    digest makes it.
     """
 
     inputs: Arrays | None = None
