@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,13 @@ DEADLINE_MS = 200
 _TIMES = (2, 5, 10)
 OVERLOAD_ROWS = 4
 _FILL_S = 0.5
+_STAND_IN_S = 2.5
+_STAND_INS = {
+    "computes and touches no memory": "n = 1\nwhile True: n = n * 3 % 65537",
+    "copies memory": "a = bytes(250 << 20)\nwhile True: b = bytearray(a)",
+}
+"""What a load does to its neighbours, a half each, as programs of the idle class, in which a load runs."""
+
 _LATE_TWICE = ("client late p99 ms", "late beside ms")
 
 
@@ -158,7 +167,8 @@ def flood(server: Server, rate: float, plan: Plan, seed: int) -> Answers:
 
 
 def loading(plan: Plan) -> Outcome:
-    """Load means: from the write of the route that names the version to its being active, warm-up included."""
+    """Load means: from the write of the route that names the version to its being active, warm-up included. Beside it,
+    to tell why: the same traffic beside programs that do but a part of what a load does."""
     cores = shared()
     steady_s = max(plan.seconds, 3)
     big = make_big(plan.folder / "big.onnx")
@@ -180,7 +190,22 @@ def loading(plan: Plan) -> Outcome:
                 end = time.monotonic() - load.began
                 answers = load.answers()
             unload_big(live)
-            return Loading(answers.during(0.5, begin), answers.during(begin, end), faults(answers), end - begin)
+            before, meanwhile = answers.during(0.5, begin), answers.during(begin, end)
+            others = {what: beside(program, number) for what, program in _STAND_INS.items()}
+            return Loading(before, meanwhile, faults(answers), end - begin, others)
+
+        def beside(program: str, seed: int) -> float:
+            """Its p99 over that before it."""
+            seconds = steady_s + _STAND_IN_S
+            load = OpenLoop(
+                live.port, TINY.json(), rate=rate, seconds=seconds, prefix=cores.client_prefix, seed=seed + 1000
+            )
+            with load:
+                time.sleep(max(0.0, load.began + steady_s - time.monotonic()))
+                with idle_program(program):
+                    answers = load.answers()
+            found = answers.during(steady_s + 0.5, seconds), answers.during(0.5, steady_s)
+            return found[0].percentile_ms(99) / found[1].percentile_ms(99)
 
         steady = steady_rounds(plan, one, lambda found: max(found.before.late_p99_ms, found.meanwhile.late_p99_ms))
     ratios = tuple(found.meanwhile.percentile_ms(99) / found.before.percentile_ms(99) for found in steady.rounds)
@@ -188,8 +213,25 @@ def loading(plan: Plan) -> Outcome:
     work = "loading a 500 MB version beside open-loop traffic at 30% of capacity, two cores free"
     failed = sum(found.faults for found in steady.rounds)
     figure = Figure(work, "p99 during over steady", ratios, must=1.3, aim=1.1, errors=failed)
+    parts = tuple(
+        Figure(f"the same traffic beside an idle-class program that {what}", "p99 during over steady", shares)
+        for what in _STAND_INS
+        for shares in [tuple(found.beside[what] for found in steady.rounds)]
+    )
     head = ("round", "arrivals/s", "load s", "p99 steady ms", "p99 during ms", *_LATE_TWICE)
-    return Outcome((figure,), (value_table(f"{work} ({steady.said()})", head, rows),))
+    return Outcome((figure, *parts), (value_table(f"{work} ({steady.said()})", head, rows),))
+
+
+@contextlib.contextmanager
+def idle_program(program: str) -> Iterator[None]:
+    """Python that runs for as long as nobody else wants the processor."""
+    start = f"import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n{program}"
+    process = subprocess.Popen([sys.executable, "-c", start])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +242,7 @@ class Loading:
     meanwhile: Answers
     faults: int
     seconds: float
+    beside: Mapping[str, float]
 
     def row(self) -> tuple[float, ...]:
         percentiles = (self.before.percentile_ms(99), self.meanwhile.percentile_ms(99))
