@@ -42,6 +42,8 @@ Fitted = tuple[Arrays, int]
 Decode = Callable[[Signature], Fitted | Awaitable[Fitted]]
 """Pure; may be asked twice. To be awaited where the body is decoded in another process. Raises InvalidInput."""
 
+_new = tuple.__new__
+
 _PRIORITIES = {None: Priority.NORMAL, "high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW}
 
 _KEEP_INPUTS = frozenset({"onnx", "echo"})
@@ -162,7 +164,7 @@ class Dataplane:
         self._begin(request, trail)
         monotonic = self._clock.monotonic
         trail.began = began = monotonic()
-        asked = _Request(request, decode, trail, began)
+        asked = _new(_Request, (request, decode, trail, began))
         self._inflight += 1
         try:
             while True:
@@ -292,7 +294,7 @@ class Dataplane:
         if route.shadows and trail.batch:  # an answer that was kept says nothing new
             whose = request.trace, request.decision_id
             self.shadowing.offer(Given(route, decision, handle, decode, arrays, rows, outputs, *whose))
-        return InferResponse(decision, outputs, handle.signature, rows, queue_s, compute_s)
+        return _new(InferResponse, (decision, outputs, handle.signature, rows, queue_s, compute_s, None))
 
     async def _kept(
         self, handle: Handle, route: Route, asked: _Request, arrays: Arrays, deadline: float, *, fresh: bool

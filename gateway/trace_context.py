@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 __all__ = ["Contexts", "TraceContext", "child", "parse"]
 
+_new = tuple.__new__
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _STATE_MEMBER = re.compile(
     r"(?:[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
@@ -102,7 +104,7 @@ class Contexts:
             self._digits, start = _more_digits(), 0
         end = self._next = start + _DIGITS
         trace_id, span_id = self._digits[start : start + 32], self._digits[start + 32 : end]
-        return TraceContext(trace_id, span_id, trace_id[16:] < self._sampled_below, "", None, True)
+        return _new(TraceContext, (trace_id, span_id, trace_id[16:] < self._sampled_below, "", None, True))
 
     def accept(self, traceparent: str | None, tracestate: str | None = None) -> TraceContext:
         """The caller's trace continued, or a new one."""

@@ -32,6 +32,8 @@ __all__ = [
     "refuse_duplicates",
 ]
 
+_new = tuple.__new__
+
 MAX_NAME_CHARS = 1024
 """The longest id or key."""
 
@@ -141,7 +143,7 @@ def read_predict(body: bytes, limits: CodecLimits) -> PredictEnvelope:
         if len(body) < WORTH_BYTES:
             lists = _numbers_in(body)
             if lists is not None:
-                return PredictEnvelope(lists, None, None, NOTHING, None, None, True, limits)
+                return _new(PredictEnvelope, (lists, None, None, NOTHING, None, None, True, limits, None))
         else:
             numbers = read_inputs(body)
             if numbers is not None and numbers.size <= limits.max_elements:

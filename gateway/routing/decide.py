@@ -21,6 +21,8 @@ from gateway.routing.table import Choice, Places, Route, RoutingTable, Rule
 
 __all__ = ["Facts", "decide", "key_by_route", "unknown_route"]
 
+_new = tuple.__new__
+
 
 class Facts(NamedTuple):
     """What a decision may depend on; an ``InferRequest`` carries the same and can stand in for it.
@@ -131,7 +133,7 @@ def _by_split(table: RoutingTable, route: Route, places: Places, key: str, reaso
             f"no version of route {name!r} can get traffic: each is still loading, quarantined, "
             "or of weight 0 (GET /readyz tells which)"
         ) from None
-    return Decision(name, version, reason, place, table.revision, route.epoch)
+    return _new(Decision, (name, version, reason, place, table.revision, route.epoch, None, None, False))
 
 
 def key_by_route(key: str, headers: Texts, context: Mapping[str, Any]) -> str | None:

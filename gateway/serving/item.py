@@ -42,6 +42,8 @@ class Answer(NamedTuple):
     batch_rows: int = 0
 
 
+_new = tuple.__new__
+
 BATCHES = itertools.count((os.getpid() << 31) + 1)
 """Serial numbers of batches, over all versions here. From a place of the process's own, so that those of several web
 workers do not meet: the process id takes 22 bits, and what other programs read exactly as a number 53."""
@@ -109,7 +111,7 @@ def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: flo
         if not item.attempts:
             waits.append(wait)
         if not item.future.done():
-            item.future.set_result(Answer(outputs, wait, compute_s, batch, batch_rows))
+            item.future.set_result(_new(Answer, (outputs, wait, compute_s, batch, batch_rows)))
         return waits
     arrays = tuple(outputs.items())
     for name, array in arrays:
@@ -124,6 +126,6 @@ def answer_all(items: Sequence[Item], rows: int, result: BatchResult, began: flo
         future = item.future
         if not future.done():
             own = {name: array[start:stop] for name, array in arrays}
-            future.set_result(Answer(own, wait, compute_s, batch, batch_rows))
+            future.set_result(_new(Answer, (own, wait, compute_s, batch, batch_rows)))
         start = stop
     return waits

@@ -32,6 +32,7 @@ from gateway.web.services import Services
 __all__ = ["LENGTH_OF_JSON", "Answer", "Asked", "Dialect", "Envelope", "Inference"]
 
 _DEFLATE_IN_THREAD_BYTES = 64 * 1024
+_new = tuple.__new__
 _JSON = b"application/json"
 
 LENGTH_OF_JSON = b"inference-header-content-length"
@@ -265,37 +266,43 @@ class _Story(Trail):
         if self.route is None and self._found is not None:
             # Refused before the data plane saw it; whoever counts what is in flight needs both ends.
             services.observer.request_started(self._found.name)
+        content = None
+        if self.inputs is not None:
+            content = _new(Content, (self.inputs, self.outputs, self._context, None, None))
         trace, began, decided, submitted = exchange.trace, self.began, self.decided, self.submitted
         services.observer.request_finished(
-            RequestRecord(
-                self.route or ("" if self._found is None else self._found.name),
-                exchange.request_id,
-                self.decision_id,
-                self.decision,
-                self.answered_by if self.code == 200 else None,
-                self.code,
-                self.chosen_failure,
-                self.error or (None if self.code == 200 else "internal"),
-                self.rows,
-                self._started_wall,
-                ended - self._began,
-                self.queue_s,
-                self.compute_s,
-                self.slow,
-                self._dialect.protocol,
-                trace.trace_id,
-                trace.span_id,
-                trace.parent_span_id,
-                self.client_id,
-                trace.sampled,
-                self.batch,
-                self.batch_rows,
-                self._key,
-                (began - self._began if began else 0.0) + (submitted - decided if submitted else 0.0),
-                decided - began if decided else 0.0,
-                0.0 if self._encoding is None else ended - self._encoding,
-                None if self.inputs is None else Content(self.inputs, self.outputs, self._context),
-                trace.state,
+            _new(
+                RequestRecord,
+                (
+                    self.route or ("" if self._found is None else self._found.name),
+                    exchange.request_id,
+                    self.decision_id,
+                    self.decision,
+                    self.answered_by if self.code == 200 else None,
+                    self.code,
+                    self.chosen_failure,
+                    self.error or (None if self.code == 200 else "internal"),
+                    self.rows,
+                    self._started_wall,
+                    ended - self._began,
+                    self.queue_s,
+                    self.compute_s,
+                    self.slow,
+                    self._dialect.protocol,
+                    trace.trace_id,
+                    trace.span_id,
+                    trace.parent_span_id,
+                    self.client_id,
+                    trace.sampled,
+                    self.batch,
+                    self.batch_rows,
+                    self._key,
+                    (began - self._began if began else 0.0) + (submitted - decided if submitted else 0.0),
+                    decided - began if decided else 0.0,
+                    0.0 if self._encoding is None else ended - self._encoding,
+                    content,
+                    trace.state,
+                ),
             )
         )
 
@@ -317,20 +324,23 @@ class _Story(Trail):
             self.client = client_of(key=said, peer=exchange.peer)
             if route.limits.rate_per_s is not None:
                 self._shared.rates.admit(route, self.client)
-        return InferRequest(
-            asked.route,
-            exchange.request_id,
-            self.decision_id,
-            self._deadline(facts, envelope),
-            key,
-            context,
-            exchange.headers,
-            facts.pin if asked.version is None else asked.version,
-            self._dialect.pins_by_protocol,
-            envelope.id,
-            exchange.traceparent,
-            envelope.priority or facts.priority,
-            self.client,
+        return _new(
+            InferRequest,
+            (
+                asked.route,
+                exchange.request_id,
+                self.decision_id,
+                self._deadline(facts, envelope),
+                key,
+                context,
+                exchange.headers,
+                facts.pin if asked.version is None else asked.version,
+                self._dialect.pins_by_protocol,
+                envelope.id,
+                exchange.traceparent,
+                envelope.priority or facts.priority,
+                self.client,
+            ),
         )
 
     def _deadline(self, facts: RequestFacts, envelope: Envelope) -> float | None:

@@ -18,6 +18,8 @@ __all__ = ["PredictDialect", "locate_predict"]
 
 PREFIX = "/predict/"
 
+_new = tuple.__new__
+_JSON = b"application/json"
 _START = b'{"decision":"'
 
 MAX_PATH_CHARS = 1024
@@ -42,7 +44,7 @@ class PredictDialect:
         decision = response.decision
         start = _START if envelope.id is None else b'{"id":%b,"decision":"' % orjson.dumps(envelope.id)
         rest = _after_decision(decision.version, decision.route, decision.reason)
-        return Answer(write_predict(start + decision_id.encode() + rest, response.outputs), b"application/json")
+        return _new(Answer, (write_predict(start + decision_id.encode() + rest, response.outputs), _JSON, ()))
 
 
 @lru_cache(maxsize=4096)
