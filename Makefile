@@ -16,8 +16,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 AS_COMPILED = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR)
 # Tests that patch nothing of what they test, which compiled code would not let them.
 COMPILED_TESTS = tests/codec tests/routing tests/serving/test_queue.py tests/serving/test_batcher.py \
+  tests/serving/test_handle.py tests/serving/test_inline_engine.py tests/test_dataplane.py \
   tests/live/test_compiled.py tests/live/test_death.py tests/live/test_decisions.py tests/live/test_guard.py \
-  tests/live/test_large_bodies.py tests/live/test_telling.py tests/live/test_traces.py
+  tests/live/test_large_bodies.py tests/live/test_telling.py tests/live/test_traces.py \
+  tests/web/test_suspension.py
 
 .PHONY: serve test test-compiled demo lint wheel bench dashboards clean
 

@@ -166,6 +166,7 @@ class Dataplane:
         trail.began = began = monotonic()
         asked = _new(_Request, (request, decode, trail, began))
         self._inflight += 1
+        failure: VersionFailed | None = None
         try:
             while True:
                 current = self.current
@@ -176,16 +177,18 @@ class Dataplane:
                     self._refuse_unrecorded(route)
                 try:
                     response = await self._ask(current, route, decision, asked)
-                except VersionFailed as failure:
+                except VersionFailed as failed:
                     self._judge_pace(route, asked)
                     if self._ended_under(current, decision.version):
                         continue
                     # Whatever it did wrong is on the trail before any fallback hides it.
-                    trail.chosen_failure = type(failure).__name__
-                    return await self._fallback(route, decision, failure, asked)
+                    trail.chosen_failure = type(failed).__name__
+                    failure = failed
                 except TurnoutError:
                     self._judge_pace(route, asked)
                     raise
+                if failure is not None:  # out here: see docs/architecture.md, "The short way"
+                    return await self._fallback(route, decision, failure, asked)
                 if route.limits.slow_ms is not None:
                     self._judge_pace(route, asked)
                 return response
@@ -194,6 +197,7 @@ class Dataplane:
             self._observer.request_rejected(trail.route or "", reason)
             raise
         finally:
+            failure = None  # it knows this frame
             self._inflight -= 1
             if not self._inflight and self._draining:
                 self._quiet.set()
@@ -244,9 +248,11 @@ class Dataplane:
                 response = await self._ask(current, route, decision, asked)
             except VersionFailed as second:
                 if not self._ended_under(current, decision.version):
-                    raise second from failure
+                    second.__cause__ = failure  # "from" says nothing where this is compiled
+                    raise
             except TurnoutError as second:
-                raise second from failure
+                second.__cause__ = failure
+                raise
             else:
                 return response._replace(fallback_from=chosen.version)
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -336,6 +337,24 @@ def test_no_module_or_class_is_called_by_an_empty_word() -> None:
 def test_every_module_opens_with_its_purpose() -> None:
     """One sentence on what it is for, before anything else."""
     assert not [module for module in modules() if not ast.get_docstring(tree(module))]
+
+
+def test_no_compiled_module_waits_while_it_handles_an_exception() -> None:
+    """What compiled code handles when it is suspended stays the thread's: another request's failure would have it as
+    its context, then for ever, and a bare ``raise`` after the wait would raise another's."""
+    waits = (ast.Await, ast.Yield, ast.YieldFrom, ast.AsyncFor, ast.AsyncWith)
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    found = []
+    for path in built["targets"]["wheel"]["hooks"]["custom"]["modules"]:
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Try):
+                handling = [*node.handlers, *node.finalbody]
+                found += [
+                    f"{path}:{one.lineno}" for part in handling for one in ast.walk(part) if isinstance(one, waits)
+                ]
+            elif isinstance(node, ast.AsyncWith) and "asyncio.timeout(" not in ast.unparse(node.items[0]):
+                found.append(f"{path}:{node.lineno}")  # its end may wait; that of a time-out does not
+    assert not found, found
 
 
 def test_the_gateway_imports_neither_torch_nor_onnxruntime() -> None:

@@ -305,23 +305,30 @@ class Handle:
 
     async def _load(self) -> None:
         self._enter(VersionState.LOADING)
+        failure: BaseException | None = None
+        reason = "it could not be loaded"
         try:
             await within(self._clock, self._spec.load_timeout_s, self._come_up())
-        except LoadError:
-            await self._give_back("it could not be loaded")
-            raise
+        except LoadError as fault:
+            failure = fault
         except TimeoutError as late:
-            await self._give_back("it could not be loaded in time")
-            raise LoadError(
+            reason = "it could not be loaded in time"
+            failure = LoadError(
                 f"{self.ref} was not loaded and warm within {self._spec.load_timeout_s:g} s; allow it more time"
                 " (load_timeout_s), or fewer rows a batch (max_rows)"
-            ) from late
-        except (TurnoutError, OSError) as failure:
-            await self._give_back("it could not be loaded")
-            raise LoadError(f"{self.ref} could not be loaded: {type(failure).__name__}: {failure}") from failure
-        except BaseException:
-            await self._give_back("loading was cancelled")
-            raise
+            )
+            failure.__cause__ = late
+        except (TurnoutError, OSError) as fault:
+            failure = LoadError(f"{self.ref} could not be loaded: {type(fault).__name__}: {fault}")
+            failure.__cause__ = fault
+        except BaseException as fault:  # noqa: BLE001 - raised below, once all is given back
+            reason, failure = "loading was cancelled", fault
+        if failure is not None:  # out here: see docs/architecture.md, "The short way"
+            try:
+                await self._give_back(reason)
+                raise failure
+            finally:
+                failure = None  # it knows this frame
 
     async def _come_up(self) -> None:
         await self._instances.start(self._warm, self._acceptance.further)

@@ -114,19 +114,25 @@ class InlineEngine:
         if self._runner is not None:
             raise LoadError(f"{self._spec.ref}: this engine was started before; make a new one")
         thread = self._runner = WorkThread(f"inline {self._spec.ref}", self._execute, self._advance)
+        loaded: execution.Loaded | None = None
+        failure: BaseException | None = None
         try:
             async with asyncio.timeout(self._spec.load_timeout_s):
                 load = await self._spec.current_load()
                 loaded = await thread.call(lambda: execution.load(load))
         except RuntimeFailure as error:
-            await self.close()
-            raise failure_of(self._spec.ref, error.kind, error) from error
+            failure = failure_of(self._spec.ref, error.kind, error)
+            failure.__cause__ = error
         except TimeoutError:
-            await self.close()
-            raise LoadError(f"{self._spec.ref}: not loaded within {self._spec.load_timeout_s:g} s") from None
-        except BaseException:
-            await self.close()
-            raise
+            failure = LoadError(f"{self._spec.ref}: not loaded within {self._spec.load_timeout_s:g} s")
+        except BaseException as fault:  # noqa: BLE001 - raised below, once the thread has ended
+            failure = fault
+        if failure is not None or loaded is None:  # out here: see docs/architecture.md, "The short way"
+            try:
+                await self.close()
+                raise failure or LoadError(f"{self._spec.ref}: nothing was loaded")
+            finally:
+                failure = None  # it knows this frame
         self._loaded = loaded
         self._watch = HangWatch(asyncio.get_running_loop(), self._advance, self._on_hang)
         return EngineInfo(loaded.runtime.signature, loaded.runtime.device, None, dict(loaded.digests))

@@ -24,7 +24,7 @@ from gateway.web.exchange import ClientLeft, Exchange, HeaderLine
 from gateway.web.headers import Headers
 from gateway.web.identity import DecisionIds
 from gateway.web.intake import Intake
-from gateway.web.problems import explain
+from gateway.web.problems import Problem, explain
 from gateway.web.rates import Rates
 from gateway.web.request_facts import RequestFacts, read_facts
 from gateway.web.services import Services
@@ -150,6 +150,7 @@ class _Story(Trail):
     async def serve(self, locate: Callable[[str], Asked]) -> None:
         """One coroutine for all of it, since each one more that a small request passes costs half a microsecond."""
         services, exchange, dialect = self._services, self._exchange, self._dialect
+        problem: Problem | None = None
         try:
             try:
                 asked = locate(exchange.path)
@@ -161,24 +162,26 @@ class _Story(Trail):
                     envelope = await self._receive(asked, route, facts)
                 request = self._request(asked, route, facts, envelope)
                 if exchange.cancelled_by_leaving:
-                    self.response = await services.dataplane.infer(request, envelope.fit, self)
+                    response = self.response = await services.dataplane.infer(request, envelope.fit, self)
                 else:
                     with DisconnectWatch(exchange.receive, after_s=services.limits.watch_after_s):
-                        self.response = await services.dataplane.infer(request, envelope.fit, self)
+                        response = self.response = await services.dataplane.infer(request, envelope.fit, self)
                 self._encoding = services.clock.monotonic()
-                answer: Answer = dialect.write(envelope, self.response, self.decision_id)
+                answer: Answer = dialect.write(envelope, response, self.decision_id)
                 if dialect.compresses and b"accept-encoding" in exchange.headers.raw:
                     answer = await _compressed(answer, exchange.headers, from_bytes=services.limits.compress_from_bytes)
                 self._ended = services.clock.monotonic()
             except TurnoutError as error:
                 self._failed(error)
-                await exchange.answer_problem(explain(error), self._names())
-            else:
+                problem = explain(error)
+            if problem is None:
                 self.code = 200
                 body, content_type, headers = answer
-                lines = f"x-decision-id: {self.decision_id}\r\n{_version_text(self.response.decision.version)}"
+                lines = f"x-decision-id: {self.decision_id}\r\n{_version_text(response.decision.version)}"
                 if not exchange.answer_at_once(200, body, content_type, lines, headers):
                     await exchange.answer(200, body, content_type, (*self._names(), *headers))
+            else:  # out here: see docs/architecture.md, "The short way"
+                await exchange.answer_problem(problem, self._names())
         except ClientLeft:
             self._left()
         except asyncio.CancelledError:

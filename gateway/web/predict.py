@@ -12,7 +12,7 @@ from gateway.codec.limits import CodecLimits
 from gateway.errors import NotFound
 from gateway.messages import InferResponse, VersionRef
 from gateway.web.exchange import Exchange
-from gateway.web.inference import Answer, Asked
+from gateway.web.inference import Answer, Asked, Envelope
 
 __all__ = ["PredictDialect", "locate_predict"]
 
@@ -40,7 +40,7 @@ class PredictDialect:
     def read(self, body: bytes | memoryview, exchange: Exchange) -> PredictEnvelope:
         return read_predict(bytes(body), self._limits)  # bytes are not copied
 
-    def write(self, envelope: PredictEnvelope, response: InferResponse, decision_id: str) -> Answer:
+    def write(self, envelope: Envelope, response: InferResponse, decision_id: str) -> Answer:
         decision = response.decision
         start = _START if envelope.id is None else b'{"id":%b,"decision":"' % orjson.dumps(envelope.id)
         rest = _after_decision(decision.version, decision.route, decision.reason)
