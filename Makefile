@@ -51,9 +51,12 @@ dashboards: $(DEV)         ## config/grafana anew, from dashboards/
 
 $(COMPILED): pyproject.toml hatch_build.py $(shell find gateway runtimes -name '*.py') | $(READY)
 	@echo "Compiling the wheel: two minutes."
-	@rm -rf $(COMPILED) dist/turnout-*.whl
+	@rm -rf $(COMPILED) $(COMPILED).new dist/turnout-*.whl
+	@mkdir -p $(COMPILED).new && touch $(COMPILED).begun
 	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
-	@$(BIN)/python -m zipfile -e dist/turnout-*.whl $(COMPILED)
+	@$(BIN)/python -m zipfile -e dist/turnout-*.whl $(COMPILED).new
+	@# As old as what it was made from: a module that changed meanwhile is newer.
+	@touch -r $(COMPILED).begun $(COMPILED).new && mv $(COMPILED).new $(COMPILED)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes the first time."
