@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stacks = sample(py_spy, profiled, cost, ask, chosen)
             show(profiled, cost, stacks, chosen)
             if chosen.page:
-                named = f"`{chosen.model}`, {chosen.placement}, {chosen.clients} clients, one core"
+                asking = "1 client" if chosen.clients == 1 else f"{chosen.clients} clients"
+                named = f"`{chosen.model}`, {chosen.placement}, {asking}, one core"
                 text = page_text(profiled, cost, stacks, ratio)
                 PAGE.write_text(put_profile(PAGE.read_text(encoding="utf-8"), named, text), encoding="utf-8")
         for pid, lines in stacks.items() if chosen.save else ():
@@ -223,7 +224,7 @@ def page_text(server: Server, cost: Cost, stacks: Mapping[int, Sequence[str]], r
         found, whole = weigh(parse(folded), cost.threads_s), cost.each_us[pid]
         if not found:
             continue
-        kind = "gateway" if pid == server.pid else "runtime child"
+        kind = "gateway" if pid == server.pid else Path(f"/proc/{pid}/comm").read_text("utf-8").strip()
         lines += [f"{kind}: {whole:.1f} µs", "", "| part | own µs | % |", "|---|---|---|"]
         parts = (part for part in by_part(found) if part[1] >= _WORTH_SHARE)
         lines += [f"| {name} | {share * whole:.1f} | {100 * share:.0f} |" for name, share in parts]
