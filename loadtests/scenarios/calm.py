@@ -29,7 +29,7 @@ _FILL_S = 0.5
 _STAND_IN_S = 2.5
 _STAND_INS = {
     "computes and touches no memory": "n = 1\nwhile True: n = n * 3 % 65537",
-    "copies memory": "a = bytes(250 << 20)\nwhile True: b = bytearray(a)",
+    "takes, fills and gives back memory": "a = bytes(250 << 20)\nwhile True: b = bytearray(a)",
 }
 """What a load does to its neighbours, a half each, as programs of the idle class, in which a load runs."""
 
